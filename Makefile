@@ -1,0 +1,46 @@
+# Two commands are enough: `make quickstart` and `make test`. Both install what they need.
+
+PYTHON ?= python3.11
+BIN := .venv/bin
+STAMP := .venv/.installed
+DEV_STAMP := .venv/.installed-dev
+
+.PHONY: install quickstart test test-slow test-gpu lint format bench clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+$(DEV_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+quickstart: $(STAMP)
+	$(BIN)/sweepstakes run configs/quickstart.yaml
+
+test: $(DEV_STAMP)
+	$(BIN)/python -m pytest
+
+test-slow: $(DEV_STAMP)
+	$(BIN)/python -m pytest -m slow
+
+test-gpu: $(DEV_STAMP)
+	$(BIN)/python -m pytest -m gpu
+
+lint: $(DEV_STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(DEV_STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(DEV_STAMP)
+	$(BIN)/python -m tests.benchmarks
+
+clean:
+	rm -rf .venv .sweepstakes

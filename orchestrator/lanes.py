@@ -1,0 +1,51 @@
+"""Lanes: the lists of units that one worker runs in order, on one warm process.
+
+A chain is one lane: its levels follow from one another, so nobody else could run them sooner. Short
+chains and single leaves that share model and task are batched, few enough that every slot keeps
+busy (guided self-scheduling: a share of what is ready, shrinking towards the end).
+"""
+
+from __future__ import annotations
+
+from orchestrator.frontier import Frontier, State, Unit
+
+LEAF_LENGTH = 2
+"""A lane of at most so many units (a random cut and the run that wears it) may be batched."""
+
+
+def next_lane(frontier: Frontier, *, slots: int, most: int) -> list[Unit]:
+    """Take the most urgent lane off the frontier; empty when nothing is ready.
+
+    `slots` is how many workers run at once, `most` the longest batch of leaves.
+    """
+    first = frontier.peek()
+    if first is None:
+        return []
+    share = min(most, max(1, frontier.counts[State.READY] // (2 * slots)))
+    lane = _take(frontier, first)
+    leaves = 1
+    while len(lane) <= LEAF_LENGTH * leaves and leaves < share:
+        unit = frontier.peek()
+        if unit is None or (unit.model, unit.task) != (first.model, first.task):
+            break
+        lane += _take(frontier, unit)
+        leaves += 1
+    return lane
+
+
+def _take(frontier: Frontier, first: Unit) -> list[Unit]:
+    """`first` and, again and again, the heaviest unit that the lane so far makes ready."""
+    lane = [first]
+    made = set(first.members)
+    while True:
+        followers = [
+            child
+            for child in lane[-1].children
+            if child.state is State.WAITING and child.needs <= made
+        ]
+        if not followers:
+            frontier.start(lane)
+            return lane
+        heaviest = max(followers, key=lambda unit: unit.path)
+        lane.append(heaviest)
+        made |= heaviest.members

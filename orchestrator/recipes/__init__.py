@@ -1,0 +1,76 @@
+"""Where tickets come from: the names that `tickets` and `controls` of a study may hold.
+
+A source takes the builder and a point and yields (level, (training run, ticket)). A new one is a
+function of that shape in a file of its family, and one line here.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from orchestrator.errors import ConfigError
+from orchestrator.recipes import controls, imp
+from orchestrator.recipes.build import Builder, Point
+from orchestrator.recipes.imp import Levels
+from orchestrator.recipes.transfer import transfer
+
+SOURCES: dict[str, Callable[[Builder, Point], Levels]] = {
+    "imp": imp.imp,
+    "omp": imp.omp,
+    "random": controls.random,
+    "random_layerwise": controls.random_layerwise,
+    "reinit": controls.reinit,
+    "shuffle_within": controls.shuffle_within,
+    "shuffle_across": controls.shuffle_across,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """The same point on the study's other tasks."""
+
+    tasks: Callable[[], list[str]]
+    point: Callable[[str], Point]
+
+
+Source = Callable[[Builder, Point, Neighbours], Iterator[tuple[str, Levels]]]
+"""Yields (label, levels): one curve, or one for each task that a transfer comes from."""
+
+
+def parse(names: Iterable[str], where: str) -> list[Source]:
+    """The sources behind the names of a study, each once; ConfigError for an unknown name."""
+    return [_parse(name, where) for name in dict.fromkeys(names)]
+
+
+def _parse(name: str, where: str) -> Source:
+    kind, _, task = name.partition(":")
+    if kind == "transfer":
+        return _transfer(task)
+    if name in SOURCES:
+        return _own(name)
+    known = [*SOURCES, "transfer", "transfer:TASK"]
+    near = difflib.get_close_matches(name, known, n=1)
+    cure = f"did you mean {near[0]!r}?" if near else f"use {', '.join(known)}"
+    raise ConfigError(f"{where}.tickets = {name!r} is not known; {cure}")
+
+
+def _own(name: str) -> Source:
+    def source(
+        builder: Builder, point: Point, neighbours: Neighbours
+    ) -> Iterator[tuple[str, Levels]]:
+        yield name, SOURCES[name](builder, point)
+
+    return source
+
+
+def _transfer(task: str) -> Source:
+    def source(
+        builder: Builder, point: Point, neighbours: Neighbours
+    ) -> Iterator[tuple[str, Levels]]:
+        for origin in [task] if task else neighbours.tasks():
+            if origin != point.task.label:
+                yield f"transfer:{origin}", transfer(builder, point, neighbours.point(origin))
+
+    return source

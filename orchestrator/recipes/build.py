@@ -1,0 +1,161 @@
+"""The pieces that every recipe is made of: a point of a study, and the builder that keys trials."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from orchestrator.config import Schedule, Study
+from orchestrator.identity import key_of
+from orchestrator.inputs import ModelInput, TaskInput
+from orchestrator.plan import Trial
+from trainables.spec import (
+    CUT_SEMANTICS,
+    CutSpec,
+    Recipe,
+    RewindSpec,
+    Seeds,
+    Start,
+    TrainSpec,
+    TrialSpec,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Point:
+    """One combination of a study's axes."""
+
+    model: ModelInput
+    task: TaskInput
+    recipe_label: str
+    recipe: Recipe
+    schedule: Schedule
+    rewind: int
+    seed: int
+    study: Study
+
+    def seeded(self, what: str) -> int:
+        """The seed of one source of chance: the axis value, or 0 where the study holds it still."""
+        return self.seed if what in self.study.vary else 0
+
+    def identity(self) -> tuple[object, ...]:
+        """Equal for two points of one study that stand for the same chain."""
+        labels = (self.model.label, self.task.label, self.recipe_label)
+        return (id(self.study), *labels, self.schedule, self.rewind, self.seed)
+
+    def theta_0(self) -> Start:
+        return self.model.start(self.seeded("init"))
+
+    def levels(self) -> Iterator[int]:
+        """The levels that get cells, 1 for the first cut."""
+        every = range(1, self.schedule.levels + 1)
+        return iter(every if self.study.at is None else self.study.at)
+
+
+@dataclass(slots=True)
+class Builder:
+    """Collects trials by key, parents before children."""
+
+    trials: dict[str, Trial] = field(default_factory=dict)
+    _chains: dict[tuple[object, ...], list[str]] = field(default_factory=dict)
+    """IMP tickets by chain, level 1 first: asked for again by every source that builds on them."""
+    _starts: dict[tuple[object, ...], Start] = field(default_factory=dict)
+
+    def add(
+        self,
+        spec: TrialSpec,
+        point: Point,
+        *,
+        parents: tuple[str, ...] = (),
+        rides: str = "",
+        level: int = 0,
+    ) -> str:
+        key = key_of(spec)
+        if key not in self.trials:
+            kind = {TrainSpec: "train", CutSpec: "cut", RewindSpec: "rewind"}[type(spec)]
+            self.trials[key] = Trial(
+                key=key,
+                kind=kind,  # type: ignore[arg-type]
+                spec=spec,
+                parents=parents,
+                rides=rides,
+                model=point.model.label,
+                task=point.task.label,
+                level=level,
+            )
+        return key
+
+    def train(self, point: Point, *, start: Start, ticket: str = "", level: int = 0) -> str:
+        rewound = start.kind == "rewind"
+        spec = TrainSpec(
+            model=point.model.spec,
+            task=point.task.spec,
+            recipe=point.recipe,
+            seeds=Seeds(head=point.seeded("head"), data=point.seeded("data")),
+            start=start,
+            ticket=ticket,
+            head=point.study.reset_head if rewound else "rewind",
+            first_step=point.rewind
+            if rewound and point.study.rewind_schedule == "remaining"
+            else 0,
+        )
+        parents = tuple(key for key in (ticket, start.trial) if key)
+        return self.add(spec, point, parents=parents, level=level)
+
+    def cut(
+        self,
+        point: Point,
+        level: int,
+        *,
+        parents: tuple[str, ...] = (),
+        rides: str = "",
+        **how: object,
+    ) -> str:
+        """A cut to the sparsity of `level`; `how` holds the fields that say by which rule."""
+        spec = CutSpec(
+            model=point.model.spec,
+            sparsity=point.schedule.sparsity(level),
+            pool=point.study.pool,
+            semantics=CUT_SEMANTICS,
+            **how,  # type: ignore[arg-type]
+        )
+        return self.add(spec, point, parents=parents, rides=rides, level=level)
+
+    def dense(self, point: Point) -> str:
+        return self.train(point, start=point.theta_0())
+
+    def start(self, point: Point) -> Start:
+        """theta_0, or theta_i kept from the dense run at the point's rewind step."""
+        if point.rewind == 0:
+            return point.theta_0()
+        if point.identity() in self._starts:
+            return self._starts[point.identity()]
+        dense = self.dense(point)
+        kept = self.add(
+            RewindSpec(run=dense, step=point.rewind), point, parents=(dense,), rides=dense
+        )
+        return self._starts.setdefault(point.identity(), Start(kind="rewind", trial=kept))
+
+    def imp_ticket(self, point: Point, level: int) -> str:
+        """Key of the ticket that iterative magnitude pruning cuts at `level` (VLT, Algorithm 1).
+
+        The run that scores ticket k also yields ticket k+1: it trains the full schedule from the
+        same weights, so no second run is needed.
+        """
+        chain = self._chains.setdefault(point.identity(), [])
+        while len(chain) < level:
+            depth = len(chain)
+            if depth == 0:
+                run = self.dense(point)
+            else:
+                run = self.train(point, start=self.start(point), ticket=chain[-1], level=depth)
+            scope = point.study.scope
+            chain.append(
+                self.cut(point, depth + 1, parents=(run,), rides=run, run=run, scope=scope)
+            )
+        return chain[level - 1]
+
+    def ticket_point(self, point: Point) -> Point:
+        """Where the tickets of `point` come from: itself, or the seed that lends its chains."""
+        seed = point.study.tickets_from_seed
+        return point if seed is None else replace(point, seed=seed)

@@ -1,0 +1,210 @@
+"""Plans share what is the same, count what they share, and hold no cycle."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestrator.plan import DENSE
+from orchestrator.preview import critical_path, preview, training_ancestry, why
+from orchestrator.recipes import SOURCES
+from orchestrator.store.record import Record
+from tests.orchestrator.sweeps import document, plan_of
+from trainables.spec import CutSpec, RewindSpec, TrainSpec
+
+POOLS = {"uniter-tiny": {"encoder+pooler": 102_400}}
+
+studies = st.fixed_dictionaries(
+    {
+        "seed": st.lists(st.integers(0, 3), min_size=1, max_size=3, unique=True),
+        "rewind": st.lists(st.integers(0, 10), min_size=1, max_size=3, unique=True),
+        "tickets": st.lists(st.sampled_from(["imp", "omp"]), unique=True),
+        "controls": st.lists(st.sampled_from(sorted(SOURCES)), unique=True),
+        "vary": st.lists(st.sampled_from(["init", "head", "data"]), unique=True),
+        "reset_head": st.sampled_from(["rewind", "redraw"]),
+        "rewind_schedule": st.sampled_from(["full", "remaining"]),
+        "scope": st.sampled_from(["global", "layer"]),
+        "tickets_from_seed": st.none() | st.integers(0, 1),
+        "schedule": st.fixed_dictionaries(
+            {
+                "kind": st.sampled_from(["linear", "geometric"]),
+                "rate": st.just(0.2),
+                "levels": st.integers(0, 4),
+            }
+        ),
+    }
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(studies)
+def test_every_parent_stands_before_its_child_and_sharing_never_costs(
+    study: dict[str, Any],
+) -> None:
+    plan = plan_of(document(**study))
+    seen: set[str] = set()
+    for trial in plan:
+        assert set(trial.parents) <= seen
+        assert not trial.rides or trial.rides in trial.parents
+        seen.add(trial.key)
+    shown = preview(plan, {}, POOLS, 0)
+    assert shown.trials <= shown.naive_trials
+    assert shown.trials == shown.to_run == shown.by_kind["train"]
+    assert shown.critical_path <= max(len(training_ancestry(plan, c.trial)) for c in plan.cells)
+    wanted = set().union(*(training_ancestry(plan, cell.trial) for cell in plan.cells))
+    assert wanted == {trial.key for trial in plan.training_runs()}
+
+
+@settings(deadline=None, max_examples=20)
+@given(studies)
+def test_expansion_is_a_function_of_the_file(study: dict[str, Any]) -> None:
+    first, second = plan_of(document(**study)), plan_of(document(**study))
+    assert list(first.trials) == list(second.trials)
+    assert first.cells == second.cells
+
+
+def test_a_chain_shares_its_prefix() -> None:
+    """Levels 0 to 4 of one chain: 5 runs, where each cell by itself takes 1+2+3+4+5."""
+    shown = preview(plan_of(document(controls=[])), {}, POOLS, 0)
+    assert (shown.cells, shown.trials, shown.naive_trials, shown.critical_path) == (5, 5, 15, 5)
+    assert shown.by_kind == {"train": 5, "cut": 4}
+
+
+def test_the_papers_grid_of_nine_linear_levels() -> None:
+    """One task: 9 own cells and a dense one naively take 54 + 1 fine-tunes, shared 10."""
+    plan = plan_of(document(controls=[], schedule={"rate": 0.1, "levels": 9}))
+    shown = preview(plan, {}, POOLS, 0)
+    assert (shown.trials, shown.naive_trials) == (10, 55)
+
+
+def test_rewinding_shares_the_dense_run() -> None:
+    plan = plan_of(document(rewind=[0, 3, 5], controls=[]))
+    dense = {cell.trial for cell in plan.cells if cell.curve.source == DENSE}
+    rewinds = [trial for trial in plan if isinstance(trial.spec, RewindSpec)]
+    assert len(dense) == 1
+    assert {trial.rides for trial in rewinds} == dense
+    assert {trial.spec.step for trial in rewinds if isinstance(trial.spec, RewindSpec)} == {3, 5}
+    assert sum(1 for _ in plan.training_runs()) == 1 + 3 * 4
+
+
+def test_a_rewound_run_trains_the_whole_schedule_or_the_rest() -> None:
+    def first_steps(how: str) -> set[int]:
+        plan = plan_of(document(rewind=4, controls=[], rewind_schedule=how))
+        specs = [t.spec for t in plan if isinstance(t.spec, TrainSpec) and t.spec.ticket]
+        return {spec.first_step for spec in specs}
+
+    assert first_steps("full") == {0}
+    assert first_steps("remaining") == {4}
+
+
+def test_transfer_trains_the_target_under_the_sources_ticket() -> None:
+    content = document(task=["left", "right"], tickets=["imp", "transfer"], controls=[])
+    content["tasks"] = {
+        "left": {"task": "easy_vqa", "options": {"part": "left"}},
+        "right": {"task": "easy_vqa", "options": {"part": "right"}},
+    }
+    plan = plan_of(content)
+    shown = preview(plan, {}, POOLS, 0)
+    # Two chains of 5, and 4 levels each way; naively a transfer at level k takes k + 1 runs.
+    assert (shown.trials, shown.naive_trials) == (2 * 5 + 2 * 4, 2 * 15 + 2 * 14)
+    moved = [cell for cell in plan.cells if cell.curve.source == "transfer:left"]
+    assert {cell.curve.task for cell in moved} == {"right"}
+    own = {
+        c.level: c.ticket for c in plan.cells if c.curve.task == "left" and c.curve.source == "imp"
+    }
+    assert {cell.level: cell.ticket for cell in moved} == own
+
+
+def test_zipped_axes_move_in_step_and_transfer_follows_its_zip_partner() -> None:
+    content = document(
+        task=["left", "right"],
+        recipe=["short", "long"],
+        zip=[["task", "recipe"]],
+        tickets=["transfer"],
+        controls=[],
+    )
+    content["tasks"] = {
+        "left": {"task": "easy_vqa", "options": {"part": "left"}},
+        "right": {"task": "easy_vqa", "options": {"part": "right"}},
+    }
+    content["recipes"]["long"] = {"steps": 20}
+    plan = plan_of(content)
+    pairs = {(cell.curve.task, cell.curve.recipe) for cell in plan.cells}
+    assert pairs == {("left", "short"), ("right", "long")}
+    for trial in plan:
+        if isinstance(trial.spec, TrainSpec):
+            assert trial.spec.recipe.steps == {"left": 10, "right": 20}[trial.task]
+
+
+def test_controls_come_without_being_asked_for_and_can_be_turned_off() -> None:
+    assert {cell.curve.source for cell in plan_of(document()).cells} == {DENSE, "imp", "random"}
+    assert {cell.curve.source for cell in plan_of(document(controls=[])).cells} == {DENSE, "imp"}
+
+
+def test_every_control_has_the_level_of_what_it_controls() -> None:
+    plan = plan_of(document(controls=sorted(SOURCES)))
+    by_source: dict[str, dict[int, float]] = {}
+    for cell in plan.cells:
+        if cell.ticket:
+            spec = plan.trials[cell.ticket].spec
+            assert isinstance(spec, CutSpec)
+            assert spec.sparsity == cell.sparsity
+            by_source.setdefault(cell.curve.source, {})[cell.level] = cell.sparsity
+    assert set(by_source) == set(SOURCES)
+    assert all(levels == by_source["imp"] for levels in by_source.values())
+
+
+def test_repeats_can_retrain_one_seeds_tickets() -> None:
+    plan = plan_of(document(seed=[0, 1, 2], tickets_from_seed=0, controls=[]))
+    tickets = {cell.level: set[str]() for cell in plan.cells if cell.ticket}
+    for cell in plan.cells:
+        if cell.ticket:
+            tickets[cell.level].add(cell.ticket)
+    assert all(len(keys) == 1 for keys in tickets.values())
+    assert sum(1 for _ in plan.training_runs()) == 3 * 5
+
+
+def test_extending_a_sweep_keeps_every_key() -> None:
+    short = plan_of(document(schedule={"rate": 0.2, "levels": 2}))
+    longer = plan_of(document(seed=[0, 1], rewind=[0, 5]))
+    assert short.trials.keys() <= longer.trials.keys()
+
+
+def test_what_exists_is_not_run_and_a_late_wish_is_a_replay() -> None:
+    plan = plan_of(document(controls=[]))
+    done = {t.key: Record(key=t.key, kind=t.kind, spec={}) for t in plan}
+    longer = plan_of(document(controls=[], rewind=[0, 5], schedule={"rate": 0.2, "levels": 1}))
+    shown = preview(longer, done, POOLS, 0)
+    assert shown.existing == 3
+    assert (shown.to_run, shown.replays) == (1, 1)
+
+
+def test_costs_are_estimated_from_what_was_measured() -> None:
+    plan = plan_of(document(controls=[]))
+    dense = next(iter(plan))
+    about = {"model": dense.model, "task": dense.task}
+    costs = {"seconds": 72.0, "steps": 10.0}
+    record = Record(key=dense.key, kind="train", spec={}, about=about, costs=costs)
+    assert preview(plan, {}, POOLS, 1).slot_hours is None
+    shown = preview(plan, {dense.key: record}, POOLS, 0.5)
+    # Dense done, but its cut is missing: it is replayed with the 4 other runs, 72 s each.
+    assert shown.slot_hours == pytest.approx(5 * 72 / 3600)
+    assert shown.gpu_hours == pytest.approx(5 * 36 / 3600)
+
+
+def test_why_tells_skipped_ready_waiting_and_replayed() -> None:
+    plan = plan_of(document(controls=[]))
+    keys = list(plan.trials)
+    dense, cut, worn = keys[0], keys[1], keys[2]
+    assert "has its record" in why(plan, dense, {dense})
+    assert "all it needs is there" in why(plan, dense, set())
+    assert f"runs after {cut[:12]}" in why(plan, worn, {dense})
+    assert f"replaying {dense[:12]}" in why(plan, cut, {dense})
+    assert "names 0 trials" in why(plan, "zz", set())
+
+
+def test_the_critical_path_of_no_chain_is_one_run() -> None:
+    assert critical_path(plan_of(document(tickets=[], controls=["random"]))) == 1

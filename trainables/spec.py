@@ -1,0 +1,174 @@
+"""What one trial is, as plain data.
+
+Every class here is frozen and holds only what changes a trial's result; where and how the trial
+runs (paths, devices, workers, addresses) never enters. References to other trials are their keys;
+data and checkpoint files are named by a fingerprint of their content. No torch is imported, so
+that planning stays cheap.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal, TypeAlias
+
+from annotated_types import Ge, Gt, Le, Lt
+
+Scalar: TypeAlias = str | int | float | bool
+Options: TypeAlias = tuple[tuple[str, Scalar], ...]
+"""Sorted (name, value) pairs: a small mapping that can be hashed."""
+
+Count: TypeAlias = Annotated[int, Ge(1)]
+CountOrZero: TypeAlias = Annotated[int, Ge(0)]
+Positive: TypeAlias = Annotated[float, Gt(0)]
+PositiveOrZero: TypeAlias = Annotated[float, Ge(0)]
+Share: TypeAlias = Annotated[float, Ge(0), Le(1)]
+Momentum: TypeAlias = Annotated[float, Ge(0), Lt(1)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelSpec:
+    """An architecture at a size; `trainables.models.MODELS` lists both."""
+
+    architecture: str
+    size: str = "base"
+    overrides: Options = ()
+    """Configuration values that differ from the size's own, such as `("num_hidden_layers", 1)`."""
+    semantics: int = 1
+    """Raised by hand in the registry when a change to the model's code alters results."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskSpec:
+    """A task on given data; `trainables.tasks.TASKS` lists the names."""
+
+    name: str
+    data: str
+    """Fingerprint of the data's content (64 hex digits)."""
+    options: Options = ()
+    semantics: int = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """How a network is trained. Schedules are in optimizer steps."""
+
+    steps: Count = 1000
+    batch_size: Count = 32
+    """Examples per optimizer step, before it is split by `accumulate`."""
+    accumulate: Count = 1
+    """Micro-batches per optimizer step; must divide `batch_size`."""
+    lr: Positive = 1e-4
+    head_lr_scale: Positive = 1.0
+    """The task head learns at `lr * head_lr_scale`."""
+    warmup: Share = 0.1
+    """Share of `steps` in which the learning rate rises linearly from 0."""
+    decay: Literal["linear", "constant"] = "linear"
+    """After warm-up: linearly to 0 at the last step, or constant."""
+    weight_decay: PositiveOrZero = 0.01
+    """AdamW's; biases and LayerNorm weights are exempt."""
+    beta1: Momentum = 0.9
+    beta2: Momentum = 0.98
+    eps: Positive = 1e-8
+    clip_norm: PositiveOrZero = 1.0
+    """Global gradient norm; 0 turns clipping off."""
+    dropout: Momentum = 0.1
+    precision: Literal["fp32", "bf16"] = "fp32"
+    zero: Literal[0, 1, 2] = 0
+    """DeepSpeed ZeRO stage. bf16 needs 1 or 2: at 0 DeepSpeed takes one step too many."""
+    eval_every: CountOrZero = 0
+    """Evaluate each so many steps; 0 evaluates at the end only."""
+    eval_examples: CountOrZero = 0
+    """Score on the first so many held-out examples; 0 takes all."""
+    score: Literal["last", "best"] = "last"
+    """Which evaluation is the trial's score; both are recorded."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Seeds:
+    """Separate, so that runs may differ in one source of chance only (Frankle et al. 2020)."""
+
+    head: int = 0
+    """Draws the task head."""
+    data: int = 0
+    """Orders the examples and drives dropout."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Start:
+    """The weights a run starts from.
+
+    `init` draws a fresh backbone from `seed`; `pretrained` reads the checkpoint file whose
+    content has the fingerprint `weights`; `rewind` takes what the rewind trial `trial` kept.
+    """
+
+    kind: Literal["init", "pretrained", "rewind"] = "init"
+    seed: int = 0
+    weights: str = ""
+    trial: str = ""
+    shuffle: Literal["none", "within_layer", "across_depth"] = "none"
+    """Permute each prunable tensor's entries, or whole tensors of equal shape between layers:
+    the shuffled control of VLT (Table 1, row 7) and the one of BERT-Tickets' code."""
+    shuffle_seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainSpec:
+    """Train a network, dense or under a ticket, and score it."""
+
+    model: ModelSpec
+    task: TaskSpec
+    recipe: Recipe
+    seeds: Seeds = Seeds()
+    start: Start = Start()
+    ticket: str = ""
+    """Key of the cut whose ticket is worn; empty for a dense run."""
+    head: Literal["redraw", "rewind"] = "rewind"
+    """From a rewind point, take its head too (Algorithm 1 resets theta and phi) or draw anew."""
+    first_step: int = 0
+    """Steps of the schedule already behind at the start: above 0 a rewound run trains only the
+    rest of the schedule, on the rest of the data order."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CutSpec:
+    """Choose which weights to keep.
+
+    `magnitude` keeps the largest |w|, of the final weights of the training run `run` (and then
+    inside the ticket that the run wore), or, where `run` is empty, of the untrained `start`
+    (one-shot magnitude pruning, OMP). `random` keeps weights drawn by `seed`; where `like` names
+    a ticket, it copies that ticket's count layer by layer.
+    """
+
+    model: ModelSpec
+    method: Literal["magnitude", "random"] = "magnitude"
+    sparsity: float
+    """Share of the pool that is pruned in all, 0 to 1: kept = total - round(total * sparsity)."""
+    scope: Literal["global", "layer"] = "global"
+    """Rank over the whole pool, or prune the same share of each tensor."""
+    pool: str = "encoder+pooler"
+    """Which tensors can be pruned and are counted; named by the model's registry entry."""
+    run: str = ""
+    start: Start | None = None
+    like: str = ""
+    seed: int = 0
+    semantics: int = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RewindSpec:
+    """Keep the weights (backbone and head) of training run `run` after `step` optimizer steps."""
+
+    run: str
+    step: int
+
+
+CUT_SEMANTICS = 1
+"""Raised by hand when a change to the cuts alters which weights they keep."""
+
+TrialSpec: TypeAlias = TrainSpec | CutSpec | RewindSpec
+Kind: TypeAlias = Literal["train", "cut", "rewind"]
+KINDS: dict[Kind, type[TrainSpec] | type[CutSpec] | type[RewindSpec]] = {
+    "train": TrainSpec,
+    "cut": CutSpec,
+    "rewind": RewindSpec,
+}
