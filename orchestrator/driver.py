@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 import ray
 from ray import tune
@@ -24,8 +24,9 @@ from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tun
 from orchestrator.config import Placement
 from orchestrator.errors import RunError, StoreError, SweepstakesError
 from orchestrator.frontier import Frontier, State, Unit
-from orchestrator.plan import Plan, Trial
+from orchestrator.plan import Plan
 from orchestrator.searcher import LANE, Observer, PlanSearcher
+from orchestrator.work import Work, Worker
 from trainables.errors import TrainableError
 
 _TUNE_SETTINGS = {
@@ -54,33 +55,10 @@ class Summary:
     outage: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """A unit as a worker gets it: its head, and the members that are still to be committed."""
-
-    head: Trial
-    members: tuple[Trial, ...]
-
-
-@dataclass(slots=True)
-class Done:
-    """What a worker made of a unit."""
-
-    committed: list[str] = field(default_factory=list)
-    score: float | None = None
-
-
-class Worker(Protocol):
-    """Lives in a warm process and performs units one after another."""
-
-    def perform(self, work: Work) -> Done: ...
-    def note_failure(self, trial: Trial, error: str) -> None: ...
-
-
 class Lane(tune.Trainable):
     """A Tune trial: a list of units, one per `step`, on a process that outlives it."""
 
-    def setup(
+    def setup(  # type: ignore[override]
         self, config: dict[str, Any], *, work: dict[str, Work], start: Callable[[], Worker]
     ) -> None:
         self._work = work

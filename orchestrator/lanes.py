@@ -1,27 +1,36 @@
 """Lanes: the lists of units that one worker runs in order, on one warm process.
 
 A chain is one lane: its levels follow from one another, so nobody else could run them sooner. Short
-chains and single leaves that share model and task are batched, few enough that every slot keeps
-busy (guided self-scheduling: a share of what is ready, shrinking towards the end).
+chains and single leaves that share model and task are batched: few enough that every slot keeps
+busy (guided self-scheduling: a share of what is ready, shrinking towards the end), but enough that
+a lane is worth its hand-over, for Ray Tune may answer a lull with a new process.
 """
 
 from __future__ import annotations
+
+import math
 
 from orchestrator.frontier import Frontier, State, Unit
 
 LEAF_LENGTH = 2
 """A lane of at most so many units (a random cut and the run that wears it) may be batched."""
+WORTH_S = 3.0
+"""Seconds that a batch should last: a process of ours takes 5 to 10 s to start."""
 
 
-def next_lane(frontier: Frontier, *, slots: int, most: int) -> list[Unit]:
+def next_lane(
+    frontier: Frontier, *, slots: int, most: int, pace_s: float | None = None
+) -> list[Unit]:
     """Take the most urgent lane off the frontier; empty when nothing is ready.
 
-    `slots` is how many workers run at once, `most` the longest batch of leaves.
+    `slots` is how many workers run at once, `most` the longest batch of leaves, `pace_s` the mean
+    seconds per unit so far, if any has ended.
     """
     first = frontier.peek()
     if first is None:
         return []
-    share = min(most, max(1, frontier.counts[State.READY] // (2 * slots)))
+    least = 1 if not pace_s else math.ceil(WORTH_S / pace_s)
+    share = min(most, max(least, frontier.counts[State.READY] // (2 * slots)))
     lane = _take(frontier, first)
     leaves = 1
     while len(lane) <= LEAF_LENGTH * leaves and leaves < share:

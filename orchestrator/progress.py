@@ -52,6 +52,11 @@ class Board:
             counts[self.mark(trial.key)] += 1
         return counts
 
+    def summary(self) -> str:
+        """`52/52 trials, 0 failed`."""
+        counts = self.counts()
+        return f"{counts[Mark.DONE]}/{sum(counts.values())} trials, {counts[Mark.FAILED]} failed"
+
     def table(self) -> Table:
         """One row per chain, and one per source of leaves."""
         rows: dict[Curve, list[str]] = defaultdict(list)

@@ -35,6 +35,8 @@ class PlanSearcher(Searcher):
         self._slots = slots
         self._most = most
         self._lanes: dict[str, list[Unit]] = {}
+        self._ended = 0
+        self._seconds = 0.0
         self.outage = ""
         """Why no more lanes are handed out; empty as long as the store answers."""
 
@@ -42,10 +44,10 @@ class PlanSearcher(Searcher):
         """Tune pickles its searcher for `Tuner.restore`, which we never use."""
         return {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         if self._frontier.settled:
             return Searcher.FINISHED
-        lane = [] if self.outage else next_lane(self._frontier, slots=self._slots, most=self._most)
+        lane = [] if self.outage else self._next_lane()
         if lane:
             self._lanes[trial_id] = lane
             self._observer.started(lane)
@@ -56,11 +58,17 @@ class PlanSearcher(Searcher):
         assert self.outage, f"nothing runs and nothing is ready: {self._frontier.counts}"
         return Searcher.FINISHED
 
+    def _next_lane(self) -> list[Unit]:
+        pace = self._seconds / self._ended if self._ended else None
+        return next_lane(self._frontier, slots=self._slots, most=self._most, pace_s=pace)
+
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         lane = self._lanes.get(trial_id, [])
         unit = next((unit for unit in lane if unit.head == result.get("head")), None)
         if unit is None:
             return
+        self._ended += 1
+        self._seconds += result["time_this_iter_s"]
         for key in result["committed"]:
             self._frontier.commit(key)
         if result.get("outage"):

@@ -1,0 +1,229 @@
+"""The command line: parses, calls, prints. What a command needs is imported when it runs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from orchestrator import __version__, cli_tickets, preview, workspace
+from orchestrator.errors import SweepstakesError
+from orchestrator.preview import Preview
+
+if TYPE_CHECKING:
+    from orchestrator.driver import Summary
+
+EXIT_INCOMPLETE, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+SWEEP = click.argument("sweep", type=click.Path(path_type=Path))
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="sweepstakes")
+@click.option(
+    "--home",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=".sweepstakes",
+    envvar="SWEEPSTAKES_HOME",
+    show_default=True,
+    help="Folder of the local servers' data and of the reports.",
+)
+@click.pass_context
+def cli(context: click.Context, home: Path) -> None:
+    """Lottery-ticket sweeps over vision-and-language models.
+
+    A sweep is one YAML file. `plan` shows what it would do, `run` does what is not done yet, and
+    every other command looks at what is there.
+    """
+    context.obj = home.absolute()
+
+
+@cli.command()
+@SWEEP
+@click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON.")
+@click.option("--why", metavar="KEY", help="Say why the trial KEY runs or is skipped.")
+@click.option("--offline", is_flag=True, help="Do not ask the store what exists.")
+@click.pass_obj
+def plan(home: Path, sweep: Path, as_json: bool, why: str | None, offline: bool) -> None:
+    """Show the trials of a sweep, what exists, and what the rest would cost."""
+    planned = workspace.planned(sweep, home)
+    placement = planned.sweep.placement
+    records = {}
+    if not offline and workspace.has_store(placement, home):
+        with workspace.connected(placement, home, tracking=False) as found:
+            records = found.store.records(planned.plan.trials)
+    if why is not None:
+        click.echo(preview.why(planned.plan, why, records))
+        return
+    shown = preview.preview(planned.plan, records, planned.pools(), placement.gpus)
+    if as_json:
+        click.echo(json.dumps(shown.as_json(), indent=2))
+    else:
+        out.print(_preview_table(shown))
+
+
+def _preview_table(shown: Preview) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in shown.by_kind.items())
+    hours = "not measured yet" if shown.slot_hours is None else f"{shown.slot_hours:,.2f}"
+    rows = [
+        ("cells", f"{shown.cells:,}", "scores the sweep asks for"),
+        ("trials", f"{shown.trials:,}", f"training runs, shared; all trials by kind: {kinds}"),
+        ("naive trials", f"{shown.naive_trials:,}", "training runs with every cell on its own"),
+        ("existing", f"{shown.existing:,}", "trials of any kind in the store"),
+        ("to run", f"{shown.to_run:,}", "training runs left"),
+        ("replays", f"{shown.replays:,}", "runs done again for a cut or rewind point added since"),
+        ("critical path", f"{shown.critical_path:,}", "training runs one after another"),
+        ("steps", f"{shown.steps:,}", "optimizer steps left"),
+        ("slot hours", hours, "left, at the measured pace"),
+        ("store", _size(shown.store_bytes), "tickets and records to come"),
+    ]
+    if shown.gpu_hours is not None:
+        rows.insert(-1, ("GPU hours", f"{shown.gpu_hours:,.2f}", "left, at the measured pace"))
+    for name, value, remark in rows:
+        table.add_row(f"[bold]{name}[/]", value, f"[dim]{remark}[/]")
+    return table
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+@cli.command()
+@SWEEP
+@click.pass_obj
+def run(home: Path, sweep: Path) -> None:
+    """Run what a sweep still lacks: on this machine, or in a Ray job on its cluster.
+
+    Exit code 0: all done. 1: some trials failed or are blocked. 130: interrupted. What is
+    committed is kept; the same command goes on from there.
+    """
+    from orchestrator import session
+
+    planned = workspace.planned(sweep, home)
+    with workspace.connected(planned.sweep.placement, home, tracking=True) as found:
+        summary = session.run_sweep(planned, found, out)
+        files = session.report(planned, found, _reports(home, planned.plan.name))
+        session.print_verdicts(files, out)
+    _print_end(summary, sweep, files.page)
+    sys.exit(_exit_code(summary))
+
+
+def _print_end(summary: Summary, sweep: Path, page: Path) -> None:
+    for head, error in summary.failures.items():
+        err.print(f"[red]failed[/] {head[:12]}: {escape(error)}")
+    if summary.blocked:
+        err.print(f"{summary.blocked} blocked: they need what failed")
+    if summary.outage:
+        err.print(f"[red]stopped[/]: {escape(summary.outage)}")
+    if summary.interrupted or summary.outage:
+        err.print(f"nothing committed is lost; go on with `sweepstakes run {sweep}`")
+    out.print(f"report    {page}", soft_wrap=True)
+    out.print("look on   sweepstakes ui")
+    out.print("          sweepstakes tickets list")
+
+
+def _exit_code(summary: Summary) -> int:
+    if summary.interrupted:
+        return EXIT_INTERRUPTED
+    return EXIT_INCOMPLETE if summary.failed or summary.blocked or summary.outage else 0
+
+
+@cli.command()
+@SWEEP
+@click.option("--watch", is_flag=True, help="Look again every few seconds until all is done.")
+@click.pass_obj
+def status(home: Path, sweep: Path, watch: bool) -> None:
+    """Show how far a sweep is, from the store alone."""
+    from orchestrator import session
+
+    planned = workspace.planned(sweep, home)
+    with workspace.connected(planned.sweep.placement, home, tracking=False) as found:
+        session.show_status(planned, found, out, watch=watch)
+
+
+@cli.command()
+@SWEEP
+@click.option(
+    "--out",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder to write to; by default HOME/reports/NAME.",
+)
+@click.pass_obj
+def report(home: Path, sweep: Path, folder: Path | None) -> None:
+    """Write tables, figures and one self-contained HTML page, from the store alone."""
+    from orchestrator import session
+
+    planned = workspace.planned(sweep, home)
+    with workspace.connected(planned.sweep.placement, home, tracking=False) as found:
+        files = session.report(planned, found, folder or _reports(home, planned.plan.name))
+    session.print_verdicts(files, out)
+    out.print(f"report    {files.page}", soft_wrap=True)
+
+
+@cli.command()
+@SWEEP
+@click.pass_obj
+def sync(home: Path, sweep: Path) -> None:
+    """Rebuild the sweep's MLflow experiment from the store."""
+    from orchestrator import session
+
+    planned = workspace.planned(sweep, home)
+    with workspace.connected(planned.sweep.placement, home, tracking=True) as found:
+        count = session.sync(planned, found, _reports(home, planned.plan.name))
+    out.print(f"MLflow holds the {count} committed trials of {planned.plan.name}")
+
+
+@cli.command()
+@click.pass_obj
+def ui(home: Path) -> None:
+    """Serve the MLflow UI on this machine until Ctrl-C."""
+    with workspace.serving(home, ["mlflow"]) as services:
+        out.print(f"MLflow    {services.mlflow_uri}    (Ctrl-C ends it)")
+        while True:
+            time.sleep(3600)
+
+
+cli.add_command(cli_tickets.tickets)
+
+
+def _reports(home: Path, name: str) -> Path:
+    return home / "reports" / name
+
+
+def main() -> None:
+    """Entry point: one line and an exit code for everything that can be foreseen."""
+    from cluster.errors import ServiceError
+    from trainables.errors import TrainableError
+
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        cli(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        err.print("interrupted; nothing committed is lost")
+        sys.exit(EXIT_INTERRUPTED)
+    except SweepstakesError as error:
+        err.print(f"[red]error[/]: {escape(str(error))}", soft_wrap=True)
+        sys.exit(error.exit_code)
+    except (TrainableError, ServiceError) as error:
+        err.print(f"[red]error[/]: {escape(str(error))}", soft_wrap=True)
+        sys.exit(EXIT_INPUT)

@@ -1,0 +1,380 @@
+"""Whole small runs of the real model and task, a few steps each."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from trainables import run as module
+from trainables.data.fingerprint import fingerprint
+from trainables.errors import (
+    CheckpointError,
+    DataError,
+    InvariantError,
+    RecipeError,
+    TicketMismatch,
+)
+from trainables.run import Inputs, Outcome, cut, run
+from trainables.spec import CutSpec, ModelSpec, Recipe, Seeds, Start, TaskSpec, TrainSpec
+from trainables.tasks import TASKS
+from trainables.training.checkpoint import decode
+from trainables.training.start import drawn_backbone
+
+MODEL = ModelSpec(architecture="uniter", size="tiny")
+TOTAL = 102_400
+RECIPE = Recipe(
+    steps=6,
+    batch_size=16,
+    accumulate=2,
+    lr=2e-3,
+    dropout=0.1,
+    eval_every=2,
+    eval_examples=64,
+)
+CUT = CutSpec(model=MODEL, sparsity=0.5, run="it rides")
+MODES: list[dict[str, Any]] = [
+    {"precision": "fp32", "zero": 0},
+    {"precision": "fp32", "zero": 2},
+    {"precision": "bf16", "zero": 1},
+]
+Masks = dict[str, NDArray[np.bool_]]
+
+
+def data() -> Path:
+    folder = TASKS["easy_vqa"].shipped_data()
+    assert folder is not None
+    return folder
+
+
+def spec(**changes: Any) -> TrainSpec:
+    task = TaskSpec(name="easy_vqa", data=fingerprint(data()))
+    return replace(TrainSpec(model=MODEL, task=task, recipe=RECIPE), **changes)
+
+
+@pytest.fixture(scope="module")
+def dense() -> TrainSpec:
+    return spec()
+
+
+@dataclass
+class Kept:
+    """A sink that keeps what it is given, and can be killed at the n-th checkpoint."""
+
+    kill_at: int = 0
+    rewinds: dict[int, bytes] = field(default_factory=dict)
+    cuts: dict[str, Masks] = field(default_factory=dict)
+    checkpoints: list[bytes] = field(default_factory=list)
+    points: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+
+    def rewind(self, step: int, payload: bytes) -> None:
+        self.rewinds[step] = payload
+
+    def cut(self, key: str, masks: Mapping[str, NDArray[np.bool_]]) -> None:
+        self.cuts[key] = dict(masks)
+
+    def checkpoint(self, payload: bytes) -> None:
+        self.checkpoints.append(payload)
+        if len(self.checkpoints) == self.kill_at:
+            raise KeyboardInterrupt
+
+    def progress(self, step: int, values: Mapping[str, float]) -> None:
+        self.points.append((step, dict(values)))
+
+
+def inputs(**changes: Any) -> Inputs:
+    return replace(Inputs(data=data()), **changes)
+
+
+def ticket(sparsity: float = 0.7) -> Masks:
+    return cut(CutSpec(model=MODEL, method="random", sparsity=sparsity), inputs())
+
+
+def bits(masks: Masks) -> str:
+    whole = hashlib.sha256()
+    for name, kept in sorted(masks.items()):
+        whole.update(name.encode() + np.packbits(kept).tobytes())
+    return whole.hexdigest()
+
+
+@pytest.mark.parametrize("mode", MODES, ids=str)
+def test_a_run_under_a_ticket_keeps_it_and_cuts_within_it(
+    dense: TrainSpec, mode: dict[str, Any]
+) -> None:
+    worn, sink = ticket(0.7), Kept()
+    child = replace(CUT, sparsity=0.8)
+    masked = replace(dense, ticket="worn", recipe=replace(RECIPE, **mode))
+    outcome = run(masked, inputs(ticket=worn), sink, cuts={"k": child}, rewinds={6})
+    final, _ = decode(sink.rewinds[6])
+    assert outcome.checks["pruned_nonzero"] == 0
+    for name, kept in worn.items():
+        assert not final[f"backbone.{name}"].numpy()[~kept].any()
+        assert (sink.cuts["k"][name] <= kept).all()
+    assert sum(int(kept.sum()) for kept in sink.cuts["k"].values()) == TOTAL - 81_920
+
+
+def test_the_outcome_tells_what_happened(dense: TrainSpec) -> None:
+    sink = Kept()
+    outcome = run(replace(dense, recipe=replace(RECIPE, score="best")), inputs(), sink)
+    scored = {point["step"]: point["score"] for point in outcome.history if "score" in point}
+    assert list(scored) == [2, 4, 6]
+    assert outcome.scores["last"] == scored[6]
+    assert outcome.scores["best"] == outcome.scores["score"] == max(scored.values())
+    assert scored[int(outcome.scores["best_step"])] == outcome.scores["best"]
+    assert outcome.scores["prior"] == pytest.approx(67.0, abs=0.1)
+    assert [point["step"] for point in outcome.history if "loss" in point] == [1, 2, 3, 4, 5, 6]
+    assert [{"step": step, **values} for step, values in sink.points] == list(outcome.history)
+    assert outcome.costs["steps"] == 6
+    assert 0 < outcome.costs["evaluation_seconds"] < outcome.costs["seconds"]
+
+
+def test_a_long_history_is_thinned_but_keeps_every_evaluation(dense: TrainSpec) -> None:
+    recipe = Recipe(steps=201, batch_size=1, lr=0.0, eval_every=67, eval_examples=1)
+    history = run(replace(dense, recipe=recipe), inputs(), Kept()).history
+    assert [point["step"] for point in history if "loss" in point] == [*range(2, 201, 2), 201]
+    assert [point["step"] for point in history if "score" in point] == [67, 134, 201]
+
+
+def test_warm_equals_cold(dense: TrainSpec) -> None:
+    """Second in a process that has run others, and first in a fresh process."""
+    masked, worn = replace(dense, ticket="worn"), ticket()
+    first, second = Kept(), Kept()
+    warm = run(masked, inputs(ticket=worn), first, cuts={"k": replace(CUT, sparsity=0.8)})
+    run(replace(dense, recipe=replace(RECIPE, precision="bf16", zero=2)), inputs(), Kept())
+    again = run(masked, inputs(ticket=worn), second, cuts={"k": replace(CUT, sparsity=0.8)})
+    assert again == warm
+    assert bits(second.cuts["k"]) == bits(first.cuts["k"])
+    code = (
+        "import importlib.util, sys\n"
+        "from dataclasses import replace\n"
+        "found = importlib.util.spec_from_file_location('here', sys.argv[1])\n"
+        "here = importlib.util.module_from_spec(found)\n"
+        "sys.modules['here'] = here\n"
+        "found.loader.exec_module(here)\n"
+        "sink = here.Kept()\n"
+        "spec = here.spec(ticket='worn')\n"
+        "cuts = {'k': replace(here.CUT, sparsity=0.8)}\n"
+        "outcome = here.run(spec, here.inputs(ticket=here.ticket()), sink, cuts=cuts)\n"
+        "print(outcome.checks['final_sha256'], here.bits(sink.cuts['k']))\n"
+    )
+    cold = subprocess.run(
+        [sys.executable, "-c", code, __file__],
+        timeout=120,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert cold.stdout.split() == [warm.checks["final_sha256"], bits(first.cuts["k"])]
+
+
+@pytest.mark.parametrize("mode", MODES, ids=str)
+def test_a_resumed_run_equals_an_uninterrupted_one(dense: TrainSpec, mode: dict[str, Any]) -> None:
+    masked = replace(dense, ticket="worn", recipe=replace(RECIPE, **mode))
+    given = inputs(ticket=ticket(), checkpoint_every_s=0.0)
+    whole, killed, rest = Kept(), Kept(kill_at=3), Kept()
+    expected = run(masked, given, whole, cuts={"k": replace(CUT, sparsity=0.8)}, rewinds={1, 5})
+    with pytest.raises(KeyboardInterrupt):
+        run(masked, given, killed, rewinds={1, 5})
+    resumed = run(
+        masked,
+        replace(given, checkpoint=killed.checkpoints[-1]),
+        rest,
+        cuts={"k": replace(CUT, sparsity=0.8)},
+        rewinds={1, 5},
+    )
+    assert resumed == expected
+    assert bits(rest.cuts["k"]) == bits(whole.cuts["k"])
+    assert killed.rewinds | rest.rewinds == whole.rewinds
+    assert min(step for step, _ in rest.points) == 4
+    assert resumed.costs["steps"] == 6
+
+
+def test_no_checkpoint_is_written_before_its_time(dense: TrainSpec) -> None:
+    sink = Kept()
+    run(dense, inputs(checkpoint_every_s=3600.0), sink)
+    assert sink.checkpoints == []
+
+
+def test_a_checkpoint_past_a_rewind_point_that_is_wanted_now_is_not_used(dense: TrainSpec) -> None:
+    killed, later = Kept(kill_at=3), Kept()
+    with pytest.raises(KeyboardInterrupt):
+        run(dense, inputs(checkpoint_every_s=0.0), killed)
+    whole = run(dense, inputs(checkpoint=killed.checkpoints[-1]), later, rewinds={2})
+    assert list(later.rewinds) == [2]
+    assert whole == run(dense, inputs(), Kept())
+
+
+def test_a_checkpoint_of_another_run_is_refused(dense: TrainSpec) -> None:
+    killed = Kept(kill_at=1)
+    with pytest.raises(KeyboardInterrupt):
+        run(dense, inputs(checkpoint_every_s=0.0), killed)
+    other = replace(dense, start=Start(seed=1))
+    with pytest.raises(CheckpointError, match="other start weights"):
+        run(other, inputs(checkpoint=killed.checkpoints[-1]), Kept())
+    with pytest.raises(CheckpointError, match="damaged"):
+        run(dense, inputs(checkpoint=killed.checkpoints[-1][:999]), Kept())
+
+
+def test_riders_and_evaluations_change_no_result(dense: TrainSpec) -> None:
+    plain = run(dense, inputs(), Kept())
+    sink, replay = Kept(), Kept()
+    loaded = run(dense, inputs(), sink, cuts={"a": CUT, "b": CUT}, rewinds=[0, 3, 6])
+    assert loaded == plain
+    assert bits(sink.cuts["a"]) == bits(sink.cuts["b"])
+    short = run(dense, inputs(), replay, cuts={"a": CUT}, rewinds=[3], until=3)
+    assert replay.rewinds[3] == sink.rewinds[3]
+    assert (short.scores, replay.cuts) == ({}, {})
+    unwatched = replace(dense, recipe=replace(RECIPE, eval_every=0))
+    assert run(unwatched, inputs(), Kept()).checks == plain.checks
+
+
+def rewound(dense: TrainSpec, step: int) -> tuple[TrainSpec, Mapping[str, Tensor]]:
+    sink = Kept()
+    run(dense, inputs(), sink, rewinds=[step], until=step)
+    return replace(dense, start=Start(kind="rewind", trial="r")), decode(sink.rewinds[step])[0]
+
+
+def test_rewinding_to_step_zero_is_the_same_run(dense: TrainSpec) -> None:
+    again, point = rewound(dense, 0)
+    assert run(again, inputs(rewind=point), Kept()) == run(dense, inputs(), Kept())
+
+
+def test_the_head_is_rewound_or_drawn_anew(dense: TrainSpec) -> None:
+    again, point = rewound(dense, 3)
+    starts = {}
+    for head in ("rewind", "redraw"):
+        sink = Kept()
+        run(replace(again, head=head), inputs(rewind=point), sink, rewinds=[0], until=0)
+        starts[head], _ = decode(sink.rewinds[0])
+    fresh = Kept()
+    run(dense, inputs(), fresh, rewinds=[0], until=0)
+    first, _ = decode(fresh.rewinds[0])
+    for name, value in point.items():
+        assert torch.equal(starts["rewind"][name], value)
+        drawn = first if name.startswith("head.") else point
+        assert torch.equal(starts["redraw"][name], drawn[name])
+    assert not torch.equal(point["head.0.weight"], first["head.0.weight"])
+
+
+def test_a_run_can_take_up_the_schedule_where_its_start_was(dense: TrainSpec) -> None:
+    again, point = rewound(dense, 4)
+    whole, rest = run(dense, inputs(), Kept()), Kept()
+    outcome = run(replace(again, first_step=4), inputs(rewind=point), rest)
+    assert [point["lr"] for point in outcome.history] == [
+        point["lr"] for point in whole.history[4:]
+    ]
+    # The same examples under the same weights: the first loss is the same one.
+    assert outcome.history[0]["loss"] == whole.history[4]["loss"]
+    assert outcome.costs["steps"] == 2
+
+
+def test_seeds_are_separate(dense: TrainSpec) -> None:
+    checks = {
+        name: run(changed, inputs(), Kept()).checks
+        for name, changed in {
+            "base": dense,
+            "head": replace(dense, seeds=Seeds(head=1)),
+            "data": replace(dense, seeds=Seeds(data=1)),
+            "init": replace(dense, start=Start(seed=1)),
+        }.items()
+    }
+    assert checks["data"]["start_sha256"] == checks["base"]["start_sha256"]
+    assert len({check["start_sha256"] for check in checks.values()}) == 3
+    assert len({check["final_sha256"] for check in checks.values()}) == 4
+
+
+def test_start_weights_that_training_writes_to_are_caught(
+    dense: TrainSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The published trap: "rewound" weights that are aliases of the live ones."""
+
+    def alias(net: nn.Module, weights: Mapping[str, Tensor]) -> None:
+        net.load_state_dict(dict(weights), assign=True)
+
+    again, point = rewound(dense, 0)
+    monkeypatch.setattr(module, "load_weights", alias)
+    with pytest.raises(InvariantError, match="wrote to its start weights"):
+        run(again, inputs(rewind=point), Kept())
+
+
+def test_a_reset_that_does_not_reset_is_caught(
+    dense: TrainSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "load_weights", lambda net, weights: None)
+    with pytest.raises(InvariantError, match="not from the start weights"):
+        run(replace(dense, start=Start(seed=1)), inputs(), Kept())
+
+
+def test_wrong_inputs_cost_one_clear_line(dense: TrainSpec, tmp_path: Path) -> None:
+    (tmp_path / "w.pt").write_bytes(b"other weights")
+    published = Start(kind="pretrained", weights="0" * 64)
+    wide = {name: np.ones((2, 2), bool) for name in ticket()}
+    point = {"backbone.nothing": torch.zeros(1)}
+    cases: list[tuple[type[Exception], TrainSpec, Inputs, dict[str, Any]]] = [
+        (DataError, replace(dense, task=replace(dense.task, data="1" * 64)), inputs(), {}),
+        (DataError, dense, inputs(data=tmp_path / "none"), {}),
+        (DataError, replace(dense, start=published), inputs(weights=tmp_path / "w.pt"), {}),
+        (DataError, replace(dense, start=published), inputs(), {}),
+        (CheckpointError, replace(dense, start=Start(kind="rewind")), inputs(), {}),
+        (CheckpointError, replace(dense, start=Start(kind="rewind")), inputs(rewind=point), {}),
+        (TicketMismatch, replace(dense, ticket="t"), inputs(), {}),
+        (TicketMismatch, dense, inputs(ticket=ticket()), {}),
+        (TicketMismatch, replace(dense, ticket="t"), inputs(ticket=wide), {}),
+        (RecipeError, replace(dense, recipe=replace(RECIPE, precision="bf16")), inputs(), {}),
+        (RecipeError, dense, inputs(), {"rewinds": [7]}),
+        (RecipeError, dense, inputs(), {"until": 7}),
+    ]
+    for error, asked, given, more in cases:
+        with pytest.raises(error) as caught:
+            run(asked, given, Kept(), **more)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_run_that_diverges_fails_and_cuts_nothing(dense: TrainSpec) -> None:
+    sink = Kept()
+    wild = replace(RECIPE, lr=1e30, warmup=0.0)
+    with pytest.raises(InvariantError, match="finite"):
+        run(replace(dense, recipe=wild), inputs(), sink, cuts={"k": CUT})
+    assert sink.cuts == {}
+
+
+def test_one_shot_magnitude_cuts_the_untrained_start() -> None:
+    start = Start(seed=5)
+    masks = cut(CutSpec(model=MODEL, sparsity=0.9, start=start), inputs())
+    state = drawn_backbone(MODEL, 5, 0.0).state_dict()
+    sizes = torch.cat([state[name].abs().flatten() for name in masks])
+    kept = torch.cat([torch.from_numpy(mask).flatten() for mask in masks.values()])
+    assert int(kept.sum()) == TOTAL // 10
+    assert sizes[kept].min() > sizes[~kept].max()
+    assert {name.split(".")[0] for name in masks} == {"encoder", "pooler"}
+
+
+def test_random_cuts_stand_alone_or_copy_layer_counts() -> None:
+    like = cut(CutSpec(model=MODEL, sparsity=0.9, start=Start()), inputs())
+    matched = cut(
+        CutSpec(model=MODEL, method="random", sparsity=0.9, like="t", seed=1), inputs(like=like)
+    )
+    assert {n: m.sum() for n, m in matched.items()} == {n: m.sum() for n, m in like.items()}
+    assert bits(matched) != bits(like)
+    assert sum(int(mask.sum()) for mask in ticket(0.9).values()) == TOTAL // 10
+
+
+def test_a_cut_that_rides_a_run_is_not_made_alone() -> None:
+    with pytest.raises(ValueError, match="rides"):
+        cut(CUT, inputs())
+
+
+def test_outcomes_compare_by_result_not_by_cost(dense: TrainSpec) -> None:
+    a = Outcome(scores={"score": 1.0}, history=(), checks={}, costs={"seconds": 1.0})
+    assert a == replace(a, costs={"seconds": 2.0})
+    assert a != replace(a, scores={"score": 2.0})

@@ -1,0 +1,273 @@
+"""Run one trial: a training run under a ticket, or a cut that rides none.
+
+`run` reads from top to bottom: build, load the start weights, wear the ticket, train, prove that
+the ticket held, cut the next ones. It knows no store, no Ray and no MLflow: results leave through
+the sink and the outcome. The same spec gives the same bits in a fresh process and in a warm one,
+in one go and resumed, on one kind of machine with one number of threads.
+"""
+
+from __future__ import annotations
+
+import importlib
+import resource
+import sys
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trainables.errors import InvariantError, RecipeError, TicketMismatch
+from trainables.models.base import Backbone
+from trainables.pruning import CUTS
+from trainables.spec import CutSpec, TrainSpec
+from trainables.tasks import TASKS
+from trainables.tasks.base import Task
+from trainables.tickets.weight_mask import Masks, check_fit, kept_sha256, pruned_nonzero, wearing
+from trainables.training import recipe as recipes
+from trainables.training.engine import Device, prepare_process, started
+from trainables.training.loop import Course, Progress, resume, train
+from trainables.training.network import Network, load_weights
+from trainables.training.seeds import derive
+from trainables.training.sink import Sink
+from trainables.training.start import check_fingerprint, drawn_backbone, start_weights
+
+__all__ = ["Inputs", "Outcome", "Sink", "cut", "run"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Inputs:
+    """What a trial needs beside its spec: where things lie here, and what its parents made."""
+
+    data: Path
+    weights: Path | None = None
+    """The published checkpoint file of a `pretrained` start."""
+    rewind: Mapping[str, Tensor] | None = None
+    """The rewind point of a `rewind` start: `backbone.*` and `head.*`, float32, on CPU."""
+    ticket: Masks | None = None
+    """The ticket to wear, by the backbone's own tensor names."""
+    like: Masks | None = None
+    """Of a random cut: the ticket whose count in each tensor to copy."""
+    checkpoint: bytes | None = None
+    """What the sink was last given by an attempt that was cut short."""
+    checkpoint_every_s: float = 600.0
+    device: Device = "cpu"
+    threads: int = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """Of a training run. `scores` is empty for a replay that stopped early."""
+
+    scores: dict[str, float]
+    """Percent: `score` by the recipe's rule, the task's break-down, `last`, `best`, `prior` (what
+    the question alone gives); and `best_step`."""
+    history: tuple[dict[str, float], ...]
+    """`step` with `loss` and `lr` (about 200 of them), `score` where it was evaluated."""
+    checks: dict[str, str | int]
+    """`pruned_nonzero`, `start_sha256` (of the kept start weights), `final_sha256`."""
+    costs: dict[str, float] = field(compare=False)
+    """`seconds`, `steps`, `evaluation_seconds`, `peak_rss_mb`; on CUDA `gpus`, `gpu_peak_mb`."""
+
+
+def run(
+    spec: TrainSpec,
+    inputs: Inputs,
+    sink: Sink,
+    *,
+    cuts: Mapping[str, CutSpec] = MappingProxyType({}),
+    rewinds: Collection[int] = (),
+    until: int | None = None,
+) -> Outcome:
+    """Trains `spec`, gives the sink the rewind points at steps `rewinds` and the riding `cuts`.
+
+    `until` ends the run after that step, unscored and uncut: a replay for rewind points. Asking
+    for other cuts or rewind points changes no result. Raises the errors of `trainables.errors`.
+    """
+    recipes.check(spec.recipe)
+    prepare_process(inputs.device, inputs.threads)
+    backbone = drawn_backbone(spec.model, 0, spec.recipe.dropout)
+    entry = TASKS[spec.task.name]
+    check_fingerprint(inputs.data, spec.task.data, "data")
+    task = importlib.import_module(entry.module).open_task(inputs.data, spec.task, backbone)
+    return train_network(
+        spec, backbone, task, inputs, sink, cuts=cuts, rewinds=rewinds, until=until
+    )
+
+
+def train_network(
+    spec: TrainSpec,
+    backbone: Backbone,
+    task: Task,
+    inputs: Inputs,
+    sink: Sink,
+    *,
+    cuts: Mapping[str, CutSpec],
+    rewinds: Collection[int],
+    until: int | None,
+) -> Outcome:
+    """`run` with the backbone and the task already built; the backbone's weights are replaced."""
+    masks = _worn(spec, inputs)
+    start = _start(spec, backbone, task, inputs)
+    check_fit(masks, start)
+    # Taken from what the parents made, before anything of ours has touched it.
+    start_sha256 = kept_sha256(start, masks)
+    course = Course(
+        recipe=spec.recipe,
+        data_seed=spec.seeds.data,
+        start_sha256=start_sha256,
+        first=spec.first_step,
+        end=spec.recipe.steps if until is None else until,
+        rewinds=frozenset(rewinds),
+        checkpoint_every_s=inputs.checkpoint_every_s,
+    )
+    _check_steps(course)
+    net = Network(backbone, task.build_head(backbone.hidden_size))
+    load_weights(net, start)
+    net.to(inputs.device)
+    with wearing(net, masks), started(net, spec.recipe, inputs.device) as engine:
+        _check_start(engine.weights(), masks, start_sha256)
+        progress = resume(engine, course, inputs.checkpoint)
+        train(engine, task, course, progress, sink)
+        final = engine.weights()
+        module = {name: value.detach().cpu() for name, value in net.state_dict().items()}
+    checks = _checks(start, start_sha256, module, final, masks)
+    if until is None:
+        for key, wanted in cuts.items():
+            sink.cut(key, _cut(wanted, backbone, final, inputs.ticket))
+    return Outcome(
+        scores=_scores(spec, task, progress),
+        history=tuple(progress.history),
+        checks=checks,
+        costs=_costs(progress, course, inputs.device),
+    )
+
+
+def cut(spec: CutSpec, inputs: Inputs) -> dict[str, NDArray[np.bool_]]:
+    """The ticket of a cut that rides no training run: random, or of the untrained start (OMP)."""
+    torch.set_num_threads(inputs.threads)
+    if spec.method == "random":
+        with torch.device("meta"):  # only names and shapes count
+            backbone = drawn_backbone(spec.model, 0, 0.0)
+        start = {f"backbone.{name}": value for name, value in backbone.state_dict().items()}
+    elif spec.start is not None:
+        backbone = drawn_backbone(spec.model, 0, 0.0)
+        start = start_weights(
+            spec.model, spec.start, inputs.weights, inputs.rewind, backbone.prunable
+        )
+    else:
+        raise ValueError(f"cut: it rides the run {spec.run[:12]}; ask run() for it")
+    return _cut(spec, backbone, start, inputs.ticket, inputs.like)
+
+
+def _worn(spec: TrainSpec, inputs: Inputs) -> dict[str, NDArray[np.bool_]]:
+    """The ticket by the network's names; empty for a dense run."""
+    if bool(spec.ticket) != (inputs.ticket is not None):
+        asked, given = ("a ticket", "none") if spec.ticket else ("no ticket", "one")
+        raise TicketMismatch(f"ticket: the run wears {asked} but was given {given}")
+    return {f"backbone.{name}": kept for name, kept in (inputs.ticket or {}).items()}
+
+
+def _start(spec: TrainSpec, backbone: Backbone, task: Task, inputs: Inputs) -> dict[str, Tensor]:
+    """Start weights of backbone and head."""
+    start = start_weights(spec.model, spec.start, inputs.weights, inputs.rewind, backbone.prunable)
+    if spec.start.kind == "rewind" and spec.head == "rewind":
+        return start
+    torch.manual_seed(derive(spec.seeds.head, "head"))
+    head = task.build_head(backbone.hidden_size)
+    return {name: value for name, value in start.items() if name.startswith("backbone.")} | {
+        f"head.{name}": value for name, value in head.state_dict().items()
+    }
+
+
+def _check_steps(course: Course) -> None:
+    outside = [step for step in course.rewinds if not course.first <= step <= course.end]
+    if course.first > course.end or course.end > course.recipe.steps or outside:
+        raise RecipeError(
+            f"steps {course.first} to {course.end} of {course.recipe.steps} with rewind points "
+            f"{sorted(course.rewinds)}: they must be in this order, and points in between"
+        )
+
+
+def _check_start(weights: Mapping[str, Tensor], masks: Masks, expected: str) -> None:
+    """BERT-Tickets' published code rewound to weights that had moved; this would have told."""
+    found = kept_sha256(weights, masks)
+    if found != expected or pruned_nonzero(weights, masks):
+        raise InvariantError(
+            f"reset: the engine starts from weights {found[:12]}, not from the start weights "
+            f"{expected[:12]} under the ticket; this is a defect, please report it"
+        )
+
+
+def _checks(
+    start: Mapping[str, Tensor],
+    start_sha256: str,
+    module: Mapping[str, Tensor],
+    final: Mapping[str, Tensor],
+    masks: Masks,
+) -> dict[str, str | int]:
+    """Raises InvariantError unless the ticket held and the start weights are still what they were:
+    they may be shared with the next run in this process."""
+    nonzero = pruned_nonzero(module, masks) + pruned_nonzero(final, masks)
+    if nonzero:
+        raise InvariantError(
+            f"ticket: {nonzero} pruned weights are not zero after training; "
+            "this is a defect, please report it"
+        )
+    if kept_sha256(start, masks) != start_sha256:
+        raise InvariantError(
+            "reset: training wrote to its start weights; this is a defect, please report it"
+        )
+    broken = [name for name, value in final.items() if not bool(torch.isfinite(value).all())]
+    if broken:
+        raise InvariantError(
+            f"weights: {broken[0]} is not finite after training; lower the learning rate"
+        )
+    return {
+        "pruned_nonzero": nonzero,
+        "start_sha256": start_sha256,
+        "final_sha256": kept_sha256(final, {}),
+    }
+
+
+def _cut(
+    spec: CutSpec,
+    backbone: Backbone,
+    weights: Mapping[str, Tensor],
+    worn: Masks | None,
+    like: Masks | None = None,
+) -> dict[str, NDArray[np.bool_]]:
+    pool = {name: weights[f"backbone.{name}"] for name in backbone.prunable(spec.pool)}
+    method = importlib.import_module(CUTS[spec.method])
+    masks: dict[str, NDArray[np.bool_]] = method.cut(spec, pool, worn, like)
+    return masks
+
+
+def _scores(spec: TrainSpec, task: Task, progress: Progress) -> dict[str, float]:
+    if not progress.last or progress.step < spec.recipe.steps:
+        return {}
+    chosen = progress.last if spec.recipe.score == "last" else progress.best
+    return chosen | {
+        "last": progress.last["score"],
+        "best": progress.best["score"],
+        "best_step": progress.best_step,
+        "prior": task.prior,
+    }
+
+
+def _costs(progress: Progress, course: Course, device: Device) -> dict[str, float]:
+    # ru_maxrss is the process's own high-water mark, in KiB except on macOS.
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    costs = {
+        "seconds": progress.seconds,
+        "steps": float(progress.step - course.first),
+        "evaluation_seconds": progress.evaluation_seconds,
+        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit,
+    }
+    if device == "cuda":
+        costs |= {"gpus": 1.0, "gpu_peak_mb": torch.cuda.max_memory_allocated() / 2**20}
+    return costs

@@ -1,0 +1,247 @@
+"""DeepSpeed behind a small face: steps at a given learning rate, and exact float32 state.
+
+What DeepSpeed 0.19 needs and does not say: `LOCAL_RANK` must be set; on CPU its first use compiles
+a shared-memory kernel for minutes unless told that none is compatible; at bf16 it throws away the
+low bits of the weights before it makes its float32 masters; an engine leaks unless destroyed and
+collected. Its process group is never torn down: a second one in the same process fails.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import sys
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from trainables.errors import InvariantError
+from trainables.spec import Recipe
+
+Device: TypeAlias = Literal["cpu", "cuda"]
+Batch: TypeAlias = Mapping[str, Tensor]
+Moments: TypeAlias = dict[str, dict[str, Tensor]]
+"""`exp_avg` or `exp_avg_sq` -> parameter name -> float32 tensor on CPU."""
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def prepare_process(device: Device, threads: int) -> None:
+    """Makes this process deterministic and a world of one; safe to call before every run."""
+    os.environ["DS_ACCELERATOR"] = device
+    os.environ["LOCAL_RANK"] = "0"
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # Gloo opens a socket even alone; keep it off the network.
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+    # Deterministic mode would also fill fresh memory with NaN, at a cost in every step.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cudnn.benchmark = False
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
+    if not torch.distributed.is_initialized():
+        _import_once()
+        # A store inside the process: no port to choose, to race for or to leave open.
+        torch.distributed.init_process_group(
+            "nccl" if device == "cuda" else "gloo",
+            store=torch.distributed.HashStore(),  # type: ignore[attr-defined]
+            rank=0,
+            world_size=1,
+        )
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        _forbid_compiling()
+
+
+def _import_once() -> None:
+    """Imports DeepSpeed and takes all that is alive now out of later garbage collections, which
+    then take milliseconds after each run instead of half a second."""
+    importlib.import_module("deepspeed")
+    gc.collect()
+    gc.freeze()
+
+
+def _forbid_compiling() -> None:
+    """Tells DeepSpeed that no C++ operator is compatible, which spares minutes of compiler."""
+    import deepspeed.ops
+
+    deepspeed.ops.__dict__["__compatible_ops__"] = defaultdict(bool)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Engine:
+    """A network being trained. Names are those of the network's own state dict."""
+
+    net: nn.Module
+    deepspeed: Any
+    optimizer: torch.optim.AdamW
+    device: Device
+
+    def step(
+        self, batches: Sequence[Batch], loss: Callable[[Tensor, Batch], Tensor], lr: float
+    ) -> float:
+        """One optimizer step over equal micro-batches; the mean loss before it.
+
+        Raises InvariantError if the loss or its gradient is not finite.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group["lr_scale"]
+        total = 0.0
+        for batch in batches:
+            there = {name: value.to(self.device) for name, value in batch.items()}
+            value = loss(self.deepspeed(there), there)
+            total += value.item()
+            self.deepspeed.backward(value)
+            self.deepspeed.step()
+        mean = total / len(batches)
+        if mean - mean != 0 or not self.deepspeed.was_step_applied():
+            raise InvariantError(
+                f"the loss or its gradient is not finite (loss {mean}); lower the learning rate"
+            )
+        return mean
+
+    def weights(self) -> dict[str, Tensor]:
+        """Copies on CPU: the float32 master of every parameter, and the persistent buffers."""
+        parameters = dict(self.net.named_parameters())
+        return {
+            name: self._master(parameters[name]) if name in parameters else _copy(value)
+            for name, value in self.net.state_dict().items()
+        }
+
+    def set_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Writes masters and buffers, and the module's own weights rounded from the masters."""
+        from deepspeed.utils import safe_set_full_fp32_param
+
+        parameters = dict(self.net.named_parameters())
+        with torch.no_grad():
+            for name, here in self.net.state_dict().items():
+                value = weights[name].to(here.device)
+                here.copy_(value)
+                if name in parameters:
+                    safe_set_full_fp32_param(parameters[name], value)
+
+    def moments(self) -> Moments:
+        """Copies of Adam's moments, zero before the first step."""
+        from deepspeed.utils import safe_get_full_optimizer_state
+
+        return {
+            kind: {
+                name: _copy(
+                    safe_get_full_optimizer_state(weight, kind)
+                    if _has_master(weight)
+                    else self.optimizer.state[weight][kind]
+                )
+                for name, weight in self.net.named_parameters()
+            }
+            for kind in MOMENTS
+        }
+
+    def set_moments(self, moments: Moments, steps: int) -> None:
+        """Gives the optimizer the moments that it, or one at another stage, had after `steps`."""
+        from deepspeed.utils import safe_set_full_optimizer_state
+
+        for state in self.optimizer.state.values():
+            state["step"].fill_(steps)
+        for kind, values in moments.items():
+            for name, weight in self.net.named_parameters():
+                value = values[name].to(weight.device)
+                if _has_master(weight):
+                    safe_set_full_optimizer_state(weight, value, kind)
+                else:
+                    self.optimizer.state[weight][kind].copy_(value)
+
+    def _master(self, weight: nn.Parameter) -> Tensor:
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        return _copy(safe_get_full_fp32_param(weight) if _has_master(weight) else weight)
+
+
+@contextmanager
+def started(net: nn.Module, recipe: Recipe, device: Device) -> Iterator[Engine]:
+    """An engine whose float32 masters are exactly the weights of `net`, destroyed at the end.
+
+    `net` must be in float32, on `device`, and already wear its mask.
+    """
+    import deepspeed
+
+    precise = {}
+    if recipe.precision == "bf16":
+        precise = {name: _copy(value) for name, value in net.state_dict().items()}
+    optimizer = torch.optim.AdamW(
+        _groups(net, recipe),
+        lr=recipe.lr,
+        betas=(recipe.beta1, recipe.beta2),
+        eps=recipe.eps,
+        weight_decay=recipe.weight_decay,
+        fused=device == "cuda",
+    )
+    inner, *_ = deepspeed.initialize(model=net, optimizer=optimizer, config=_config(recipe))
+    _begin_moments(optimizer, inner.optimizer)
+    engine = Engine(net=net, deepspeed=inner, optimizer=optimizer, device=device)
+    try:
+        if precise:
+            engine.set_weights(precise)
+            precise.clear()
+        yield engine
+    finally:
+        inner.destroy()
+        del inner, engine, optimizer
+        gc.collect()
+
+
+def _begin_moments(optimizer: torch.optim.AdamW, zero: Any) -> None:
+    """Gives Adam the state it would make at its first step, and DeepSpeed the way to it.
+
+    DeepSpeed would look for it when the first of our parameter groups has stepped and the others
+    have not, and never find theirs.
+    """
+    for group in optimizer.param_groups:
+        for flat in group["params"]:  # a parameter at ZeRO 0, a flat partition above
+            optimizer.state[flat] = {
+                "step": torch.zeros((), device=flat.device),
+                **{kind: torch.zeros_like(flat, requires_grad=False) for kind in MOMENTS},
+            }
+    if zero is not optimizer:
+        zero._lazy_init_hp_params_optimizer_state()
+
+
+def _config(recipe: Recipe) -> dict[str, Any]:
+    return {
+        "train_micro_batch_size_per_gpu": recipe.batch_size // recipe.accumulate,
+        "gradient_accumulation_steps": recipe.accumulate,
+        "gradient_clipping": recipe.clip_norm,
+        "bf16": {"enabled": recipe.precision == "bf16"},
+        "zero_optimization": {"stage": recipe.zero},
+        "steps_per_print": None,
+    }
+
+
+def _groups(net: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """Head and backbone apart, for the learning rate; vectors apart, which are not decayed."""
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = defaultdict(list)
+    for name, weight in net.named_parameters():
+        groups[name.startswith("head."), weight.ndim > 1].append(weight)
+    return [
+        {
+            "params": weights,
+            "lr_scale": recipe.head_lr_scale if head else 1.0,
+            "weight_decay": recipe.weight_decay if decayed else 0.0,
+        }
+        for (head, decayed), weights in groups.items()
+    ]
+
+
+def _has_master(weight: nn.Parameter) -> bool:
+    """ZeRO 1 and 2 keep a float32 copy of the weight; at ZeRO 0 in fp32 it is its own."""
+    return getattr(weight, "_hp_mapping", None) is not None
+
+
+def _copy(value: Tensor) -> Tensor:
+    return value.detach().to("cpu", copy=True)

@@ -1,0 +1,168 @@
+"""The training loop: step, record, evaluate now and then, keep rewind points and checkpoints.
+
+Everything that a step needs is a function of the seeds and its number, so a run that resumes from a
+checkpoint continues bit for bit as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainables.errors import CheckpointError
+from trainables.spec import Recipe
+from trainables.tasks.base import Task
+from trainables.training import checkpoint, recipe
+from trainables.training.engine import MOMENTS, Engine
+from trainables.training.evaluate import evaluate
+from trainables.training.seeds import batch_indices, derive
+from trainables.training.sink import Sink
+
+LOSS_POINTS = 200
+"""A history holds about so many losses, however long the run."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Course:
+    """What to do, step by step. Steps count optimizer updates, from the schedule's start."""
+
+    recipe: Recipe
+    data_seed: int
+    start_sha256: str
+    """Of the weights the run starts from; a checkpoint of another start is refused."""
+    first: int
+    end: int
+    """Stop after this step; before `recipe.steps` the run is a replay and is not scored."""
+    rewinds: frozenset[int]
+    """Steps after which the weights are handed to the sink."""
+    checkpoint_every_s: float
+
+
+@dataclass(kw_only=True, slots=True)
+class Progress:
+    """Where a run is: with the weights and Adam's moments, all that a checkpoint holds."""
+
+    step: int
+    history: list[dict[str, float]] = field(default_factory=list)
+    last: dict[str, float] = field(default_factory=dict)
+    best: dict[str, float] = field(default_factory=dict)
+    best_step: int = 0
+    losses: list[float] = field(default_factory=list)
+    """Since the last point of the history."""
+    evaluation_seconds: float = 0.0
+    seconds: float = 0.0
+    """Both over all attempts, up to the last checkpoint of each."""
+
+
+def train(engine: Engine, task: Task, course: Course, progress: Progress, sink: Sink) -> None:
+    """Takes `engine` and `progress` from where they are to `course.end`. Raises InvariantError."""
+    mark = saved = time.monotonic()
+    if progress.step == course.first:
+        _keep_rewind(engine, course, progress, sink)
+    engine.net.train()
+    while progress.step < course.end:
+        loss, lr = _step(engine, task, course, progress.step)
+        progress.step += 1
+        progress.losses.append(loss)
+        point = _loss_point(course.recipe, progress, lr) | _score(engine, task, course, progress)
+        if point:
+            progress.history.append({"step": progress.step, **point})
+            sink.progress(progress.step, point)
+        _keep_rewind(engine, course, progress, sink)
+        now = time.monotonic()
+        progress.seconds, mark = progress.seconds + now - mark, now
+        if now - saved >= course.checkpoint_every_s and progress.step < course.end:
+            sink.checkpoint(save(engine, course, progress))
+            saved = now
+
+
+def save(engine: Engine, course: Course, progress: Progress) -> bytes:
+    """The whole state of the run; `resume` is its inverse."""
+    tensors = {f"weights/{name}": value for name, value in engine.weights().items()}
+    for kind, values in engine.moments().items():
+        tensors |= {f"{kind}/{name}": value for name, value in values.items()}
+    meta: dict[str, Any] = {
+        "start_sha256": course.start_sha256,
+        "rewinds": sorted(step for step in course.rewinds if step <= progress.step),
+        "progress": asdict(progress),
+    }
+    return checkpoint.encode(tensors, meta)
+
+
+def resume(engine: Engine, course: Course, payload: bytes | None) -> Progress:
+    """The progress to go on from; the engine is put there too.
+
+    That is the beginning without a checkpoint, and also where a rewind point that is wanted now
+    was passed without being kept. Raises CheckpointError if it is another run's.
+    """
+    fresh = Progress(step=course.first)
+    if payload is None:
+        return fresh
+    tensors, meta = checkpoint.decode(payload)
+    if meta["start_sha256"] != course.start_sha256:
+        raise CheckpointError(
+            "checkpoint: it belongs to a run from other start weights; delete it to start over"
+        )
+    progress = Progress(**meta["progress"])
+    passed = {step for step in course.rewinds if step <= progress.step}
+    if progress.step > course.end or not passed <= set(meta["rewinds"]):
+        return fresh
+    engine.set_weights(_under("weights", tensors))
+    moments = {kind: _under(kind, tensors) for kind in MOMENTS}
+    engine.set_moments(moments, progress.step - course.first)
+    return progress
+
+
+def _step(engine: Engine, task: Task, course: Course, step: int) -> tuple[float, float]:
+    """The loss before the update, and its learning rate."""
+    plan = course.recipe
+    indices = batch_indices(task.num_train, plan.batch_size, course.data_seed, step)
+    batches = [task.train_batch(part) for part in np.split(indices, plan.accumulate)]
+    torch.manual_seed(derive(course.data_seed, "dropout", step))
+    lr = recipe.lr_at(plan, step)
+    return engine.step(batches, task.loss, lr), lr
+
+
+def _loss_point(plan: Recipe, progress: Progress, lr: float) -> dict[str, float]:
+    """Mean loss since the last point, every `steps / 200` steps and at the end."""
+    every = math.ceil(plan.steps / LOSS_POINTS)
+    if progress.step % every and progress.step < plan.steps:
+        return {}
+    mean = math.fsum(progress.losses) / len(progress.losses)
+    progress.losses.clear()
+    return {"loss": mean, "lr": lr}
+
+
+def _score(engine: Engine, task: Task, course: Course, progress: Progress) -> dict[str, float]:
+    """Evaluates where the recipe says so, and at the end of its schedule; not in a replay."""
+    plan, step = course.recipe, progress.step
+    due = step == plan.steps or (plan.eval_every > 0 and step % plan.eval_every == 0)
+    if not due or course.end < plan.steps:
+        return {}
+    started = time.monotonic()
+    progress.last = evaluate(engine.net, task, plan.eval_examples, engine.device)
+    if not progress.best or progress.last["score"] > progress.best["score"]:
+        progress.best, progress.best_step = progress.last, step
+    progress.evaluation_seconds += time.monotonic() - started
+    return {"score": progress.last["score"]}
+
+
+def _keep_rewind(engine: Engine, course: Course, progress: Progress, sink: Sink) -> None:
+    if progress.step in course.rewinds:
+        payload = checkpoint.encode(engine.weights(), {"step": progress.step})
+        sink.rewind(progress.step, payload)
+
+
+def _under(kind: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(f"{kind}/"): value
+        for name, value in tensors.items()
+        if name.startswith(f"{kind}/")
+    }
