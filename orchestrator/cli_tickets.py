@@ -224,3 +224,35 @@ def gc(opened: Opened, dry_run: bool, older_than: float) -> None:
     for item in gone:
         out.print(f"{'would delete' if dry_run else 'deleted'} {item.path} ({item.size:,} bytes)")
     out.print(f"{len(gone)} objects, {sum(item.size for item in gone):,} bytes")
+
+
+@tickets.command("export")
+@KEY
+@click.option(
+    "--to",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    help="Folder to write to; made if it is not there.",
+)
+@click.option(
+    "--form",
+    type=click.Choice(["masks", "prune", "pretrained"]),
+    default="masks",
+    show_default=True,
+    help="Boolean masks, a torch.nn.utils.prune state dict, or a folder for from_pretrained.",
+)
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    help="Checkpoint the sweep started from, or another of that model to lay the ticket on.",
+)
+@click.pass_obj
+def export(opened: Opened, key: str, folder: Path, form: str, weights: Path | None) -> None:
+    """Take a ticket out of the store, as safetensors."""
+    from orchestrator import exports
+
+    with opened() as store:
+        files = exports.write(store, _find(store, key), form, folder, weights)
+    for file in files:
+        out.print(str(file), soft_wrap=True)

@@ -133,7 +133,7 @@ class Placement(Strict):
     tracking: str = "local"
     """`local`, `none`, or the address of an MLflow server."""
     cpus: Count = 1
-    """CPU threads per trial."""
+    """CPU threads per trial. On CPU the last bits of a result depend on it: keep it for a study."""
     gpus: Annotated[float, Field(ge=0)] = 0.0
     """GPUs per trial; fractions share one."""
     slots: Count | None = None

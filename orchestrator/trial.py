@@ -7,13 +7,14 @@ the same content under the same keys.
 
 from __future__ import annotations
 
+import logging
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -34,11 +35,13 @@ from orchestrator.store.ticket import Ticket
 from orchestrator.store.tickets import TicketStore
 from orchestrator.work import Context, Done, Work
 from trainables import run as trainable
-from trainables.errors import DataError, TicketMismatch
+from trainables.errors import CheckpointError, DataError, TicketMismatch
 from trainables.spec import CutSpec, ModelSpec, RewindSpec, TrainSpec
 
 if TYPE_CHECKING:
     from orchestrator.tracking import LiveRun
+
+log = logging.getLogger(__name__)
 
 Masks = Mapping[str, NDArray[np.bool_]]
 
@@ -75,14 +78,15 @@ class TrialWorker:
         rewinds = {t.spec.step: k for k, t in riders.items() if isinstance(t.spec, RewindSpec)}
         replay = head not in missing
         with self._live(head) as live:
-            outcome = trainable.run(
+            run = partial(
+                trainable.run,
                 spec,
-                self._inputs(spec, head.key),
-                _Sink(self, head, riders, rewinds, done, live),
+                sink=_Sink(self, head, riders, rewinds, done, live),
                 cuts=cuts,
                 rewinds=set(rewinds),
                 until=max(rewinds) if replay and not cuts else None,
             )
+            outcome = self._resumed(run, head.key, self._inputs(spec))
         if replay:
             if cuts:
                 self._check_replay(head, outcome.checks)
@@ -99,6 +103,23 @@ class TrialWorker:
             )
             done.score = outcome.scores["score"]
         self.store.drop_checkpoint(head.key)
+
+    def _resumed(
+        self,
+        run: Callable[[trainable.Inputs], trainable.Outcome],
+        key: str,
+        inputs: trainable.Inputs,
+    ) -> trainable.Outcome:
+        """Go on from the checkpoint of an attempt that was cut short; from the start if that
+        checkpoint cannot be used."""
+        checkpoint = self.store.checkpoint(key)
+        if checkpoint is not None:
+            try:
+                return run(replace(inputs, checkpoint=checkpoint))
+            except CheckpointError as error:
+                log.warning("trial %s starts over: %s", key[:12], error)
+                self.store.drop_checkpoint(key)
+        return run(inputs)
 
     @contextmanager
     def _live(self, head: Trial) -> Iterator[LiveRun | None]:
@@ -161,7 +182,8 @@ class TrialWorker:
                 history=history,
                 checks=dict(checks or {}),
                 costs=dict(costs or {}) | ({"gpus": self.context.gpus} if scores else {}),
-                environment=environment(self.context.device),
+                environment=environment(self.context.device)
+                | {"threads": str(self.context.threads)},
                 created=datetime.now(UTC).isoformat(timespec="milliseconds"),
             )
         )
@@ -180,13 +202,12 @@ class TrialWorker:
                 " replay on the kind of machine and the library versions named in its record"
             )
 
-    def _inputs(self, spec: TrainSpec, key: str) -> trainable.Inputs:
+    def _inputs(self, spec: TrainSpec) -> trainable.Inputs:
         return trainable.Inputs(
             data=self._path(spec.task.data),
             weights=self._path(spec.start.weights) if spec.start.weights else None,
             rewind=self._rewind(spec.start.trial) if spec.start.trial else None,
             ticket=self._masks(spec.ticket, spec.model) if spec.ticket else None,
-            checkpoint=self.store.checkpoint(key),
             checkpoint_every_s=self.context.checkpoint_every_s,
             device=self.context.device,
             threads=self.context.threads,

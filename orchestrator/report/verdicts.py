@@ -1,0 +1,116 @@
+"""Which tickets win, by a stated rule.
+
+The lottery-ticket papers state their rules loosely: Table 1 of "Playing Lottery Tickets with Vision
+and Language" prints tickets whose mean misses its own 99 % line and that pass only within one
+standard deviation. So ratio, tolerance and seeds are parameters, and every table prints them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from orchestrator.config import Win
+from orchestrator.report.tables import CURVE, PROBLEM, dense, levels
+
+RANDOM = ("random", "random_layerwise")
+_EPSILON = 1e-9  # a score that equals the line in decimal must not fail by a binary rounding
+
+
+def verdicts(cells: pd.DataFrame, rule: Win) -> pd.DataFrame:
+    """One row per curve, IMP first and random last, with the highest sparsity that meets the rule.
+
+    `winning` and `relaxed` are sparsities (ratio 1 and the rule's ratio), missing if no level
+    meets it; `unbroken` is the highest one up to which every level meets the rule's ratio, which
+    a lucky level deep in the curve cannot raise. `score_*`, `random_*` and `random_layerwise_*`
+    are taken at the relaxed winner's level. `open` counts cells of the curve without a score.
+    """
+    ticket_levels = levels(cells)
+    by_problem = {tuple(row[PROBLEM]): row for _, row in dense(cells).iterrows()}
+    rows = [
+        _verdict(curve, by_problem.get(key[: len(PROBLEM)]), ticket_levels, rule)
+        for key, curve in ticket_levels.groupby(CURVE, sort=False)
+    ]
+    table = pd.DataFrame(rows, columns=_COLUMNS)
+    rank = table.source.map(lambda s: 0 if s == "imp" else 2 if s in RANDOM else 1)
+    order = table.assign(rank=rank).sort_values(
+        [*PROBLEM, "schedule", "rank", "source", "rewind"], kind="stable"
+    )
+    return order.drop(columns="rank").reset_index(drop=True)
+
+
+_COLUMNS = [
+    *CURVE,
+    "verdict",
+    "dense_mean",
+    "dense_sd",
+    "dense_n",
+    "line",
+    "winning",
+    "relaxed",
+    "unbroken",
+    "score_mean",
+    "score_sd",
+    "score_n",
+    *(f"{source}_{what}" for source in RANDOM for what in ("mean", "sd", "n")),
+    "prior",
+    "deepest",
+    "open",
+]
+
+
+def _verdict(
+    curve: pd.DataFrame, base: pd.Series | None, everything: pd.DataFrame, rule: Win
+) -> dict[str, Any]:
+    head = curve.iloc[0]
+    scored = curve[(curve.n >= rule.seeds) & (curve.level > 0)]
+    row: dict[str, Any] = {name: head[name] for name in CURVE}
+    row["open"] = int((curve.planned - curve.n).sum())
+    row["deepest"] = scored.sparsity.max()
+    if base is not None:
+        row |= {"dense_mean": base["mean"], "dense_sd": base["sd"], "dense_n": int(base["n"])}
+        row["prior"] = base["prior"]
+    if base is None or base["n"] < rule.seeds or scored.empty:
+        return row | {"verdict": "undecided"}
+    winning = scored[_meets(scored, base["mean"], rule)]
+    relaxed = scored[_meets(scored, rule.ratio * base["mean"], rule)]
+    row["line"] = rule.ratio * base["mean"]
+    if relaxed.empty:
+        return row | {"verdict": "none"}
+    best = relaxed.loc[relaxed.sparsity.idxmax()]
+    row["verdict"] = "winning" if best.level in set(winning.level) else "relaxed winning"
+    row["winning"] = winning.sparsity.max()
+    row["relaxed"] = best.sparsity
+    row["unbroken"] = _unbroken(scored, set(relaxed.level))
+    row |= {f"score_{what}": best[what] for what in ("mean", "sd", "n")}
+    for source in RANDOM:
+        if head.source != source:
+            row |= _control(everything, best, source)
+    return row
+
+
+def _meets(rows: pd.DataFrame, line: float, rule: Win) -> pd.Series:
+    reach = rows["mean"] + rows.sd.fillna(0.0) if rule.tolerance == "one_sd" else rows["mean"]
+    return reach >= line - _EPSILON
+
+
+def _unbroken(scored: pd.DataFrame, passing: set[int]) -> float | None:
+    last = None
+    for _, row in scored.sort_values("level").iterrows():
+        if row.level not in passing:
+            break
+        last = float(row.sparsity)
+    return last
+
+
+def _control(everything: pd.DataFrame, best: pd.Series, source: str) -> dict[str, Any]:
+    """The random ticket's score at `best`'s level: from the same rewind point if there is one."""
+    same = everything[(everything.source == source) & (everything.level == best.level)]
+    for name in (*PROBLEM, "schedule"):
+        same = same[same[name] == best[name]]
+    own = same[same.rewind == best.rewind]
+    same = own if len(own) else same
+    if same.empty:
+        return {}
+    return {f"{source}_{what}": same.iloc[0][what] for what in ("mean", "sd", "n")}

@@ -1,0 +1,124 @@
+"""Tickets for other tools: each function gives files by name, and `save` writes them to a folder.
+
+Weights are a mapping of names to float arrays such as `read_weights` gives; the backbone's names
+may stand behind `backbone.`, as they do in a rewind point.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from orchestrator.errors import InputError
+from orchestrator.store.ticket import Ticket
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+BACKBONE = "backbone."
+
+
+def read_weights(payload: bytes) -> dict[str, npt.NDArray[Any]]:
+    """The arrays in safetensors bytes, such as `TicketStore.weights` gives."""
+    from safetensors.numpy import load
+
+    arrays: dict[str, npt.NDArray[Any]] = load(payload)
+    return arrays
+
+
+def masks(ticket: Ticket) -> dict[str, bytes]:
+    """`masks.safetensors`: a boolean tensor per prunable weight, True = kept."""
+    return {"masks.safetensors": _tensors(ticket.masks(), ticket)}
+
+
+def prune_state(ticket: Ticket, weights: Arrays) -> dict[str, bytes]:
+    """`prune_state.safetensors`: the state dict of a model under `torch.nn.utils.prune`.
+
+    A pruned weight is two tensors of its own type, `<name>_orig` with all values and `<name>_mask`
+    of ones and zeros; everything else is as it was.
+
+    Raises:
+        InputError: the weights lack a tensor of the ticket, or have it in another shape.
+    """
+    state = dict(weights)
+    for name, mask in ticket.masks().items():
+        found = _find(name, mask.shape, weights)
+        values = state.pop(found)
+        state[f"{found}_orig"] = values
+        state[f"{found}_mask"] = mask.astype(values.dtype)
+    return {"prune_state.safetensors": _tensors(state, ticket)}
+
+
+def pretrained(ticket: Ticket, weights: Arrays, config: Mapping[str, Any]) -> dict[str, bytes]:
+    """`config.json` and `model.safetensors`: the pruned backbone for `from_pretrained`.
+
+    Args:
+        config: the Hugging Face configuration (`PretrainedConfig.to_dict()`), whose model names its
+            weights as the ticket does.
+
+    Raises:
+        InputError: as for `prune_state`.
+    """
+    pruned = dict(weights)
+    for name, mask in ticket.masks().items():
+        found = _find(name, mask.shape, weights)
+        pruned[found] = np.where(mask, weights[found], weights[found].dtype.type(0))
+    if any(name.startswith(BACKBONE) for name in pruned):
+        pruned = {
+            name.removeprefix(BACKBONE): values
+            for name, values in pruned.items()
+            if name.startswith(BACKBONE)
+        }
+    text = json.dumps(dict(config), indent=2, sort_keys=True) + "\n"
+    return {"config.json": text.encode(), "model.safetensors": _tensors(pruned, ticket)}
+
+
+def save(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
+    """Write files into `folder`, which is made; each whole or not at all, replacing its like.
+
+    Raises:
+        InputError: a name leads out of the folder, or the folder cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot make this folder ({error.strerror})") from error
+    inside = folder.resolve()
+    targets = {name: (inside / name).resolve() for name in files}
+    for name, target in targets.items():
+        if target.parent != inside:
+            raise InputError(f"{name!r} is no file name inside {folder}; use a plain name")
+    for name, target in targets.items():
+        partial = target.with_name(f".{target.name}.partial")
+        partial.write_bytes(files[name])
+        os.replace(partial, target)
+    return list(targets.values())
+
+
+def _find(name: str, shape: tuple[int, ...], weights: Arrays) -> str:
+    """The name under which `weights` holds the ticket's tensor."""
+    for candidate in (name, BACKBONE + name):
+        if candidate in weights:
+            if weights[candidate].shape == shape:
+                return candidate
+            raise InputError(
+                f"{candidate} has shape {weights[candidate].shape} in the weights and {shape} in "
+                "the ticket; take weights of the model that the ticket was cut from"
+            )
+    raise InputError(
+        f"the weights have no {name}, which the ticket masks; take weights of the model that the "
+        "ticket was cut from"
+    )
+
+
+def _tensors(arrays: Arrays, ticket: Ticket) -> bytes:
+    from safetensors.numpy import save as to_bytes
+
+    # safetensors reads the buffer of an array that is not contiguous in the wrong order
+    contiguous = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
+    data: bytes = to_bytes(contiguous, {"format": "pt", "ticket_sha256": ticket.sha256})
+    return data

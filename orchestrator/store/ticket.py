@@ -1,0 +1,194 @@
+"""A ticket: which weights of which tensors are kept, as packed bits with one canonical hash.
+
+Bits are in C order, least significant bit first (numpy's `packbits(..., bitorder="little")`, and
+Arrow's own layout of booleans); the unused bits of the last byte are zero.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from orchestrator.errors import InputError
+
+FORMAT = "sweepstakes-ticket/1"
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TicketTensor:
+    name: str
+    shape: tuple[int, ...]
+    bits: bytes
+    kept: int
+
+    @property
+    def size(self) -> int:
+        """Number of weights."""
+        return math.prod(self.shape)
+
+    @property
+    def sha256(self) -> bytes:
+        """32 bytes: the hash of `bits`."""
+        return hashlib.sha256(self.bits).digest()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ticket:
+    """Masks over a model's prunable pool, in the model's order of depth."""
+
+    scheme: str
+    """How tensors are named: the architecture."""
+    model_sha256: str
+    """Hash of the canonical `ModelSpec` that the ticket was cut from."""
+    pool: str
+    tensors: tuple[TicketTensor, ...]
+
+    @classmethod
+    def from_masks(
+        cls, masks: Mapping[str, Mask], *, scheme: str, model_sha256: str, pool: str
+    ) -> Ticket:
+        """Pack boolean masks, True = kept, one per tensor in the order given."""
+        tensors = tuple(_pack(name, mask) for name, mask in masks.items())
+        return cls(scheme=scheme, model_sha256=model_sha256, pool=pool, tensors=tensors)
+
+    def masks(self) -> dict[str, Mask]:
+        """The masks as boolean arrays of the tensors' shapes."""
+        return {tensor.name: _unpack(tensor) for tensor in self.tensors}
+
+    @property
+    def kept(self) -> int:
+        return sum(tensor.kept for tensor in self.tensors)
+
+    @property
+    def total(self) -> int:
+        return sum(tensor.size for tensor in self.tensors)
+
+    @property
+    def sha256(self) -> str:
+        """The ticket's name: 64 hex digits over what it says, not over the file that says it.
+
+        Hashed are the format, scheme, model hash and pool, each with its length before it, and per
+        tensor in order its name, its shape and the hash of its bits; integers are 8 bytes, little
+        endian. So equal tickets have equal names under any version of Parquet, and the hash can be
+        checked against the tensors' hashes alone, without their bits.
+        """
+        digest = hashlib.sha256()
+        for text in (FORMAT, self.scheme, self.model_sha256, self.pool):
+            digest.update(_text(text))
+        for tensor in self.tensors:
+            digest.update(_text(tensor.name))
+            rank = len(tensor.shape)
+            digest.update(struct.pack(f"<{1 + rank}q", rank, *tensor.shape))
+            digest.update(tensor.sha256)
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Overlap:
+    """How far two masks agree on what to keep."""
+
+    name: str
+    size: int
+    kept_a: int
+    kept_b: int
+    both: int
+    """Weights kept by both."""
+
+    @property
+    def jaccard(self) -> float:
+        """Kept by both over kept by either, 0 to 1; 1 where neither keeps any."""
+        either = self.kept_a + self.kept_b - self.both
+        return self.both / either if either else 1.0
+
+    @property
+    def chance(self) -> float:
+        """The Jaccard index to expect of two unrelated masks of these densities:
+        `a*b / (a + b - a*b)`."""
+        if not self.kept_a and not self.kept_b:
+            return 1.0
+        a, b = self.kept_a / self.size, self.kept_b / self.size
+        return a * b / (a + b - a * b)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison:
+    layers: tuple[Overlap, ...]
+    total: Overlap
+    layerwise_chance: float
+    """The chance level of `total` for two masks that agree on nothing but how dense each layer
+    is; above `total.chance` where densities differ between layers in the same way."""
+
+
+def compare(a: Ticket, b: Ticket) -> Comparison:
+    """The overlap of two tickets, per tensor and over all.
+
+    Raises:
+        InputError: they are masks over different tensors.
+    """
+    if [(t.name, t.shape) for t in a.tensors] != [(t.name, t.shape) for t in b.tensors]:
+        raise InputError(
+            f"tickets {a.sha256[:12]} ({a.scheme}, {a.pool}) and {b.sha256[:12]} ({b.scheme}, "
+            f"{b.pool}) mask different tensors; compare tickets of one model and pool"
+        )
+    layers = tuple(_overlap(*pair) for pair in zip(a.tensors, b.tensors, strict=True))
+    total = Overlap(
+        name="total",
+        size=a.total,
+        kept_a=a.kept,
+        kept_b=b.kept,
+        both=sum(layer.both for layer in layers),
+    )
+    expected = sum(layer.kept_a * layer.kept_b / layer.size for layer in layers if layer.size)
+    either = total.kept_a + total.kept_b - expected
+    return Comparison(
+        layers=layers, total=total, layerwise_chance=expected / either if either else 1.0
+    )
+
+
+def count_bits(*operands: bytes) -> int:
+    """How many bits are set in all of `operands`, which are equally long."""
+    return sum(_count_words(words) for words in _words(operands))
+
+
+def _words(operands: tuple[bytes, ...]) -> Iterator[list[npt.NDArray[np.unsignedinteger]]]:
+    """The operands as 64-bit words (five times faster to count than bytes), then the rest."""
+    whole = len(operands[0]) // 8 * 8
+    yield [np.frombuffer(data, "<u8", count=whole // 8) for data in operands]
+    yield [np.frombuffer(data, np.uint8, offset=whole) for data in operands if len(data) > whole]
+
+
+def _count_words(operands: list[npt.NDArray[np.unsignedinteger]]) -> int:
+    if not operands:
+        return 0
+    common = operands[0] if len(operands) == 1 else np.bitwise_and.reduce(operands)
+    return int(np.bitwise_count(common).sum(dtype=np.int64))
+
+
+def _overlap(a: TicketTensor, b: TicketTensor) -> Overlap:
+    both = count_bits(a.bits, b.bits)
+    return Overlap(name=a.name, size=a.size, kept_a=a.kept, kept_b=b.kept, both=both)
+
+
+def _pack(name: str, mask: Mask) -> TicketTensor:
+    if mask.dtype != np.bool_:
+        raise TypeError(f"mask of {name} is {mask.dtype}; it must be bool, True = kept")
+    bits = np.packbits(mask, axis=None, bitorder="little").tobytes()
+    return TicketTensor(name=name, shape=mask.shape, bits=bits, kept=int(np.count_nonzero(mask)))
+
+
+def _unpack(tensor: TicketTensor) -> Mask:
+    packed = np.frombuffer(tensor.bits, np.uint8)
+    flat = np.unpackbits(packed, count=tensor.size, bitorder="little").view(np.bool_)
+    return flat.reshape(tensor.shape)
+
+
+def _text(text: str) -> bytes:
+    data = text.encode()
+    return struct.pack("<q", len(data)) + data

@@ -1,0 +1,215 @@
+"""The written report, and the page as headless Chromium sees it."""
+
+from __future__ import annotations
+
+import html
+import html.parser
+import itertools
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from orchestrator.config import Win
+from orchestrator.report import ReportFiles, write_report
+from tests.orchestrator.report.builders import World, make_ticket, quickstart
+
+RULE = Win(ratio=0.99, tolerance="one_sd", seeds=2)
+COMMAND = "sweepstakes run configs/quickstart.yaml"
+
+
+def write(world: World, out: Path, failures: dict[str, str] | None = None) -> ReportFiles:
+    return write_report(
+        world.plan(), world.records, world.fetch, out, RULE, command=COMMAND,
+        failures=failures or {},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> ReportFiles:
+    return write(quickstart(), tmp_path_factory.mktemp("report"))
+
+
+def test_all_forms_are_written_and_agree(report: ReportFiles) -> None:
+    folder = report.page.parent
+    names = {path.name for path in report.tables}
+    for name in ("cells", "levels", "verdicts", "overlaps"):
+        assert {f"{name}.{end}" for end in ("md", "csv", "parquet")} <= names
+    read = pd.read_parquet(folder / "tables" / "verdicts.parquet")
+    again = pd.read_csv(folder / "tables" / "verdicts.csv")
+    pd.testing.assert_frame_equal(read, again, check_dtype=False)
+    assert len(pd.read_parquet(folder / "tables" / "cells.parquet")) == 110
+    for figure in report.figures:
+        assert figure.read_bytes().startswith(b"\x89PNG")
+        assert "<svg" in figure.with_suffix(".svg").read_text()
+    assert {figure.name.split("-")[0] for figure in report.figures} == {
+        "score", "overlap", "layers",
+    }  # fmt: skip
+    assert not list(folder.rglob(".*")), "scratch files are left"
+
+
+def test_the_same_records_give_the_same_bytes(report: ReportFiles, tmp_path: Path) -> None:
+    again = write(quickstart(), tmp_path)
+    assert again.page.read_bytes() == report.page.read_bytes()
+
+
+def test_the_headline_is_computed(report: ReportFiles) -> None:
+    (text,) = report.headline
+    assert "99 % of the dense score of 93.2 ± 1.1 at up to 90 % sparsity" in text
+    assert "from θ₆₀ they score 94.4 ± 0.3" in text
+    assert "Random tickets of that size score 85.5 ± 1.2" in text
+    assert "67.0" in text
+
+
+def test_a_partial_sweep_says_so(tmp_path: Path) -> None:
+    world = quickstart(missing=40)
+    lost = world.cells[-1].ticket
+    report = write(world, tmp_path, {lost: "CheckpointError: missing <weights>"})
+    text = html.unescape(report.page.read_text())
+    assert "138 of 218" in text
+    assert "70 of 110" in text
+    assert "CheckpointError: missing <weights>" in text
+    assert "Not scored yet: 4 cells of these" in report.headline[0]
+    shown = re.findall(r"<td[^>]*>(missing|blocked)</td>", text)
+    assert sorted(shown) == ["blocked"] + ["missing"] * 39
+
+
+def test_nothing_run_yet_is_a_report_too(tmp_path: Path) -> None:
+    report = write(quickstart(missing=110), tmp_path)
+    assert report.figures == ()
+    assert "no verdict yet" in report.headline[0]
+
+
+def test_every_source_and_schedule_is_drawn(tmp_path: Path) -> None:
+    world = World()
+    world.cell("dense", 0, 0.0, 0, 80.0)
+    sources = ("imp", "omp", "random", "random_layerwise", "reinit", "shuffle_within",
+               "shuffle_across", "transfer:other", "transfer:third")  # fmt: skip
+    for source, rewind, level in itertools.product(sources, (0, 60), (1, 2, 3)):
+        for schedule, sparsity in (("linear 0.3", level * 0.3), ("geometric 0.2", 1 - 0.8**level)):
+            world.cell(source, level, sparsity, 0, 79.0, rewind=rewind, schedule=schedule)
+    report = write_report(
+        world.plan(), world.records, lambda _: make_ticket(0.5, seed=0, rewind=0, source="imp"),
+        tmp_path, RULE, command=COMMAND, failures={},
+    )  # fmt: skip
+    drawn = [path for path in report.figures if path.name.startswith("score")]
+    assert len(drawn) == 4  # 18 lines each are too many: one figure per rewind point
+    text = drawn[0].with_suffix(".svg").read_text()
+    for name in ("from other", "OMP θ₀", "IMP, new init", "layer-matched θ₀", "dense 80.0"):
+        assert name in text
+
+
+def test_labels_are_text_not_markup(tmp_path: Path) -> None:
+    world = World("<b>sweep</b>")
+    for seed in range(2):
+        world.cell("dense", 0, 0.0, seed, 80.0, study="<script>x</script>", model="$a_b$ & <i>")
+        world.cell(
+            "imp", 5, 0.5, seed, 80.0, study="<script>x</script>", model="$a_b$ & <i>", bits=True
+        )
+    page = write(world, tmp_path).page.read_text()
+    assert "<script" not in page
+    assert "<b>sweep" not in page
+    assert "$a_b$ &amp; &lt;i&gt;" in page
+
+
+class _Links(html.parser.HTMLParser):
+    """Collects every attribute through which a page can load something."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.tags: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        wanted = ("src", "href", "xlink:href", "srcset", "data", "action", "poster")
+        self.loads += [value or "" for name, value in attrs if name in wanted]
+
+
+def test_the_page_stands_alone(report: ReportFiles) -> None:
+    text = report.page.read_text()
+    links = _Links()
+    links.feed(text)
+    assert [value for value in links.loads if not value.startswith("#")] == []
+    assert not links.tags & {"script", "link", "iframe", "img", "object", "embed"}
+    assert not re.search(r"@import|url\((?!#)", text)
+    assert "default-src 'none'" in text
+    ids = re.findall(r'\bid="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+
+
+def _chromium() -> str:
+    found = shutil.which("chromium") or shutil.which("google-chrome")
+    if found is None and os.environ.get("CI") == "true":
+        pytest.fail("chromium is not installed; `apt-get install chromium`")
+    if found is None:
+        pytest.skip("chromium is not installed")
+    return found
+
+
+def visit(page: Path, width: int, folder: Path) -> tuple[str, list[str]]:
+    """The DOM of `page` after loading at `width` pixels, and what it wrote to the console."""
+    command = [
+        _chromium(), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
+        "--no-first-run", "--disable-background-networking", "--disable-component-update",
+        "--disable-sync", f"--user-data-dir={folder / 'profile'}", f"--window-size={width},900",
+        "--enable-logging=stderr", "--v=0", "--dump-dom", page.as_uri(),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+# The report forbids scripts, so a page around it looks inside: a frame of the wanted width.
+MEASURE = """<!DOCTYPE html><body style="margin:0"><pre id="found"></pre>
+<iframe id="frame" width="{width}" height="900" style="border:0" srcdoc="{page}"></iframe>
+<script>
+const frame = document.getElementById("frame");
+frame.addEventListener("load", () => {{
+  const inside = frame.contentDocument, root = inside.documentElement;
+  const wide = [...inside.querySelectorAll("body *")].filter(e =>
+    !e.closest(".scroll, pre") && e.getBoundingClientRect().right > root.clientWidth + 1);
+  document.getElementById("found").textContent = JSON.stringify({{
+    viewport: root.clientWidth, content: root.scrollWidth, wide: wide.length,
+    text: Math.min(...[...inside.querySelectorAll("p, td, th, li span, figcaption")].map(
+      e => parseFloat(frame.contentWindow.getComputedStyle(e).fontSize))),
+    figures: inside.querySelectorAll("figure svg").length,
+  }});
+}});
+</script>"""
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+def test_the_page_fits_the_screen(report: ReportFiles, tmp_path: Path, width: int) -> None:
+    around = tmp_path / "around.html"
+    page = html.escape(report.page.read_text(), quote=True)
+    around.write_text(MEASURE.format(width=width, page=page))
+    dom, console = visit(around, 1600, tmp_path)
+    assert console == []
+    found = re.search(r'<pre id="found">(\{.*?\})</pre>', dom)
+    assert found, "the page did not load"
+    seen = json.loads(html.unescape(found.group(1)))
+    assert seen["content"] == seen["viewport"], "the page scrolls sideways"
+    assert seen["viewport"] in (width, width - 15)  # a scroll bar may take its share
+    assert seen["wide"] == 0
+    assert seen["text"] >= 12
+    assert seen["figures"] == 3
+
+
+def test_the_page_loads_without_a_word(report: ReportFiles, tmp_path: Path) -> None:
+    dom, console = visit(report.page, 1400, tmp_path)
+    assert "Winning tickets" in dom
+    assert console == []
+
+
+def test_an_outside_request_would_be_heard(report: ReportFiles, tmp_path: Path) -> None:
+    """The control of the two tests above: the console does report what they look for."""
+    broken = tmp_path / "broken.html"
+    text = report.page.read_text().replace("</main>", '<img src="http://127.0.0.1:9/x.png"></main>')
+    broken.write_text(text)
+    _, console = visit(broken, 1400, tmp_path)
+    assert console

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from orchestrator.config import Win
+from orchestrator.plan import DENSE
+from orchestrator.report.overlap import choose, layers, overlaps
+from orchestrator.report.tables import cells, dense, levels, states
+from orchestrator.report.verdicts import verdicts
+from orchestrator.store.ticket import Ticket
+from tests.orchestrator.report.builders import TOTAL, World, quickstart
+
+RULE = Win(ratio=0.99, tolerance="none", seeds=2)
+
+
+def test_missing_cells_stay_in_the_tables() -> None:
+    world = quickstart(missing=40, bits=False)
+    table = cells(world.plan(), world.records)
+    assert len(table) == len(world.cells)
+    assert (table.state == "missing").sum() == 40
+    assert table.score.isna().sum() == 40
+    by_level = levels(table)
+    assert (by_level.planned - by_level.n).sum() == 40
+    assert set(by_level.planned) == {2}
+    assert by_level[by_level.n == 1].sd.isna().all()
+
+
+def test_sparsity_is_the_tickets_own() -> None:
+    world = World()
+    world.cell("imp", 1, 0.333, 0, 80.0)
+    world.cell("imp", 2, 0.666, 0, None)
+    done, planned = cells(world.plan(), world.records).to_dict("records")
+    assert done["sparsity"] == round(TOTAL * 0.333) / TOTAL != 0.333
+    assert done["kept"] == TOTAL - round(TOTAL * 0.333)
+    assert planned["sparsity"] == 0.666
+
+
+def test_descendants_of_a_failure_are_blocked() -> None:
+    world = World()
+    run = world.cell("imp", 1, 0.1, 0, None)
+    cut = world.trials[run].parents[0]
+    found = states(world.plan(), world.records, {cut})
+    assert found == {cut: "failed", run: "blocked"}
+    world.cell("imp", 2, 0.2, 0, 81.0)
+    assert list(cells(world.plan(), world.records, {cut}).state) == ["blocked", "done"]
+
+
+def test_a_dense_run_that_several_curves_share_counts_once() -> None:
+    world = World()
+    for seed, score in enumerate((80.0, 82.0)):
+        world.cell(DENSE, 0, 0.0, seed, score)
+        world.cells.append(world.cells[-1])
+    (row,) = dense(cells(world.plan(), world.records)).to_dict("records")
+    assert (row["mean"], row["n"], row["sd"]) == (81.0, 2, pytest.approx(np.sqrt(2)))
+
+
+def test_an_empty_plan_has_empty_tables() -> None:
+    table = cells(World().plan(), {})
+    assert len(verdicts(table, RULE)) == len(levels(table)) == 0
+
+
+def test_tickets_of_one_sparsity_are_chosen_each_once() -> None:
+    world = quickstart()
+    for seed in range(2):  # wears a ticket that is shown already
+        twin = world.cell("reinit", 9, 0.9, seed, 70.0)
+        own = next(c for c in world.cells if c.curve.source == "imp" and c.level == 9)
+        world.records[twin] = world.records[own.trial]
+    table = cells(world.plan(), world.records)
+    chosen = choose(table, verdicts(table, RULE))["uniter-tiny"]
+    assert set(chosen.planned_sparsity) == {0.9}
+    assert chosen.ticket.is_unique
+    assert chosen.label.is_unique
+    assert list(chosen.source) == ["imp"] * 4 + ["random"] * 2 + ["random_layerwise"] * 4
+
+
+def _ticket(*masks: list[int]) -> Ticket:
+    named = {f"layer.{i}.w.weight": np.array(mask, dtype=bool) for i, mask in enumerate(masks)}
+    return Ticket.from_masks(named, scheme="x", model_sha256="0" * 64, pool="encoder")
+
+
+def test_overlap_and_its_chance_by_hand() -> None:
+    a = _ticket([1, 1, 0, 0], [0, 0, 0, 0])
+    b = _ticket([1, 0, 1, 0], [0, 0, 0, 0])
+    (row,) = overlaps({"a": a, "b": b}).to_dict("records")
+    assert row["jaccard"] == pytest.approx(1 / 3)
+    assert row["chance"] == pytest.approx(0.25 / (2 - 0.25))  # d / (2 - d) at density 1/4
+    assert row["chance_by_layer"] == pytest.approx(1 / 3)  # of 2 + 2 in four places: 1 of 3
+
+
+def test_layers_have_kind_and_depth() -> None:
+    table = layers({"a": _ticket([1, 1, 0, 0], [1, 1, 1, 0])})
+    assert list(table.kind) == ["w", "w"]
+    assert list(table.depth) == [0, 1]
+    assert list(table.sparsity) == [0.5, 0.25]
+
+
+def test_a_report_needs_no_ray_mlflow_or_torch() -> None:
+    code = (
+        "import sys, orchestrator.report\n"
+        "print([m for m in ('ray', 'mlflow', 'torch', 'deepspeed') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

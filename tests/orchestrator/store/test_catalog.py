@@ -1,0 +1,92 @@
+"""The catalog is a cache: with it, without it, or with a damaged one, the records are the same."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from hashlib import sha256
+
+import pyarrow.parquet as pq
+import pytest
+
+from orchestrator.identity import canonical
+from orchestrator.store import catalog, paths
+from orchestrator.store.record import Record, TicketRef
+from orchestrator.store.tickets import TicketStore
+from orchestrator.store.upkeep import verify
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalog, "WORTHWHILE", 3)
+    monkeypatch.setattr(catalog, "FEW", 2)
+
+
+def commit(store: TicketStore, *seeds: int) -> dict[str, Record]:
+    made = {}
+    for seed in seeds:
+        spec = {"kind": "train", "seed": seed}
+        key = sha256(canonical(spec)).hexdigest()
+        made[key] = Record(
+            key=key,
+            kind="train",
+            spec=spec,
+            about={"model": "uniter-tiny", "task": "easy_vqa", "level": seed},
+            ticket=TicketRef(sha256="c" * 64, kept=1, total=2, bytes=3),
+            scores={"score": float(seed)},
+        )
+        store.commit(made[key])
+    return made
+
+
+def segments(store: TicketStore) -> list[str]:
+    return [item.path for item in store.objects.list(paths.CATALOG)]
+
+
+def test_records_are_the_same_with_and_without_it(store: TicketStore) -> None:
+    expected = commit(store, 1, 2)
+    assert store.records() == expected
+    assert segments(store) == []
+    expected |= commit(store, 3, 4)
+    assert TicketStore(store.objects).records() == expected
+    assert len(segments(store)) == 1
+    assert TicketStore(store.objects).records() == expected
+
+
+def test_segments_are_merged_and_stay_few(store: TicketStore) -> None:
+    expected: dict[str, Record] = {}
+    for first in range(0, 21, 3):
+        expected |= commit(store, first, first + 1, first + 2)
+        assert store.records() == expected
+        assert len(segments(store)) <= catalog.FEW + 1
+    assert TicketStore(store.objects).records() == expected
+
+
+def test_a_record_that_is_deleted_and_made_again_is_the_new_one(store: TicketStore) -> None:
+    records = commit(store, 1, 2, 3)
+    store.records()
+    key = min(records)
+    changed = replace(records[key], scores={"score": 99.0})
+    store.objects.delete(paths.record(key))
+    for reader in (store, TicketStore(store.objects)):
+        assert key not in reader.records()
+    store.commit(changed)
+    for reader in (store, TicketStore(store.objects)):
+        assert reader.records()[key] == changed
+
+
+def test_a_damaged_segment_costs_nothing_but_time(store: TicketStore) -> None:
+    expected = commit(store, 1, 2, 3)
+    store.records()
+    (segment,) = segments(store)
+    store.objects.put(segment, b"garbage")
+    assert set(verify(store).damaged) == {segment}
+    assert TicketStore(store.objects).records() == expected
+
+
+def test_it_can_be_queried_from_outside(store: TicketStore) -> None:
+    commit(store, 5, 6, 7)
+    store.records()
+    table = pq.read_table(io.BytesIO(store.objects.get(segments(store)[0])))
+    assert sorted(table["score"].to_pylist()) == [5.0, 6.0, 7.0]
+    assert set(table["task"].to_pylist()) == {"easy_vqa"}

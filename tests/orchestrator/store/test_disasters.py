@@ -1,0 +1,164 @@
+"""What a store loses, and what it says, when its server or a writer dies or its disk fails."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from cluster import local, processes, services
+from orchestrator.errors import Damaged, StoreFull
+from orchestrator.store.objects import Patience, S3Objects, StoreAddress
+from orchestrator.store.tickets import TicketStore
+from orchestrator.store.upkeep import collect, verify
+
+HURRIED = Patience(connect=1.0, read=1.0, deadline=3.0, attempts=3)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Of a SeaweedFS that may be maltreated."""
+    folder = tmp_path_factory.mktemp("maltreated")
+    yield folder
+    local.stop(folder)
+
+
+@pytest.fixture
+def maltreated(root: Path, monkeypatch: pytest.MonkeyPatch) -> StoreAddress:
+    running = local.start(root, names=["s3"])
+    for name, value in running.environment().items():
+        monkeypatch.setenv(name, value)
+    return StoreAddress(url=running.bucket_url, endpoint=running.s3_endpoint)
+
+
+def kill_server(root: Path) -> None:
+    identity = json.loads((root / "services.json").read_text())["identity"]
+    for process in processes.alive(f"{identity}-s3"):
+        process.kill()
+        process.wait(10)
+
+
+def test_a_killed_server_loses_nothing_that_it_acknowledged(
+    root: Path, maltreated: StoreAddress
+) -> None:
+    objects = S3Objects(maltreated)
+    acknowledged: dict[str, bytes] = {}
+    enough = threading.Event()
+
+    def write(writer: int) -> None:
+        for number in itertools.count():
+            if enough.is_set():
+                return
+            path, data = f"killed/{writer}-{number}", os.urandom(20_000)
+            objects.put_new(path, data)  # tries again while the server is away
+            acknowledged[path] = data
+
+    writers = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    for thread in writers:
+        thread.start()
+    time.sleep(1.0)
+    before = len(acknowledged)
+    kill_server(root)
+    again = local.start(root, names=["s3"])
+    time.sleep(1.0)
+    enough.set()
+    for thread in writers:
+        thread.join(30)
+    assert again.s3_endpoint == maltreated.endpoint
+    assert 0 < before < len(acknowledged)
+    for path, data in acknowledged.items():
+        assert objects.get(path) == data
+
+
+def test_a_damaged_disk_is_told_from_a_dead_server(root: Path, maltreated: StoreAddress) -> None:
+    """SeaweedFS notices the damage by its own checksum, and then never answers the read."""
+    objects = S3Objects(maltreated, patience=HURRIED)
+    content = os.urandom(50_000)
+    objects.put("damaged/object", content)
+    (volume,) = (
+        path for path in (root / "s3").glob("*.dat") if content[100:200] in path.read_bytes()
+    )
+    with volume.open("r+b") as file:
+        file.seek(volume.read_bytes().index(content[100:200]))
+        file.write(bytes([content[100] ^ 1]))
+    with pytest.raises(Damaged, match=r"damaged/object.*its copy is damaged"):
+        objects.get("damaged/object")
+
+
+@contextmanager
+def small_server(root: Path) -> Iterator[str]:
+    """A SeaweedFS with room for one volume of 1 MB."""
+    keys = {"accessKey": "key", "secretKey": "secret"}
+    identity = {"name": "test", "credentials": [keys], "actions": ["Admin"]}
+    (root / services.CREDENTIALS).write_text(json.dumps({"identities": [identity]}))
+    (root / "s3").mkdir()
+    ports = processes.free_ports(services.PORTS["s3"], {})
+    token = f"test-{root}"
+    limits = ["-volume.max=1", "-master.volumeSizeLimitMB=1"]
+    processes.launch(
+        [*services.command("s3", root, ports), *limits],
+        token=token,
+        folder=root / "s3",
+        log=root / "s3.log",
+        environment=services.environment(),
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not services.works("s3", ports, ("key", "secret")):
+            assert time.monotonic() < deadline, processes.last_line(root / "s3.log")
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{ports['s3']}"
+    finally:
+        processes.end(token)
+
+
+def test_a_full_disk_is_recognised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server without another volume gives the same answer as one whose disk is full."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    with small_server(tmp_path) as endpoint:
+        objects = S3Objects(StoreAddress(url="s3://tickets", endpoint=endpoint), patience=HURRIED)
+        with pytest.raises(StoreFull, match=r"disk is most likely full.*free some space"):
+            for number in range(40):
+                objects.put_new(f"filling/{number}", os.urandom(500_000))
+        assert len(objects.get("filling/0")) == 500_000
+
+
+WORKER = """
+import os, signal, sys
+import numpy as np
+from orchestrator.store.objects import S3Objects, StoreAddress
+from orchestrator.store.ticket import Ticket
+from orchestrator.store.tickets import TicketStore
+
+store = TicketStore(S3Objects(StoreAddress(url=sys.argv[1], endpoint=sys.argv[2])))
+masks = {"w": np.ones((3, 3), np.bool_)}
+store.put_ticket(Ticket.from_masks(masks, scheme="s", model_sha256="0", pool="p"))
+store.put_weights("a" * 64, 10, b"weights")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_worker_that_dies_before_its_commit_leaves_no_trial(address: StoreAddress) -> None:
+    worker = subprocess.run([sys.executable, "-c", WORKER, address.url, address.endpoint])
+    assert worker.returncode == -signal.SIGKILL
+    store = TicketStore(S3Objects(address))
+    assert store.keys() == set()
+    assert store.records() == {}
+    report = verify(store)
+    assert report.sound
+    assert len(report.orphaned) == 2
+    later = datetime.now(UTC) + timedelta(days=2)
+    assert len(collect(store, now=later, dry_run=False)) == 2
+    assert verify(store).checked == 0

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.nn.utils import prune
+from transformers import ViltConfig, ViltModel
+
+from orchestrator.errors import InputError
+from orchestrator.store.export import masks, pretrained, prune_state, read_weights, save
+from orchestrator.store.ticket import Ticket
+
+
+def cut(shapes: dict[str, tuple[int, ...]]) -> Ticket:
+    rng = np.random.default_rng(0)
+    drawn = {name: rng.random(shape) > 0.7 for name, shape in shapes.items()}
+    return Ticket.from_masks(drawn, scheme="vilt", model_sha256="0" * 64, pool="encoder")
+
+
+def test_masks_in_safetensors(tmp_path: Path) -> None:
+    ticket = cut({"a.weight": (3, 5), "b.weight": (7,)})
+    (path,) = save(tmp_path / "new" / "folder", masks(ticket))
+    loaded = load_file(path)
+    assert loaded.keys() == ticket.masks().keys()
+    for name, mask in ticket.masks().items():
+        assert loaded[name].dtype == torch.bool
+        assert torch.equal(loaded[name], torch.from_numpy(mask))
+
+
+def test_a_module_under_torch_prune_takes_the_state(tmp_path: Path) -> None:
+    def build() -> torch.nn.Module:
+        return torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.Linear(4, 2))
+
+    source, target = build(), build()
+    ticket = cut({"0.weight": (4, 6), "1.weight": (2, 4)})
+    weights = {name: value.numpy() for name, value in source.state_dict().items()}
+    (path,) = save(tmp_path, prune_state(ticket, weights))
+
+    for layer in target:
+        prune.identity(layer, "weight")
+    target.load_state_dict(load_file(path), strict=True)
+    data = torch.randn(3, 6)
+    target(data)  # the pruned weight is computed on the way in
+    for index, mask in enumerate(ticket.masks().values()):
+        expected = source[index].weight * torch.from_numpy(mask)  # type: ignore[index]
+        assert torch.equal(target[index].weight, expected)  # type: ignore[index]
+
+
+@pytest.mark.parametrize("prefix", ["", "backbone."])
+def test_from_pretrained_loads_the_pruned_vilt(tmp_path: Path, prefix: str) -> None:
+    config = ViltConfig(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        vocab_size=50,
+        image_size=32,
+        patch_size=16,
+    )
+    model = ViltModel(config)
+    state = model.state_dict()
+    prunable = {
+        name: tuple(value.shape)
+        for name, value in state.items()
+        if name.startswith("encoder") and value.ndim == 2
+    }
+    ticket = cut(prunable)
+    weights = {prefix + name: value.numpy() for name, value in state.items()}
+    if prefix:
+        weights["head.weight"] = np.ones((2, 2), np.float32)
+    save(tmp_path, pretrained(ticket, weights, config.to_dict()))
+
+    loaded, info = ViltModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    after, kept = loaded.state_dict(), ticket.masks()
+    for name, value in state.items():
+        expected = value * torch.from_numpy(kept[name]) if name in kept else value
+        assert torch.equal(after[name], expected)
+
+
+def test_weights_of_another_model_are_refused() -> None:
+    ticket = cut({"a.weight": (3, 5)})
+    with pytest.raises(InputError, match=r"no a\.weight"):
+        prune_state(ticket, {"b.weight": np.zeros((3, 5))})
+    with pytest.raises(InputError, match=r"\(5, 3\) in the weights and \(3, 5\) in the ticket"):
+        pretrained(ticket, {"a.weight": np.zeros((5, 3))}, {})
+
+
+def test_a_rewind_point_is_read_as_it_was_written() -> None:
+    ticket = cut({"a.weight": (3, 5)})
+    arrays = read_weights(masks(ticket)["masks.safetensors"])
+    np.testing.assert_array_equal(arrays["a.weight"], ticket.masks()["a.weight"])
+
+
+@pytest.mark.parametrize("name", ["../out", "/tmp/out", "a/../../out", "sub/file", "..", "link"])
+def test_nothing_is_written_outside_of_the_folder(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "inside"
+    folder.mkdir()
+    (folder / "link").symlink_to(tmp_path / "elsewhere" / "out")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match="inside"):
+        save(folder, {"good": b"1", name: b"2"})
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(InputError, match="cannot make this folder"):
+        save(tmp_path / "file" / "folder", {"a": b""})

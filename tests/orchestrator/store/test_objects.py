@@ -1,0 +1,123 @@
+"""Servers that are missing, mute or wrong, and writers that meet."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import (
+    ConfigError,
+    StoreError,
+    StoreUnreachable,
+    StoreUnsafe,
+)
+from orchestrator.store.objects import Patience, S3Objects, StoreAddress
+from orchestrator.store.tickets import each
+
+HURRIED = Patience(connect=1.0, read=1.0, deadline=3.0, attempts=3)
+
+
+@pytest.fixture
+def keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
+
+
+@pytest.mark.parametrize("url", ["", "tickets", "s3://", "https://bucket/prefix", "s3:///prefix"])
+def test_an_address_that_names_no_bucket_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"use s3://bucket"):
+        StoreAddress(url=url)
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/a/b", "s3://bucket/a/b/"])
+def test_a_prefix_stands_before_every_path(url: str) -> None:
+    assert S3Objects(StoreAddress(url=url)).where("c") == "s3://bucket/a/b/c"
+
+
+def test_two_prefixes_are_two_stores(address: StoreAddress) -> None:
+    a = S3Objects(StoreAddress(url=f"{address.url}/a", endpoint=address.endpoint))
+    ab = S3Objects(StoreAddress(url=f"{address.url}/ab", endpoint=address.endpoint))
+    a.put("x", b"of a")
+    ab.put("x", b"of ab")
+    assert [item.path for item in a.list("")] == ["x"]
+    assert a.get("x") == b"of a"
+
+
+def test_a_listing_of_many_pages_is_whole(address: StoreAddress) -> None:
+    objects = S3Objects(address)
+    names = [f"many/{number:04d}" for number in range(1_003)]  # a page holds 1,000
+    each(lambda name: objects.put(name, b""), names)
+    assert [item.path for item in objects.list("many/")] == names
+
+
+def test_a_server_that_ignores_conditional_put_is_refused(keys: None, careless_server: str) -> None:
+    objects = S3Objects(StoreAddress(url="s3://b", endpoint=careless_server))
+    with pytest.raises(StoreUnsafe, match="If-None-Match"):
+        objects.probe()
+
+
+def test_nobody_at_the_address_is_said_within_seconds(keys: None) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and no listen()
+        endpoint = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        before = time.monotonic()
+        with pytest.raises(StoreUnreachable, match=rf"{endpoint}.*store\.endpoint"):
+            S3Objects(StoreAddress(url="s3://b", endpoint=endpoint)).probe()
+        assert time.monotonic() - before < 15
+
+
+def test_a_server_that_never_answers_is_given_up(keys: None) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        endpoint = f"http://127.0.0.1:{mute.getsockname()[1]}"
+        objects = S3Objects(StoreAddress(url="s3://b", endpoint=endpoint), patience=HURRIED)
+        before = time.monotonic()
+        with pytest.raises(StoreUnreachable, match="ReadTimeoutError"):
+            objects.get("x")
+        assert time.monotonic() - before < 10
+
+
+def test_a_wrong_secret_is_named_but_not_shown(
+    address: StoreAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
+    with pytest.raises(StoreUnreachable, match=r"credentials.*AWS_SECRET_ACCESS_KEY") as caught:
+        S3Objects(address).probe()
+    assert "hunter2" not in str(caught.value)
+
+
+def test_no_credentials_at_all(
+    address: StoreAddress, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(StoreUnreachable, match="set AWS_ACCESS_KEY_ID"):
+        S3Objects(address).probe()
+
+
+def test_a_name_that_the_server_refuses_is_no_mystery(address: StoreAddress) -> None:
+    with pytest.raises(StoreError, match="KeyTooLong"):
+        S3Objects(address).put("x" * 900, b"")
+
+
+def test_of_many_writers_at_once_one_wins(address: StoreAddress) -> None:
+    writers, paths = 6, [f"hot/{number}" for number in range(5)]
+    stores = [S3Objects(address) for _ in range(writers)]
+    together = threading.Barrier(writers)
+
+    def write(number: int) -> list[bool]:
+        together.wait()
+        return [stores[number].put_new(path, b"%d" % number) for path in paths]
+
+    with ThreadPoolExecutor(writers) as pool:
+        won = list(pool.map(write, range(writers)))
+    for index, path in enumerate(paths):
+        (winner,) = (number for number in range(writers) if won[number][index])
+        assert stores[0].get(path) == b"%d" % winner
