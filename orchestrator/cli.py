@@ -75,22 +75,24 @@ def plan(home: Path, sweep: Path, as_json: bool, why: str | None, offline: bool)
 
 def _preview_table(shown: Preview) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False)
-    kinds = ", ".join(f"{count:,} {kind}" for kind, count in shown.by_kind.items())
-    hours = "not measured yet" if shown.slot_hours is None else f"{shown.slot_hours:,.2f}"
+    unmeasured = "not measured yet"
+    hours = unmeasured if shown.slot_hours is None else f"{shown.slot_hours:,.2f}"
+    kinds = ", ".join(f"{n:,} {kind}" for kind, n in shown.by_kind.items())
     rows = [
         ("cells", f"{shown.cells:,}", "scores the sweep asks for"),
-        ("trials", f"{shown.trials:,}", f"training runs, shared; all trials by kind: {kinds}"),
-        ("naive trials", f"{shown.naive_trials:,}", "training runs with every cell on its own"),
-        ("existing", f"{shown.existing:,}", "trials of any kind in the store"),
+        ("trials", f"{shown.trials:,}", "training runs, each once"),
+        ("naive trials", f"{shown.naive_trials:,}", "the same with every cell on its own"),
+        ("by kind", kinds, ""),
+        ("existing", f"{shown.existing:,}", "of any kind, in the store"),
         ("to run", f"{shown.to_run:,}", "training runs left"),
-        ("replays", f"{shown.replays:,}", "runs done again for a cut or rewind point added since"),
-        ("critical path", f"{shown.critical_path:,}", "training runs one after another"),
+        ("replays", f"{shown.replays:,}", "runs repeated for a later wish"),
+        ("critical path", f"{shown.critical_path:,}", "training runs in a row"),
         ("steps", f"{shown.steps:,}", "optimizer steps left"),
         ("slot hours", hours, "left, at the measured pace"),
-        ("store", _size(shown.store_bytes), "tickets and records to come"),
     ]
     if shown.gpu_hours is not None:
-        rows.insert(-1, ("GPU hours", f"{shown.gpu_hours:,.2f}", "left, at the measured pace"))
+        rows.append(("GPU hours", f"{shown.gpu_hours:,.2f}", "left, at the measured pace"))
+    rows.append(("store", _size(shown.store_bytes), "tickets and records to come"))
     for name, value, remark in rows:
         table.add_row(f"[bold]{name}[/]", value, f"[dim]{remark}[/]")
     return table

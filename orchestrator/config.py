@@ -97,6 +97,8 @@ class Study(Strict):
     `shuffle_across`. An empty list turns them off."""
     at: list[Count] | None = None
     """Levels that get cells; all by default. Chains still pass through every level."""
+    cut: str = "magnitude"
+    """How chains and one-shot tickets choose weights: a name in `trainables.pruning.CUTS`."""
     pool: str = "encoder+pooler"
     scope: Literal["global", "layer"] = "global"
     reset_head: Literal["rewind", "redraw"] = "rewind"

@@ -15,6 +15,7 @@ from pathlib import Path
 from orchestrator.config import Model, Sweep, Task
 from orchestrator.errors import ConfigError, MissingFile
 from trainables.models import MODELS
+from trainables.pruning import CUTS
 from trainables.spec import ModelSpec, Options, Scalar, Start, TaskSpec
 from trainables.tasks import TASKS
 
@@ -62,6 +63,8 @@ def read(sweep: Sweep, fingerprint: Fingerprint) -> Inputs:
     tasks: dict[str, TaskInput] = {}
     for name, study in sweep.studies.items():
         where = f"studies.{name}"
+        if study.cut not in CUTS:
+            raise _unknown(f"{where}.cut", study.cut, CUTS)
         for label in _listed(study.model):
             models.setdefault(label, _model(label, sweep, fingerprint, where))
         transferred = [t.partition(":")[2] for t in study.tickets if t.startswith("transfer:")]
@@ -90,6 +93,9 @@ def _model(label: str, sweep: Sweep, fingerprint: Fingerprint, where: str) -> Mo
     registered = MODELS[entry.architecture]
     if entry.size not in registered.sizes:
         raise _unknown(f"{where}.size", entry.size, registered.sizes)
+    for name in entry.overrides:
+        if name not in registered.settings:
+            raise _unknown(f"{where}.overrides", name, registered.settings)
     spec = ModelSpec(
         architecture=entry.architecture,
         size=entry.size,

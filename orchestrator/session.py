@@ -135,14 +135,24 @@ def failures(store: TicketStore, plan: Plan) -> dict[str, str]:
     return {key: error for key, error in noted.items() if key not in committed}
 
 
+TOLD = ("study", "schedule", "model, task", "tickets", "verdict", "relaxed to", "score there")
+CONTROLS = ("random there", "layer-matched there", "dense")
+
+
 def print_verdicts(files: reports.ReportFiles, console: Console) -> None:
+    """The verdict table as far as 80 columns hold it; the page has the rest."""
     header, rows = reports.verdict_table(files.verdicts)
-    table = Table(*header, box=None, pad_edge=False, header_style="dim")
+    chosen = [index for index, name in enumerate(header) if name in (*TOLD, *CONTROLS)]
+    table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
+    for index in chosen:
+        table.add_column(header[index].removesuffix(" there").removesuffix("-matched"))
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(row[index].split(" (")[0] for index in chosen))
     console.print(table)
+    console.print()
     for sentence in files.headline:
         console.print(sentence)
+    console.print()
 
 
 def sync(planned: Planned, found: Connected, folder: Path) -> int:

@@ -140,7 +140,8 @@ class CutSpec:
     """
 
     model: ModelSpec
-    method: Literal["magnitude", "random"] = "magnitude"
+    method: str = "magnitude"
+    """A name in `trainables.pruning.CUTS`."""
     sparsity: float
     """Share of the pool that is pruned in all, 0 to 1: kept = total - round(total * sparsity)."""
     scope: Literal["global", "layer"] = "global"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from orchestrator.config import Schedule, Study
 from orchestrator.identity import key_of
@@ -50,6 +51,13 @@ class Point:
         """The levels that get cells, 1 for the first cut."""
         every = range(1, self.schedule.levels + 1)
         return iter(every if self.study.at is None else self.study.at)
+
+
+def chosen_by(point: Point) -> dict[str, Any]:
+    """The study's own rule of which weights to keep; magnitude leaves nothing to chance."""
+    method = point.study.cut
+    chance = {} if method == "magnitude" else {"seed": point.seed}
+    return {"method": method, "scope": point.study.scope, **chance}
 
 
 @dataclass(slots=True)
@@ -109,7 +117,7 @@ class Builder:
         *,
         parents: tuple[str, ...] = (),
         rides: str = "",
-        **how: object,
+        **how: Any,
     ) -> str:
         """A cut to the sparsity of `level`; `how` holds the fields that say by which rule."""
         spec = CutSpec(
@@ -117,7 +125,7 @@ class Builder:
             sparsity=point.schedule.sparsity(level),
             pool=point.study.pool,
             semantics=CUT_SEMANTICS,
-            **how,  # type: ignore[arg-type]
+            **how,
         )
         return self.add(spec, point, parents=parents, rides=rides, level=level)
 
@@ -149,9 +157,8 @@ class Builder:
                 run = self.dense(point)
             else:
                 run = self.train(point, start=self.start(point), ticket=chain[-1], level=depth)
-            scope = point.study.scope
             chain.append(
-                self.cut(point, depth + 1, parents=(run,), rides=run, run=run, scope=scope)
+                self.cut(point, depth + 1, parents=(run,), rides=run, run=run, **chosen_by(point))
             )
         return chain[level - 1]
 

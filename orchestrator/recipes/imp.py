@@ -1,10 +1,10 @@
-"""Tickets cut by magnitude: iteratively from trained weights, or at once from untrained ones."""
+"""Tickets cut from weights: iteratively from trained ones, or at once from untrained ones."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from orchestrator.recipes.build import Builder, Point
+from orchestrator.recipes.build import Builder, Point, chosen_by
 
 Levels = Iterator[tuple[int, tuple[str, str]]]
 """(level, (key of the training run, key of the ticket it wears))."""
@@ -23,6 +23,6 @@ def omp(builder: Builder, point: Point) -> Levels:
     theta_0"; essential sparsity)."""
     source = builder.ticket_point(point)
     for level in point.levels():
-        ticket = builder.cut(source, level, start=source.theta_0(), scope=point.study.scope)
+        ticket = builder.cut(source, level, start=source.theta_0(), **chosen_by(source))
         run = builder.train(point, start=builder.start(point), ticket=ticket, level=level)
         yield level, (run, ticket)
