@@ -1,0 +1,27 @@
+"""`make bench`: every performance claim as a ratio, measured side by side in this one run.
+
+python -m tests.benchmarks            all of them
+python -m tests.benchmarks cuts       one of them
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from tests.benchmarks.table import Row, markdown
+
+BENCHMARKS = ("cuts", "tickets", "steps", "sharing", "scheduling")
+
+
+def main() -> None:
+    chosen = sys.argv[1:] or BENCHMARKS
+    rows: list[Row] = []
+    for name in chosen:
+        print(f"{name} …", file=sys.stderr, flush=True)
+        rows += importlib.import_module(f"tests.benchmarks.{name}").run()
+    print(markdown(rows))
+
+
+if __name__ == "__main__":
+    main()
