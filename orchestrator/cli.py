@@ -20,6 +20,7 @@ from orchestrator.preview import Preview
 
 if TYPE_CHECKING:
     from orchestrator.driver import Summary
+    from orchestrator.report import ReportFiles
 
 EXIT_INCOMPLETE, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -121,12 +122,13 @@ def run(home: Path, sweep: Path) -> None:
     with workspace.connected(planned.sweep.placement, home, tracking=True) as found:
         summary = session.run_sweep(planned, found, out)
         files = session.report(planned, found, _reports(home, planned.plan.name))
-        session.print_verdicts(files, out)
-    _print_end(summary, sweep, files.page)
+        session.publish(planned, found, files)
+    session.print_verdicts(files, out)
+    _print_end(summary, sweep, files)
     sys.exit(_exit_code(summary))
 
 
-def _print_end(summary: Summary, sweep: Path, page: Path) -> None:
+def _print_end(summary: Summary, sweep: Path, files: ReportFiles) -> None:
     for head, error in summary.failures.items():
         err.print(f"[red]failed[/] {head[:12]}: {escape(error)}")
     if summary.blocked:
@@ -135,9 +137,15 @@ def _print_end(summary: Summary, sweep: Path, page: Path) -> None:
         err.print(f"[red]stopped[/]: {escape(summary.outage)}")
     if summary.interrupted or summary.outage:
         err.print(f"nothing committed is lost; go on with `sweepstakes run {sweep}`")
-    out.print(f"report    {page}", soft_wrap=True)
+    _print_files(files)
     out.print("look on   sweepstakes ui")
     out.print("          sweepstakes tickets list")
+
+
+def _print_files(files: ReportFiles) -> None:
+    out.print(f"report    {files.page}", soft_wrap=True)
+    for figure in files.figures[:1]:
+        out.print(f"figure    {figure}", soft_wrap=True)
 
 
 def _exit_code(summary: Summary) -> int:
@@ -176,7 +184,7 @@ def report(home: Path, sweep: Path, folder: Path | None) -> None:
     with workspace.connected(planned.sweep.placement, home, tracking=False) as found:
         files = session.report(planned, found, folder or _reports(home, planned.plan.name))
     session.print_verdicts(files, out)
-    out.print(f"report    {files.page}", soft_wrap=True)
+    _print_files(files)
 
 
 @cli.command()
@@ -215,8 +223,9 @@ def main() -> None:
     from trainables.errors import TrainableError
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # it warns at each retry to MLflow
     try:
-        cli(standalone_mode=False)
+        sys.exit(cli(standalone_mode=False))
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

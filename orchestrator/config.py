@@ -190,6 +190,8 @@ def load(path: Path) -> Sweep:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise MissingFile(f"{path}: cannot be read ({error.strerror}); give a sweep file") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is not UTF-8 text; give a sweep file") from None
     try:
         data = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load
 
 from orchestrator.errors import InputError
 from orchestrator.identity import from_json
 from orchestrator.store import export
 from orchestrator.store.record import Record
-from orchestrator.store.ticket import Ticket
 from orchestrator.store.tickets import TicketStore
 from trainables.models import MODELS
-from trainables.spec import CutSpec, ModelSpec, Start, TrainSpec
+from trainables.spec import CutSpec, Start, TrainSpec
 from trainables.training.start import drawn_backbone, start_weights
 
 FORMS = ("masks", "prune", "pretrained")
@@ -40,11 +40,13 @@ def write(
         return export.save(folder, export.masks(ticket))
     spec = from_json(record.spec)
     assert isinstance(spec, CutSpec)
-    state = _weights(store, spec, weights)
+    arrays = {name: value.numpy() for name, value in _weights(store, spec, weights).items()}
     if form == "prune":
-        arrays = {name: value.numpy() for name, value in state.items()}
         return export.save(folder, export.prune_state(ticket, arrays))
-    return _pretrained(spec.model, ticket, state, folder)
+    pruned = {name: torch.from_numpy(v) for name, v in export.pruned(ticket, arrays).items()}
+    module: Any = importlib.import_module(MODELS[spec.model.architecture].module)
+    module.save_pretrained(pruned, spec.model, folder)
+    return sorted(folder.iterdir())
 
 
 def _weights(store: TicketStore, spec: CutSpec, path: Path | None) -> dict[str, torch.Tensor]:
@@ -79,19 +81,6 @@ def _start(store: TicketStore, spec: CutSpec) -> Start | None:
 
 
 def _rewind(store: TicketStore, start: Start) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load
-
     ref = store.record(start.trial).weights
     assert ref is not None
     return load(store.weights(ref))
-
-
-def _pretrained(
-    model: ModelSpec, ticket: Ticket, state: dict[str, torch.Tensor], folder: Path
-) -> list[Path]:
-    pruned = dict(state)
-    for name, kept in ticket.masks().items():
-        pruned[name] = state[name].masked_fill(~torch.from_numpy(kept), 0.0)
-    module: Any = importlib.import_module(MODELS[model.architecture].module)
-    module.save_pretrained(pruned, model, folder)
-    return sorted(folder.iterdir())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from rich.live import Live
 from rich.table import Table
 
 from orchestrator import report as reports
+from orchestrator.errors import ConfigError, InputError
 from orchestrator.frontier import Unit
 from orchestrator.plan import Plan
 from orchestrator.preview import preview
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from orchestrator.driver import Summary
     from orchestrator.store.tickets import TicketStore
     from orchestrator.tracking import Projector
+
+log = logging.getLogger(__name__)
 
 MIRROR_PATIENCE_S = 120.0
 """How long the end of a run waits for MLflow to catch up."""
@@ -157,11 +161,31 @@ def print_verdicts(files: reports.ReportFiles, console: Console) -> None:
 
 def sync(planned: Planned, found: Connected, folder: Path) -> int:
     """Rebuild the MLflow experiment; returns the number of trials that it holds."""
+    if not found.tracking:
+        raise ConfigError(f"{planned.path}: placement.tracking = none; name an MLflow to write to")
+    from mlflow.exceptions import MlflowException
+
     from orchestrator import tracking
+    from orchestrator.tracking.experiment import first_line
 
     records = found.store.records(planned.plan.trials)
-    tracking.sync(planned.plan, records, found.tracking, folder if folder.exists() else None)
+    try:
+        tracking.sync(planned.plan, records, found.tracking, folder if folder.exists() else None)
+    except MlflowException as error:
+        raise InputError(
+            f"{found.tracking}: MLflow cannot be used ({first_line(error)}); check"
+            " `placement.tracking` and that the server runs"
+        ) from error
     return len(records)
+
+
+def publish(planned: Planned, found: Connected, files: reports.ReportFiles) -> None:
+    """Copy the report into MLflow, if there is one and it answers."""
+    try:
+        if found.tracking:
+            sync(planned, found, files.page.parent)
+    except InputError as error:
+        log.warning("%s; `sweepstakes sync` catches up", error)
 
 
 def show_status(planned: Planned, found: Connected, console: Console, *, watch: bool) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.errors import Damaged, NotInStore
+from orchestrator.errors import Damaged, NotInStore, StoreError
 from orchestrator.store import paths
 from orchestrator.store.objects import Listed, ObjectStore
 from orchestrator.store.record import Record, decode, encode
@@ -85,7 +85,10 @@ class Catalog:
         return {key: entry.record for key, entry in self._current(listed).items()}
 
     def add(self, records: Mapping[str, Record], listed: Mapping[str, Listed]) -> None:
-        """Remember records just read from the listed objects; write them out when they are many."""
+        """Remember records just read from the listed objects; write them out when they are many.
+
+        A store that is full, or that these credentials may only read, goes without.
+        """
         self._loose |= {key: Entry(listed[key].etag, record) for key, record in records.items()}
         if len(self._loose) < WORTHWHILE:
             return
@@ -93,11 +96,15 @@ class Catalog:
         entries = self._current(listed) if merged else self._loose
         data = pack(entries.values())
         path = paths.catalog(hashlib.sha256(data).hexdigest())
-        self._objects.put_new(path, data)
+        try:
+            self._objects.put_new(path, data)
+            for old in merged:
+                if old != path:
+                    self._objects.delete(old)
+        except StoreError:
+            return
         self._segments[path] = dict(entries)
         self._loose = {}
-        for old in merged:
-            self._objects.delete(old)
 
     def _current(self, listed: Mapping[str, Listed]) -> dict[str, Entry]:
         """A record that was deleted and made again has another ETag: only its new form counts."""

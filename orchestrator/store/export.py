@@ -6,7 +6,6 @@ may stand behind `backbone.`, as they do in a rewind point.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -53,28 +52,17 @@ def prune_state(ticket: Ticket, weights: Arrays) -> dict[str, bytes]:
     return {"prune_state.safetensors": _tensors(state, ticket)}
 
 
-def pretrained(ticket: Ticket, weights: Arrays, config: Mapping[str, Any]) -> dict[str, bytes]:
-    """`config.json` and `model.safetensors`: the pruned backbone for `from_pretrained`.
-
-    Args:
-        config: the Hugging Face configuration (`PretrainedConfig.to_dict()`), whose model names its
-            weights as the ticket does.
+def pruned(ticket: Ticket, weights: Arrays) -> dict[str, npt.NDArray[Any]]:
+    """All of `weights`, those that the ticket does not keep set to zero.
 
     Raises:
         InputError: as for `prune_state`.
     """
-    pruned = dict(weights)
+    arrays = dict(weights)
     for name, mask in ticket.masks().items():
         found = _find(name, mask.shape, weights)
-        pruned[found] = np.where(mask, weights[found], weights[found].dtype.type(0))
-    if any(name.startswith(BACKBONE) for name in pruned):
-        pruned = {
-            name.removeprefix(BACKBONE): values
-            for name, values in pruned.items()
-            if name.startswith(BACKBONE)
-        }
-    text = json.dumps(dict(config), indent=2, sort_keys=True) + "\n"
-    return {"config.json": text.encode(), "model.safetensors": _tensors(pruned, ticket)}
+        arrays[found] = np.where(mask, weights[found], weights[found].dtype.type(0))
+    return arrays
 
 
 def save(folder: Path, files: Mapping[str, bytes]) -> list[Path]:

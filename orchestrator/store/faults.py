@@ -49,9 +49,10 @@ def is_missing(error: Exception) -> bool:
     return _status(error) == 404 and _code(error) != "NoSuchBucket"
 
 
-def is_server_fault(error: Exception) -> bool:
-    """The server answered that it failed, for no reason that lies in the request."""
-    return _status(error) >= 500 and _status(error) not in NOT_WORTH_RETRYING
+def may_be_full(error: Exception) -> bool:
+    """SeaweedFS says no more than `500 InternalError` when its disk is full: within milliseconds,
+    at each attempt to write, while it goes on answering reads."""
+    return _code(error) == "InternalError"
 
 
 def is_transient(error: BaseException) -> bool:
@@ -60,7 +61,9 @@ def is_transient(error: BaseException) -> bool:
         return True
     if not isinstance(error, boto.ClientError):
         return False
-    return is_server_fault(error) or _status(error) == 429 or _code(error) in TRANSIENT_CODES
+    status = _status(error)
+    fails = status >= 500 and status not in NOT_WORTH_RETRYING
+    return fails or status == 429 or _code(error) in TRANSIENT_CODES
 
 
 def brief(error: Exception) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -35,9 +36,9 @@ from orchestrator.store.faults import (
     FOREIGN,
     brief,
     is_missing,
-    is_server_fault,
     is_taken,
     is_transient,
+    may_be_full,
     translate,
 )
 
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 CONNECTIONS = 32
+BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+ENDPOINT = re.compile(r"https?://[\w.-]+(:\d{1,5})?/?|https?://\[[\da-f:]+\](:\d{1,5})?/?")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,9 +63,15 @@ class StoreAddress:
     region: str = "us-east-1"
 
     def __post_init__(self) -> None:
-        if not self.url.startswith("s3://") or not self.bucket:
+        if not self.url.startswith("s3://") or not BUCKET.fullmatch(self.bucket):
             raise ConfigError(
-                f"store url = {self.url!r} is not allowed; use s3://bucket or s3://bucket/prefix"
+                f"store url = {self.url!r} is not allowed; use s3://bucket or s3://bucket/prefix, "
+                "the bucket in 3 to 63 of a-z, 0-9, '-' and '.'"
+            )
+        if self.endpoint and not ENDPOINT.fullmatch(self.endpoint):
+            raise ConfigError(
+                f"store endpoint = {self.endpoint!r} is not allowed; use an address such as "
+                "http://127.0.0.1:8333, or leave it empty for AWS S3"
             )
 
     @property
@@ -259,9 +268,7 @@ class S3Objects:
         return True
 
     def _unwritten(self, error: Exception, path: str) -> StoreError:
-        # SeaweedFS says no more than `500 InternalError` when its disk is full, at each attempt
-        # and within milliseconds, while it goes on answering reads.
-        if is_server_fault(error) and self._answers(path):
+        if may_be_full(error) and self._answers(path):
             return StoreFull(
                 f"{self.where(path)}: the store answers reads but refuses writes "
                 f"({brief(error)}): its disk is most likely full; {FREE_SPACE}"

@@ -9,8 +9,10 @@ from hashlib import sha256
 import pyarrow.parquet as pq
 import pytest
 
+from orchestrator.errors import StoreFull
 from orchestrator.identity import canonical
 from orchestrator.store import catalog, paths
+from orchestrator.store.objects import S3Objects, StoreAddress
 from orchestrator.store.record import Record, TicketRef
 from orchestrator.store.tickets import TicketStore
 from orchestrator.store.upkeep import verify
@@ -82,6 +84,23 @@ def test_a_damaged_segment_costs_nothing_but_time(store: TicketStore) -> None:
     store.objects.put(segment, b"garbage")
     assert set(verify(store).damaged) == {segment}
     assert TicketStore(store.objects).records() == expected
+
+
+class Full(S3Objects):
+    """Takes no more new objects."""
+
+    def put_new(self, path: str, data: bytes) -> bool:
+        raise StoreFull(f"{path}: no space left")
+
+
+def test_a_store_that_takes_no_catalog_can_still_be_read(
+    store: TicketStore, address: StoreAddress
+) -> None:
+    expected = commit(store, 1, 2, 3)
+    full = TicketStore(Full(address))
+    assert full.records() == expected
+    assert full.records() == expected
+    assert segments(store) == []
 
 
 def test_it_can_be_queried_from_outside(store: TicketStore) -> None:

@@ -123,6 +123,11 @@ def small_server(root: Path) -> Iterator[str]:
         processes.end(token)
 
 
+def fill(objects: S3Objects) -> None:
+    for number in range(40):
+        objects.put_new(f"filling/{number}", os.urandom(500_000))
+
+
 def test_a_full_disk_is_recognised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server without another volume gives the same answer as one whose disk is full."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
@@ -130,8 +135,7 @@ def test_a_full_disk_is_recognised(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with small_server(tmp_path) as endpoint:
         objects = S3Objects(StoreAddress(url="s3://tickets", endpoint=endpoint), patience=HURRIED)
         with pytest.raises(StoreFull, match=r"disk is most likely full.*free some space"):
-            for number in range(40):
-                objects.put_new(f"filling/{number}", os.urandom(500_000))
+            fill(objects)
         assert len(objects.get("filling/0")) == 500_000
 
 

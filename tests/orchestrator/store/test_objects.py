@@ -29,10 +29,18 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
 
 
-@pytest.mark.parametrize("url", ["", "tickets", "s3://", "https://bucket/prefix", "s3:///prefix"])
+@pytest.mark.parametrize(
+    "url", ["", "tickets", "s3://", "https://bucket/prefix", "s3:///prefix", "s3://My_Bucket/x"]
+)
 def test_an_address_that_names_no_bucket_is_refused(url: str) -> None:
     with pytest.raises(ConfigError, match=r"use s3://bucket"):
         StoreAddress(url=url)
+
+
+@pytest.mark.parametrize("endpoint", ["localhost:8333", "http://", "ftp://host", "http://h:port"])
+def test_an_endpoint_that_is_no_address_is_refused(endpoint: str) -> None:
+    with pytest.raises(ConfigError, match=r"use an address such as http://"):
+        StoreAddress(url="s3://bucket", endpoint=endpoint)
 
 
 @pytest.mark.parametrize("url", ["s3://bucket/a/b", "s3://bucket/a/b/"])
@@ -57,7 +65,7 @@ def test_a_listing_of_many_pages_is_whole(address: StoreAddress) -> None:
 
 
 def test_a_server_that_ignores_conditional_put_is_refused(keys: None, careless_server: str) -> None:
-    objects = S3Objects(StoreAddress(url="s3://b", endpoint=careless_server))
+    objects = S3Objects(StoreAddress(url="s3://bucket", endpoint=careless_server))
     with pytest.raises(StoreUnsafe, match="If-None-Match"):
         objects.probe()
 
@@ -68,14 +76,14 @@ def test_nobody_at_the_address_is_said_within_seconds(keys: None) -> None:
         endpoint = f"http://127.0.0.1:{taken.getsockname()[1]}"
         before = time.monotonic()
         with pytest.raises(StoreUnreachable, match=rf"{endpoint}.*store\.endpoint"):
-            S3Objects(StoreAddress(url="s3://b", endpoint=endpoint)).probe()
+            S3Objects(StoreAddress(url="s3://bucket", endpoint=endpoint)).probe()
         assert time.monotonic() - before < 15
 
 
 def test_a_server_that_never_answers_is_given_up(keys: None) -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         endpoint = f"http://127.0.0.1:{mute.getsockname()[1]}"
-        objects = S3Objects(StoreAddress(url="s3://b", endpoint=endpoint), patience=HURRIED)
+        objects = S3Objects(StoreAddress(url="s3://bucket", endpoint=endpoint), patience=HURRIED)
         before = time.monotonic()
         with pytest.raises(StoreUnreachable, match="ReadTimeoutError"):
             objects.get("x")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -27,13 +28,16 @@ def draw(sparsity: float, *, seed: int = 0, shapes: list[tuple[int, int]] = SMAL
     return Ticket.from_masks(masks, scheme="uniter", model_sha256="ab" * 32, pool="encoder")
 
 
+def query(sql: str) -> list[tuple[Any, ...]]:
+    with duckdb.connect() as connection:
+        return connection.execute(sql).fetchall()
+
+
 def test_duckdb_gives_the_sparsity_of_each_layer(tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("duckdb") / "ticket.parquet"
     ticket = draw(0.7)
     path.write_bytes(parquet.encode(ticket))
-    rows = duckdb.sql(
-        f"SELECT name, 1 - nnz / size AS sparsity FROM '{path}' ORDER BY ordinal"
-    ).fetchall()
+    rows = query(f"SELECT name, 1 - nnz / size AS sparsity FROM '{path}' ORDER BY ordinal")
     assert rows == [
         (tensor.name, pytest.approx(1 - tensor.kept / tensor.size)) for tensor in ticket.tensors
     ]
@@ -44,10 +48,10 @@ def test_duckdb_gives_the_overlap_of_two_tickets(tmp_path_factory: pytest.TempPa
     a, b = draw(0.7, seed=1), draw(0.5, seed=2)
     for name, ticket in (("a", a), ("b", b)):
         (folder / f"{name}.parquet").write_bytes(parquet.encode(ticket))
-    rows = duckdb.sql(
+    rows = query(
         "SELECT a.name, bit_count(a.bits::BIT & b.bits::BIT) "
         f"FROM '{folder}/a.parquet' a JOIN '{folder}/b.parquet' b USING (ordinal) ORDER BY ordinal"
-    ).fetchall()
+    )
     assert rows == [(layer.name, layer.both) for layer in compare(a, b).layers]
 
 

@@ -1,0 +1,60 @@
+"""Real S3 servers for the whole suite, each started once and only if some test asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from uuid import uuid4
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from cluster import local
+from cluster.services import BUCKET
+from orchestrator.store.objects import S3Objects, StoreAddress
+from orchestrator.store.tickets import TicketStore
+
+
+@pytest.fixture(scope="session")
+def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[local.Services]:
+    """The SeaweedFS of this session, its credentials in the environment."""
+    root = tmp_path_factory.mktemp("services")
+    services = local.start(root, names=["s3"])
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in services.environment().items():
+            patch.setenv(name, value)
+        yield services
+    local.stop(root)
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[str]:
+    """The endpoint of a second S3 server. It knows no credentials, checks no checksums and promises
+    nothing under concurrency."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    endpoint = f"http://{host}:{port}"
+    client = boto3.client(
+        "s3",
+        endpoint_url=endpoint,
+        region_name="us-east-1",
+        aws_access_key_id="any",
+        aws_secret_access_key="any",
+    )
+    client.create_bucket(Bucket=BUCKET)
+    client.close()
+    yield endpoint
+    server.stop()
+
+
+@pytest.fixture
+def address(seaweed: local.Services) -> StoreAddress:
+    """An empty store on SeaweedFS."""
+    return StoreAddress(url=f"{seaweed.bucket_url}/{uuid4().hex}", endpoint=seaweed.s3_endpoint)
+
+
+@pytest.fixture
+def store(address: StoreAddress) -> TicketStore:
+    """An empty ticket store on SeaweedFS."""
+    return TicketStore(S3Objects(address))

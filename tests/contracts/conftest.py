@@ -1,0 +1,31 @@
+"""Each contract is kept on two S3 servers."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+import pytest
+
+from orchestrator.store.objects import S3Objects, StoreAddress
+from orchestrator.store.tickets import TicketStore
+
+
+@pytest.fixture(params=["seaweed", "moto"])
+def address(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> StoreAddress:
+    """An empty store on each of the servers."""
+    server = request.getfixturevalue(request.param)
+    if request.param == "moto":
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
+    endpoint = server if request.param == "moto" else server.s3_endpoint
+    return StoreAddress(url=f"s3://tickets/{uuid4().hex}", endpoint=endpoint)
+
+
+@pytest.fixture
+def objects(address: StoreAddress) -> S3Objects:
+    return S3Objects(address)
+
+
+@pytest.fixture
+def store(objects: S3Objects) -> TicketStore:
+    return TicketStore(objects)

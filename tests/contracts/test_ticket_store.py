@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+import pytest
+
+from orchestrator.errors import Conflict, Damaged, NotInStore
+from orchestrator.identity import canonical
+from orchestrator.store import paths
+from orchestrator.store.record import Record
+from orchestrator.store.ticket import Ticket
+from orchestrator.store.tickets import TicketStore
+from orchestrator.store.upkeep import collect, repair, verify
+
+
+def make_ticket(seed: int = 0) -> Ticket:
+    rng = np.random.default_rng(seed)
+    masks = {"query": rng.random((7, 5)) > 0.5, "output": rng.random((3, 3)) > 0.5}
+    return Ticket.from_masks(masks, scheme="uniter", model_sha256="0" * 64, pool="encoder")
+
+
+def make_record(kind: str = "train", seed: int = 0, **fields: Any) -> Record:
+    spec: dict[str, Any] = {"kind": kind, "seed": seed}
+    key = sha256(canonical(spec)).hexdigest()
+    return Record(key=key, kind=kind, spec=spec, scores={"score": 87.25}, **fields)
+
+
+def test_a_trial_exists_once_it_is_committed(store: TicketStore) -> None:
+    record = make_record(parents=("1" * 64,), history=({"step": 1.0, "loss": 0.5},))
+    assert store.keys() == set()
+    assert store.commit(record)
+    assert store.keys() == {record.key}
+    assert store.record(record.key) == record
+
+
+def test_committing_the_same_result_again_changes_nothing(store: TicketStore) -> None:
+    record = make_record(costs={"seconds": 1.0})
+    store.commit(record)
+    assert not store.commit(replace(record, costs={"seconds": 9.0}, created="later"))
+    assert store.record(record.key) == record
+
+
+def test_another_result_for_the_same_trial_is_a_conflict(store: TicketStore) -> None:
+    record = make_record()
+    store.commit(record)
+    with pytest.raises(Conflict, match=rf"{record.key}.*another scores"):
+        store.commit(replace(record, scores={"score": 87.26}))
+    assert store.record(record.key) == record
+
+
+def test_a_record_that_json_cannot_say_is_not_written(store: TicketStore) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        store.commit(replace(make_record(), scores={"score": float("nan")}))
+    assert store.keys() == set()
+
+
+def test_records_gives_those_asked_for_that_exist(store: TicketStore) -> None:
+    one, two = make_record(seed=1), make_record(seed=2)
+    store.commit(one)
+    store.commit(two)
+    assert store.records([one.key, "f" * 64]) == {one.key: one}
+    assert store.records() == {record.key: record for record in (one, two)}
+
+
+def test_a_ticket_comes_back_bit_for_bit(store: TicketStore) -> None:
+    ticket = make_ticket()
+    ref = store.put_ticket(ticket)
+    assert store.ticket(ref.sha256) == ticket
+    assert (ref.kept, ref.total) == (ticket.kept, 44)
+    stat = store.objects.stat(paths.ticket(ref.sha256))
+    assert stat is not None
+    assert ref.bytes == stat.size
+
+
+def test_equal_tickets_are_one_object(store: TicketStore) -> None:
+    assert store.put_ticket(make_ticket()) == store.put_ticket(make_ticket())
+    assert len(list(store.objects.list(paths.TICKETS))) == 1
+
+
+def test_weights_come_back_and_two_versions_of_a_point_can_coexist(store: TicketStore) -> None:
+    first = store.put_weights("a" * 64, 100, b"weights")
+    second = store.put_weights("a" * 64, 100, b"from another machine")
+    assert store.weights(first) == b"weights"
+    assert store.weights(second) == b"from another machine"
+
+
+def test_a_checkpoint_is_replaced_and_dropped(store: TicketStore) -> None:
+    assert store.checkpoint("k") is None
+    store.put_checkpoint("k", b"step 100")
+    store.put_checkpoint("k", b"step 200")
+    assert store.checkpoint("k") == b"step 200"
+    store.drop_checkpoint("k")
+    assert store.checkpoint("k") is None
+
+
+def test_the_last_failure_of_each_trial_is_kept(store: TicketStore) -> None:
+    store.note_failure("k1", {"error": "first", "strikes": 1})
+    store.note_failure("k1", {"error": "second", "strikes": 2})
+    store.note_failure("k2", {"error": "other", "strikes": 1})
+    assert store.failures() == {
+        "k1": {"error": "second", "strikes": 2},
+        "k2": {"error": "other", "strikes": 1},
+    }
+
+
+@pytest.mark.parametrize("part", ["bits", "hash", "name", "pool", "end of file"])
+def test_flipped_bits_in_a_ticket_are_one_clear_line(store: TicketStore, part: str) -> None:
+    ticket = make_ticket()
+    tensor = ticket.tensors[1]
+    ref = store.put_ticket(ticket)
+    path = paths.ticket(ref.sha256)
+    data = bytearray(store.objects.get(path))
+    bits = data.index(tensor.bits)
+    position = {
+        "bits": bits,
+        "hash": data.index(tensor.sha256),
+        "name": data.rindex(b"output", 0, bits),  # before it stand the statistics
+        "pool": data.index(b"encoder"),
+        "end of file": len(data) - 1,
+    }
+    data[position[part]] ^= 0x10
+    store.objects.put(path, bytes(data))
+    with pytest.raises(Damaged) as caught:
+        store.ticket(ref.sha256)
+    message = str(caught.value)
+    assert store.objects.where(path) in message
+    assert "tickets verify --repair" in message
+    assert "\n" not in message
+
+
+def test_a_sound_ticket_in_the_wrong_place_is_damage(store: TicketStore) -> None:
+    ref, other = store.put_ticket(make_ticket()), store.put_ticket(make_ticket(seed=1))
+    store.objects.put(paths.ticket(ref.sha256), store.objects.get(paths.ticket(other.sha256)))
+    with pytest.raises(Damaged, match="another ticket"):
+        store.ticket(ref.sha256)
+
+
+def test_flipped_bits_in_weights_and_records(store: TicketStore) -> None:
+    ref = store.put_weights("a" * 64, 1, b"weights")
+    store.objects.put(ref.path, b"veights")
+    with pytest.raises(Damaged, match="damaged weights"):
+        store.weights(ref)
+    record = make_record()
+    store.objects.put(paths.record(record.key), b'{"format": "sweepstakes-record/1"')
+    with pytest.raises(Damaged, match="damaged record"):
+        store.record(record.key)
+
+
+def test_what_is_not_there_is_named(store: TicketStore) -> None:
+    with pytest.raises(NotInStore, match="a" * 64):
+        store.ticket("a" * 64)
+    with pytest.raises(NotInStore, match="b" * 64):
+        store.record("b" * 64)
+
+
+def test_verify_finds_nothing_in_a_sound_store(store: TicketStore) -> None:
+    cut = make_record("cut", ticket=store.put_ticket(make_ticket()))
+    point = make_record("rewind", weights=store.put_weights("a" * 64, 5, b"weights"))
+    store.commit(cut)
+    store.commit(point)
+    report = verify(store)
+    assert report.sound
+    assert report.checked == 4
+    assert report.orphaned == ()
+
+
+def test_verify_and_repair(store: TicketStore) -> None:
+    """A damaged ticket, a lost rewind point and a torn record are found; after the repair their
+    makers no longer exist, so that the next run makes them again, and what only uses them does."""
+    ref = store.put_ticket(make_ticket())
+    cut = make_record("cut", ticket=ref)
+    wearer = make_record("train", seed=1, ticket=ref)
+    point = make_record("rewind", weights=store.put_weights("a" * 64, 5, b"weights"))
+    torn = make_record("train", seed=2)
+    for record in (cut, wearer, point, torn):
+        store.commit(record)
+    assert point.weights is not None
+    store.objects.put(paths.ticket(ref.sha256), b"garbage")
+    store.objects.delete(point.weights.path)
+    store.objects.put(paths.record(torn.key), b"{")
+
+    report = verify(store)
+    assert set(report.damaged) == {paths.ticket(ref.sha256), paths.record(torn.key)}
+    assert report.missing == {point.weights.path: (point.key,)}
+    repair(store, report)
+    assert store.keys() == {wearer.key}
+
+    store.put_ticket(make_ticket())
+    store.commit(cut)
+    assert verify(store).sound
+
+
+def test_only_old_unreferenced_objects_are_collected(store: TicketStore) -> None:
+    used, unused = store.put_ticket(make_ticket()), store.put_ticket(make_ticket(seed=1))
+    record = make_record("cut", ticket=used)
+    store.commit(record)
+    store.put_checkpoint(record.key, b"state of a committed trial")
+    store.put_checkpoint("f" * 64, b"state of a trial that is not")
+    orphans = {paths.ticket(unused.sha256), paths.checkpoint(record.key)}
+    now = datetime.now(UTC)
+
+    assert collect(store, now=now, dry_run=False) == ()
+    later = now + timedelta(hours=25)
+    assert {item.path for item in collect(store, now=later, dry_run=True)} == orphans
+    assert {item.path for item in collect(store, now=later, dry_run=False)} == orphans
+    assert collect(store, now=later, dry_run=False) == ()
+    assert store.ticket(used.sha256) == make_ticket()
+    assert store.checkpoint("f" * 64) is not None
+
+
+def test_nothing_is_collected_while_a_record_is_unreadable(store: TicketStore) -> None:
+    ref = store.put_ticket(make_ticket())
+    store.objects.put(paths.record("a" * 64), b"{")
+    with pytest.raises(Damaged):
+        collect(store, now=datetime.now(UTC) + timedelta(days=2), dry_run=False)
+    assert store.ticket(ref.sha256) == make_ticket()
