@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import pairwise
 from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
@@ -113,6 +114,8 @@ class Progress:
             if board.mark(trial.key) is not Mark.DONE
         )
         self._done_cost = 0
+        self._next: dict[str, Unit] = {}
+        """What follows each unit in its lane."""
         self._lock = threading.Lock()
         self._live = Live(
             console=console, get_renderable=self._render, refresh_per_second=4, transient=True
@@ -138,25 +141,25 @@ class Progress:
             self._live.stop()
 
     def started(self, lane: list[Unit]) -> None:
-        self._set(lane[:1], Mark.RUNNING)
+        self._next.update({unit.head: follower for unit, follower in pairwise(lane)})
+        self._set(lane[0], Mark.RUNNING)
 
     def committed(self, unit: Unit, keys: list[str], score: float | None) -> None:
-        self._set([unit], Mark.DONE)
+        self._set(unit, Mark.DONE)
         if score is not None:
             self._board.scores[unit.head] = score
         if unit.cost > 1:
             self._done_cost += unit.cost
-        self._set(
-            [child for child in unit.children if child.state.value == "running"], Mark.RUNNING
-        )
+        if unit.head in self._next:
+            self._set(self._next.pop(unit.head), Mark.RUNNING)
 
     def failed(self, unit: Unit) -> None:
-        self._set([unit], Mark.FAILED)
+        self._set(unit, Mark.FAILED)
         self._console.print(f"[red]failed[/] {unit.head[:12]}: {unit.error}", highlight=False)
 
-    def _set(self, units: list[Unit], mark: Mark) -> None:
+    def _set(self, unit: Unit, mark: Mark) -> None:
         with self._lock:
-            self._board.marks.update({unit.head: mark for unit in units})
+            self._board.marks[unit.head] = mark
 
     def eta_s(self) -> float | None:
         """Seconds left at the pace so far; None before the first run has ended."""

@@ -58,9 +58,8 @@ def _score_figure(levels: pd.DataFrame, dense: pd.Series, rule: Win) -> Figure:
         _margin(axes, labels)
         head = levels.iloc[0]
         axes.set_title(words.problem(head))
-        axes.set_title(
-            f"{head.study} · {head.schedule}", loc="right", color=MUTED, size=8.5, weight="normal"
-        )
+        what = f"{head.study} · {head.schedule}"
+        figure.text(0.985, 0.932, what, ha="right", color=MUTED, size=8.5)  # the title's base line
     return figure
 
 

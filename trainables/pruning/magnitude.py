@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainables.errors import InvariantError, TicketMismatch
+from trainables.errors import InvariantError
 from trainables.pruning import kept_count
-from trainables.pruning.selection import keep_largest
+from trainables.pruning.selection import check_covers, keep_largest
 from trainables.spec import CutSpec
-from trainables.tickets.weight_mask import Masks, Weights, check_fit
+from trainables.tickets.weight_mask import Masks, Weights
 
 _INFINITY = 0x7F800000
 
@@ -31,12 +31,7 @@ def cut(
     tensors, or keeps fewer weights than the new ticket would.
     """
     if worn is not None:
-        check_fit(worn, weights)
-        if worn.keys() != weights.keys():
-            raise TicketMismatch(
-                f"cut: the worn ticket covers {len(worn)} tensors, the pool {spec.pool!r} has "
-                f"{len(weights)}; cut from the pool that the ticket was cut from"
-            )
+        check_covers(worn, weights, spec.pool)
     keys = {
         name: partial(_keys, name, weight, None if worn is None else worn[name])
         for name, weight in weights.items()

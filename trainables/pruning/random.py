@@ -11,11 +11,10 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.errors import TicketMismatch
 from trainables.pruning import kept_count
-from trainables.pruning.selection import keep_largest
+from trainables.pruning.selection import check_covers, keep_largest
 from trainables.spec import CutSpec
-from trainables.tickets.weight_mask import Masks, Weights, check_fit
+from trainables.tickets.weight_mask import Masks, Weights
 from trainables.training.seeds import stream
 
 
@@ -24,11 +23,16 @@ def cut(
 ) -> dict[str, NDArray[np.bool_]]:
     """The ticket of the largest random keys; only names and shapes of `weights` are read.
 
-    Each tensor has a stream of its own, so a draw does not depend on the tensors around it.
-    Raises TicketMismatch if `like` covers other tensors.
+    Each tensor has a stream of its own, so a draw does not depend on the tensors around it, and so
+    has each scope, or a global and a layer-matched control of one seed would be nearly one ticket.
+    Inside a worn ticket the draw is a subset of it. Raises TicketMismatch if `worn` or `like`
+    covers other tensors.
     """
+    for ticket in (worn, like):
+        if ticket is not None:
+            check_covers(ticket, weights, spec.pool)
     keys = {
-        name: partial(_keys, tuple(weight.shape), spec.seed, name)
+        name: partial(_keys, spec, name, tuple(weight.shape), None if worn is None else worn[name])
         for name, weight in weights.items()
     }
     if like is None and spec.scope == "global":
@@ -37,12 +41,6 @@ def cut(
     if like is None:
         counts = {n: kept_count(w.numel(), spec.sparsity) for n, w in weights.items()}
     else:
-        check_fit(like, weights)
-        if like.keys() != weights.keys():
-            raise TicketMismatch(
-                f"cut: the ticket to be like covers {len(like)} tensors, the pool {spec.pool!r} "
-                f"has {len(weights)}; use a ticket of the same model and pool"
-            )
         counts = {name: int(np.count_nonzero(like[name])) for name in weights}
     masks: dict[str, NDArray[np.bool_]] = {}
     for name, kept in counts.items():
@@ -50,10 +48,14 @@ def cut(
     return masks
 
 
-def _keys(shape: tuple[int, ...], seed: int, name: str) -> NDArray[np.int32]:
-    """Uniform 31-bit keys: a tie at the threshold favours one weight by its index at most."""
+def _keys(
+    spec: CutSpec, name: str, shape: tuple[int, ...], worn: NDArray[np.bool_] | None
+) -> NDArray[np.int32]:
+    """Uniform 31-bit keys, -1 outside the worn ticket; a tie at the threshold favours one weight
+    by its index at most."""
     size = int(np.prod(shape))
-    raw = stream(seed, "cut", name).random_raw((size + 1) // 2)
+    raw = stream(spec.seed, "cut", spec.scope, name).random_raw((size + 1) // 2)
     # Read as little-endian halves, so that every machine draws the same.
     halves = raw.astype("<u8").view("<u4")[:size]
-    return (halves >> 1).astype(np.int32).reshape(shape)
+    keys = (halves >> 1).astype(np.int32).reshape(shape)
+    return keys if worn is None else np.where(worn, keys, np.int32(-1))

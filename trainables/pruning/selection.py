@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.errors import TicketMismatch
+from trainables.tickets.weight_mask import Masks, Weights, check_fit
 
 Keys: TypeAlias = Mapping[str, Callable[[], NDArray[np.int32]]]
 """Tensor name -> a function that gives its keys, so that only one tensor's are held at a time.
@@ -72,3 +73,13 @@ def _bucket(counts: NDArray[np.int64], wanted: int) -> tuple[int, int]:
     place = int(np.searchsorted(from_top, wanted))
     above = int(from_top[place - 1]) if place else 0
     return len(counts) - 1 - place, wanted - above
+
+
+def check_covers(ticket: Masks, weights: Weights, pool: str) -> None:
+    """TicketMismatch unless the ticket covers the pool's tensors and no other."""
+    check_fit(ticket, weights)
+    if ticket.keys() != weights.keys():
+        raise TicketMismatch(
+            f"cut: the ticket covers {len(ticket)} tensors, the pool {pool!r} has {len(weights)}; "
+            "use a ticket of the same model and pool"
+        )

@@ -46,10 +46,24 @@ def test_seeds_are_independent_and_every_weight_has_the_same_chance() -> None:
     assert abs(overlap - 0.25) < 0.04
 
 
+def test_a_draw_inside_a_worn_ticket_is_a_subset_of_it() -> None:
+    worn = cut(spec(0.5, seed=1), WEIGHTS, None, None)
+    inner = cut(spec(0.8), WEIGHTS, worn, None)
+    assert sum(int(mask.sum()) for mask in inner.values()) == TOTAL - round(TOTAL * 0.8)
+    assert not any((inner[name] & ~worn[name]).any() for name in SHAPES)
+
+
+def test_global_and_layer_matched_controls_of_one_seed_are_unrelated() -> None:
+    everywhere = cut(spec(0.5), WEIGHTS, None, None)
+    matched = cut(spec(0.5, scope="layer"), WEIGHTS, None, everywhere)
+    overlap = (everywhere["b"] & matched["b"]).mean()
+    assert abs(overlap - 0.25) < 0.02
+
+
 def test_the_draw_is_pinned() -> None:
     """Changing it would silently change every random ticket behind an unchanged key."""
     masks = cut(spec(0.5), WEIGHTS, None, None)
-    assert np.flatnonzero(masks["c"]).tolist() == [2, 3, 4, 5, 6, 9, 10, 11, 12, 13, 15]
+    assert np.flatnonzero(masks["c"]).tolist() == [0, 1, 2, 5, 6, 7, 10, 12, 13, 19, 20]
 
 
 def test_a_ticket_of_another_model_cannot_be_copied() -> None:
