@@ -60,7 +60,8 @@ def curve_key(curve: Curve, cells: Sequence[Cell]) -> str:
 
 
 def curve_name(curve: Curve) -> str:
-    return f"{curve.model} · {curve.task} · {curve.source} θ{curve.rewind} · seed {curve.seed}"
+    """What tells curves apart comes first: the UI's list shows some 20 characters."""
+    return f"{curve.source} θ{curve.rewind} s{curve.seed} · {curve.model} · {curve.task}"
 
 
 def curve_content(
@@ -103,7 +104,7 @@ def trial_content(record: Record, cells: Sequence[Cell]) -> Content:
     if cells:
         curve, level = cells[0].curve, cells[0].level
         params |= {k: str(v) for k, v in asdict(curve).items()} | {"level": str(level)}
-        name = f"{curve_name(curve)} · level {level}"
+        name = f"level {level} · {curve_name(curve)}"
     end = _milliseconds(record)
     steps = int(record.costs.get("steps", 0))
     points = [(f"final/{score}", value, steps, end) for score, value in record.scores.items()]
