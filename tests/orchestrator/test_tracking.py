@@ -167,8 +167,8 @@ def artifacts(server: Server, name: str) -> list[str]:
     return sorted(file.path for file in client.list_artifacts(run.info.run_id))
 
 
-def by_name(found: dict[str, Any], end: str) -> dict[str, Any]:
-    (run,) = [run for run in found.values() if run["tags"]["mlflow.runName"].endswith(end)]
+def by_name(found: dict[str, Any], start: str) -> dict[str, Any]:
+    (run,) = [run for run in found.values() if run["tags"]["mlflow.runName"].startswith(start)]
     return dict(run)
 
 
@@ -227,10 +227,10 @@ def test_a_partial_sweep_grows(server: Server) -> None:
     some = dict(list(records.items())[:2])
     sync(plan, some, server.uri)
     partial = content(server, "grows")
-    assert by_name(partial, "imp θ60 · seed 0")["status"] == "RUNNING"
+    assert by_name(partial, "imp θ60 s0")["status"] == "RUNNING"
     sync(plan, records, server.uri)
     grown = content(server, "grows")
-    assert by_name(grown, "imp θ60 · seed 0")["status"] == "FINISHED"
+    assert by_name(grown, "imp θ60 s0")["status"] == "FINISHED"
     sync(make_plan("grows-at-once"), records, server.uri)
     assert grown == content(server, "grows-at-once")
 
