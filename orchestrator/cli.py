@@ -6,6 +6,8 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,7 @@ from rich.table import Table
 from orchestrator import __version__, cli_tickets, preview, workspace
 from orchestrator.errors import SweepstakesError
 from orchestrator.preview import Preview
+from orchestrator.workspace import Connected, Planned
 
 if TYPE_CHECKING:
     from orchestrator.driver import Summary
@@ -62,7 +65,7 @@ def plan(home: Path, sweep: Path, as_json: bool, why: str | None, offline: bool)
     placement = planned.sweep.placement
     records = {}
     if not offline and workspace.has_store(placement, home):
-        with workspace.connected(placement, home, tracking=False) as found:
+        with _opened(planned, home, tracking=False) as found:
             records = found.store.records(planned.plan.trials)
     if why is not None:
         click.echo(preview.why(planned.plan, why, records))
@@ -119,27 +122,30 @@ def run(home: Path, sweep: Path) -> None:
     from orchestrator import session
 
     planned = workspace.planned(sweep, home)
-    with workspace.connected(planned.sweep.placement, home, tracking=True) as found:
+    with _opened(planned, home, tracking=True) as found:
         summary = session.run_sweep(planned, found, out)
-        files = session.report(planned, found, _reports(home, planned.plan.name))
-        session.publish(planned, found, files)
-    session.print_verdicts(files, out)
-    _print_end(summary, sweep, files)
+        if not summary.outage:  # without the store there is nothing to report from
+            files = session.report(planned, found, _reports(home, planned.plan.name))
+            session.publish(planned, found, files)
+            session.print_verdicts(files, out)
+            _print_files(files)
+            out.print("look on   sweepstakes ui")
+            out.print("          sweepstakes tickets list")
+    _print_end(summary, sweep)
     sys.exit(_exit_code(summary))
 
 
-def _print_end(summary: Summary, sweep: Path, files: ReportFiles) -> None:
+def _print_end(summary: Summary, sweep: Path) -> None:
     for head, error in summary.failures.items():
-        err.print(f"[red]failed[/] {head[:12]}: {escape(error)}")
+        err.print(f"[red]failed[/] {head[:12]}: {escape(error)}", soft_wrap=True)
     if summary.blocked:
         err.print(f"{summary.blocked} blocked: they need what failed")
     if summary.outage:
-        err.print(f"[red]stopped[/]: {escape(summary.outage)}")
+        err.print(f"[red]stopped[/]: {escape(summary.outage)}", soft_wrap=True)
     if summary.interrupted or summary.outage:
-        err.print(f"nothing committed is lost; go on with `sweepstakes run {sweep}`")
-    _print_files(files)
-    out.print("look on   sweepstakes ui")
-    out.print("          sweepstakes tickets list")
+        err.print(
+            f"nothing committed is lost; go on with `sweepstakes run {sweep}`", soft_wrap=True
+        )
 
 
 def _print_files(files: ReportFiles) -> None:
@@ -163,7 +169,7 @@ def status(home: Path, sweep: Path, watch: bool) -> None:
     from orchestrator import session
 
     planned = workspace.planned(sweep, home)
-    with workspace.connected(planned.sweep.placement, home, tracking=False) as found:
+    with _opened(planned, home, tracking=False) as found:
         session.show_status(planned, found, out, watch=watch)
 
 
@@ -181,7 +187,7 @@ def report(home: Path, sweep: Path, folder: Path | None) -> None:
     from orchestrator import session
 
     planned = workspace.planned(sweep, home)
-    with workspace.connected(planned.sweep.placement, home, tracking=False) as found:
+    with _opened(planned, home, tracking=False) as found:
         files = session.report(planned, found, folder or _reports(home, planned.plan.name))
     session.print_verdicts(files, out)
     _print_files(files)
@@ -195,7 +201,7 @@ def sync(home: Path, sweep: Path) -> None:
     from orchestrator import session
 
     planned = workspace.planned(sweep, home)
-    with workspace.connected(planned.sweep.placement, home, tracking=True) as found:
+    with _opened(planned, home, tracking=True) as found:
         count = session.sync(planned, found, _reports(home, planned.plan.name))
     out.print(f"MLflow holds the {count} committed trials of {planned.plan.name}")
 
@@ -208,6 +214,16 @@ def ui(home: Path) -> None:
         out.print(f"MLflow    {services.mlflow_uri}    (Ctrl-C ends it)")
         while True:
             time.sleep(3600)
+
+
+@contextmanager
+def _opened(planned: Planned, home: Path, *, tracking: bool) -> Iterator[Connected]:
+    """The store of a sweep, with a word on what is being waited for."""
+    with ExitStack() as stack:
+        with err.status("opening the store"):
+            placement = planned.sweep.placement
+            found = stack.enter_context(workspace.connected(placement, home, tracking=tracking))
+        yield found
 
 
 cli.add_command(cli_tickets.tickets)

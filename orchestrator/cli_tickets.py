@@ -193,11 +193,14 @@ def verify(opened: Opened, repair: bool) -> None:
     for fault in found.damaged.values():
         out.print(f"[red]damaged[/]  {fault}", soft_wrap=True)
     for path, keys in found.missing.items():
-        out.print(f"[red]missing[/]  {path}, needed by {', '.join(k[:12] for k in keys)}")
+        needed_by = ", ".join(key[:12] for key in keys)
+        out.print(f"[red]missing[/]  {path}, needed by {needed_by}", soft_wrap=True)
     for item in found.orphaned:
-        out.print(f"orphaned {item.path} ({item.size:,} bytes); `tickets gc` removes it")
+        out.print(
+            f"orphaned {item.path} ({item.size:,} bytes); `tickets gc` removes it", soft_wrap=True
+        )
     for path in mended:
-        out.print(f"deleted  {path}")
+        out.print(f"deleted  {path}", soft_wrap=True)
     state = "sound" if found.sound else "not sound"
     out.print(f"{found.checked:,} objects read, {found.bytes:,} bytes: {state}")
     if not found.sound and not repair:
@@ -222,7 +225,8 @@ def gc(opened: Opened, dry_run: bool, older_than: float) -> None:
     with opened() as store:
         gone = upkeep.collect(store, now=datetime.now(UTC), grace=grace, dry_run=dry_run)
     for item in gone:
-        out.print(f"{'would delete' if dry_run else 'deleted'} {item.path} ({item.size:,} bytes)")
+        verb = "would delete" if dry_run else "deleted"
+        out.print(f"{verb} {item.path} ({item.size:,} bytes)", soft_wrap=True)
     out.print(f"{len(gone)} objects, {sum(item.size for item in gone):,} bytes")
 
 

@@ -22,7 +22,7 @@ from ray import tune
 from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
 
 from orchestrator.config import Placement
-from orchestrator.errors import RunError, StoreError, SweepstakesError
+from orchestrator.errors import RunError, StoreFull, StoreUnreachable, SweepstakesError
 from orchestrator.frontier import Frontier, State, Unit
 from orchestrator.plan import Plan
 from orchestrator.searcher import LANE, Observer, PlanSearcher
@@ -76,7 +76,7 @@ class Lane(tune.Trainable):
         try:
             done = self._worker.perform(self._work[head])
             result |= {"committed": done.committed, "score": done.score}
-        except StoreError as error:
+        except (StoreUnreachable, StoreFull) as error:  # no fault of the unit's
             result["outage"] = str(error)
         except (TrainableError, SweepstakesError) as error:
             result["error"] = str(error)
@@ -176,7 +176,7 @@ def _cluster() -> Iterator[dict[str, float]]:
         ray.init(
             address=address,
             log_to_driver=False,
-            logging_level=logging.ERROR,
+            logging_level=logging.CRITICAL,  # a worker's death is ours to tell, without a traceback
             include_dashboard=dashboard,
         )
     try:

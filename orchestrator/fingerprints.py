@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -58,7 +59,8 @@ def _read(memory: Path) -> dict[str, dict[str, str]]:
 
 
 def _write(memory: Path, known: dict[str, dict[str, str]]) -> None:
-    memory.parent.mkdir(parents=True, exist_ok=True)
     draft = memory.with_suffix(f".{os.getpid()}")
-    draft.write_text(json.dumps(known, indent=1))
-    draft.replace(memory)
+    with suppress(OSError):  # a folder that cannot be written costs time only
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(json.dumps(known, indent=1))
+        draft.replace(memory)

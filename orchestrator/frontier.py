@@ -38,7 +38,7 @@ class Unit:
     model: str
     task: str
     cost: int
-    """Optimizer steps, 1 for a cut: what the critical path is measured in."""
+    """Optimizer steps: what the critical path is measured in."""
     members: set[str] = field(default_factory=set)
     needs: set[str] = field(default_factory=set)
     """Trials outside the unit that must be committed first and are not yet."""
@@ -171,7 +171,7 @@ def _units(plan: Plan, done: set[str]) -> list[Unit]:
 
 
 def cost_of(trial: Trial) -> int:
-    """Optimizer steps of a training run; 1 for anything else, which trains nothing."""
+    """Optimizer steps of a training run; 0 for anything else, which trains nothing."""
     if trial.kind != "train":
-        return 1
+        return 0
     return trial.spec.recipe.steps - trial.spec.first_step  # type: ignore[union-attr]

@@ -148,8 +148,7 @@ class Progress:
         self._set(unit, Mark.DONE)
         if score is not None:
             self._board.scores[unit.head] = score
-        if unit.cost > 1:
-            self._done_cost += unit.cost
+        self._done_cost += unit.cost
         if unit.head in self._next:
             self._set(self._next.pop(unit.head), Mark.RUNNING)
 
@@ -182,8 +181,10 @@ class Progress:
     def _render(self) -> RenderableType:
         with self._lock:
             counts, table = self._board.counts(), self._board.table()
-        bar = ProgressBar(total=max(1, sum(counts.values())), completed=counts[Mark.DONE], width=40)
-        return Group(table, bar, Text(self.line()))
+        foot = Table.grid(padding=(0, 2))
+        bar = ProgressBar(total=max(1, sum(counts.values())), completed=counts[Mark.DONE], width=30)
+        foot.add_row(bar, self.line())
+        return Group(table, foot)
 
     def _tick(self) -> None:
         while not self._stop.wait(QUIET_PERIOD_S):

@@ -6,6 +6,7 @@ decision is the frontier's. Nothing here is saved or restored: a new run asks th
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -13,6 +14,8 @@ from ray.tune.search import Searcher
 
 from orchestrator.frontier import Frontier, State, Unit
 from orchestrator.lanes import next_lane
+
+log = logging.getLogger(__name__)
 
 LANE = "lane"
 """The only key of a Tune config: the heads of the lane's units. Tune copies and snapshots configs
@@ -96,3 +99,5 @@ class PlanSearcher(Searcher):
         self._frontier.strike(unit, error)
         if unit.state is State.FAILED:
             self._observer.failed(unit)
+        else:
+            log.warning("trial %s: %s; it is tried again", unit.head[:12], error)

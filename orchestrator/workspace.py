@@ -11,14 +11,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from cluster import local
 from cluster.local import Services
 from cluster.services import Name
 from orchestrator import config, expand, inputs
 from orchestrator.config import Placement, Store, Sweep
-from orchestrator.errors import ConfigError
+from orchestrator.errors import ConfigError, InputError, MissingFile
 from orchestrator.fingerprints import remembering
 from orchestrator.inputs import Inputs
 from orchestrator.plan import Plan
@@ -57,8 +57,8 @@ def planned(path: Path, home: Path) -> Planned:
     try:
         found = inputs.read(sweep, remembering(home / "fingerprints.json"))
         return Planned(path, sweep, found, expand.expand(sweep, found))
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
+    except (ConfigError, MissingFile) as error:
+        raise type(error)(f"{path}: {error}") from None
 
 
 @contextmanager
@@ -107,8 +107,7 @@ def _address(placement: Placement, services: Services) -> StoreAddress:
 @contextmanager
 def serving(home: Path, names: Sequence[Name]) -> Iterator[Services]:
     """Servers of this machine for as long as any command uses them: the last one stops them."""
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / "in-use.lock").open("w") as users:
+    with _users(home) as users:
         fcntl.flock(users, fcntl.LOCK_SH)
         try:
             yield local.start(home, names=names)
@@ -116,6 +115,16 @@ def serving(home: Path, names: Sequence[Name]) -> Iterator[Services]:
             with suppress(BlockingIOError):  # somebody else is using them
                 fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 local.stop(home)
+
+
+def _users(home: Path) -> IO[str]:
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        return (home / "in-use.lock").open("w")
+    except OSError as error:
+        raise InputError(
+            f"--home {home}: cannot write here ({error.strerror}); choose another folder"
+        ) from None
 
 
 def has_store(placement: Placement, home: Path) -> bool:
