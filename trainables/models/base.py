@@ -74,6 +74,19 @@ class BlockConfig:
     initializer_range: float = 0.02
 
 
+TINY: dict[str, Any] = {
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 256,
+    "vocab_size": 128,
+    "max_position_embeddings": 32,
+    # 1 / sqrt(hidden_size). With BERT's 0.02, meant for 768 and more, such a small network leaves
+    # its first plateau late: see the recipe in trainables/tasks.
+    "initializer_range": 0.125,
+}
+"""The encoder of every model's size for tests and laptops."""
+
 Config = TypeVar("Config", bound=BlockConfig)
 
 

@@ -20,7 +20,7 @@ from transformers.models.bert.modeling_bert import BertEmbeddings, BertEncoder, 
 
 from trainables.errors import CheckpointError, TrainableError
 from trainables.models import Modality
-from trainables.models.base import Backbone, BlockConfig, draw_weights, encoder_pool, resolve
+from trainables.models.base import TINY, Backbone, BlockConfig, draw_weights, encoder_pool, resolve
 from trainables.models.checkpoint import fit, read
 from trainables.spec import ModelSpec
 
@@ -37,18 +37,7 @@ class UniterConfig(BlockConfig):
 
 
 CONFIGS = {
-    "tiny": UniterConfig(
-        hidden_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=256,
-        vocab_size=128,
-        max_position_embeddings=32,
-        # 1 / sqrt(hidden_size). With BERT's 0.02, meant for 768 and more, such a small network
-        # leaves its first plateau late: see the recipe in trainables/tasks.
-        initializer_range=0.125,
-        region_dim=192,
-    ),
+    "tiny": UniterConfig(**TINY, region_dim=192),
     "base": UniterConfig(),
     "large": UniterConfig(
         hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096

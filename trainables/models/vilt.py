@@ -20,7 +20,7 @@ from transformers import ViltConfig as HubConfig
 from transformers import ViltModel
 
 from trainables.models import Modality
-from trainables.models.base import Backbone, BlockConfig, draw_weights, encoder_pool, resolve
+from trainables.models.base import TINY, Backbone, BlockConfig, draw_weights, encoder_pool, resolve
 from trainables.models.checkpoint import fit, read
 from trainables.spec import ModelSpec
 
@@ -37,18 +37,7 @@ class ViltConfig(BlockConfig):
 
 
 CONFIGS = {
-    "tiny": ViltConfig(
-        hidden_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=256,
-        vocab_size=128,
-        max_position_embeddings=32,
-        # 1 / sqrt(hidden_size), as for UNITER tiny.
-        initializer_range=0.125,
-        image_size=32,
-        patch_size=8,
-    ),
+    "tiny": ViltConfig(**TINY, image_size=32, patch_size=8),
     "base": ViltConfig(),
 }
 
