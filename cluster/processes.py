@@ -10,6 +10,7 @@ import os
 import random
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def launch(
 ) -> None:
     """Start `command` in its own session, so that neither Ctrl-C nor our end takes it along."""
     with log.open("ab") as output:
-        subprocess.Popen(
+        process = subprocess.Popen(
             command,
             cwd=folder,
             env={**environment, TOKEN: token},
@@ -39,6 +40,9 @@ def launch(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    # Popen returns some milliseconds (40 on a busy machine) before the environment can be read.
+    while process.poll() is None and not _carries(psutil.Process(process.pid), token):
+        time.sleep(0.001)
 
 
 def alive(token: str) -> list[psutil.Process]:

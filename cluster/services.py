@@ -99,6 +99,7 @@ def _writes(port: int, credentials: tuple[str, str]) -> bool:
     )
     try:
         client.put_object(Bucket=BUCKET, Key="probe/start", Body=b"")
+        client.delete_object(Bucket=BUCKET, Key="probe/start")
     except (BotoCoreError, ClientError):
         return False
     finally:

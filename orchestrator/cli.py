@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import FrameType
+from typing import TYPE_CHECKING, Never
 
 import click
 from rich.console import Console
@@ -233,11 +235,17 @@ def _reports(home: Path, name: str) -> Path:
     return home / "reports" / name
 
 
+def _interrupt(signum: int, frame: FrameType | None) -> Never:
+    """SIGTERM is Ctrl-C: what was started is stopped on the way out."""
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """Entry point: one line and an exit code for everything that can be foreseen."""
     from cluster.errors import ServiceError
     from trainables.errors import TrainableError
 
+    signal.signal(signal.SIGTERM, _interrupt)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # it warns at each retry to MLflow
     try:

@@ -156,7 +156,7 @@ class NodeSearcher(Searcher):
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         unit = self.frontier.peek()
         if unit is None:
             return Searcher.FINISHED if self.frontier.settled else None

@@ -180,7 +180,9 @@ def started(net: nn.Module, recipe: Recipe, device: Device) -> Iterator[Engine]:
         betas=(recipe.beta1, recipe.beta2),
         eps=recipe.eps,
         weight_decay=recipe.weight_decay,
-        fused=device == "cuda",
+        # One pass over the weights where the plain loop takes a dozen; and that loop's torch.sqrt
+        # is 8 times slower on CPU when 70 % are zeros, as a masked network's moments are.
+        fused=True,
     )
     inner, *_ = deepspeed.initialize(model=net, optimizer=optimizer, config=_config(recipe))
     _begin_moments(optimizer, inner.optimizer)
