@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from orchestrator import config, workspace
@@ -191,7 +192,7 @@ def verify(opened: Opened, repair: bool) -> None:
         found = upkeep.verify(store)
         mended = upkeep.repair(store, found) if repair else ()
     for fault in found.damaged.values():
-        out.print(f"[red]damaged[/]  {fault}", soft_wrap=True)
+        out.print(f"[red]damaged[/]  {escape(fault)}", soft_wrap=True)
     for path, keys in found.missing.items():
         needed_by = ", ".join(key[:12] for key in keys)
         out.print(f"[red]missing[/]  {path}, needed by {needed_by}", soft_wrap=True)

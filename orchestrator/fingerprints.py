@@ -23,7 +23,7 @@ def remembering(memory: Path) -> Callable[[Path], str]:
         known = _read(memory)
         look = _look(path)
         entry = known.get(str(path))
-        if entry is not None and entry["look"] == look:
+        if isinstance(entry, dict) and entry.get("look") == look:
             return entry["fingerprint"]
         found = fingerprint(path)
         _write(memory, known | {str(path): {"look": look, "fingerprint": found}})
@@ -47,7 +47,8 @@ def _files(path: Path) -> Iterator[Path]:
         return
     for folder, folders, names in os.walk(path):
         folders.sort()
-        yield from (Path(folder, name) for name in sorted(names))
+        paths = (Path(folder, name) for name in sorted(names))
+        yield from (path for path in paths if path.is_file())
 
 
 def _read(memory: Path) -> dict[str, dict[str, str]]:

@@ -13,9 +13,9 @@ import math
 from orchestrator.frontier import Frontier, State, Unit
 
 LEAF_LENGTH = 2
-"""A lane of at most so many units (a random cut and the run that wears it) may be batched."""
+"""Units of a leaf: a random cut, and the run that wears it."""
 WORTH_S = 3.0
-"""Seconds that a batch should last: a process of ours takes 5 to 10 s to start."""
+"""Seconds that a lane should last: a process of ours takes 5 to 10 s to start."""
 
 
 def next_lane(
@@ -29,16 +29,15 @@ def next_lane(
     first = frontier.peek()
     if first is None:
         return []
-    least = 1 if not pace_s else math.ceil(WORTH_S / pace_s)
-    share = min(most, max(least, frontier.counts[State.READY] // (2 * slots)))
-    lane = _take(frontier, first)
-    leaves = 1
-    while len(lane) <= LEAF_LENGTH * leaves and leaves < share:
+    share = min(most, frontier.counts[State.READY] // (2 * slots))
+    worth = min(most, math.ceil(WORTH_S / pace_s)) if pace_s else 0
+    lane, taken = _take(frontier, first), 1
+    while len(lane) < worth or (taken < share and len(lane) <= LEAF_LENGTH * taken):
         unit = frontier.peek()
         if unit is None or (unit.model, unit.task) != (first.model, first.task):
             break
         lane += _take(frontier, unit)
-        leaves += 1
+        taken += 1
     return lane
 
 

@@ -12,6 +12,7 @@ from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -52,6 +53,16 @@ class Board:
         for trial in self.plan.training_runs():
             counts[self.mark(trial.key)] += 1
         return counts
+
+    def settled(self) -> bool:
+        """Whether every training run is done, has failed, or needs a trial that has failed."""
+        lost: set[str] = set()
+        for trial in self.plan:
+            failed = self.mark(trial.key) is Mark.FAILED
+            if failed or lost.intersection((*trial.parents, trial.rides)):
+                lost.add(trial.key)
+        runs = (trial.key for trial in self.plan.training_runs())
+        return all(key in lost or self.mark(key) is Mark.DONE for key in runs)
 
     def summary(self) -> str:
         """`52/52 trials, 0 failed`."""
@@ -154,7 +165,8 @@ class Progress:
 
     def failed(self, unit: Unit) -> None:
         self._set(unit, Mark.FAILED)
-        self._console.print(f"[red]failed[/] {unit.head[:12]}: {unit.error}", highlight=False)
+        error = escape(unit.error)
+        self._console.print(f"[red]failed[/] {unit.head[:12]}: {error}", soft_wrap=True)
 
     def _set(self, unit: Unit, mark: Mark) -> None:
         with self._lock:

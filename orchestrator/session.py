@@ -139,7 +139,7 @@ def failures(store: TicketStore, plan: Plan) -> dict[str, str]:
     return {key: error for key, error in noted.items() if key not in committed}
 
 
-TOLD = ("study", "schedule", "model, task", "tickets", "verdict", "relaxed to", "score there")
+TOLD = ("study", "schedule", "model, task", "tickets", "relaxed to", "score there")
 CONTROLS = ("random there", "layer-matched there", "dense")
 
 
@@ -149,7 +149,8 @@ def print_verdicts(files: reports.ReportFiles, console: Console) -> None:
     chosen = [index for index, name in enumerate(header) if name in (*TOLD, *CONTROLS)]
     table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
     for index in chosen:
-        table.add_column(header[index].removesuffix(" there").removesuffix("-matched"))
+        name = header[index].removesuffix(" there").replace("relaxed to", "wins to")
+        table.add_column(name, no_wrap=True)
     for row in rows:
         table.add_row(*(row[index].split(" (")[0] for index in chosen))
     console.print(table)
@@ -189,14 +190,14 @@ def publish(planned: Planned, found: Connected, files: reports.ReportFiles) -> N
 
 
 def show_status(planned: Planned, found: Connected, console: Console, *, watch: bool) -> None:
-    """Chains as rows, levels as cells; with `watch`, until every training run is done or failed."""
+    """Chains as rows, levels as cells; with `watch`, until nothing is left to be done."""
     plan = planned.plan
 
     def look() -> tuple[Table, bool]:
         board = _board(plan, found.store.records(plan.trials), failures(found.store, plan))
         table = board.table()
         table.caption = board.summary()
-        return table, board.counts()[Mark.OPEN] == 0
+        return table, board.settled()
 
     table, ended = look()
     if not watch:
