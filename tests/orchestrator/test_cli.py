@@ -1,0 +1,370 @@
+"""The command line: its surface, and what a mistake costs: one line and exit code 2."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pytest
+
+from orchestrator import cli as command_line
+from orchestrator.errors import StoreFull
+from orchestrator.identity import key_of, to_json
+from orchestrator.store import paths
+from orchestrator.store.objects import S3Objects, StoreAddress
+from orchestrator.store.record import Record
+from orchestrator.store.ticket import Ticket
+from orchestrator.store.tickets import TicketStore
+from tests.orchestrator.store.conftest import careless_server as careless_server
+from tests.orchestrator.store.test_disasters import HURRIED, fill, small_server
+from tests.orchestrator.sweeps import document, write
+from trainables.spec import CutSpec, ModelSpec
+
+SURFACE = {
+    "": ["--help", "--home", "--version"],
+    "plan": ["--help", "--json", "--offline", "--why", "SWEEP"],
+    "report": ["--help", "--out", "SWEEP"],
+    "run": ["--help", "SWEEP"],
+    "status": ["--help", "--watch", "SWEEP"],
+    "sync": ["--help", "SWEEP"],
+    "tickets": ["--help", "--sweep"],
+    "tickets diff": ["--help", "--json", "A", "B"],
+    "tickets export": ["--form", "--help", "--to", "--weights", "KEY"],
+    "tickets gc": ["--dry-run", "--help", "--older-than"],
+    "tickets list": ["--help", "--json"],
+    "tickets show": ["--help", "--json", "KEY"],
+    "tickets verify": ["--help", "--repair"],
+    "ui": ["--help"],
+}
+PLAN_KEYS = (
+    *("name", "cells", "trials", "naive_trials", "by_kind", "existing", "to_run", "replays"),
+    *("critical_path", "steps", "slot_hours", "gpu_hours", "store_bytes"),
+)
+TICKET_KEYS = (*("key", "model", "task", "level", "sparsity", "nnz", "bytes", "hash", "parents"),)
+
+
+@dataclass(frozen=True)
+class Ended:
+    code: int
+    out: str
+    err: str
+
+
+Call = Callable[..., Ended]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def call(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """`sweepstakes --home HOME …` through its entry point."""
+
+    def call(*arguments: str | Path) -> Ended:
+        argv = ["sweepstakes", "--home", str(home), *map(str, arguments)]
+        monkeypatch.setattr(sys, "argv", argv)
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            command_line.main()
+        code = ended.value.code
+        assert code is None or isinstance(code, int)
+        return Ended(code or 0, *capsys.readouterr())
+
+    return call
+
+
+def refused(ended: Ended, home: Path) -> str:
+    """The one line that a mistake costs; nothing was started or written."""
+    assert ended.code == 2
+    assert ended.out == ""
+    assert ended.err.startswith("error: ")
+    assert ended.err.count("\n") == 1
+    served = [name for name in ("s3", "mlflow", "reports") if (home / name).exists()]
+    assert not served
+    return ended.err.removeprefix("error: ").strip()
+
+
+def surface(command: click.Command, name: str = "") -> dict[str, list[str]]:
+    context = click.Context(command, help_option_names=["--help"])
+    words = [
+        parameter.opts[-1] if isinstance(parameter, click.Option) else str(parameter.name).upper()
+        for parameter in command.get_params(context)
+    ]
+    found = {name: sorted(words)}
+    for child in getattr(command, "commands", {}).values():
+        found |= surface(child, f"{name} {child.name}".strip())
+    return found
+
+
+def test_the_surface() -> None:
+    assert surface(command_line.cli) == SURFACE
+
+
+def test_the_installed_command_is_this_one() -> None:
+    script = Path(sys.executable).with_name("sweepstakes")
+    done = subprocess.run([script, "--help"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    assert all(name in done.stdout for name in SURFACE if name and " " not in name)
+
+
+MISTAKES = {
+    "unknown key": (
+        document(sede=[0]),
+        "studies.main.sede is not a known key; did you mean `seed`?",
+    ),
+    "wrong type": (document(seed="one"), "studies.main.seed = 'one' is not allowed"),
+    "impossible value": (document(rewind=-5), "studies.main.rewind = -5 is not allowed; use 0 or"),
+    "unknown model": (document(model="lxmret-tiny"), "'lxmret-tiny' is not known; use one of"),
+    "unknown task": (document(task="easy_vqq"), "did you mean 'easy_vqa'?"),
+    "missing data": (
+        document(task="mine") | {"tasks": {"mine": {"task": "easy_vqa", "data": "/not/there"}}},
+        "tasks.mine.data = /not/there is not there",
+    ),
+    "missing weights": (
+        document(model="mine")
+        | {"models": {"mine": {"architecture": "vilt", "weights": "no.bin"}}},
+        "models.mine.weights = no.bin is not there",
+    ),
+    "no study": ({"name": "empty", "studies": {}}, "name a study"),
+    "no seed": (document(seed=[]), "name a study"),
+}
+
+
+@pytest.mark.parametrize("command", ["plan", "run", "status", "sync", "report"])
+def test_a_mistake_in_a_sweep_is_one_line(
+    call: Call, home: Path, tmp_path: Path, command: str
+) -> None:
+    for content, words in MISTAKES.values():
+        path = write(tmp_path, content)
+        line = refused(call(command, path), home)
+        assert line.startswith(f"{path}: ")
+        assert words in line
+
+
+def test_files_that_are_no_sweep(call: Call, home: Path, tmp_path: Path) -> None:
+    binary = tmp_path / "binary.yaml"
+    binary.write_bytes(b"name: \xff\xfe")
+    assert "not UTF-8" in refused(call("run", binary), home)
+    assert "cannot be read" in refused(call("run", tmp_path / "nowhere.yaml"), home)
+    assert "cannot be read" in refused(call("run", tmp_path), home)
+
+
+def test_a_home_that_cannot_be_one(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SWEEPSTAKES_HOME", str(tmp_path / "file"))
+    sweep = write(tmp_path, document())
+    ended = call("--home", tmp_path / "file" / "below", "run", sweep)
+    assert "choose another folder" in refused(ended, tmp_path / "file")
+    assert call("--home", tmp_path / "file" / "below", "plan", sweep).code == 0
+
+
+def with_store(folder: Path, url: str, endpoint: str, tracking: str = "none") -> Path:
+    """A good sweep on the given store, without MLflow."""
+    store = {"url": url, "endpoint": endpoint}
+    return write(folder, document() | {"placement": {"store": store, "tracking": tracking}})
+
+
+@pytest.fixture
+def dead_endpoint() -> Any:
+    """An address where nobody listens, and nobody else can begin to."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
+
+
+@pytest.fixture
+def keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+
+
+@pytest.mark.usefixtures("keys")
+def test_a_store_that_is_not_reached(
+    call: Call, home: Path, tmp_path: Path, dead_endpoint: str
+) -> None:
+    begin = time.monotonic()
+    ended = call("run", with_store(tmp_path, "s3://tickets", dead_endpoint))
+    line = refused(ended, home)
+    assert time.monotonic() - begin < 60
+    assert dead_endpoint in line
+    assert "check the address" in line
+
+
+@pytest.mark.usefixtures("keys")
+def test_a_store_that_ignores_conditional_put(
+    call: Call, home: Path, tmp_path: Path, careless_server: str
+) -> None:
+    line = refused(call("run", with_store(tmp_path, "s3://tickets", careless_server)), home)
+    assert "ignores conditional PUT" in line
+
+
+@pytest.mark.usefixtures("keys")
+def test_a_store_without_space(call: Call, home: Path, tmp_path: Path) -> None:
+    server = tmp_path / "server"
+    server.mkdir()
+    with small_server(server) as endpoint:
+        with pytest.raises(StoreFull):
+            fill(S3Objects(StoreAddress(url="s3://tickets", endpoint=endpoint), patience=HURRIED))
+        line = refused(call("run", with_store(tmp_path, "s3://tickets", endpoint)), home)
+    assert "disk is most likely full" in line
+
+
+def test_wrong_credentials(
+    call: Call, home: Path, tmp_path: Path, address: StoreAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
+    line = refused(call("run", with_store(tmp_path, address.url, address.endpoint)), home)
+    assert "refused the credentials" in line
+    assert "hunter2" not in line
+
+
+def test_a_bucket_that_is_not_there(
+    call: Call, home: Path, tmp_path: Path, address: StoreAddress
+) -> None:
+    line = refused(call("run", with_store(tmp_path, "s3://tickest", address.endpoint)), home)
+    assert "no such bucket" in line
+
+
+@pytest.mark.parametrize(("tracking", "words"), [("none", "none"), ("dead", "MLflow cannot")])
+def test_syncing_without_an_mlflow(
+    call: Call,
+    home: Path,
+    tmp_path: Path,
+    address: StoreAddress,
+    dead_endpoint: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tracking: str,
+    words: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    uri = dead_endpoint if tracking == "dead" else tracking
+    sweep = with_store(tmp_path, address.url, address.endpoint, tracking=uri)
+    line = refused(call("sync", sweep), home)
+    assert words in line
+    assert "placement.tracking" in line
+    assert {path.name for path in tmp_path.iterdir()} <= {"sweep.yaml", "home"}
+
+
+def test_plan_as_json(call: Call, tmp_path: Path) -> None:
+    ended = call("plan", write(tmp_path, document()), "--json")
+    assert ended.code == 0
+    shown = json.loads(ended.out)
+    assert tuple(shown) == PLAN_KEYS
+    assert (shown["trials"], shown["to_run"], shown["existing"]) == (9, 9, 0)
+
+
+def cut_record(seed: int, ticket: Ticket, store: TicketStore) -> Record:
+    spec = CutSpec(
+        model=ModelSpec(architecture="uniter", size="tiny"),
+        method="random",
+        sparsity=0.5,
+        seed=seed,
+    )
+    record = Record(
+        key=key_of(spec),
+        kind="cut",
+        spec=to_json(spec),
+        about={"sweep": "test", "model": "uniter-tiny", "task": "easy_vqa", "level": 1},
+        ticket=store.put_ticket(ticket),
+        created="2026-01-02T03:04:05Z",
+    )
+    store.commit(record)
+    return record
+
+
+def make_ticket(seed: int) -> Ticket:
+    kept = np.random.default_rng(seed).permutation(128).reshape(8, 16) < 64
+    masks = {"encoder.layer.0.output": kept}
+    return Ticket.from_masks(masks, scheme="uniter", model_sha256="0" * 64, pool="encoder")
+
+
+@pytest.fixture
+def cuts(store: TicketStore) -> list[Record]:
+    """Two committed tickets of 64 of 128 weights."""
+    return [cut_record(seed, make_ticket(seed), store) for seed in (0, 1)]
+
+
+@pytest.fixture
+def in_store(call: Call, tmp_path: Path, address: StoreAddress) -> Call:
+    """`sweepstakes tickets --sweep SWEEP …` on the store of the test."""
+    sweep = with_store(tmp_path, address.url, address.endpoint)
+    return lambda *arguments: call("tickets", "--sweep", sweep, *arguments)
+
+
+def test_tickets_as_json(in_store: Call, cuts: list[Record]) -> None:
+    rows = json.loads(in_store("list", "--json").out)
+    assert [tuple(row) for row in rows] == [TICKET_KEYS] * 2
+    assert {row["key"] for row in rows} == {record.key for record in cuts}
+    assert {row["hash"] for row in rows} == {make_ticket(0).sha256, make_ticket(1).sha256}
+    assert [(row["nnz"], row["sparsity"], row["parents"]) for row in rows] == [(64, 0.5, [])] * 2
+
+
+def test_a_ticket_is_found_by_the_beginning_of_its_key_or_hash(
+    in_store: Call, cuts: list[Record]
+) -> None:
+    assert cuts[0].ticket is not None
+    for beginning in (cuts[0].key[:10], cuts[0].ticket.sha256[:10]):
+        shown = json.loads(in_store("show", beginning, "--json").out)
+        assert shown["key"] == cuts[0].key
+        assert shown["layers"][0]["kept"] == 64
+
+
+@pytest.mark.parametrize("beginning", ["", "f" * 64])
+def test_a_name_for_no_ticket_or_several(
+    in_store: Call, home: Path, cuts: list[Record], beginning: str
+) -> None:
+    assert "`sweepstakes tickets list`" in refused(in_store("show", beginning), home)
+
+
+def test_the_overlap_of_two_tickets(in_store: Call, cuts: list[Record]) -> None:
+    rows = json.loads(in_store("diff", cuts[0].key, cuts[1].key, "--json").out)
+    ours, theirs = (make_ticket(seed).masks()["encoder.layer.0.output"] for seed in (0, 1))
+    assert rows[0]["both"] == int((ours & theirs).sum())
+    assert rows[-1]["overlap"] == pytest.approx((ours & theirs).sum() / (ours | theirs).sum())
+
+
+def test_a_damaged_ticket_is_named(
+    in_store: Call, home: Path, store: TicketStore, cuts: list[Record]
+) -> None:
+    ref = cuts[0].ticket
+    assert ref is not None
+    path = paths.ticket(ref.sha256)
+    assert in_store("verify").code == 0
+
+    data = bytearray(store.objects.get(path))
+    data[data.index(make_ticket(0).tensors[0].bits)] ^= 1
+    store.objects.put(path, bytes(data))
+    line = refused(in_store("show", cuts[0].key), home)
+    assert store.objects.where(path) in line
+    assert "tickets verify --repair" in line
+
+    found = in_store("verify")
+    assert found.code == 1
+    assert store.objects.where(path) in found.out
+    assert in_store("verify", "--repair").code == 0
+    assert in_store("verify").code == 0
+    assert store.keys() == {cuts[1].key}
+
+
+def test_only_old_orphans_go(in_store: Call, store: TicketStore, cuts: list[Record]) -> None:
+    orphan = store.put_ticket(make_ticket(2))
+    assert "0 objects" in in_store("gc").out
+    told = in_store("gc", "--dry-run", "--older-than", "0")
+    assert f"would delete {paths.ticket(orphan.sha256)}" in told.out
+    assert store.ticket(orphan.sha256) == make_ticket(2)
+    assert "1 objects" in in_store("gc", "--older-than", "0").out
+    assert store.objects.stat(paths.ticket(orphan.sha256)) is None
+    assert in_store("verify").code == 0
