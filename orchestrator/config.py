@@ -132,7 +132,7 @@ class Placement(Strict):
     """Where and how; nothing here can change a result."""
 
     store: Literal["local"] | Store = "local"
-    tracking: str = "local"
+    tracking: Annotated[str, Field(pattern=r"^(local|none|https?://.+)$")] = "local"
     """`local`, `none`, or the address of an MLflow server."""
     cpus: Count = 1
     """CPU threads per trial. On CPU the last bits of a result depend on it: keep it for a study."""

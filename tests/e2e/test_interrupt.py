@@ -11,7 +11,7 @@ import pytest
 
 from cluster import local
 from tests.e2e.conftest import tiny
-from tests.e2e.harness import Home, created, ended, gone, until
+from tests.e2e.harness import FRUGAL, Home, created, ended, gone, until
 
 Send = Callable[[int], None]
 
@@ -27,7 +27,7 @@ def stop_job(driver: int) -> None:
 
 @pytest.mark.parametrize("send", [ctrl_c, pytest.param(stop_job, marks=pytest.mark.slow)])
 def test_an_interrupted_sweep_loses_nothing_and_goes_on(home: Home, send: Send) -> None:
-    sweep = home.sweep(tiny() | {"placement": {"tracking": "none"}})
+    sweep = home.sweep(tiny() | {"placement": FRUGAL})
     with home.store() as store:
         run = home.start("run", sweep)
         until(lambda: len(store.keys()) >= 3, run)

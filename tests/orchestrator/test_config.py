@@ -56,6 +56,7 @@ def with_value(path: str, value: Any) -> dict[str, Any]:
         ("recipes.short.precision", "bf16", "recipes.short.zero = 0", "use 1 or 2"),
         ("recipes.short.accumulate", 3, "recipes.short.accumulate = 3", "use a divisor"),
         ("placement.store", {"url": "gs://b"}, "placement.store.url = 'gs://b'", "s3://"),
+        ("placement.tracking", "htp://x", "placement.tracking = 'htp://x'", "https?://"),
         ("placement.slots", 0, "placement.slots = 0", "use 1 or more"),
         ("name", "A sweep", "name = 'A sweep'", "must match"),
         ("studies", {}, "studies", "name a study"),
