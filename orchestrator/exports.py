@@ -18,10 +18,6 @@ from trainables.models import MODELS
 from trainables.spec import CutSpec, Start, TrainSpec
 from trainables.training.start import drawn_backbone, start_weights
 
-FORMS = ("masks", "prune", "pretrained")
-"""`masks`: one boolean tensor per prunable weight. `prune`: the state dict of the network under
-`torch.nn.utils.prune`. `pretrained`: a pruned checkpoint for transformers' `from_pretrained`."""
-
 BACKBONE = "backbone."
 
 
@@ -30,6 +26,9 @@ def write(
 ) -> list[Path]:
     """Write the ticket of the cut `record` into `folder`; the files written.
 
+    `form` is `masks` (one boolean tensor per prunable weight), `prune` (the state dict of the
+    network under `torch.nn.utils.prune`) or `pretrained` (a pruned checkpoint for transformers'
+    `from_pretrained`).
     `weights` is the published checkpoint that the sweep started from, or another one of that model
     to lay the ticket on. Raises InputError when the weights cannot be told, and what the loaders
     of `trainables.models` raise.

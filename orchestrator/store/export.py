@@ -1,7 +1,7 @@
 """Tickets for other tools: each function gives files by name, and `save` writes them to a folder.
 
-Weights are a mapping of names to float arrays such as `read_weights` gives; the backbone's names
-may stand behind `backbone.`, as they do in a rewind point.
+Weights are a mapping of names to float arrays; the backbone's names may stand behind `backbone.`,
+as they do in a rewind point.
 """
 
 from __future__ import annotations
@@ -19,14 +19,6 @@ from orchestrator.store.ticket import Ticket
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 BACKBONE = "backbone."
-
-
-def read_weights(payload: bytes) -> dict[str, npt.NDArray[Any]]:
-    """The arrays in safetensors bytes, such as `TicketStore.weights` gives."""
-    from safetensors.numpy import load
-
-    arrays: dict[str, npt.NDArray[Any]] = load(payload)
-    return arrays
 
 
 def masks(ticket: Ticket) -> dict[str, bytes]:
