@@ -59,11 +59,11 @@ def cli(context: click.Context, home: Path) -> None:
 @SWEEP
 @click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON.")
 @click.option("--why", metavar="KEY", help="Say why the trial KEY runs or is skipped.")
-@click.option("--offline", is_flag=True, help="Do not ask the store what exists.")
+@click.option("--offline", is_flag=True, help="Count without the store and the data files.")
 @click.pass_obj
 def plan(home: Path, sweep: Path, as_json: bool, why: str | None, offline: bool) -> None:
     """Show the trials of a sweep, what exists, and what the rest would cost."""
-    planned = workspace.planned(sweep, home)
+    planned = workspace.planned(sweep, home, offline=offline)
     placement = planned.sweep.placement
     records = {}
     if not offline and workspace.has_store(placement, home):
@@ -77,12 +77,36 @@ def plan(home: Path, sweep: Path, as_json: bool, why: str | None, offline: bool)
         click.echo(json.dumps(shown.as_json(), indent=2))
     else:
         out.print(_preview_table(shown))
+        if len(shown.blocks) > 1:
+            out.print()
+            out.print(_blocks_table(shown))
+
+
+def _blocks_table(shown: Preview) -> Table:
+    """A row per study: what it asks for, what that takes, and what of it is new."""
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    table.add_column("study")
+    pretraining = bool(shown.rounds)
+    names = ("scores", "naive trials", "new trials", "naive rounds", "new rounds", "of the work")
+    for name in names:
+        if pretraining or "rounds" not in name:
+            table.add_column(name, justify="right")
+    for block in (*shown.blocks, None):
+        of = block or shown
+        counts = [f"{of.naive_trials:,}", f"{of.trials:,}"]
+        if pretraining:
+            counts += [f"{of.naive_rounds:,}", f"{of.rounds:,}"]
+        share = f"{block.work:.0%}" if block else ""
+        name = block.study if block else "[bold]all[/]"
+        table.add_row(name, f"{of.cells:,}", *counts, share)
+    return table
 
 
 def _preview_table(shown: Preview) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False)
     unmeasured = "not measured yet"
     hours = unmeasured if shown.slot_hours is None else f"{shown.slot_hours:,.2f}"
+    pace = f"left; {shown.measured:.0%} of the runs by a measured pace, the rest by their work"
     kinds = ", ".join(f"{n:,} {kind}" for kind, n in shown.by_kind.items())
     rows = [
         ("cells", f"{shown.cells:,}", "scores the sweep asks for"),
@@ -94,10 +118,13 @@ def _preview_table(shown: Preview) -> Table:
         ("replays", f"{shown.replays:,}", "runs repeated for a later wish"),
         ("critical path", f"{shown.critical_path:,}", "training runs in a row"),
         ("steps", f"{shown.steps:,}", "optimizer steps left"),
-        ("slot hours", hours, "left, at the measured pace"),
+        ("slot hours", hours, pace if shown.slot_hours is not None else ""),
     ]
+    if shown.rounds:
+        remark = f"pre-training runs, each once; {shown.naive_rounds:,} naively"
+        rows.insert(3, ("rounds", f"{shown.rounds:,}", remark))
     if shown.gpu_hours is not None:
-        rows.append(("GPU hours", f"{shown.gpu_hours:,.2f}", "left, at the measured pace"))
+        rows.append(("GPU hours", f"{shown.gpu_hours:,.2f}", "of these slots"))
     rows.append(("store", _size(shown.store_bytes), "tickets and records to come"))
     for name, value, remark in rows:
         table.add_row(f"[bold]{name}[/]", value, f"[dim]{remark}[/]")

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from orchestrator import config, workspace
+from orchestrator import sweep_file, workspace
 from orchestrator.config import Placement
 from orchestrator.errors import InputError
 
@@ -41,7 +41,7 @@ def tickets(context: click.Context, sweep: Path | None) -> None:
 
     @contextmanager
     def opened() -> Iterator[TicketStore]:
-        placement = config.load(sweep).placement if sweep else Placement()
+        placement = sweep_file.load(sweep).placement if sweep else Placement()
         with workspace.connected(placement, home, tracking=False) as found:
             yield found.store
 

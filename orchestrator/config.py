@@ -1,4 +1,4 @@
-"""A sweep file: its keys, their types, and one clear line for everything that can be wrong in it.
+"""A sweep file: its keys, their types and their defaults (`sweep_file` reads one).
 
 `studies` and what they refer to (`models`, `tasks`, `recipes`) are science and decide the trial
 keys; `placement` says where and how trials run and cannot reach a key; `win` is how the report
@@ -7,16 +7,12 @@ judges. Paths in `models` and `tasks` are replaced by fingerprints before anythi
 
 from __future__ import annotations
 
-import difflib
-import re
+import os
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, TypeAlias, get_type_hints
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
-from pydantic_core import ErrorDetails
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 
-from orchestrator.errors import ConfigError, MissingFile
 from trainables.spec import Count, CountOrZero, Positive, Recipe, Scalar
 
 AXES = ("model", "task", "recipe", "schedule", "rewind", "seed")
@@ -26,13 +22,33 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+def _expanded(path: Path) -> Path:
+    return Path(os.path.expandvars(path.expanduser()))
+
+
+Location: TypeAlias = Annotated[Path, Field(strict=False), AfterValidator(_expanded)]
+"""`~` and `$NAME` stand for the home folder and for an environment variable."""
+
+
+class Pretraining(Strict):
+    """A training run of this sweep, at whose end a model's theta_0 lies."""
+
+    task: str
+    recipe: str = "default"
+    seed: CountOrZero = 0
+    """Draws the network it starts from, its head, and the order of its data."""
+
+
 class Model(Strict):
-    """One entry of `models`."""
+    """One entry of `models`: an architecture and theta_0."""
 
     architecture: str
     size: str = "base"
-    weights: Path | None = Field(default=None, strict=False)
+    weights: Location | None = None
     """Checkpoint to start from; without it the network is drawn from the seed."""
+    fill: bool = False
+    """Draw what the checkpoint lacks (BERT's knows no image embeddings) instead of refusing it."""
+    pretrained_by: Pretraining | None = None
     overrides: dict[str, Scalar] = {}
 
 
@@ -40,7 +56,7 @@ class Task(Strict):
     """One entry of `tasks`."""
 
     task: str
-    data: Path | None = Field(default=None, strict=False)
+    data: Location | None = None
     """Folder with the data; without it, the data that a package ships, where one does."""
     options: dict[str, Scalar] = {}
 
@@ -90,13 +106,17 @@ class Study(Strict):
     zip: list[list[Literal["model", "task", "recipe", "schedule", "rewind", "seed"]]] = []
     tickets: list[str] = ["imp"]
     """Sources of tickets: `imp`, `omp`, `transfer` (from every other task of the study) or
-    `transfer:TASK`."""
+    `transfer:TASK`; from a pre-training task that is the universal ticket."""
     controls: list[str] = ["random"]
     """Made without being asked for: `random` (same budget over the whole pool),
     `random_layerwise` (same budget in each tensor), `reinit`, `shuffle_within`,
-    `shuffle_across`. An empty list turns them off."""
-    at: list[Count] | None = None
-    """Levels that get cells; all by default. Chains still pass through every level."""
+    `shuffle_across`, `init:MODEL` (the IMP ticket on the weights of another entry of `models`).
+    An empty list turns them off."""
+    at: list[Count] | dict[str, list[Count]] | None = None
+    """Levels that get cells, the same for all or by task; all by default. Chains still pass through
+    every level."""
+    dense: bool = True
+    """Ask for the dense score of each point; another study's serves as well."""
     cut: str = "magnitude"
     """How chains and one-shot tickets choose weights: a name in `trainables.pruning.CUTS`."""
     pool: str = "encoder+pooler"
@@ -109,6 +129,8 @@ class Study(Strict):
     """What the seed axis drives; the others stay at 0."""
     tickets_from_seed: CountOrZero | None = None
     """Take every seed's tickets from this seed's chains: repeats then re-train, not re-derive."""
+    ticket_recipe: str | None = None
+    """Recipe of the chains that tickets are cut from; by default the one they are scored with."""
 
 
 class Win(Strict):
@@ -134,6 +156,8 @@ class Placement(Strict):
     store: Literal["local"] | Store = "local"
     tracking: Annotated[str, Field(pattern=r"^(local|none|https?://.+)$")] = "local"
     """`local`, `none`, or the address of an MLflow server."""
+    cache: Location | None = None
+    """Folder of each machine for decoded data; by default below `--home`."""
     cpus: Count = 1
     """CPU threads per trial. On CPU the last bits of a result depend on it: keep it for a study."""
     gpus: Annotated[float, Field(ge=0)] = 0.0
@@ -154,6 +178,9 @@ class Sweep(Strict):
     tasks: dict[str, Task] = {}
     recipes: dict[str, RecipeChanges] = {}  # type: ignore[valid-type]
     studies: dict[str, Study]
+    rounds: Literal["shared", "separate"] = "shared"
+    """`shared`: the run that scores level k also cuts level k + 1. `separate`: chains have runs of
+    their own, as BERT-Tickets' code has; 918 instead of 783 fine-tunes for VLT's grid."""
     win: Win = Win()
     placement: Placement = Placement()
 
@@ -161,118 +188,3 @@ class Sweep(Strict):
         """The fields that the recipe `label` changes."""
         changes: dict[str, Any] = self.recipes[label].model_dump(exclude_none=True)  # type: ignore[attr-defined]
         return changes
-
-
-class _Loader(yaml.SafeLoader):
-    """safe_load that reads 2e-3 as a number (YAML 1.2; PyYAML alone makes it a string) and
-    refuses a key given twice (PyYAML alone keeps the last in silence)."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                problem = f"`{key.value}` is given twice"
-                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
-    list("-+.0123456789"),
-)
-
-
-def load(path: Path) -> Sweep:
-    """Read and validate a sweep file; MissingFile or ConfigError, one line each."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise MissingFile(f"{path}: cannot be read ({error.strerror}); give a sweep file") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: is not UTF-8 text; give a sweep file") from None
-    try:
-        data = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        where = getattr(error, "problem_mark", None)
-        line = f":{where.line + 1}" if where else ""
-        problem = getattr(error, "problem", None) or "not YAML"
-        raise ConfigError(f"{path}{line}: {problem}; mend the YAML") from None
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path}: holds no keys; a sweep needs at least `name` and `studies`")
-    try:
-        return Sweep.model_validate(data)
-    except ValidationError as error:
-        raise ConfigError(f"{path}: {explain(error)}") from None
-
-
-def explain(error: ValidationError) -> str:
-    """The first thing wrong, as `where = value is not allowed; cure`."""
-    details = min(error.errors(include_url=False), key=_rank)
-    where = _where(details)
-    if details["type"] == "extra_forbidden":
-        return _unknown_key(where, details)
-    if details["type"] == "missing":
-        return f"{where} is missing; add it"
-    return f"{where} = {_short(details['input'])} is not allowed; {_cure(details)}"
-
-
-def _rank(details: ErrorDetails) -> tuple[bool, int]:
-    """Unknown keys first: a mistyped key usually causes the other complaints; then the deepest,
-    because of the members of a union it is the one that came nearest."""
-    return details["type"] != "extra_forbidden", -len(details["loc"])
-
-
-def _where(details: ErrorDetails) -> str:
-    """The key's path; pydantic's names of union members (`Schedule`, `list[...]`) are dropped."""
-    path = ""
-    for part in details["loc"]:
-        if isinstance(part, int):
-            path += f"[{part}]"
-        elif part[:1].islower() and not part.startswith(_UNION_MEMBERS):
-            path += f".{part}" if path else part
-    return path
-
-
-_UNION_MEMBERS = ("list[", "constrained-", "literal[", "int", "str", "float", "bool")
-
-
-_SECTIONS: dict[str, type[BaseModel]] = {
-    "models": Model,
-    "tasks": Task,
-    "recipes": RecipeChanges,
-    "studies": Study,
-    "schedule": Schedule,
-    "win": Win,
-    "placement": Placement,
-    "store": Store,
-}
-
-
-def _unknown_key(where: str, details: ErrorDetails) -> str:
-    parents = [part for part in details["loc"][:-1] if part in _SECTIONS]
-    valid = list((_SECTIONS[str(parents[-1])] if parents else Sweep).model_fields)
-    near = difflib.get_close_matches(str(details["loc"][-1]), valid, n=1)
-    cure = f"did you mean `{near[0]}`?" if near else f"use one of {', '.join(valid)}"
-    return f"{where} is not a known key; {cure}"
-
-
-def _cure(details: ErrorDetails) -> str:
-    limits = details.get("ctx", {})
-    forms = {
-        "greater_than_equal": "use {ge} or more",
-        "greater_than": "use more than {gt}",
-        "less_than_equal": "use {le} or less",
-        "less_than": "use less than {lt}",
-        "literal_error": "use {expected}",
-        "string_pattern_mismatch": "it must match {pattern}",
-    }
-    if details["type"] in forms:
-        return forms[details["type"]].format(**limits)
-    return details["msg"].replace("Input should be", "it should be")
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -22,6 +22,7 @@ from ray import tune
 from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
 
 from orchestrator.config import Placement
+from orchestrator.costs import Cost, work_of
 from orchestrator.errors import RunError, StoreFull, StoreUnreachable, SweepstakesError
 from orchestrator.frontier import Frontier, State, Unit
 from orchestrator.plan import Plan
@@ -95,14 +96,16 @@ def run(
     start: Callable[[], Worker],
     placement: Placement,
     observer: Observer,
+    cost: Cost = work_of,
 ) -> Summary:
-    """Run every trial of the plan that is not in `committed`; `start` makes a process's worker.
+    """Run every trial of the plan that is not in `committed`; `start` makes a process's worker, and
+    `cost` weighs the trials, so that the longest way to the end is begun first.
 
     Raises RunError when some units neither finished, failed nor were blocked, and nothing
     (an interrupt, a store that went away) explains it.
     """
     begin = time.perf_counter()
-    frontier = Frontier(plan, committed, strikes=placement.strikes)
+    frontier = Frontier(plan, committed, strikes=placement.strikes, cost=cost)
     if frontier.settled:
         return _summary(frontier, begin)
     os.environ.update(_TUNE_SETTINGS)

@@ -18,13 +18,14 @@ from orchestrator.errors import ConfigError
 from orchestrator.inputs import Inputs, ModelInput, TaskInput
 from orchestrator.plan import DENSE, Cell, Curve, Plan
 from orchestrator.recipes.build import Builder, Point
+from trainables.models import MODELS
 from trainables.spec import Recipe
 from trainables.tasks import TASKS
 
 
 def expand(sweep: Sweep, inputs: Inputs) -> Plan:
     """The plan of a sweep; ConfigError for a study that cannot be."""
-    builder = Builder()
+    builder = Builder("round" if sweep.rounds == "separate" else "evaluation")
     cells: dict[Cell, None] = {}
     for name, study in sweep.studies.items():
         for cell in _study_cells(builder, name, study, _Resolver(sweep, inputs, name)):
@@ -35,10 +36,12 @@ def expand(sweep: Sweep, inputs: Inputs) -> Plan:
 
 
 def _study_cells(builder: Builder, name: str, study: Study, resolver: _Resolver) -> Iterator[Cell]:
+    _check_levels(name, study)
     sources = recipes.parse([*study.tickets, *study.controls], f"studies.{name}")
     for choice in _choices(name, study):
         point = resolver.point(study, choice)
-        yield from _dense_cells(builder, name, point)
+        if study.dense:
+            yield from _dense_cells(builder, name, point)
         for source in sources:
             for label, levels in source(builder, point, _neighbours(study, name, choice, resolver)):
                 curve = _curve(name, point, label)
@@ -47,6 +50,16 @@ def _study_cells(builder: Builder, name: str, study: Study, resolver: _Resolver)
                     yield Cell(
                         curve=curve, level=level, sparsity=sparsity, trial=trial, ticket=ticket
                     )
+
+
+def _check_levels(name: str, study: Study) -> None:
+    if isinstance(study.at, dict):
+        differing = sorted(set(study.at) ^ {str(task) for task in _as_list(study.task)})
+        if differing:
+            raise ConfigError(
+                f"studies.{name}.at: {differing[0]!r} is in one of `at` and `task` only; give"
+                " levels for each task of the study, or one list for all"
+            )
 
 
 def _dense_cells(builder: Builder, study: str, point: Point) -> Iterator[Cell]:
@@ -103,12 +116,13 @@ def _as_list(value: object) -> list[object]:
 
 
 def _neighbours(study: Study, name: str, choice: Choice, resolver: _Resolver) -> recipes.Neighbours:
-    """The point that stands where `choice` does, but on another task (its zip partners too)."""
+    """The points that stand where `choice` does, but on another task (its zip partners too), or on
+    another model."""
 
     def tasks() -> list[str]:
         return [str(task) for task in dict.fromkeys(_as_list(study.task)) if task != choice["task"]]
 
-    def point(task: str) -> Point:
+    def on_task(task: str) -> Point:
         moving = next((group for group in study.zip if "task" in group), ["task"])
         for other in _choices(name, study):
             stays = all(other[axis] == choice[axis] for axis in AXES if axis not in moving)
@@ -116,7 +130,17 @@ def _neighbours(study: Study, name: str, choice: Choice, resolver: _Resolver) ->
                 return resolver.point(study, other)
         return resolver.point(study, {**choice, "task": task})
 
-    return recipes.Neighbours(tasks, point)
+    def on_model(label: str) -> Point:
+        other = resolver.point(study, {**choice, "model": label})
+        own = resolver.inputs.models[str(choice["model"])]
+        if other.model.spec != own.spec:
+            raise ConfigError(
+                f"studies.{name}.controls: init:{label} is another architecture, size or setting"
+                f" than {own.label}; use a model that differs in its weights only"
+            )
+        return other
+
+    return recipes.Neighbours(tasks, on_task, on_model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,31 +153,53 @@ class _Resolver:
 
     def point(self, study: Study, choice: Choice) -> Point:
         model = self.inputs.models[str(choice["model"])]
-        task_label = str(choice["task"])
-        if task_label not in self.inputs.tasks:
-            known = ", ".join(self.inputs.tasks)
-            raise ConfigError(
-                f"studies.{self.study}.tickets: transfer from {task_label!r}; use a task of this"
-                f" sweep: {known}"
-            )
-        task = self.inputs.tasks[task_label]
-        recipe_label, schedule, rewind = str(choice["recipe"]), choice["schedule"], choice["rewind"]
+        schedule, rewind, seed = choice["schedule"], choice["rewind"], choice["seed"]
         assert isinstance(schedule, Schedule)
         assert isinstance(rewind, int)
-        seed = choice["seed"]
         assert isinstance(seed, int)
+        task = self._task(str(choice["task"]), model)
+        label = str(choice["recipe"])
         point = Point(
             model=model,
             task=task,
-            recipe_label=recipe_label,
-            recipe=self._recipe(recipe_label, model, task),
+            recipe_label=label,
+            recipe=self._recipe(label, model, task),
             schedule=schedule,
             rewind=rewind,
             seed=seed,
             study=study,
         )
+        point = replace(point, origin=self._origin(point))
         self._check(point)
-        return point
+        return replace(point, chain=self._chain(point))
+
+    def _task(self, label: str, model: ModelInput) -> TaskInput:
+        known = self.inputs.tasks
+        if label not in known:
+            raise ConfigError(
+                f"studies.{self.study}.tickets: transfer from {label!r}; use a task of this"
+                f" sweep: {', '.join(known)}"
+            )
+        return known[label][MODELS[model.spec.architecture].format]
+
+    def _origin(self, point: Point) -> Point | None:
+        by = point.model.pretrained_by
+        if by is None:
+            return None
+        task = self._task(by.task, point.model)
+        recipe = self._recipe(by.recipe, point.model, task)
+        return replace(point, task=task, recipe_label=by.recipe, recipe=recipe, seed=by.seed)
+
+    def _chain(self, point: Point) -> Point | None:
+        """The point that the study cuts tickets at, if it is another."""
+        study = point.study
+        chain = point
+        if study.tickets_from_seed is not None:
+            chain = replace(chain, seed=study.tickets_from_seed)
+        if study.ticket_recipe is not None:
+            recipe = self._recipe(study.ticket_recipe, point.model, point.task)
+            chain = replace(chain, recipe_label=study.ticket_recipe, recipe=recipe)
+        return None if chain is point else chain
 
     def _recipe(self, label: str, model: ModelInput, task: TaskInput) -> Recipe:
         official = TASKS[task.spec.name].recipes[model.spec.architecture]
@@ -187,7 +233,7 @@ class _Resolver:
                 f"{where}.rewind = {point.rewind} lies past the recipe's end; use"
                 f" {point.recipe.steps} or less"
             )
-        for level in point.study.at or []:
+        for level in point.levels():
             if level > schedule.levels:
                 raise ConfigError(
                     f"{where}.at = {level} is past the schedule; use {schedule.levels} or less"

@@ -55,7 +55,7 @@ def _weights(store: TicketStore, spec: CutSpec, path: Path | None) -> dict[str, 
     module = importlib.import_module(MODELS[spec.model.architecture].module)
     start = _start(store, spec)
     if path is not None and (start is None or start.kind != "pretrained"):
-        loaded: dict[str, torch.Tensor] = module.load(path, spec.model)
+        loaded: dict[str, torch.Tensor] = module.load(path, spec.model).backbone
         return loaded
     if start is None:
         raise InputError("a random ticket has no weights of its own; give --weights FILE")

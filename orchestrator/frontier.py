@@ -13,7 +13,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from orchestrator.plan import Plan, Trial
+from orchestrator.costs import Cost, work_of
+from orchestrator.plan import Plan
 
 
 class State(Enum):
@@ -37,15 +38,15 @@ class Unit:
     head: str
     model: str
     task: str
-    cost: int
-    """Optimizer steps: what the critical path is measured in."""
+    cost: float
+    """What the critical path is measured in: seconds, or work (see `costs`)."""
     members: set[str] = field(default_factory=set)
     needs: set[str] = field(default_factory=set)
     """Trials outside the unit that must be committed first and are not yet."""
     children: list[Unit] = field(default_factory=list)
     state: State = State.WAITING
     strikes: int = 0
-    path: int = 0
+    path: float = 0.0
     """Cost of the longest way from here to the end of the plan, itself included."""
     error: str = ""
 
@@ -53,20 +54,27 @@ class Unit:
 class Frontier:
     """The state of a run of a plan."""
 
-    def __init__(self, plan: Plan, committed: Iterable[str] = (), *, strikes: int = 3) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        committed: Iterable[str] = (),
+        *,
+        strikes: int = 3,
+        cost: Cost = work_of,
+    ) -> None:
         self._strikes = strikes
         done = set(committed)
         self._unit_of: dict[str, Unit] = {}
         self._waiting_for: dict[str, list[Unit]] = {}
-        self._ready: list[tuple[int, int, Unit]] = []
+        self._ready: list[tuple[float, int, Unit]] = []
         self._order = 0
-        self.units = _units(plan, done)
+        self.units = _units(plan, done, cost)
         for unit in self.units:
             for key in unit.members:
                 self._unit_of[key] = unit
         self._link(plan, done)
         for unit in reversed(self.units):
-            unit.path = unit.cost + max((child.path for child in unit.children), default=0)
+            unit.path = unit.cost + max((child.path for child in unit.children), default=0.0)
         self.counts = dict.fromkeys(State, 0)
         """Units by state."""
         self.counts[State.WAITING] = len(self.units)
@@ -156,7 +164,7 @@ class Frontier:
                     stack.append(child)
 
 
-def _units(plan: Plan, done: set[str]) -> list[Unit]:
+def _units(plan: Plan, done: set[str], cost: Cost) -> list[Unit]:
     """The open work, parents first."""
     units: dict[str, Unit] = {}
     for trial in plan:
@@ -165,13 +173,6 @@ def _units(plan: Plan, done: set[str]) -> list[Unit]:
         head = plan.trials[trial.rides] if trial.rides else trial
         unit = units.get(head.key)
         if unit is None:
-            unit = units[head.key] = Unit(head.key, trial.model, trial.task, cost_of(head))
+            unit = units[head.key] = Unit(head.key, trial.model, trial.task, cost(head))
         unit.members.add(trial.key)
     return list(units.values())
-
-
-def cost_of(trial: Trial) -> int:
-    """Optimizer steps of a training run; 0 for anything else, which trains nothing."""
-    if trial.kind != "train":
-        return 0
-    return trial.spec.recipe.steps - trial.spec.first_step  # type: ignore[union-attr]

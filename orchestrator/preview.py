@@ -9,23 +9,32 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Protocol
 
-from orchestrator.frontier import Frontier, Unit
+from orchestrator import costs
+from orchestrator.frontier import Frontier
 from orchestrator.plan import Plan, Trial
-from trainables.spec import CutSpec
+from trainables.spec import CutSpec, TrainSpec
+from trainables.tasks import TASKS
 
 RECORD_BYTES = 2_500
 """A commit record as measured: 1 to 5 KB, most of it the loss curve."""
 
 
-class Measured(Protocol):
-    """The part of a committed trial's record that costs are read from."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Block:
+    """One study of the sweep. A score that several studies ask for counts with the first."""
 
-    @property
-    def about(self) -> Mapping[str, str | int]: ...
-    @property
-    def costs(self) -> Mapping[str, float]: ...
+    study: str
+    cells: int
+    trials: int
+    """Training runs that no earlier study needs."""
+    naive_trials: int
+    """Training runs if every score had its own chain from the dense network on."""
+    rounds: int
+    """Pre-training rounds that no earlier study needs, and likewise below; not in `trials`."""
+    naive_rounds: int
+    work: float
+    """Share of the sweep's whole work, 0 to 1."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,14 +44,18 @@ class Preview:
     name: str
     cells: int
     trials: int
-    """Training runs, each once however many cells share it."""
+    """Training runs on tasks, each once however many cells share it."""
     naive_trials: int
-    """Training runs if every cell ran its own chain from the dense network on."""
+    """The same if every score had its own chain from the dense network on."""
+    rounds: int
+    """Pre-training runs, each once; not in `trials`."""
+    naive_rounds: int
+    blocks: tuple[Block, ...]
     by_kind: dict[str, int]
     existing: int
     """Committed trials of any kind."""
     to_run: int
-    """Training runs still to be done."""
+    """Training runs, pre-training included, still to be done."""
     replays: int
     """Committed runs done again because a cut or rewind point of theirs is wanted only now."""
     critical_path: int
@@ -50,7 +63,9 @@ class Preview:
     steps: int
     """Optimizer steps still to be done."""
     slot_hours: float | None
-    """Hours on one slot, from the seconds per step of committed trials of the same model, task."""
+    """Hours on one slot still to be done, from committed trials (see `costs.seconds`)."""
+    measured: float
+    """Share of these runs of which one of the same kind was measured."""
     gpu_hours: float | None
     store_bytes: int
     """Tickets (n * H(p) bits each) and records of what is to run; rewind points come on top."""
@@ -61,7 +76,7 @@ class Preview:
 
 def preview(
     plan: Plan,
-    committed: Mapping[str, Measured],
+    committed: Mapping[str, costs.Measured],
     pools: Mapping[str, Mapping[str, int]],
     gpus: float,
 ) -> Preview:
@@ -69,22 +84,71 @@ def preview(
     frontier = Frontier(plan, committed)
     runs = [u for u in frontier.units if plan.trials[u.head].kind == "train"]
     fresh = [unit for unit in runs if unit.head in unit.members]
-    hours = _slot_hours(runs, committed.values())
+    left = [plan.trials[unit.head] for unit in runs]
+    seconds = costs.seconds(plan, committed)
+    hours = None if seconds is None else sum(map(seconds, left)) / 3600
+    blocks = _blocks(plan)
     return Preview(
         name=plan.name,
         cells=len(plan.cells),
-        trials=sum(1 for _ in plan.training_runs()),
-        naive_trials=sum(len(training_ancestry(plan, cell.trial)) for cell in plan.cells),
+        trials=sum(block.trials for block in blocks),
+        naive_trials=sum(block.naive_trials for block in blocks),
+        rounds=sum(block.rounds for block in blocks),
+        naive_rounds=sum(block.naive_rounds for block in blocks),
+        blocks=blocks,
         by_kind=dict(Counter(trial.kind for trial in plan)),
         existing=sum(key in committed for key in plan.trials),
         to_run=len(fresh),
         replays=len(runs) - len(fresh),
         critical_path=critical_path(plan),
-        steps=sum(unit.cost for unit in runs),
+        steps=sum(map(costs.steps_of, left)),
         slot_hours=hours,
+        measured=costs.measured_share(plan, committed, left),
         gpu_hours=None if hours is None or not gpus else hours * gpus,
         store_bytes=_store_bytes(plan, committed, pools),
     )
+
+
+def _blocks(plan: Plan) -> tuple[Block, ...]:
+    """By study, in the order of the file."""
+    cells: dict[str, list[str]] = {}
+    asked: set[str] = set()
+    for cell in plan.cells:
+        own = cells.setdefault(cell.curve.study, [])
+        if cell.trial not in asked:
+            asked.add(cell.trial)
+            own.append(cell.trial)
+    whole = sum(costs.work_of(trial) for trial in plan)
+    all_rounds = {trial.key for trial in plan if is_round(trial)}
+    seen: set[str] = set()
+    blocks = []
+    for study, trials in cells.items():
+        naive = naive_rounds = 0
+        new: set[str] = set()
+        for key in trials:
+            needed = training_ancestry(plan, key)
+            naive += len(needed)
+            naive_rounds += len(needed & all_rounds)
+            new |= needed - seen
+        seen |= new
+        rounds = len(new & all_rounds)
+        blocks.append(
+            Block(
+                study=study,
+                cells=len(trials),
+                trials=len(new) - rounds,
+                naive_trials=naive - naive_rounds,
+                rounds=rounds,
+                naive_rounds=naive_rounds,
+                work=sum(costs.work_of(plan.trials[key]) for key in new) / whole if whole else 0.0,
+            )
+        )
+    return tuple(blocks)
+
+
+def is_round(trial: Trial) -> bool:
+    """Whether a training run is one of pre-training."""
+    return isinstance(trial.spec, TrainSpec) and TASKS[trial.spec.task.name].pretraining
 
 
 def training_ancestry(plan: Plan, key: str) -> set[str]:
@@ -135,26 +199,6 @@ def describe(trial: Trial) -> str:
     if isinstance(trial.spec, CutSpec):
         what = f"{trial.spec.method} cut to {trial.spec.sparsity:.1%}"
     return f"{what} {trial.model} {trial.task} level {trial.level}"
-
-
-def seconds_per_step(records: Iterable[Measured]) -> dict[tuple[str, str], float]:
-    """Mean seconds per optimizer step, evaluation included, by (model, task) label."""
-    seconds: Counter[tuple[str, str]] = Counter()
-    steps: Counter[tuple[str, str]] = Counter()
-    for record in records:
-        if record.costs.get("steps"):
-            pair = (str(record.about.get("model")), str(record.about.get("task")))
-            seconds[pair] += record.costs["seconds"]  # type: ignore[assignment]
-            steps[pair] += record.costs["steps"]  # type: ignore[assignment]
-    return {pair: seconds[pair] / steps[pair] for pair in steps}
-
-
-def _slot_hours(runs: list[Unit], records: Iterable[Measured]) -> float | None:
-    """None while some (model, task) of the plan was never measured."""
-    rates = seconds_per_step(records)
-    if any((unit.model, unit.task) not in rates for unit in runs):
-        return None
-    return sum(unit.cost * rates[unit.model, unit.task] for unit in runs) / 3600
 
 
 def _store_bytes(

@@ -17,7 +17,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.frontier import Unit, cost_of
+from orchestrator.costs import Cost, work_of
+from orchestrator.frontier import Unit
 from orchestrator.plan import DENSE, Curve, Plan
 
 CHAINED = ("imp",)
@@ -115,16 +116,16 @@ def _place(curve: Curve) -> tuple[str, ...]:
 class Progress:
     """Follows a run (it is the searcher's Observer) and draws it while it is entered."""
 
-    def __init__(self, board: Board, console: Console) -> None:
+    def __init__(self, board: Board, console: Console, cost: Cost = work_of) -> None:
         self._board = board
         self._console = console
         self._begin = time.monotonic()
         self._open_cost = sum(
-            cost_of(trial)
+            cost(trial)
             for trial in board.plan.training_runs()
             if board.mark(trial.key) is not Mark.DONE
         )
-        self._done_cost = 0
+        self._done_cost = 0.0
         self._next: dict[str, Unit] = {}
         """What follows each unit in its lane."""
         self._lock = threading.Lock()

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from orchestrator import costs
 from orchestrator import report as reports
 from orchestrator.errors import ConfigError, InputError
 from orchestrator.frontier import Unit
@@ -51,6 +52,7 @@ def run_sweep(planned: Planned, found: Connected, console: Console) -> Summary:
         sweep=plan.name,
         store=found.address,
         locations=planned.inputs.locations(),
+        cache=str(planned.sweep.placement.cache or planned.home / "cache"),
         tracking=found.tracking,
         threads=placement.cpus,
         device="cuda" if placement.gpus else "cpu",
@@ -59,9 +61,11 @@ def run_sweep(planned: Planned, found: Connected, console: Console) -> Summary:
     )
     with Mirror(plan, found, records) as mirror:
         board = _board(plan, records, ())
-        with Progress(board, console) as progress:
+        cost = costs.seconds(plan, records) or costs.work_of
+        with Progress(board, console, cost) as progress:
             start = partial(start_worker, context)
-            summary = driver.run(plan, set(records), start, placement, _Both(progress, mirror))
+            observer = _Both(progress, mirror)
+            summary = driver.run(plan, set(records), start, placement, observer, cost)
         console.print(f"{board.summary()} in {clock(summary.seconds)}")
     return summary
 

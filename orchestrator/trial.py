@@ -205,6 +205,7 @@ class TrialWorker:
     def _inputs(self, spec: TrainSpec) -> trainable.Inputs:
         return trainable.Inputs(
             data=self._path(spec.task.data),
+            cache=Path(self.context.cache),
             weights=self._path(spec.start.weights) if spec.start.weights else None,
             rewind=self._rewind(spec.start.trial) if spec.start.trial else None,
             ticket=self._masks(spec.ticket, spec.model) if spec.ticket else None,
@@ -217,7 +218,9 @@ class TrialWorker:
         weights = spec.start.weights if spec.start else ""
         return trainable.Inputs(
             data=Path(),  # a cut looks at no example
+            cache=Path(self.context.cache),
             weights=self._path(weights) if weights else None,
+            rewind=self._rewind(spec.start.trial) if spec.start and spec.start.trial else None,
             like=self._masks(spec.like, spec.model) if spec.like else None,
             threads=self.context.threads,
         )

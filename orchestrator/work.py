@@ -21,6 +21,8 @@ class Context:
     store: StoreAddress
     locations: Mapping[str, str]
     """Fingerprint of data or weights to its path on the workers."""
+    cache: str
+    """Folder of each machine for decoded data."""
     tracking: str
     """Address of the MLflow server, or empty."""
     threads: int

@@ -16,10 +16,10 @@ from typing import IO, TYPE_CHECKING
 from cluster import local
 from cluster.local import Services
 from cluster.services import Name
-from orchestrator import config, expand, inputs
+from orchestrator import expand, inputs, sweep_file
 from orchestrator.config import Placement, Store, Sweep
 from orchestrator.errors import ConfigError, InputError, MissingFile
-from orchestrator.fingerprints import remembering
+from orchestrator.fingerprints import by_name, remembering
 from orchestrator.inputs import Inputs
 from orchestrator.plan import Plan
 
@@ -34,6 +34,7 @@ NO_TRACKING = "none"
 @dataclass(frozen=True, slots=True)
 class Planned:
     path: Path
+    home: Path
     sweep: Sweep
     inputs: Inputs
     plan: Plan
@@ -51,12 +52,16 @@ class Connected:
     """Address of the MLflow server, or empty."""
 
 
-def planned(path: Path, home: Path) -> Planned:
-    """Read and expand a sweep file; touches nothing but the file and the data it names."""
-    sweep = config.load(path)
+def planned(path: Path, home: Path, *, offline: bool = False) -> Planned:
+    """Read and expand a sweep file; touches nothing but the file and the data it names.
+
+    `offline` does not even look at the data: the counts are right, the keys are not.
+    """
+    sweep = sweep_file.load(path)
     try:
-        found = inputs.read(sweep, remembering(home / "fingerprints.json"))
-        return Planned(path, sweep, found, expand.expand(sweep, found))
+        known = by_name if offline else remembering(home / "fingerprints.json")
+        found = inputs.read(sweep, known)
+        return Planned(path, home, sweep, found, expand.expand(sweep, found))
     except (ConfigError, MissingFile) as error:
         raise type(error)(f"{path}: {error}") from None
 

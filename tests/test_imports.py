@@ -19,8 +19,8 @@ ROOT = Path(__file__).parents[1]
 
 ROWS: tuple[tuple[str, ...], ...] = (
     (
-        *("errors", "identity", "plan", "frontier", "lanes", "config", "inputs", "fingerprints"),
-        *("recipes", "expand", "preview"),
+        *("errors", "identity", "plan", "frontier", "lanes", "config", "sweep_file", "inputs"),
+        *("fingerprints", "recipes", "expand", "costs", "preview"),
     ),
     ("store",),
     ("tracking", "report", "progress"),
@@ -40,6 +40,7 @@ PURE = (
     *("orchestrator.errors", "orchestrator.plan", "orchestrator.identity", "orchestrator.frontier"),
     *("orchestrator.lanes", "orchestrator.config", "orchestrator.inputs", "orchestrator.recipes"),
     *("orchestrator.expand", "orchestrator.preview", "orchestrator.fingerprints"),
+    *("orchestrator.sweep_file", "orchestrator.costs"),
 )
 HEAVY = (
     *("ray", "torch", "deepspeed", "transformers", "mlflow", "matplotlib", "pandas"),

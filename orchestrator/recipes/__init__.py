@@ -29,10 +29,11 @@ SOURCES: dict[str, Callable[[Builder, Point], Levels]] = {
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """The same point on the study's other tasks."""
+    """The same point on the study's other tasks, and on the weights of another model."""
 
     tasks: Callable[[], list[str]]
-    point: Callable[[str], Point]
+    on_task: Callable[[str], Point]
+    on_model: Callable[[str], Point]
 
 
 Source = Callable[[Builder, Point, Neighbours], Iterator[tuple[str, Levels]]]
@@ -45,12 +46,14 @@ def parse(names: Iterable[str], where: str) -> list[Source]:
 
 
 def _parse(name: str, where: str) -> Source:
-    kind, _, task = name.partition(":")
+    kind, _, label = name.partition(":")
     if kind == "transfer":
-        return _transfer(task)
+        return _transfer(label)
+    if kind == "init" and label:
+        return _other_init(label)
     if name in SOURCES:
         return _own(name)
-    known = [*SOURCES, "transfer", "transfer:TASK"]
+    known = [*SOURCES, "init:MODEL", "transfer", "transfer:TASK"]
     near = difflib.get_close_matches(name, known, n=1)
     cure = f"did you mean {near[0]!r}?" if near else f"use {', '.join(known)}"
     raise ConfigError(f"{where}.tickets = {name!r} is not known; {cure}")
@@ -71,6 +74,16 @@ def _transfer(task: str) -> Source:
     ) -> Iterator[tuple[str, Levels]]:
         for origin in [task] if task else neighbours.tasks():
             if origin != point.task.label:
-                yield f"transfer:{origin}", transfer(builder, point, neighbours.point(origin))
+                yield f"transfer:{origin}", transfer(builder, point, neighbours.on_task(origin))
+
+    return source
+
+
+def _other_init(label: str) -> Source:
+    def source(
+        builder: Builder, point: Point, neighbours: Neighbours
+    ) -> Iterator[tuple[str, Levels]]:
+        other = neighbours.on_model(label)
+        yield f"init:{label}", controls.other_init(builder, point, other)
 
     return source

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from orchestrator.config import Schedule, Study
 from orchestrator.identity import key_of
@@ -15,6 +15,7 @@ from trainables.spec import (
     CutSpec,
     Recipe,
     RewindSpec,
+    Role,
     Seeds,
     Start,
     TrainSpec,
@@ -34,6 +35,10 @@ class Point:
     rewind: int
     seed: int
     study: Study
+    origin: Point | None = None
+    """The training run at whose end theta_0 lies; without one it is drawn or read from a file."""
+    chain: Point | None = None
+    """Where the tickets are cut, if not here: under another recipe, or another seed's."""
 
     def seeded(self, what: str) -> int:
         """The seed of one source of chance: the axis value, or 0 where the study holds it still."""
@@ -44,13 +49,12 @@ class Point:
         labels = (self.model.label, self.task.label, self.recipe_label)
         return (id(self.study), *labels, self.schedule, self.rewind, self.seed)
 
-    def theta_0(self) -> Start:
-        return self.model.start(self.seeded("init"))
-
     def levels(self) -> Iterator[int]:
         """The levels that get cells, 1 for the first cut."""
-        every = range(1, self.schedule.levels + 1)
-        return iter(every if self.study.at is None else self.study.at)
+        at = self.study.at
+        if isinstance(at, dict):
+            at = at.get(self.task.label)
+        return iter(range(1, self.schedule.levels + 1) if at is None else at)
 
 
 def chosen_by(point: Point) -> dict[str, Any]:
@@ -64,6 +68,8 @@ def chosen_by(point: Point) -> dict[str, Any]:
 class Builder:
     """Collects trials by key, parents before children."""
 
+    role: Role
+    """Of the runs of a chain: those that are scored, or rounds of their own."""
     trials: dict[str, Trial] = field(default_factory=dict)
     _chains: dict[tuple[object, ...], list[str]] = field(default_factory=dict)
     """IMP tickets by chain, level 1 first: asked for again by every source that builds on them."""
@@ -93,8 +99,16 @@ class Builder:
             )
         return key
 
-    def train(self, point: Point, *, start: Start, ticket: str = "", level: int = 0) -> str:
-        rewound = start.kind == "rewind"
+    def train(
+        self,
+        point: Point,
+        *,
+        start: Start,
+        ticket: str = "",
+        level: int = 0,
+        role: Role = "evaluation",
+    ) -> str:
+        rewound = start.kind == "rewind" and point.rewind > 0
         spec = TrainSpec(
             model=point.model.spec,
             task=point.task.spec,
@@ -102,13 +116,24 @@ class Builder:
             seeds=Seeds(head=point.seeded("head"), data=point.seeded("data")),
             start=start,
             ticket=ticket,
-            head=point.study.reset_head if rewound else "rewind",
+            head=self._head(point, start),
             first_step=point.rewind
             if rewound and point.study.rewind_schedule == "remaining"
             else 0,
+            role=role,
         )
         parents = tuple(key for key in (ticket, start.trial) if key)
         return self.add(spec, point, parents=parents, level=level)
+
+    def _head(self, point: Point, start: Start) -> Literal["rewind", "redraw"]:
+        """A head that was kept on another task is of no use here."""
+        if start.kind != "rewind":
+            return "rewind"
+        kept = self.trials[start.trial].spec
+        assert isinstance(kept, RewindSpec)
+        run = self.trials[kept.run].spec
+        assert isinstance(run, TrainSpec)
+        return point.study.reset_head if run.task == point.task.spec else "redraw"
 
     def cut(
         self,
@@ -130,12 +155,29 @@ class Builder:
         return self.add(spec, point, parents=parents, rides=rides, level=level)
 
     def dense(self, point: Point) -> str:
-        return self.train(point, start=point.theta_0())
+        return self.train(point, start=self.theta_0(point))
+
+    def theta_0(self, point: Point) -> Start:
+        """Drawn, read from a file, or the end of the run that pre-trains the model."""
+        origin = point.origin
+        if origin is None:
+            return point.model.start(point.seeded("init"))
+        spec = TrainSpec(
+            model=origin.model.spec,
+            task=origin.task.spec,
+            recipe=origin.recipe,
+            seeds=Seeds(head=origin.seed, data=origin.seed),
+            start=origin.model.start(origin.seed),
+        )
+        run = self.add(spec, origin)
+        end = RewindSpec(run=run, step=origin.recipe.steps)
+        kept = self.add(end, origin, parents=(run,), rides=run)
+        return Start(kind="rewind", trial=kept)
 
     def start(self, point: Point) -> Start:
         """theta_0, or theta_i kept from the dense run at the point's rewind step."""
         if point.rewind == 0:
-            return point.theta_0()
+            return self.theta_0(point)
         if point.identity() in self._starts:
             return self._starts[point.identity()]
         dense = self.dense(point)
@@ -153,16 +195,15 @@ class Builder:
         chain = self._chains.setdefault(point.identity(), [])
         while len(chain) < level:
             depth = len(chain)
-            if depth == 0:
-                run = self.dense(point)
-            else:
-                run = self.train(point, start=self.start(point), ticket=chain[-1], level=depth)
+            start, ticket = self.theta_0(point), ""
+            if depth:
+                start, ticket = self.start(point), chain[-1]
+            run = self.train(point, start=start, ticket=ticket, level=depth, role=self.role)
             chain.append(
                 self.cut(point, depth + 1, parents=(run,), rides=run, run=run, **chosen_by(point))
             )
         return chain[level - 1]
 
     def ticket_point(self, point: Point) -> Point:
-        """Where the tickets of `point` come from: itself, or the seed that lends its chains."""
-        seed = point.study.tickets_from_seed
-        return point if seed is None else replace(point, seed=seed)
+        """Where the tickets of `point` are cut."""
+        return point.chain or point

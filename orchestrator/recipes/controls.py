@@ -46,15 +46,21 @@ def reinit(builder: Builder, point: Point) -> Levels:
     return _on_other_weights(builder, point, fresh)
 
 
+def other_init(builder: Builder, point: Point, other: Point) -> Levels:
+    """The IMP ticket on the theta_0 of another entry of `models`: with BERT's weights, VLT's
+    Table 1 row 6."""
+    return _on_other_weights(builder, point, builder.theta_0(other))
+
+
 def shuffle_within(builder: Builder, point: Point) -> Levels:
     """The IMP ticket on theta_0 with the entries of each tensor permuted (VLT, Table 1 row 7)."""
-    shuffled = replace(point.theta_0(), shuffle="within_layer", shuffle_seed=point.seed)
+    shuffled = replace(builder.theta_0(point), shuffle="within_layer", shuffle_seed=point.seed)
     return _on_other_weights(builder, point, shuffled)
 
 
 def shuffle_across(builder: Builder, point: Point) -> Levels:
     """The IMP ticket on theta_0 with whole layers permuted over depth (BERT-Tickets' code)."""
-    shuffled = replace(point.theta_0(), shuffle="across_depth", shuffle_seed=point.seed)
+    shuffled = replace(builder.theta_0(point), shuffle="across_depth", shuffle_seed=point.seed)
     return _on_other_weights(builder, point, shuffled)
 
 

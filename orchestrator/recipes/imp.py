@@ -23,6 +23,8 @@ def omp(builder: Builder, point: Point) -> Levels:
     theta_0"; essential sparsity)."""
     source = builder.ticket_point(point)
     for level in point.levels():
-        ticket = builder.cut(source, level, start=source.theta_0(), **chosen_by(source))
+        start = builder.theta_0(source)
+        parents = (start.trial,) if start.trial else ()
+        ticket = builder.cut(source, level, parents=parents, start=start, **chosen_by(source))
         run = builder.train(point, start=builder.start(point), ticket=ticket, level=level)
         yield level, (run, ticket)

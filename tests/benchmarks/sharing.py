@@ -30,7 +30,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from cluster import local
-from orchestrator import config, driver, expand, inputs
+from orchestrator import config, driver, expand, inputs, sweep_file
 from orchestrator.frontier import Unit
 from orchestrator.plan import Plan
 from orchestrator.preview import preview
@@ -80,7 +80,7 @@ def run() -> Iterator[Row]:
         other=f"plain Ray Tune, cell by cell: {naive:.0f} s",
         ratio=f"{naive / shared:.1f}x",
     )
-    quickstart = config.load(QUICKSTART)
+    quickstart = sweep_file.load(QUICKSTART)
     planned = expand.expand(quickstart, inputs.read(quickstart, fingerprint))
     yield _runs(planned, f"training runs that {QUICKSTART} plans", 0)
 
@@ -129,6 +129,7 @@ def _shared(plan: Plan, locations: dict[str, str], folder: Path) -> Scores:
             sweep=plan.name,
             store=address,
             locations=locations,
+            cache=str(folder / "cache"),
             tracking="",
             threads=1,
             device="cpu",
@@ -193,7 +194,9 @@ def score_of(plan: Plan, locations: Mapping[str, str], cell: str) -> float:
             chain.train(key, spec, riders)
         elif isinstance(spec, CutSpec) and key not in chain.tickets:
             like = chain.tickets.get(spec.like)
-            chain.tickets[key] = trainable.cut(spec, trainable.Inputs(data=Path(), like=like))
+            chain.tickets[key] = trainable.cut(
+                spec, trainable.Inputs(data=Path(), cache=Path(), like=like)
+            )
     return chain.score
 
 

@@ -18,7 +18,7 @@ STUDY: dict[str, Any] = {
 }
 
 
-def fake_fingerprint(path: Path) -> str:
+def fake_fingerprint(path: Path, patterns: tuple[str, ...] = ()) -> str:
     return path.name.encode().hex().ljust(64, "0")[:64]
 
 

@@ -46,8 +46,9 @@ SURFACE = {
     "ui": ["--help"],
 }
 PLAN_KEYS = (
-    *("name", "cells", "trials", "naive_trials", "by_kind", "existing", "to_run", "replays"),
-    *("critical_path", "steps", "slot_hours", "gpu_hours", "store_bytes"),
+    *("name", "cells", "trials", "naive_trials", "rounds", "naive_rounds", "blocks", "by_kind"),
+    *("existing", "to_run", "replays", "critical_path", "steps", "slot_hours", "measured"),
+    *("gpu_hours", "store_bytes"),
 )
 TICKET_KEYS = (*("key", "model", "task", "level", "sparsity", "nnz", "bytes", "hash", "parents"),)
 

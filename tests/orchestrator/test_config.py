@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from orchestrator import config, expand, inputs
+from orchestrator import config, expand, inputs, sweep_file
 from orchestrator.errors import ConfigError, MissingFile
+from orchestrator.fingerprints import remembering
 from tests.orchestrator.sweeps import document, fake_fingerprint, write
 
 
 def load_and_plan(path: Path) -> None:
-    sweep = config.load(path)
+    sweep = sweep_file.load(path)
     expand.expand(sweep, inputs.read(sweep, fake_fingerprint))
 
 
@@ -41,6 +42,10 @@ def with_value(path: str, value: Any) -> dict[str, Any]:
         ("studies.main.schedule", {"rate": 0.3, "levels": 4}, "prune everything", "use 3 or less"),
         ("studies.main.rewind", 11, "studies.main.rewind = 11", "use 10 or less"),
         ("studies.main.at", [5], "studies.main.at = 5", "use 4 or less"),
+        ("studies.main.at", {"easy_vqua": [1]}, "studies.main.at: 'easy_vqa'", "levels for each"),
+        ("studies.main.controls", ["init:ofa"], "controls = 'ofa' is not known", "use one of"),
+        ("studies.main.controls", ["init:uniter"], "init:uniter is another", "weights only"),
+        ("studies.main.ticket_recipe", "long", "recipe = 'long'", "use default, short"),
         ("studies.main.zip", [["seed", "rewind"], ["seed"]], "zip", "each axis once"),
         ("studies.main.model", "unitr-tiny", "studies.main.model", "did you mean 'uniter'?"),
         ("studies.main.model", "uniter-huge", "size = 'huge'", "use one of tiny, base, large"),
@@ -76,21 +81,21 @@ def test_one_line_says_where_and_how_to_mend(
 
 def test_zip_needs_lists_of_one_length(tmp_path: Path) -> None:
     content = document(seed=[0, 1], rewind=[0, 1, 2], zip=[["seed", "rewind"]])
-    sweep = config.load(write(tmp_path, content))
+    sweep = sweep_file.load(write(tmp_path, content))
     with pytest.raises(ConfigError, match=r"rewind has 3, seed has 2|seed has 2, rewind has 3"):
         expand.expand(sweep, inputs.read(sweep, fake_fingerprint))
 
 
 def test_a_missing_sweep_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(MissingFile, match=r"nowhere\.yaml"):
-        config.load(tmp_path / "nowhere.yaml")
+        sweep_file.load(tmp_path / "nowhere.yaml")
 
 
 def test_missing_data_is_named_with_its_key(tmp_path: Path) -> None:
     content = document(task="mine") | {"tasks": {"mine": {"task": "easy_vqa", "data": "/no/data"}}}
-    sweep = config.load(write(tmp_path, content))
+    sweep = sweep_file.load(write(tmp_path, content))
     with pytest.raises(MissingFile, match=r"tasks\.mine\.data = /no/data"):
-        inputs.read(sweep, fake_fingerprint)
+        inputs.read(sweep, remembering(tmp_path / "memory.json"))
 
 
 @pytest.mark.parametrize(
@@ -104,14 +109,14 @@ def test_missing_data_is_named_with_its_key(tmp_path: Path) -> None:
 )
 def test_broken_yaml_is_one_line(tmp_path: Path, text: str, problem: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        config.load(write(tmp_path, text))
+        sweep_file.load(write(tmp_path, text))
     assert problem in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_exponents_without_a_point_are_numbers(tmp_path: Path) -> None:
     text = "name: a\nrecipes: {fast: {lr: 2e-3}}\nstudies: {}\n"
-    assert config.load(write(tmp_path, text)).recipe_changes("fast") == {"lr": 0.002}
+    assert sweep_file.load(write(tmp_path, text)).recipe_changes("fast") == {"lr": 0.002}
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orchestrator.costs import work_of
+from orchestrator.frontier import Frontier
 from orchestrator.plan import DENSE
 from orchestrator.preview import critical_path, preview, training_ancestry, why
 from orchestrator.recipes import SOURCES
@@ -103,8 +105,8 @@ def test_a_rewound_run_trains_the_whole_schedule_or_the_rest() -> None:
 def test_transfer_trains_the_target_under_the_sources_ticket() -> None:
     content = document(task=["left", "right"], tickets=["imp", "transfer"], controls=[])
     content["tasks"] = {
-        "left": {"task": "easy_vqa", "options": {"part": "left"}},
-        "right": {"task": "easy_vqa", "options": {"part": "right"}},
+        "left": {"task": "easy_vqa", "data": "/left"},
+        "right": {"task": "easy_vqa", "data": "/right"},
     }
     plan = plan_of(content)
     shown = preview(plan, {}, POOLS, 0)
@@ -127,8 +129,8 @@ def test_zipped_axes_move_in_step_and_transfer_follows_its_zip_partner() -> None
         controls=[],
     )
     content["tasks"] = {
-        "left": {"task": "easy_vqa", "options": {"part": "left"}},
-        "right": {"task": "easy_vqa", "options": {"part": "right"}},
+        "left": {"task": "easy_vqa", "data": "/left"},
+        "right": {"task": "easy_vqa", "data": "/right"},
     }
     content["recipes"]["long"] = {"steps": 20}
     plan = plan_of(content)
@@ -185,9 +187,8 @@ def test_what_exists_is_not_run_and_a_late_wish_is_a_replay() -> None:
 def test_costs_are_estimated_from_what_was_measured() -> None:
     plan = plan_of(document(controls=[]))
     dense = next(iter(plan))
-    about = {"model": dense.model, "task": dense.task}
     costs = {"seconds": 72.0, "steps": 10.0}
-    record = Record(key=dense.key, kind="train", spec={}, about=about, costs=costs)
+    record = Record(key=dense.key, kind="train", spec={}, costs=costs)
     assert preview(plan, {}, POOLS, 1).slot_hours is None
     shown = preview(plan, {dense.key: record}, POOLS, 0.5)
     # Dense done, but its cut is missing: it is replayed with the 4 other runs, 72 s each.
@@ -208,3 +209,103 @@ def test_why_tells_skipped_ready_waiting_and_replayed() -> None:
 
 def test_the_critical_path_of_no_chain_is_one_run() -> None:
     assert critical_path(plan_of(document(tickets=[], controls=["random"]))) == 1
+
+
+def test_levels_can_differ_by_task_and_the_dense_score_need_not_be_asked_for() -> None:
+    content = document(task=["left", "right"], at={"left": [1], "right": [2, 3]}, dense=False)
+    content["tasks"] = {
+        "left": {"task": "easy_vqa", "data": "/left"},
+        "right": {"task": "easy_vqa", "data": "/right"},
+    }
+    found = {(cell.curve.task, cell.level) for cell in plan_of(content).cells}
+    assert found == {("left", 1), ("right", 2), ("right", 3)}
+
+
+def test_tickets_can_come_from_chains_under_another_recipe() -> None:
+    content = document(ticket_recipe="long", controls=[])
+    content["recipes"]["long"] = {"steps": 20}
+    plan = plan_of(content)
+    steps = {
+        trial.spec.recipe.steps: trial.spec.ticket
+        for trial in plan
+        if isinstance(trial.spec, TrainSpec)
+    }
+    assert set(steps) == {10, 20}
+    cuts = [trial for trial in plan if isinstance(trial.spec, CutSpec)]
+    assert all(plan.trials[cut.rides].spec.recipe.steps == 20 for cut in cuts)  # type: ignore[union-attr]
+    scored = [plan.trials[cell.trial].spec for cell in plan.cells]
+    assert {spec.recipe.steps for spec in scored} == {10}  # type: ignore[union-attr]
+
+
+def test_rounds_of_their_own_share_nothing_with_the_scores() -> None:
+    """4 levels: the chain trains levels 0 to 3, and 0 to 4 are scored."""
+    plan = plan_of(document(controls=[]) | {"rounds": "separate"})
+    runs = [trial.spec for trial in plan.training_runs()]
+    roles = [spec.role for spec in runs if isinstance(spec, TrainSpec)]
+    assert (roles.count("round"), roles.count("evaluation")) == (4, 5)
+    assert {plan.trials[cell.trial].spec.role for cell in plan.cells} == {"evaluation"}  # type: ignore[union-attr]
+
+
+PRETRAINED: dict[str, Any] = {
+    "models": {
+        "mine": {
+            "architecture": "uniter",
+            "size": "tiny",
+            "pretrained_by": {"task": "corpus", "recipe": "long", "seed": 5},
+        },
+        "bert": {
+            "architecture": "uniter",
+            "size": "tiny",
+            "pretrained_by": {"task": "text"},
+        },
+    },
+    "tasks": {
+        "left": {"task": "easy_vqa", "data": "/left"},
+        "corpus": {"task": "easy_vqa", "data": "/corpus"},
+        "text": {"task": "easy_vqa", "data": "/text"},
+    },
+}
+
+
+def test_theta_0_can_be_the_end_of_a_run_of_the_sweep() -> None:
+    content = document(model="mine", task="left", controls=["shuffle_within"]) | PRETRAINED
+    content["recipes"]["long"] = {"steps": 20}
+    plan = plan_of(content)
+    (run,) = [t for t in plan.training_runs() if t.task == "corpus"]
+    assert isinstance(run.spec, TrainSpec)
+    assert (run.spec.seeds.data, run.spec.start.kind, run.spec.start.seed) == (5, "init", 5)
+    (end,) = [t for t in plan if isinstance(t.spec, RewindSpec)]
+    assert (end.spec, end.rides) == (RewindSpec(run=run.key, step=20), run.key)
+    others = [t.spec for t in plan.training_runs() if t is not run]
+    assert all(isinstance(s, TrainSpec) and s.start.trial == end.key for s in others)
+    # The head of the pre-training task is of no use to another one.
+    assert {s.head for s in others} == {"redraw"}  # type: ignore[union-attr]
+
+
+def test_a_ticket_can_be_worn_on_other_weights() -> None:
+    content = document(model="mine", task="left", controls=["init:bert"]) | PRETRAINED
+    content["recipes"]["long"] = {"steps": 20}
+    plan = plan_of(content)
+    own = {cell.level: cell for cell in plan.cells if cell.curve.source == "imp"}
+    moved = {cell.level: cell for cell in plan.cells if cell.curve.source == "init:bert"}
+    assert {k: c.ticket for k, c in own.items()} == {k: c.ticket for k, c in moved.items()}
+    starts = {
+        source: {plan.trials[cell.trial].spec.start.trial for cell in cells.values()}  # type: ignore[union-attr]
+        for source, cells in (("own", own), ("moved", moved))
+    }
+    assert len(starts["own"]) == len(starts["moved"]) == 1
+    assert starts["own"] != starts["moved"]
+
+
+def test_the_costlier_run_is_begun_first() -> None:
+    """An adversarial step is 16 passes to a plain one's 3."""
+    content = document(task="easy_vqa", recipe=["short", "hard"], tickets=[], controls=["random"])
+    content["recipes"]["hard"] = {"steps": 10, "batch_size": 8, "adversary": "text"}
+    unit = Frontier(plan_of(content)).peek()
+    assert unit is not None
+    plan = plan_of(content)
+    dense = [cell.trial for cell in plan.cells if cell.curve.recipe == "hard" and not cell.level]
+    weights = {key: work_of(plan.trials[key]) for key in dense}
+    plain = next(c.trial for c in plan.cells if c.curve.recipe == "short" and not c.level)
+    assert weights[dense[0]] == pytest.approx(16 / 3 * work_of(plan.trials[plain]))
+    assert unit.path == pytest.approx(weights[dense[0]])
