@@ -26,7 +26,7 @@ from trainables.models.base import Backbone
 from trainables.pruning import CUTS
 from trainables.spec import CutSpec, TrainSpec
 from trainables.tasks import TASKS
-from trainables.tasks.base import Task
+from trainables.tasks.base import Source, Task
 from trainables.tickets.weight_mask import Masks, check_fit, kept_sha256, pruned_nonzero, wearing
 from trainables.training import recipe as recipes
 from trainables.training.engine import Device, prepare_process, started
@@ -34,7 +34,13 @@ from trainables.training.loop import Course, Progress, resume, train
 from trainables.training.network import Network, load_weights
 from trainables.training.seeds import derive
 from trainables.training.sink import Sink
-from trainables.training.start import check_fingerprint, drawn_backbone, start_weights
+from trainables.training.start import (
+    drawn_backbone,
+    grow,
+    grown_backbone,
+    published,
+    start_weights,
+)
 
 __all__ = ["Inputs", "Outcome", "Sink", "cut", "run"]
 
@@ -44,6 +50,8 @@ class Inputs:
     """What a trial needs beside its spec: where things lie here, and what its parents made."""
 
     data: Path
+    cache: Path
+    """Folder for decoded data, shared by the processes of this machine."""
     weights: Path | None = None
     """The published checkpoint file of a `pretrained` start."""
     rewind: Mapping[str, Tensor] | None = None
@@ -90,10 +98,11 @@ def run(
     """
     recipes.check(spec.recipe)
     prepare_process(inputs.device, inputs.threads)
-    backbone = drawn_backbone(spec.model, 0, spec.recipe.dropout)
     entry = TASKS[spec.task.name]
-    check_fingerprint(inputs.data, spec.task.data, "data")
-    task = importlib.import_module(entry.module).open_task(inputs.data, spec.task, backbone)
+    growths = entry.grows.get(spec.model.architecture, ())
+    backbone = grown_backbone(spec.model, growths, spec.recipe.dropout)
+    source = Source(inputs.data, inputs.cache)
+    task = importlib.import_module(entry.module).open_task(source, spec.task, backbone)
     return train_network(
         spec, backbone, task, inputs, sink, cuts=cuts, rewinds=rewinds, until=until
     )
@@ -126,7 +135,7 @@ def train_network(
         checkpoint_every_s=inputs.checkpoint_every_s,
     )
     _check_steps(course)
-    net = Network(backbone, task.build_head(backbone.hidden_size))
+    net = Network(backbone, task.build_head(backbone))
     load_weights(net, start)
     net.to(inputs.device)
     with wearing(net, masks), started(net, spec.recipe, inputs.device) as engine:
@@ -175,12 +184,17 @@ def _worn(spec: TrainSpec, inputs: Inputs) -> dict[str, NDArray[np.bool_]]:
 def _start(spec: TrainSpec, backbone: Backbone, task: Task, inputs: Inputs) -> dict[str, Tensor]:
     """Start weights of backbone and head."""
     start = start_weights(spec.model, spec.start, inputs.weights, inputs.rewind, backbone.prunable)
+    growths = TASKS[spec.task.name].grows.get(spec.model.architecture, ())
+    start = grow(start, growths, backbone.state_dict(), spec.start.seed)
     if spec.start.kind == "rewind" and spec.head == "rewind":
         return start
+    heads: dict[str, Tensor] = {}
+    if spec.start.kind == "pretrained" and inputs.weights is not None:
+        heads = published(spec.model, spec.start, inputs.weights).heads
     torch.manual_seed(derive(spec.seeds.head, "head"))
-    head = task.build_head(backbone.hidden_size)
+    head = task.adopt(task.build_head(backbone).state_dict(), heads)
     return {name: value for name, value in start.items() if name.startswith("backbone.")} | {
-        f"head.{name}": value for name, value in head.state_dict().items()
+        f"head.{name}": value for name, value in head.items()
     }
 
 

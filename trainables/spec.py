@@ -21,6 +21,7 @@ Count: TypeAlias = Annotated[int, Ge(1)]
 CountOrZero: TypeAlias = Annotated[int, Ge(0)]
 Positive: TypeAlias = Annotated[float, Gt(0)]
 PositiveOrZero: TypeAlias = Annotated[float, Ge(0)]
+Role: TypeAlias = Literal["evaluation", "round"]
 Share: TypeAlias = Annotated[float, Ge(0), Le(1)]
 Momentum: TypeAlias = Annotated[float, Ge(0), Lt(1)]
 
@@ -55,6 +56,9 @@ class Recipe:
     steps: Count = 1000
     batch_size: Count = 32
     """Examples per optimizer step, before it is split by `accumulate`."""
+    tokens: CountOrZero = 0
+    """Above 0, a micro-batch holds examples of like length up to so many tokens (words and regions,
+    padding included; UNITER's `TokenBucketSampler`), and `batch_size` does not count."""
     accumulate: Count = 1
     """Micro-batches per optimizer step; must divide `batch_size`."""
     lr: Positive = 1e-4
@@ -66,15 +70,33 @@ class Recipe:
     """After warm-up: linearly to 0 at the last step, or constant."""
     weight_decay: PositiveOrZero = 0.01
     """AdamW's; biases and LayerNorm weights are exempt."""
+    decay_vectors: bool = False
+    """Decay biases and LayerNorm weights too, as LXMERT's BertAdam does."""
     beta1: Momentum = 0.9
     beta2: Momentum = 0.98
     eps: Positive = 1e-8
+    bias_correction: bool = True
+    """Of Adam's moments; LXMERT's BertAdam has none."""
     clip_norm: PositiveOrZero = 1.0
     """Global gradient norm; 0 turns clipping off."""
     dropout: Momentum = 0.1
     precision: Literal["fp32", "bf16"] = "fp32"
     zero: Literal[0, 1, 2] = 0
     """DeepSpeed ZeRO stage. bf16 needs 1 or 2: at 0 DeepSpeed takes one step too many."""
+    compile: bool = False
+    """Run the network through `torch.compile`: faster after a slow start, other last bits."""
+    adversary: Literal["none", "text", "image", "both", "alternate"] = "none"
+    """What VILLA's adversary (Gan et al. 2020, Algorithm 1) perturbs: word embeddings, what the
+    model sees of the image, both at once, or one after the other."""
+    adversary_steps: Count = 3
+    """Ascent steps per batch; the weights' gradients of all are averaged."""
+    adversary_lr: Positive = 1e-3
+    """Length of one ascent step, per example, in the l2 norm."""
+    adversary_max_norm: PositiveOrZero = 0.0
+    """The perturbation of an example is projected back to this l2 norm; 0 leaves it free."""
+    adversary_kl: PositiveOrZero = 1.5
+    """Weight of the symmetric KL divergence between clean and perturbed predictions, in nats per
+    example."""
     eval_every: CountOrZero = 0
     """Evaluate each so many steps; 0 evaluates at the end only."""
     eval_examples: CountOrZero = 0
@@ -98,12 +120,16 @@ class Start:
     """The weights a run starts from.
 
     `init` draws a fresh backbone from `seed`; `pretrained` reads the checkpoint file whose
-    content has the fingerprint `weights`; `rewind` takes what the rewind trial `trial` kept.
+    content has the fingerprint `weights`; `rewind` takes what the rewind trial `trial` kept: a
+    rewind point of the task's own dense run, or the end of a pre-training run.
     """
 
     kind: Literal["init", "pretrained", "rewind"] = "init"
     seed: int = 0
     weights: str = ""
+    fill: bool = False
+    """Draw from `seed` what the checkpoint file lacks (BERT's knows no image embeddings); else a
+    file that lacks anything is refused."""
     trial: str = ""
     shuffle: Literal["none", "within_layer", "across_depth"] = "none"
     """Permute each prunable tensor's entries, or whole tensors of equal shape between layers:
@@ -123,7 +149,11 @@ class TrainSpec:
     ticket: str = ""
     """Key of the cut whose ticket is worn; empty for a dense run."""
     head: Literal["redraw", "rewind"] = "rewind"
-    """From a rewind point, take its head too (Algorithm 1 resets theta and phi) or draw anew."""
+    """From a rewind point, take its head too (Algorithm 1 resets theta and phi) or draw anew, as
+    where the point is of another task."""
+    role: Role = "evaluation"
+    """`round` marks a run that only cuts the next ticket, where a sweep trains separate runs to
+    score (BERT-Tickets does); it sees another data order than the evaluation of the same level."""
     first_step: int = 0
     """Steps of the schedule already behind at the start: above 0 a rewound run trains only the
     rest of the schedule, on the rest of the data order."""

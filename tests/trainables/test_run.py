@@ -93,7 +93,7 @@ class Kept:
 
 
 def inputs(**changes: Any) -> Inputs:
-    return replace(Inputs(data=data()), **changes)
+    return replace(Inputs(data=data(), cache=Path("unused")), **changes)
 
 
 def ticket(sparsity: float = 0.7) -> Masks:

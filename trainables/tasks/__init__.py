@@ -8,10 +8,25 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from trainables.spec import Recipe
+from trainables.models import Format
+from trainables.spec import Recipe, Scalar
+from trainables.tasks import recipes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Growth:
+    """Rows that a task adds to a table of the backbone, as the official code does before it loads
+    a checkpoint."""
+
+    setting: str
+    """The configuration value that holds the number of rows."""
+    weight: str
+    extra: int
+    like: int | None
+    """The row that the new ones copy; None draws them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,6 +35,19 @@ class TaskEntry:
     recipes: Mapping[str, Recipe]
     """Architecture -> the recipe its authors published for the task, or the one we tuned. A model
     whose architecture is not listed cannot be trained on the task."""
+    files: Mapping[Format, tuple[str, ...]] = field(default_factory=dict)
+    """Format -> patterns of the files it reads below the data folder: what the data's fingerprint
+    covers. Where it is empty, all files of the folder. `{NAME}` stands for the option NAME."""
+    options: Mapping[str, Scalar] = field(default_factory=dict)
+    """What `TaskSpec.options` may name, with the defaults."""
+    grows: Mapping[str, tuple[Growth, ...]] = field(default_factory=dict)
+    """By architecture."""
+    sequences: Mapping[str, int] = field(default_factory=dict)
+    """Architecture -> how many sequences a training example puts through it, where not 1."""
+    columns: Mapping[str, str] = field(default_factory=lambda: {"score": ""})
+    """The scores that tables show, each with what it adds to the task's name: retrieval has two."""
+    pretraining: bool = False
+    """Its runs are counted as pre-training rounds, apart from fine-tunes."""
     shipped_data: Callable[[], Path | None] = lambda: None
     """Folder of the data where a Python package ships it."""
     semantics: int = 1
@@ -32,6 +60,11 @@ def _easy_vqa_data() -> Path | None:
     return Path(found.origin).parent / "data" if found and found.origin else None
 
 
+_BLIND: Mapping[str, Scalar] = {"blind": False}
+"""Every task can be trained without seeing: images keep their shape and say nothing."""
+_TYPES = "embeddings.token_type_embeddings.weight"
+_WORDS = "embeddings.word_embeddings.weight"
+
 TASKS: dict[str, TaskEntry] = {
     "easy_vqa": TaskEntry(
         module="trainables.tasks.easy_vqa",
@@ -42,5 +75,45 @@ TASKS: dict[str, TaskEntry] = {
             "vilt": Recipe(steps=1000, batch_size=64, lr=1e-3, dropout=0.0),
         },
         shipped_data=_easy_vqa_data,
+    ),
+    "vqa": TaskEntry(
+        module="trainables.tasks.vqa",
+        recipes=recipes.VQA,
+        options=_BLIND,
+    ),
+    "gqa": TaskEntry(
+        module="trainables.tasks.gqa",
+        recipes=recipes.GQA,
+        options=_BLIND,
+    ),
+    "snli_ve": TaskEntry(
+        module="trainables.tasks.snli_ve",
+        recipes=recipes.SNLI_VE,
+        options=_BLIND,
+    ),
+    "nlvr2": TaskEntry(
+        module="trainables.tasks.nlvr2",
+        recipes=recipes.NLVR2,
+        options=_BLIND,
+        # A type for the second image, that of the first to begin with.
+        grows={
+            "uniter": (Growth(setting="type_vocab_size", weight=_TYPES, extra=1, like=1),),
+            "vilt": (Growth(setting="modality_types", weight=_TYPES, extra=1, like=1),),
+        },
+        sequences={"uniter": 2, "lxmert": 2, "vilt": 2},
+    ),
+    "vcr": TaskEntry(
+        module="trainables.tasks.vcr",
+        recipes=recipes.VCR,
+        options=_BLIND,
+        # Types for answers and reasons, that of text to begin with; words for named people and
+        # objects.
+        grows={
+            "uniter": (
+                Growth(setting="type_vocab_size", weight=_TYPES, extra=2, like=0),
+                Growth(setting="vocab_size", weight=_WORDS, extra=81, like=None),
+            ),
+        },
+        sequences={"uniter": 4},
     ),
 }

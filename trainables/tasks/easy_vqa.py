@@ -8,7 +8,7 @@ the train split; pixel models see the image, standardised per channel.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,11 +20,14 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate, pad
 
 from trainables.data import easy_vqa as reader
+from trainables.data import fingerprint
 from trainables.errors import DataError, TrainableError
 from trainables.models import Modality
 from trainables.models.base import Backbone
 from trainables.spec import TaskSpec
-from trainables.tasks.base import Batch
+from trainables.tasks.base import Batch, Source
+from trainables.tasks.heads import classifier, symmetric_kl
+from trainables.training.seeds import Chance
 
 _KINDS = {"yes_no": reader.YES_NO, "shape": reader.SHAPES, "color": reader.COLORS}
 
@@ -79,17 +82,20 @@ class EasyVQA:
     def prior(self) -> float:
         return self.data.prior
 
-    def build_head(self, hidden_size: int) -> nn.Module:
-        """UNITER's VQA head (its code, `model/vqa.py`)."""
-        wide = 2 * hidden_size
-        return nn.Sequential(
-            nn.Linear(hidden_size, wide),
-            nn.GELU(),
-            nn.LayerNorm(wide, eps=1e-12),
-            nn.Linear(wide, len(reader.ANSWERS)),
-        )
+    def lengths(self) -> NDArray[np.int64]:
+        words = self.data.train.text_mask.sum(dim=1).numpy()
+        boxes = self.data.train.boxes
+        seen: NDArray[np.int64] = words + (boxes.shape[1] if boxes is not None else 0)
+        return seen
 
-    def train_batch(self, indices: NDArray[np.int64]) -> Batch:
+    def build_head(self, backbone: Backbone) -> nn.Module:
+        hidden = backbone.hidden_size
+        return classifier(hidden, 2 * hidden, len(reader.ANSWERS))
+
+    def adopt(self, head: dict[str, Tensor], published: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return head
+
+    def train_batch(self, indices: NDArray[np.int64], chance: Chance) -> Batch:
         return self._batch(self.data.train, torch.from_numpy(indices))
 
     def eval_batches(self, batch_size: int, examples: int) -> Iterator[Batch]:
@@ -100,6 +106,9 @@ class EasyVQA:
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         return cross_entropy(logits, batch["labels"])
+
+    def divergence(self, clean: Tensor, perturbed: Tensor, batch: Batch) -> Tensor:
+        return symmetric_kl(clean, perturbed)
 
     def score(self, scored: Iterable[tuple[Tensor, Batch]]) -> dict[str, float]:
         """Accuracy; also over the questions whose answer is yes or no, a shape, a colour."""
@@ -133,11 +142,12 @@ class EasyVQA:
         }
 
 
-def open_task(data: Path, spec: TaskSpec, backbone: Backbone) -> EasyVQA:
+def open_task(source: Source, spec: TaskSpec, backbone: Backbone) -> EasyVQA:
     """Decodes on the first call of a process, about 2 s."""
     if spec.options:
         raise TrainableError(f"task easy_vqa: takes no option {spec.options[0][0]!r}; remove it")
     dim = backbone.region_dim or backbone.image_size
+    data = source.data
     decoded = _decoded(data, spec.data, backbone.modality, dim)
     tokens = decoded.train.input_ids.shape[1]
     if decoded.words > backbone.vocab_size or tokens > backbone.max_text:
@@ -150,8 +160,8 @@ def open_task(data: Path, spec: TaskSpec, backbone: Backbone) -> EasyVQA:
 
 
 @lru_cache(maxsize=2)
-def _decoded(folder: Path, fingerprint: str, modality: Modality, dim: int) -> _Data:
-    """`fingerprint` is only a key: other content at the same path is decoded anew."""
+def _decoded(folder: Path, planned: str, modality: Modality, dim: int) -> _Data:
+    fingerprint.check(folder, planned, "data")
     train, test = reader.read_split(folder, "train"), reader.read_split(folder, "test")
     vocab = reader.vocabulary(train.questions)
     first = _tensors(train, vocab, modality, dim)

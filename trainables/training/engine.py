@@ -14,22 +14,24 @@ import os
 import sys
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
 
 from trainables.errors import InvariantError
 from trainables.spec import Recipe
+from trainables.training.adversary import Objective
+from trainables.training.optimizer import MOMENTS, adamw, begin_moments, set_rates
 
 Device: TypeAlias = Literal["cpu", "cuda"]
 Batch: TypeAlias = Mapping[str, Tensor]
 Moments: TypeAlias = dict[str, dict[str, Tensor]]
 """`exp_avg` or `exp_avg_sq` -> parameter name -> float32 tensor on CPU."""
-MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def prepare_process(device: Device, threads: int) -> None:
@@ -82,25 +84,26 @@ class Engine:
     net: nn.Module
     deepspeed: Any
     optimizer: torch.optim.AdamW
+    recipe: Recipe
     device: Device
 
-    def step(
-        self, batches: Sequence[Batch], loss: Callable[[Tensor, Batch], Tensor], lr: float
-    ) -> float:
-        """One optimizer step over equal micro-batches; the mean loss before it.
+    def step(self, batches: Sequence[Batch], objective: Objective, lr: float) -> float:
+        """One optimizer step over micro-batches that count alike, whatever their sizes; the mean
+        loss before it.
 
         Raises InvariantError if the loss or its gradient is not finite.
         """
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr * group["lr_scale"]
-        total = 0.0
+        set_rates(self.optimizer, self.recipe, lr, self.deepspeed.global_steps + 1)
+        total = torch.zeros((), device=self.device)
         for batch in batches:
             there = {name: value.to(self.device) for name, value in batch.items()}
-            value = loss(self.deepspeed(there), there)
-            total += value.item()
-            self.deepspeed.backward(value)
-            self.deepspeed.step()
-        mean = total / len(batches)
+            for value in objective(self.deepspeed, there):
+                total += value.detach()
+                self.deepspeed.backward(value / len(batches), scale_wrt_gas=False)
+        if self.recipe.zero == 0 and self.recipe.clip_norm:
+            clip_grad_norm_(self.net.parameters(), self.recipe.clip_norm)
+        self.deepspeed.step()
+        mean = total.item() / len(batches)  # read once: each reading makes a GPU wait
         if mean - mean != 0 or not self.deepspeed.was_step_applied():
             raise InvariantError(
                 f"the loss or its gradient is not finite (loss {mean}); lower the learning rate"
@@ -147,6 +150,7 @@ class Engine:
         """Gives the optimizer the moments that it, or one at another stage, had after `steps`."""
         from deepspeed.utils import safe_set_full_optimizer_state
 
+        self.deepspeed.global_steps = steps
         for state in self.optimizer.state.values():
             state["step"].fill_(steps)
         for kind, values in moments.items():
@@ -174,19 +178,12 @@ def started(net: nn.Module, recipe: Recipe, device: Device) -> Iterator[Engine]:
     precise = {}
     if recipe.precision == "bf16":
         precise = {name: _copy(value) for name, value in net.state_dict().items()}
-    optimizer = torch.optim.AdamW(
-        _groups(net, recipe),
-        lr=recipe.lr,
-        betas=(recipe.beta1, recipe.beta2),
-        eps=recipe.eps,
-        weight_decay=recipe.weight_decay,
-        # One pass over the weights where the plain loop takes a dozen; and that loop's torch.sqrt
-        # is 8 times slower on CPU when 70 % are zeros, as a masked network's moments are.
-        fused=True,
-    )
+    optimizer = adamw(net, recipe)
     inner, *_ = deepspeed.initialize(model=net, optimizer=optimizer, config=_config(recipe))
-    _begin_moments(optimizer, inner.optimizer)
-    engine = Engine(net=net, deepspeed=inner, optimizer=optimizer, device=device)
+    begin_moments(optimizer, inner.optimizer)
+    # Alone, there is nobody to reduce gradients with; ZeRO 1 and 2 move them to their partitions so.
+    inner.enable_backward_allreduce = recipe.zero > 0
+    engine = Engine(net=net, deepspeed=inner, optimizer=optimizer, recipe=recipe, device=device)
     try:
         if precise:
             engine.set_weights(precise)
@@ -198,46 +195,19 @@ def started(net: nn.Module, recipe: Recipe, device: Device) -> Iterator[Engine]:
         gc.collect()
 
 
-def _begin_moments(optimizer: torch.optim.AdamW, zero: Any) -> None:
-    """Gives Adam the state it would make at its first step, and DeepSpeed the way to it.
-
-    DeepSpeed would look for it when the first of our parameter groups has stepped and the others
-    have not, and never find theirs.
-    """
-    for group in optimizer.param_groups:
-        for flat in group["params"]:  # a parameter at ZeRO 0, a flat partition above
-            optimizer.state[flat] = {
-                "step": torch.zeros((), device=flat.device),
-                **{kind: torch.zeros_like(flat, requires_grad=False) for kind in MOMENTS},
-            }
-    if zero is not optimizer:
-        zero._lazy_init_hp_params_optimizer_state()
-
-
 def _config(recipe: Recipe) -> dict[str, Any]:
     return {
-        "train_micro_batch_size_per_gpu": recipe.batch_size // recipe.accumulate,
-        "gradient_accumulation_steps": recipe.accumulate,
-        "gradient_clipping": recipe.clip_norm,
+        "train_micro_batch_size_per_gpu": 1,  # for its own statistics only, like the next
+        "gradient_accumulation_steps": 1,
+        # Gradients add up until `step` is called: how many backward passes that takes, and how much
+        # each weighs, is for `Engine.step` to say.
+        "managed_gradient_accumulation": False,
+        # At stage 0 it reads the weights' norms one by one; `Engine.step` clips there.
+        "gradient_clipping": recipe.clip_norm if recipe.zero else 0.0,
         "bf16": {"enabled": recipe.precision == "bf16"},
         "zero_optimization": {"stage": recipe.zero},
         "steps_per_print": None,
     }
-
-
-def _groups(net: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """Head and backbone apart, for the learning rate; vectors apart, which are not decayed."""
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = defaultdict(list)
-    for name, weight in net.named_parameters():
-        groups[name.startswith("head."), weight.ndim > 1].append(weight)
-    return [
-        {
-            "params": weights,
-            "lr_scale": recipe.head_lr_scale if head else 1.0,
-            "weight_decay": recipe.weight_decay if decayed else 0.0,
-        }
-        for (head, decayed), weights in groups.items()
-    ]
 
 
 def _has_master(weight: nn.Parameter) -> bool:

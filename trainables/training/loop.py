@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,9 +19,12 @@ from trainables.errors import CheckpointError
 from trainables.spec import Recipe
 from trainables.tasks.base import Task
 from trainables.training import checkpoint, recipe
-from trainables.training.engine import MOMENTS, Engine
+from trainables.training.adversary import plain
+from trainables.training.engine import Engine
 from trainables.training.evaluate import evaluate
-from trainables.training.seeds import batch_indices, derive
+from trainables.training.optimizer import MOMENTS
+from trainables.training.order import Order
+from trainables.training.seeds import Chance, derive
 from trainables.training.sink import Sink
 
 LOSS_POINTS = 200
@@ -67,8 +69,9 @@ def train(engine: Engine, task: Task, course: Course, progress: Progress, sink: 
     if progress.step == course.first:
         _keep_rewind(engine, course, progress, sink)
     engine.net.train()
+    order = Order(course.recipe, task.lengths(), course.data_seed)
     while progress.step < course.end:
-        loss, lr = _step(engine, task, course, progress.step)
+        loss, lr = _step(engine, task, course, order, progress.step)
         progress.step += 1
         progress.losses.append(loss)
         point = _loss_point(course.recipe, progress, lr) | _score(engine, task, course, progress)
@@ -120,14 +123,18 @@ def resume(engine: Engine, course: Course, payload: bytes | None) -> Progress:
     return progress
 
 
-def _step(engine: Engine, task: Task, course: Course, step: int) -> tuple[float, float]:
+def _step(
+    engine: Engine, task: Task, course: Course, order: Order, step: int
+) -> tuple[float, float]:
     """The loss before the update, and its learning rate."""
     plan = course.recipe
-    indices = batch_indices(task.num_train, plan.batch_size, course.data_seed, step)
-    batches = [task.train_batch(part) for part in np.split(indices, plan.accumulate)]
+    batches = [
+        task.train_batch(indices, Chance(course.data_seed, "batch", step, micro))
+        for micro, indices in enumerate(order.micro_batches(step))
+    ]
     torch.manual_seed(derive(course.data_seed, "dropout", step))
     lr = recipe.lr_at(plan, step)
-    return engine.step(batches, task.loss, lr), lr
+    return engine.step(batches, plain(task.loss), lr), lr
 
 
 def _loss_point(plan: Recipe, progress: Progress, lr: float) -> dict[str, float]:

@@ -19,7 +19,7 @@ class Network(nn.Module):
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Logits in float32, whatever the precision of the weights."""
-        logits: Tensor = self.head(self.backbone(batch))
+        logits: Tensor = self.head(self.backbone(batch), batch)
         return logits.float()
 
 

@@ -29,6 +29,32 @@ def permutation(count: int, *parts: str | int) -> NDArray[np.int64]:
     return np.argsort(stream(*parts).random_raw(count), kind="stable")
 
 
+class Chance:
+    """Draws of one place in a run: the same for the same parts, whatever was drawn elsewhere."""
+
+    def __init__(self, *parts: str | int) -> None:
+        self._parts = parts
+        self._stream = stream(*parts)
+
+    def outer(self) -> Chance:
+        """Fresh draws of the place around this one, named by all parts but the last: of the
+        optimizer step that a micro-batch belongs to."""
+        return Chance(*self._parts[:-1])
+
+    def uniform(self, *shape: int) -> NDArray[np.float64]:
+        """In [0, 1), 53 random bits each."""
+        raw = self._stream.random_raw(int(np.prod(shape)))
+        unit: NDArray[np.float64] = (raw >> np.uint64(11)) * np.float64(2.0**-53)
+        return unit.reshape(shape)
+
+    def below(self, high: int, *shape: int) -> NDArray[np.int64]:
+        """Whole numbers 0 .. high - 1."""
+        return (self.uniform(*shape) * high).astype(np.int64)
+
+    def permutation(self, count: int) -> NDArray[np.int64]:
+        return np.argsort(self._stream.random_raw(count), kind="stable")
+
+
 def batch_indices(count: int, batch_size: int, seed: int, step: int) -> NDArray[np.int64]:
     """The examples of optimizer step `step` (from 0): epochs are permutations, laid end to end.
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import importlib
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -17,11 +18,13 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from trainables.data.fingerprint import fingerprint
+from trainables.data import fingerprint
 from trainables.errors import CheckpointError, DataError, RecipeError
 from trainables.models import MODELS
-from trainables.models.base import Backbone
+from trainables.models.base import Backbone, resolve
+from trainables.models.checkpoint import Checkpoint
 from trainables.spec import ModelSpec, Start
+from trainables.tasks import Growth
 from trainables.training.seeds import derive, permutation
 
 SHUFFLED_POOL = "encoder+pooler"
@@ -35,6 +38,35 @@ def drawn_backbone(model: ModelSpec, seed: int, dropout: float) -> Backbone:
     torch.manual_seed(derive(seed, "backbone"))
     backbone: Backbone = model_module(model).build(model, dropout=dropout)
     return backbone
+
+
+def grown_backbone(model: ModelSpec, growths: Iterable[Growth], dropout: float) -> Backbone:
+    """A backbone with the rows that a task adds to its tables; its weights are yet to be loaded."""
+    module = model_module(model)
+    config = resolve(module.CONFIGS, model)
+    larger = {growth.setting: getattr(config, growth.setting) + growth.extra for growth in growths}
+    overrides = tuple(sorted((dict(model.overrides) | larger).items()))
+    return drawn_backbone(replace(model, overrides=overrides), 0, dropout)
+
+
+def grow(
+    state: dict[str, Tensor], growths: Iterable[Growth], expected: Mapping[str, Tensor], seed: int
+) -> dict[str, Tensor]:
+    """`state` with the rows that it lacks of each grown table; a rewind point of the task itself
+    has them already."""
+    for growth in growths:
+        name = f"backbone.{growth.weight}"
+        table, rows = state[name], len(expected[growth.weight])
+        missing = rows - len(table)
+        if missing == 0:
+            continue
+        if growth.like is None:
+            torch.manual_seed(derive(seed, "grow", growth.weight))
+            new = torch.randn(missing, table.shape[1]) * table.std()
+        else:
+            new = table[growth.like].expand(missing, -1)
+        state = state | {name: torch.cat([table, new])}
+    return state
 
 
 def start_weights(
@@ -54,7 +86,7 @@ def start_weights(
     elif start.kind == "pretrained":
         if weights is None:
             raise DataError("start weights: no checkpoint file was given; name it in the sweep")
-        state = _named("backbone", _published(model, weights, start.weights))
+        state = _named("backbone", published(model, start, weights).backbone)
     elif rewind is None:
         raise CheckpointError(f"start weights: the rewind point of {start.trial[:12]} is missing")
     else:
@@ -101,21 +133,12 @@ def _drawn(model: ModelSpec, seed: int) -> dict[str, Tensor]:
 
 
 @lru_cache(maxsize=2)
-def _published(model: ModelSpec, path: Path, planned: str) -> dict[str, Tensor]:
-    check_fingerprint(path, planned, "checkpoint")
-    state: dict[str, Tensor] = model_module(model).load(path, model)
-    return state
-
-
-@lru_cache
-def check_fingerprint(path: Path, planned: str, what: str) -> None:
-    """DataError unless the content is what the trial was planned for; asked once per process."""
-    found = fingerprint(path)
-    if found != planned:
-        raise DataError(
-            f"{path}: this {what} has the fingerprint {found[:12]}, the trial was planned for "
-            f"{planned[:12]}; restore the file or plan the sweep again"
-        )
+def published(model: ModelSpec, start: Start, path: Path) -> Checkpoint:
+    """The checkpoint file of a `pretrained` start, read once per process."""
+    fingerprint.check(path, start.weights, "checkpoint")
+    fill = _drawn(model, start.seed) if start.fill else None
+    checkpoint: Checkpoint = model_module(model).load(path, model, fill=fill)
+    return checkpoint
 
 
 def _named(part: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
