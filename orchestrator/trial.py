@@ -12,31 +12,29 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache, partial
-from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.torch import load
-from torch import Tensor
 
 from orchestrator.errors import Conflict, StoreError
-from orchestrator.identity import canonical, to_json
+from orchestrator.identity import to_json
 from orchestrator.plan import Trial
 from orchestrator.preview import describe
 from orchestrator.store.objects import S3Objects
 from orchestrator.store.record import Record, TicketRef, WeightsRef
 from orchestrator.store.ticket import Ticket
 from orchestrator.store.tickets import TicketStore
+from orchestrator.supplies import Supplies, digest
 from orchestrator.work import Context, Done, Work
 from trainables import run as trainable
-from trainables.errors import CheckpointError, DataError, TicketMismatch
-from trainables.spec import CutSpec, ModelSpec, RewindSpec, TrainSpec
+from trainables.errors import CheckpointError
+from trainables.spec import CutSpec, RewindSpec, TrainSpec
 
 if TYPE_CHECKING:
     from orchestrator.tracking import LiveRun
@@ -55,6 +53,7 @@ class TrialWorker:
     def __init__(self, context: Context) -> None:
         self.context = context
         self.store = TicketStore(S3Objects(context.store))
+        self._supplies = Supplies(self.store, context)
 
     def perform(self, work: Work) -> Done:
         """Run a unit and commit it. What someone else committed meanwhile is left as it is.
@@ -86,7 +85,7 @@ class TrialWorker:
                 rewinds=set(rewinds),
                 until=max(rewinds) if replay and not cuts else None,
             )
-            outcome = self._resumed(run, head.key, self._inputs(spec))
+            outcome = self._resumed(run, head.key, self._supplies.of_run(spec))
         if replay:
             if cuts:
                 self._check_replay(head, outcome.checks)
@@ -137,7 +136,7 @@ class TrialWorker:
 
     def _cut(self, head: Trial, spec: CutSpec, done: Done) -> None:
         begin = time.perf_counter()
-        masks = trainable.cut(spec, self._cut_inputs(spec))
+        masks = trainable.cut(spec, self._supplies.of_cut(spec))
         seconds = time.perf_counter() - begin
         self.commit_cut(head, spec, masks, done, {"seconds": seconds})
 
@@ -145,7 +144,7 @@ class TrialWorker:
         self, trial: Trial, spec: CutSpec, masks: Masks, done: Done, costs: dict[str, float]
     ) -> None:
         ticket = Ticket.from_masks(
-            masks, scheme=spec.model.architecture, model_sha256=_digest(spec.model), pool=spec.pool
+            masks, scheme=spec.model.architecture, model_sha256=digest(spec.model), pool=spec.pool
         )
         self._commit(trial, done, ticket=self.store.put_ticket(ticket), costs=costs)
 
@@ -202,54 +201,6 @@ class TrialWorker:
                 " replay on the kind of machine and the library versions named in its record"
             )
 
-    def _inputs(self, spec: TrainSpec) -> trainable.Inputs:
-        return trainable.Inputs(
-            data=self._path(spec.task.data),
-            cache=Path(self.context.cache),
-            weights=self._path(spec.start.weights) if spec.start.weights else None,
-            rewind=self._rewind(spec.start.trial) if spec.start.trial else None,
-            ticket=self._masks(spec.ticket, spec.model) if spec.ticket else None,
-            checkpoint_every_s=self.context.checkpoint_every_s,
-            device=self.context.device,
-            threads=self.context.threads,
-        )
-
-    def _cut_inputs(self, spec: CutSpec) -> trainable.Inputs:
-        weights = spec.start.weights if spec.start else ""
-        return trainable.Inputs(
-            data=Path(),  # a cut looks at no example
-            cache=Path(self.context.cache),
-            weights=self._path(weights) if weights else None,
-            rewind=self._rewind(spec.start.trial) if spec.start and spec.start.trial else None,
-            like=self._masks(spec.like, spec.model) if spec.like else None,
-            threads=self.context.threads,
-        )
-
-    def _path(self, fingerprint: str) -> Path:
-        if fingerprint not in self.context.locations:
-            raise DataError(
-                f"no path is known for content {fingerprint[:12]}; name it in the sweep"
-            )
-        return Path(self.context.locations[fingerprint])
-
-    def _masks(self, key: str, model: ModelSpec) -> Masks:
-        """The ticket that the cut `key` committed, if it was cut for this model."""
-        ref = self.store.record(key).ticket
-        assert ref is not None, f"trial {key} is no cut"
-        ticket = self.store.ticket(ref.sha256)
-        if (ticket.scheme, ticket.model_sha256) != (model.architecture, _digest(model)):
-            raise TicketMismatch(
-                f"ticket {ref.sha256[:12]} was cut from a {ticket.scheme} of another configuration"
-                f" than this {model.architecture} {model.size}; use tickets of the same model"
-            )
-        masks: Masks = ticket.masks()
-        return masks
-
-    def _rewind(self, key: str) -> dict[str, Tensor]:
-        ref = self.store.record(key).weights
-        assert ref is not None, f"trial {key} is no rewind point"
-        return load(self.store.weights(ref))
-
 
 @dataclass(slots=True)
 class _Sink:
@@ -302,8 +253,3 @@ def _cpu_name() -> str:
         return platform.processor() or "cpu"
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, "cpu")
-
-
-def _digest(model: ModelSpec) -> str:
-    """Hash of an architecture and its configuration: what a ticket's names and shapes are of."""
-    return sha256(canonical(asdict(model))).hexdigest()

@@ -5,8 +5,9 @@ A module `trainables.models.NAME` has
 * `CONFIGS: dict[str, Config]`: the configuration of each size;
 * `build(spec, *, dropout) -> Backbone`: weights drawn from torch's current generator, which the
   caller seeds;
-* `load(path, spec) -> dict[str, Tensor]`: a published checkpoint file as a float32 state dict of
-  that backbone, or CheckpointError;
+* `load(path, spec, *, fill=None) -> Checkpoint`: a published file as the float32 state dict of that
+  backbone and the heads beside it; what the file lacks comes from `fill`, another state dict, or
+  without one is refused with CheckpointError;
 * `save_pretrained(state, spec, folder)`: the inverse for transformers' `from_pretrained`, or
   CheckpointError where transformers has no such class.
 
@@ -18,30 +19,50 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from trainables.errors import TrainableError
-from trainables.models import POOLS, Modality
+from trainables.models import Modality
 from trainables.spec import ModelSpec
+
+
+class Encoded(NamedTuple):
+    """What a backbone makes of B sequences of T text tokens and N regions or patches."""
+
+    pooled: Tensor
+    """(B, hidden_size)"""
+    text: Tensor
+    """(B, T, hidden_size)"""
+    image: Tensor
+    """(B, N, hidden_size); ViLT's begins with the image's own [CLS], and its patches lie in reading
+    order without gaps, so that N - 1 is the most that an image of the batch has."""
 
 
 class Backbone(nn.Module, ABC):
     """The interface of a model without its task head; it carries no implementation.
 
-    `forward` takes a batch of B examples with T text tokens: `input_ids` (B, T) int64, `text_mask`
+    `forward` takes a batch of B sequences with T text tokens: `input_ids` (B, T) int64, `text_mask`
     (B, T) bool, True at tokens; and what its modality needs:
 
     * regions: `region_features` (B, N, region_dim) and `region_boxes` (B, N, 7), optionally
       `region_mask` (B, N) bool, True at regions;
-    * pixels: `pixel_values` (B, 3, image_size, image_size).
+    * pixels: `pixel_values` (B, 3, height, width), optionally `patch_mask` (B, rows, columns) bool,
+      True at patches of the image, which fill a rectangle from the top left.
 
-    Floating-point inputs of any dtype are cast to that of the weights. It returns the pooled
-    output (B, hidden_size).
+    Optional: `text_kinds` (B, T) int64 token types (0); `image_kinds` (B,) int64, the type row of
+    an image (1); `masked_regions` (B, N) bool, whose features are zero and get the mask embedding;
+    `text_delta` (B, T, hidden_size), added to the word embeddings before anything else is, and
+    `image_delta`, added to `region_features` or `pixel_values`, of their shape. LXMERT has no type
+    row for images and no mask embedding, and does not read what would choose them.
+
+    Floating-point inputs of any dtype are cast to that of the weights.
     """
 
+    architecture: str
+    """Its name in `MODELS`."""
     modality: Modality
     hidden_size: int
     vocab_size: int
@@ -50,10 +71,12 @@ class Backbone(nn.Module, ABC):
     region_dim: int
     """0 where the modality has no regions."""
     image_size: int
-    """Side in pixels; 0 where the modality has no pixels."""
+    """Shorter side in pixels; 0 where the modality has no pixels."""
+    patch_size: int
+    """Side of a patch in pixels; 0 where the modality has none."""
 
     @abstractmethod
-    def forward(self, batch: Mapping[str, Tensor]) -> Tensor: ...
+    def forward(self, batch: Mapping[str, Tensor]) -> Encoded: ...
 
     @abstractmethod
     def prunable(self, pool: str) -> list[str]:
@@ -66,6 +89,7 @@ class BlockConfig:
 
     hidden_size: int = 768
     num_hidden_layers: int = 12
+    """Of a model with several stacks, the layers that read only text."""
     num_attention_heads: int = 12
     intermediate_size: int = 3072
     vocab_size: int
@@ -88,6 +112,18 @@ TINY: dict[str, Any] = {
 """The encoder of every model's size for tests and laptops."""
 
 Config = TypeVar("Config", bound=BlockConfig)
+
+
+def describe(model: Backbone, config: BlockConfig) -> None:
+    """Gives the backbone the sizes that every modality has."""
+    model.hidden_size = config.hidden_size
+    model.vocab_size = config.vocab_size
+    model.max_text = config.max_position_embeddings
+
+
+def block_settings(config: BlockConfig) -> dict[str, Any]:
+    """The values that transformers' configurations take under the same names."""
+    return {field.name: getattr(config, field.name) for field in fields(BlockConfig)}
 
 
 def resolve(configs: Mapping[str, Config], spec: ModelSpec) -> Config:
@@ -118,13 +154,55 @@ def resolve(configs: Mapping[str, Config], spec: ModelSpec) -> Config:
     return config
 
 
-def encoder_pool(model: nn.Module, pool: str) -> list[str]:
-    """Names of the matrices of `model.encoder`, and `model.pooler`'s for `encoder+pooler`."""
-    if pool not in POOLS:
-        raise TrainableError(f"no pool of weights {pool!r}; pools: {', '.join(POOLS)}")
-    parts = ("encoder.", "pooler.")[: 1 + POOLS.index(pool)]
-    named = model.named_parameters()
-    return [name for name, weight in named if name.startswith(parts) and weight.dim() == 2]
+def check_image_type(spec: ModelSpec, setting: str, rows: int) -> None:
+    """TrainableError unless the table of types, whose size is `setting`, has a row for images."""
+    if rows < 2:
+        raise TrainableError(
+            f"model {spec.architecture}: {setting} = {rows}; images are of type 1, "
+            "so give 2 or more"
+        )
+
+
+Pools: TypeAlias = Mapping[str, tuple[str, ...]]
+"""Pool -> beginnings of the names of its weights, in order of depth."""
+
+ENCODER_POOLS: Pools = {"encoder": ("encoder.",), "encoder+pooler": ("encoder.", "pooler.")}
+"""Of a model whose encoder is one stack of layers."""
+
+
+def pool_weights(model: nn.Module, pools: Pools, pool: str) -> list[str]:
+    """Names of the matrices of one of a model's pools, or TrainableError."""
+    if pool not in pools:
+        raise TrainableError(f"no pool of weights {pool!r}; pools: {', '.join(pools)}")
+    matrices = [name for name, weight in model.named_parameters() if weight.dim() == 2]
+    return [name for start in pools[pool] for name in matrices if name.startswith(start)]
+
+
+def embedded_words(embeddings: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+    """(B, T, hidden_size): what transformers' text embeddings make of the batch's text."""
+    ids = batch["input_ids"]
+    words = embeddings.get_submodule("word_embeddings")(ids)
+    if "text_delta" in batch:
+        words = words + batch["text_delta"].to(words.dtype)
+    kinds = batch.get("text_kinds")
+    if kinds is None:
+        kinds = torch.zeros_like(ids)
+    out: Tensor = embeddings(input_ids=None, token_type_ids=kinds, inputs_embeds=words)
+    return out
+
+
+def image_kind(types: nn.Embedding, batch: Mapping[str, Tensor]) -> Tensor:
+    """The type row of each image, (B, 1, hidden); or of all, (hidden,)."""
+    kinds = batch.get("image_kinds")
+    return types.weight[1] if kinds is None else types(kinds)[:, None]
+
+
+def shown(batch: Mapping[str, Tensor], name: str, dtype: torch.dtype) -> Tensor:
+    """What the batch has of the image under `name`, with `image_delta` added, in `dtype`."""
+    image = batch[name]
+    if "image_delta" in batch:
+        image = image + batch["image_delta"]
+    return image.to(dtype)
 
 
 def draw_weights(model: nn.Module, std: float) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from trainables.errors import TrainableError
-from trainables.models import MODELS, POOLS
+from trainables.models import MODELS
 from trainables.models.base import Backbone
 from trainables.spec import ModelSpec
 
@@ -28,17 +28,40 @@ def _meta(spec: ModelSpec) -> Backbone:
 def test_registry_counts_are_those_of_the_built_model(name: str, size: str) -> None:
     backbone = _meta(ModelSpec(architecture=name, size=size))
     state = backbone.state_dict()
-    counts = {pool: sum(state[w].numel() for w in backbone.prunable(pool)) for pool in POOLS}
-    assert counts == MODELS[name].sizes[size]
-    assert all(state[weight].dim() == 2 for weight in backbone.prunable("encoder+pooler"))
+    pools = MODELS[name].sizes[size]
+    counts = {pool: sum(state[w].numel() for w in backbone.prunable(pool)) for pool in pools}
+    assert counts == pools
+    assert all(state[w].dim() == 2 for pool in pools for w in backbone.prunable(pool))
 
 
-def test_published_pool_sizes() -> None:
-    # BERT-Tickets counts 72 matrices and the pooler of BERT base; ViT-B has the same blocks.
-    for name in MODELS:
-        assert MODELS[name].sizes["base"] == {"encoder": 84934656, "encoder+pooler": 85524480}
-        assert MODELS[name].sizes["tiny"]["encoder+pooler"] == 102400
-    assert MODELS["uniter"].sizes["large"]["encoder"] == 301989888
+@pytest.mark.parametrize(
+    ("name", "size", "pool", "published"),
+    [
+        # BERT-Tickets counts 72 matrices and the pooler of BERT base; ViT-B has the same blocks.
+        ("uniter", "base", "encoder", 84_934_656),
+        ("uniter", "base", "encoder+pooler", 85_524_480),
+        ("uniter", "large", "encoder", 301_989_888),
+        ("uniter", "large", "encoder+pooler", 301_989_888 + 1_048_576),
+        ("lxmert", "base", "encoder", 181_665_792),
+        ("lxmert", "base", "encoder+pooler", 181_665_792 + 589_824),
+        ("lxmert", "base", "encoder-reached", 181_665_792 - 7_077_888),
+        ("vilt", "base", "encoder", 84_934_656),
+        ("vilt", "base", "encoder+pooler", 85_524_480),
+    ],
+)
+def test_published_pool_sizes(name: str, size: str, pool: str, published: int) -> None:
+    backbone = _meta(ModelSpec(architecture=name, size=size))
+    state = backbone.state_dict()
+    assert sum(state[weight].numel() for weight in backbone.prunable(pool)) == published
+
+
+def test_published_numbers_of_matrices() -> None:
+    def matrices(name: str, pool: str) -> int:
+        return len(_meta(ModelSpec(architecture=name)).prunable(pool))
+
+    assert matrices("uniter", "encoder") == matrices("vilt", "encoder") == 72
+    assert matrices("lxmert", "encoder") == 164
+    assert matrices("lxmert", "encoder-reached") == 158
 
 
 def test_published_parameter_counts() -> None:
@@ -47,15 +70,22 @@ def test_published_parameter_counts() -> None:
 
     assert count("uniter", "base") == 109_898_752
     assert count("uniter", "large") == 335_695_872
+    assert count("lxmert", "base") == 207_936_768
     assert count("vilt", "base") == 111_595_008
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_pool_is_in_order_of_depth(name: str) -> None:
-    names = _meta(ModelSpec(architecture=name, size="base")).prunable("encoder+pooler")
-    layers = [int(part.split(".")[2]) for part in names[:-1]]
-    assert layers == sorted(layers)
-    assert names[-1] == "pooler.dense.weight"
+def test_pools_are_in_order_of_depth(name: str) -> None:
+    backbone = _meta(ModelSpec(architecture=name, size="base"))
+    stacks = ("encoder.layer", "encoder.r_layers", "encoder.x_layers")
+    for pool in MODELS[name].sizes["base"]:
+        names = backbone.prunable(pool)
+        if pool == "encoder+pooler":
+            assert names.pop() == "pooler.dense.weight"
+        parts = [weight.split(".") for weight in names]
+        depths = [(stacks.index(".".join(part[:2])), int(part[2])) for part in parts]
+        assert depths == sorted(depths)
+        assert len(set(names)) == len(names)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -71,6 +101,13 @@ def test_overrides_change_the_configuration() -> None:
     assert len(_meta(spec).prunable("encoder")) == 6
 
 
+def test_every_kind_of_row_is_there() -> None:
+    for name, setting in (("uniter", "type_vocab_size"), ("vilt", "modality_types")):
+        spec = ModelSpec(architecture=name, size="tiny", overrides=((setting, 1),))
+        with pytest.raises(TrainableError, match=f"{setting} = 1; images are of type 1, so give 2"):
+            _meta(spec)
+
+
 @pytest.mark.parametrize(
     ("size", "overrides", "told"),
     [
@@ -80,7 +117,6 @@ def test_overrides_change_the_configuration() -> None:
         ("tiny", (("num_hidden_layers", True),), "True; give a positive int"),
         ("tiny", (("initializer_range", -0.1),), "-0.1; give a positive float"),
         ("tiny", (("num_attention_heads", 5),), "64 is not a multiple of num_attention_heads 5"),
-        ("tiny", (("type_vocab_size", 1),), "type_vocab_size = 1; regions are of type 1"),
     ],
 )
 def test_impossible_sizes_are_refused_in_one_line(

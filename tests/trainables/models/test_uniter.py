@@ -10,8 +10,19 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu, layer_norm
 
+from tests.trainables.models.inputs import (
+    REGIONS,
+    TEXT,
+    backbone,
+    gradients,
+    largest_difference,
+    refusal,
+    regions,
+    words,
+)
 from trainables.errors import CheckpointError
 from trainables.models import uniter
+from trainables.models.base import Backbone
 from trainables.spec import ModelSpec
 
 TINY = ModelSpec(architecture="uniter", size="tiny")
@@ -19,28 +30,13 @@ LAYERS, HEADS = 2, 4
 
 
 @pytest.fixture
-def model() -> uniter.Uniter:
-    torch.manual_seed(0)
-    built = uniter.build(TINY, dropout=0.0).eval()
-    with torch.no_grad():  # biases and LayerNorms start at 0 and 1, which would hide a mix-up
-        for parameter in built.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
-        built.img_embeddings.mask_embedding.weight[0] = 0  # nothing is added to other regions
-    return built
+def model() -> Backbone:
+    return backbone("uniter").eval()
 
 
 @pytest.fixture
 def batch() -> dict[str, Tensor]:
-    draw = torch.Generator().manual_seed(1)
-    text = torch.arange(9) < torch.tensor([[9], [4], [6]])
-    regions = torch.arange(5) < torch.tensor([[2], [5], [3]])
-    return {
-        "input_ids": torch.randint(1, 128, (3, 9), generator=draw) * text,
-        "text_mask": text,
-        "region_features": torch.randn(3, 5, 192, generator=draw),
-        "region_boxes": torch.rand(3, 5, 7, generator=draw),
-        "region_mask": regions,
-    }
+    return words() | regions()
 
 
 def _norm(w: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
@@ -51,17 +47,21 @@ def _affine(w: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
     return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
 
 
-def _embed(w: Mapping[str, Tensor], ids: Tensor, features: Tensor, boxes: Tensor) -> Tensor:
-    """One example without padding: (T,), (N, D), (N, 7) -> (T+N, H)."""
-    kind = w["embeddings.token_type_embeddings.weight"]
-    words = w["embeddings.word_embeddings.weight"][ids]
+def _embed(w: Mapping[str, Tensor], example: Mapping[str, Tensor]) -> Tensor:
+    """One example without padding -> (T+N, H)."""
+    ids, kinds = example["input_ids"], w["embeddings.token_type_embeddings.weight"]
+    said = w["embeddings.word_embeddings.weight"][ids]
     places = w["embeddings.position_embeddings.weight"][: len(ids)]
-    text = _norm(w, "embeddings.LayerNorm", words + places + kind[0])
+    text = _norm(w, "embeddings.LayerNorm", said + places + kinds[example["text_kinds"]])
+    features = example["region_features"]
+    mask = w["img_embeddings.mask_embedding.weight"][1]
+    features = features + example["masked_regions"][:, None] * mask
     seen = _affine(w, "img_embeddings.img_linear", features)
-    where = _affine(w, "img_embeddings.pos_linear", boxes)
+    where = _affine(w, "img_embeddings.pos_linear", example["region_boxes"])
     seen = _norm(w, "img_embeddings.img_layer_norm", seen)
     where = _norm(w, "img_embeddings.pos_layer_norm", where)
-    return torch.cat([text, _norm(w, "img_embeddings.LayerNorm", seen + where + kind[1])])
+    image = seen + where + kinds[example["image_kinds"]]
+    return torch.cat([text, _norm(w, "img_embeddings.LayerNorm", image)])
 
 
 def _layer(w: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
@@ -79,83 +79,58 @@ def _layer(w: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
 
 
 def _restated(w: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
-    pooled = []
-    for row in range(len(batch["input_ids"])):
-        here, there = batch["text_mask"][row], batch["region_mask"][row]
-        x = _embed(
-            w,
-            batch["input_ids"][row][here],
-            batch["region_features"][row][there],
-            batch["region_boxes"][row][there],
-        )
+    """Pooled output and all tokens, one example after another: (rows, H)."""
+    rows = []
+    text = ("input_ids", "text_kinds")
+    seen = ("region_features", "region_boxes", "masked_regions")
+    for n in range(len(batch["input_ids"])):
+        example = {name: batch[name][n][TEXT[n]] for name in text}
+        example |= {name: batch[name][n][REGIONS[n]] for name in seen}
+        x = _embed(w, example | {"image_kinds": batch["image_kinds"][n]})
         for layer in range(LAYERS):
             x = _layer(w, f"encoder.layer.{layer}", x)
-        pooled.append(torch.tanh(_affine(w, "pooler.dense", x[0])))
-    return torch.stack(pooled)
+        rows += [torch.tanh(_affine(w, "pooler.dense", x[:1])), x]
+    return torch.cat(rows)
 
 
-def test_forward_is_the_equations(model: uniter.Uniter, batch: dict[str, Tensor]) -> None:
+def _ours(model: Backbone, batch: Mapping[str, Tensor]) -> Tensor:
+    pooled, text, image = model(batch)
+    rows = []
+    for n in range(len(pooled)):
+        rows += [pooled[n : n + 1], text[n][TEXT[n]], image[n][REGIONS[n]]]
+    return torch.cat(rows)
+
+
+@pytest.fixture
+def full(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """With everything that is optional."""
+    return batch | {
+        "text_kinds": torch.arange(9).expand(3, -1) % 2,
+        "image_kinds": torch.tensor([1, 0, 1]),
+        "masked_regions": torch.arange(5).expand(3, -1) % 2 == 1,
+    }
+
+
+def test_forward_and_gradients_are_the_equations(model: Backbone, full: dict[str, Tensor]) -> None:
     # Examples are restated one by one without padding, as the official compaction leaves them.
-    with torch.no_grad():
-        difference = model(batch) - _restated(model.state_dict(), batch)
-    assert difference.abs().max() < 1e-5
-
-
-def test_gradients_are_those_of_the_equations(
-    model: uniter.Uniter, batch: dict[str, Tensor]
-) -> None:
     weights = dict(model.named_parameters())
-    names = [*model.prunable("encoder+pooler"), "img_embeddings.img_linear.weight"]
-    wanted = [weights[name] for name in names]
-    ours = torch.autograd.grad(model(batch).sum(), wanted)
-    theirs = torch.autograd.grad(_restated(weights, batch).sum(), wanted)
-    for name, a, b in zip(names, ours, theirs, strict=True):
-        assert torch.allclose(a, b, rtol=1e-4, atol=1e-5), name
+    ours, theirs = _ours(model, full), _restated(weights, full)
+    assert (ours - theirs).abs().max() < 3e-6
+    a, b = gradients(model, _ours(model, full)), gradients(model, _restated(weights, full))
+    assert largest_difference(a, b) < 2e-6
 
 
-def test_mask_embedding_is_added_to_masked_regions(
-    model: uniter.Uniter, batch: dict[str, Tensor]
-) -> None:
-    masked = torch.zeros(3, 5, dtype=torch.bool)
-    masked[:, 1] = True
-    row = model.img_embeddings.mask_embedding.weight[1]
-    shown = batch | {"region_features": batch["region_features"] + masked[..., None] * row}
+def test_optional_inputs_have_their_defaults(model: Backbone, batch: dict[str, Tensor]) -> None:
+    said = {
+        "text_kinds": torch.zeros(3, 9, dtype=torch.int64),
+        "image_kinds": torch.ones(3, dtype=torch.int64),
+        "masked_regions": torch.zeros(3, 5, dtype=torch.bool),
+    }
+    everything = batch | {"region_mask": torch.ones_like(REGIONS)}
     with torch.no_grad():
-        assert torch.equal(model(batch | {"masked_regions": masked}), model(shown))
-
-
-def test_evaluation_repeats_bit_by_bit_and_draws_nothing(
-    model: uniter.Uniter, batch: dict[str, Tensor]
-) -> None:
-    before = torch.get_rng_state()
-    with torch.no_grad():
-        first, second = model(batch), model(batch)
-    assert torch.equal(first, second)
-    assert torch.equal(before, torch.get_rng_state())
-
-
-def test_bf16_weights_take_float32_inputs(model: uniter.Uniter, batch: dict[str, Tensor]) -> None:
-    with torch.no_grad():
-        exact = model(batch)
-        rounded = model.bfloat16()(batch)
-    assert rounded.dtype == torch.bfloat16
-    assert (exact - rounded).abs().max() < 0.1
-
-
-def test_dropout_acts_in_training_only(batch: dict[str, Tensor]) -> None:
-    model = uniter.build(TINY, dropout=0.1)
-    assert not torch.equal(model(batch), model(batch))
-    model.eval()
-    assert torch.equal(model(batch), model(batch))
-
-
-def test_same_seed_same_weights() -> None:
-    def drawn(seed: int) -> Tensor:
-        torch.manual_seed(seed)
-        return torch.cat([p.flatten() for p in uniter.build(TINY, dropout=0.0).parameters()])
-
-    assert torch.equal(drawn(3), drawn(3))
-    assert not torch.equal(drawn(3), drawn(4))
+        assert torch.equal(model(batch).pooled, model(batch | said).pooled)
+        unmasked = {name: value for name, value in batch.items() if name != "region_mask"}
+        assert torch.equal(model(unmasked).pooled, model(everything).pooled)
 
 
 def test_names_and_shapes_are_the_official_ones() -> None:
@@ -211,60 +186,86 @@ def _old_name(name: str) -> str:
     return name
 
 
-@pytest.mark.parametrize("prefix", ["uniter.", "bert."])
+@pytest.mark.parametrize("prefix", ["uniter.", "bert.", "module.uniter."])
 @pytest.mark.parametrize("legacy", [True, False])
-def test_official_files_load(
-    tmp_path: Path, model: uniter.Uniter, prefix: str, legacy: bool
-) -> None:
+def test_official_files_load(tmp_path: Path, model: Backbone, prefix: str, legacy: bool) -> None:
     state = model.state_dict()
     file = tmp_path / "uniter.pt"
     official = {prefix + _old_name(name): value.half() for name, value in state.items()}
     torch.save(official | HEADS_OF_PRETRAINING, file, _use_new_zipfile_serialization=not legacy)
     loaded = uniter.load(file, TINY)
-    assert list(loaded) == list(state)
-    for name, value in loaded.items():
+    assert list(loaded.backbone) == list(state)
+    for name, value in loaded.backbone.items():
         assert value.dtype == torch.float32
         assert torch.equal(value, state[name].half().float()), name
-    uniter.build(TINY, dropout=0.0).load_state_dict(loaded)
+    uniter.build(TINY, dropout=0.0).load_state_dict(loaded.backbone)
 
 
-def _told(file: Path, spec: ModelSpec = TINY) -> str:
-    with pytest.raises(CheckpointError) as caught:
-        uniter.load(file, spec)
-    assert "\n" not in str(caught.value)
-    assert str(file) in str(caught.value)
-    return str(caught.value)
+def test_heads_are_set_aside_by_todays_names(tmp_path: Path, model: Backbone) -> None:
+    file = tmp_path / "uniter.pt"
+    official = {f"uniter.{name}": value for name, value in model.state_dict().items()}
+    norm = {"cls.predictions.transform.LayerNorm.gamma": torch.full((64,), 2.0).half()}
+    torch.save({"model_state": official | HEADS_OF_PRETRAINING | norm}, file)
+    heads = uniter.load(file, TINY).heads
+    named = "cls.predictions.transform.LayerNorm.weight"
+    assert heads.keys() == {*HEADS_OF_PRETRAINING, named}
+    assert torch.equal(heads[named], torch.full((64,), 2.0))
 
 
-def test_wrong_files_are_refused_in_one_line(tmp_path: Path, model: uniter.Uniter) -> None:
+def test_bert_files_are_filled_up(tmp_path: Path, model: Backbone) -> None:
+    file = tmp_path / "pytorch_model.bin"
+    state = model.state_dict()
+    bert = {
+        f"bert.{_old_name(name)}": value
+        for name, value in state.items()
+        if not name.startswith("img_embeddings.")
+    }
+    heads = {"cls.predictions.bias": torch.zeros(128), "cls.seq_relationship.bias": torch.zeros(2)}
+    torch.save(bert | heads, file)
+    told = refusal("uniter", file)
+    assert "11 missing (img_embeddings.img_linear.weight" in told
+    assert "write fill: true beside its weights" in told
+
+    fill = {name: torch.full_like(value, 7.0) for name, value in state.items()}
+    loaded = uniter.load(file, TINY, fill=fill)
+    for name, value in loaded.backbone.items():
+        source = fill if name.startswith("img_embeddings.") else state
+        assert torch.equal(value, source[name]), name
+    assert loaded.heads.keys() == heads.keys()
+
+    torch.save(heads, file)  # nothing of the model: not to be filled up from end to end
+    with pytest.raises(CheckpointError, match=r"50 missing \(embeddings"):
+        uniter.load(file, TINY, fill=fill)
+
+
+def test_wrong_files_are_refused_in_one_line(tmp_path: Path, model: Backbone) -> None:
     file = tmp_path / "wrong.pt"
-    assert "no such weights file" in _told(file)
+    assert "no such weights file" in refusal("uniter", file)
 
     file.write_bytes(b"not weights")
-    assert "not a weights file" in _told(file)
+    assert "not a weights file" in refusal("uniter", file)
 
     torch.save({"weights": uniter.UniterConfig()}, file)  # would have to run code to load
-    assert "without running code" in _told(file)
+    assert "without running code" in refusal("uniter", file)
 
     torch.save({"epoch": 3}, file)
-    assert "no named tensors" in _told(file)
+    assert "no named tensors" in refusal("uniter", file)
 
     official = {f"uniter.{name}": value for name, value in model.state_dict().items()}
     torch.save(official, file)
-    shorter = ModelSpec(architecture="uniter", size="tiny", overrides=(("num_hidden_layers", 1),))
-    assert "16 unexpected (encoder.layer.1.attention" in _told(file, shorter)
-    assert "of another shape (embeddings.word_embeddings.weight (128, 64), not" in _told(
-        file, ModelSpec(architecture="uniter", size="tiny", overrides=(("vocab_size", 99),))
-    )
+    shorter = refusal("uniter", file, ("num_hidden_layers", 1))
+    assert "16 unexpected (encoder.layer.1.attention" in shorter
+    smaller = refusal("uniter", file, ("vocab_size", 99))
+    assert "of another shape (embeddings.word_embeddings.weight (128, 64), not" in smaller
 
     torch.save(official | {"vqa_output.0.weight": torch.zeros(2, 2)}, file)
-    assert "1 unexpected (vqa_output.0.weight)" in _told(file)
+    assert "1 unexpected (vqa_output.0.weight)" in refusal("uniter", file)
 
     del official["uniter.pooler.dense.bias"]
     torch.save(official, file)
-    assert "1 missing (pooler.dense.bias)" in _told(file)
+    assert "1 missing (pooler.dense.bias)" in refusal("uniter", file)
 
 
-def test_no_from_pretrained_form(tmp_path: Path, model: uniter.Uniter) -> None:
+def test_no_from_pretrained_form(tmp_path: Path, model: Backbone) -> None:
     with pytest.raises(CheckpointError, match="no class to load it with from_pretrained"):
         uniter.save_pretrained(model.state_dict(), TINY, tmp_path)

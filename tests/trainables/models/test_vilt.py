@@ -1,7 +1,8 @@
-"""ViLT against transformers' own ViltModel, and its two published file layouts."""
+"""ViLT against transformers' own ViltModel, images of several sizes, and its published layouts."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -10,32 +11,41 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import ViltModel
 
-from trainables.errors import CheckpointError
+from tests.trainables.models.inputs import (
+    PATCH,
+    TEXT,
+    backbone,
+    gradients,
+    images,
+    largest_difference,
+    refusal,
+    words,
+)
 from trainables.models import vilt
+from trainables.models.base import Backbone
 from trainables.spec import ModelSpec
 
 TINY = ModelSpec(architecture="vilt", size="tiny")
 EPS = {"embeddings.text_embeddings.LayerNorm": 1e-12}
+HEADS_OF_PRETRAINING = {
+    "mlm_score.decoder.weight": torch.zeros(128, 64),
+    "itm_score.fc.bias": torch.zeros(2),
+}
+SIZES = {
+    "the model's": [(4, 4), (4, 4), (4, 4)],
+    "another": [(5, 7), (5, 7), (5, 7)],
+    "several": [(4, 6), (6, 4), (4, 4)],
+    "narrow": [(1, 7), (7, 1), (3, 2)],
+}
 
 
 @pytest.fixture
-def model() -> vilt.Vilt:
-    torch.manual_seed(0)
-    return vilt.build(TINY, dropout=0.0).eval()
+def model() -> Backbone:
+    return backbone("vilt").eval()
 
 
-@pytest.fixture
-def batch() -> dict[str, Tensor]:
-    draw = torch.Generator().manual_seed(1)
-    text = torch.arange(9) < torch.tensor([[9], [4], [6]])
-    return {
-        "input_ids": torch.randint(1, 128, (3, 9), generator=draw) * text,
-        "text_mask": text,
-        "pixel_values": torch.randn(3, 3, 32, 32, generator=draw),
-    }
-
-
-def _stock(folder: Path, *, eps: float) -> ViltModel:
+def _stock(model: Backbone, folder: Path, *, eps: float) -> ViltModel:
+    vilt.save_pretrained(model.state_dict(), TINY, folder)
     stock = ViltModel.from_pretrained(folder, dtype=torch.float32)
     for name, module in stock.named_modules():
         if isinstance(module, nn.LayerNorm):
@@ -43,59 +53,100 @@ def _stock(folder: Path, *, eps: float) -> ViltModel:
     return stock.eval()
 
 
-def _run(stock: ViltModel, batch: dict[str, Tensor]) -> Tensor:
-    with torch.no_grad():
-        out: Tensor = stock(
-            input_ids=batch["input_ids"],
-            attention_mask=batch["text_mask"].long(),
-            pixel_values=batch["pixel_values"],
-        ).pooler_output
-    return out
+def _run(stock: ViltModel, batch: Mapping[str, Tensor], kind: int = 1) -> tuple[Tensor, Tensor]:
+    """Pooled output and words."""
+    pixels = batch["patch_mask"].repeat_interleave(PATCH, 1).repeat_interleave(PATCH, 2)
+    out = stock(
+        input_ids=batch["input_ids"],
+        attention_mask=batch["text_mask"].long(),
+        pixel_values=batch["pixel_values"],
+        pixel_mask=pixels.long(),
+        image_token_type_idx=kind,
+    )
+    return out.pooler_output, out.last_hidden_state[:, : TEXT.shape[1]]
 
 
-def test_forward_is_that_of_transformers(
-    tmp_path: Path, model: vilt.Vilt, batch: dict[str, Tensor]
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+def test_forward_and_gradients_are_those_of_transformers(
+    tmp_path: Path, model: Backbone, sizes: list[tuple[int, int]]
 ) -> None:
-    vilt.save_pretrained(model.state_dict(), TINY, tmp_path)
-    with torch.no_grad():
-        ours = model(batch)
+    stock, batch = _stock(model, tmp_path, eps=1e-6), words() | images(sizes)
+    ours, theirs = model(batch), _run(stock, batch)
     # Its patches come in random order: the same sums, differently rounded.
-    assert (ours - _run(_stock(tmp_path, eps=1e-6), batch)).abs().max() < 1e-5
-    assert (ours - _run(_stock(tmp_path, eps=1e-12), batch)).abs().max() < 1e-3
+    assert (ours.pooled - theirs[0]).abs().max() < 3e-6
+    assert (ours.text - theirs[1])[TEXT].abs().max() < 3e-6
+    a, b = gradients(model, model(batch).pooled), gradients(stock, _run(stock, batch)[0])
+    assert largest_difference(a, b) < 2e-6
 
 
-def test_saved_folder_holds_every_weight(tmp_path: Path, model: vilt.Vilt) -> None:
-    vilt.save_pretrained(model.state_dict(), TINY, tmp_path)
-    stock = ViltModel.from_pretrained(tmp_path).state_dict()
+def test_small_eps_of_transformers_is_another_function(tmp_path: Path, model: Backbone) -> None:
+    batch = words() | images(SIZES["several"])
+    with torch.no_grad():
+        there = _run(_stock(model, tmp_path, eps=1e-12), batch)[0]
+        assert (model(batch).pooled - there).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+@torch.no_grad()
+def test_an_image_is_the_same_alone_and_padded(
+    model: Backbone, sizes: list[tuple[int, int]]
+) -> None:
+    batch = words() | images(sizes)
+    together = model(batch)
+    for n, (rows, columns) in enumerate(sizes):
+        alone = model(
+            {
+                "input_ids": batch["input_ids"][n : n + 1, TEXT[n]],
+                "text_mask": TEXT[n : n + 1, TEXT[n]],
+                "pixel_values": batch["pixel_values"][n : n + 1, :, : rows * 8, : columns * 8],
+            }
+        )
+        assert torch.allclose(alone.pooled[0], together.pooled[n], atol=3e-6)
+        patches = together.image[n, : 1 + rows * columns]
+        assert torch.allclose(alone.image[0], patches, atol=3e-6)
+
+
+@torch.no_grad()
+def test_no_more_patches_than_the_largest_image_has(model: Backbone) -> None:
+    assert model(words() | images(SIZES["several"])).image.shape == (3, 1 + 24, 64)
+
+
+@torch.no_grad()
+def test_image_kinds_choose_the_modality_row(tmp_path: Path) -> None:
+    spec = ModelSpec(architecture="vilt", size="tiny", overrides=(("modality_types", 3),))
+    torch.manual_seed(0)
+    model = vilt.build(spec, dropout=0.0).eval()
+    batch = words() | images(SIZES["several"])
+    kinds = torch.tensor([1, 2, 1])
+    vilt.save_pretrained(model.state_dict(), spec, tmp_path)
+    stock = ViltModel.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    ours = model(batch | {"image_kinds": kinds}).pooled
+    for n, kind in enumerate(kinds.tolist()):
+        assert torch.allclose(ours[n], _run(stock, batch, kind)[0][n], atol=1e-4)
+    assert not torch.allclose(ours[1], model(batch).pooled[1], atol=1e-2)
+
+
+def test_dropout_acts_twice_in_the_ffn() -> None:
+    """With a second matrix that copies, what is left passed both: (1 - p)^2 of the entries."""
+    torch.manual_seed(0)
+    layer = vilt.build(TINY, dropout=0.5).encoder.layer[0].train()
+    with torch.no_grad():
+        for part in (layer.attention.output.dense, layer.output.dense):
+            part.weight.zero_()
+        layer.output.dense.weight.fill_diagonal_(1.0)
+        hidden = torch.randn(8, 40, 64)
+        out = vilt.pre_ln_layer(layer, hidden, torch.ones(8, 1, 1, 40, dtype=torch.bool))
+    share = (out != hidden).float().mean()
+    assert abs(share - 0.25) < 0.02
+
+
+def test_saved_folder_holds_every_weight(tmp_path: Path, model: Backbone) -> None:
+    stock = _stock(model, tmp_path, eps=1e-12).state_dict()
     state = model.state_dict()
     assert stock.keys() == state.keys()
     assert all(torch.equal(stock[name], state[name]) for name in state)
-    loaded = vilt.load(tmp_path / "model.safetensors", TINY)
+    loaded = vilt.load(tmp_path / "model.safetensors", TINY).backbone
     assert all(torch.equal(loaded[name], state[name]) for name in state)
-
-
-def test_evaluation_repeats_bit_by_bit_and_draws_nothing(
-    model: vilt.Vilt, batch: dict[str, Tensor]
-) -> None:
-    before = torch.get_rng_state()
-    with torch.no_grad():
-        first, second = model(batch), model(batch)
-    assert torch.equal(first, second)
-    assert torch.equal(before, torch.get_rng_state())
-
-
-def test_bf16_weights_take_float32_inputs(model: vilt.Vilt, batch: dict[str, Tensor]) -> None:
-    with torch.no_grad():
-        exact = model(batch)
-        rounded = model.bfloat16()(batch)
-    assert rounded.dtype == torch.bfloat16
-    assert (exact - rounded).abs().max() < 0.1
-
-
-def test_padding_is_not_seen(model: vilt.Vilt, batch: dict[str, Tensor]) -> None:
-    other = batch | {"input_ids": batch["input_ids"].masked_fill(~batch["text_mask"], 7)}
-    with torch.no_grad():
-        assert torch.equal(model(batch), model(other))
 
 
 def _official(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -134,43 +185,40 @@ def _official(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def test_official_lightning_files_load(tmp_path: Path, model: vilt.Vilt) -> None:
+def test_official_lightning_files_load(tmp_path: Path, model: Backbone) -> None:
     state = model.state_dict()
-    official = _official(state)
+    official = _official(state) | {"text_embeddings.position_ids": torch.arange(32)[None]}
     assert official["transformer.blocks.1.attn.qkv.weight"].shape == (192, 64)
-    extra = {
-        "text_embeddings.position_ids": torch.arange(32)[None],
-        "mlm_score.decoder.weight": torch.zeros(128, 64),
-        "itm_score.fc.bias": torch.zeros(2),
-    }
     file = tmp_path / "vilt.ckpt"
-    torch.save({"epoch": 1, "state_dict": official | extra, "lr_schedulers": []}, file)
+    torch.save({"epoch": 1, "state_dict": official | HEADS_OF_PRETRAINING}, file)
     loaded = vilt.load(file, TINY)
-    assert list(loaded) == list(state)
-    assert all(torch.equal(loaded[name], state[name]) for name in state)
+    assert list(loaded.backbone) == list(state)
+    assert all(torch.equal(loaded.backbone[name], state[name]) for name in state)
+    assert loaded.heads.keys() == HEADS_OF_PRETRAINING.keys()
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
-def test_hub_files_load(tmp_path: Path, model: vilt.Vilt, name: str) -> None:
+def test_hub_files_load(tmp_path: Path, model: Backbone, name: str) -> None:
     state = model.state_dict()
     file = tmp_path / name
-    hub = {f"vilt.{name}": value for name, value in state.items()}
-    hub["mlm_score.bias"] = torch.zeros(128)
+    hub = {f"vilt.{name}": value for name, value in state.items()} | HEADS_OF_PRETRAINING
     if file.suffix == ".bin":
         torch.save(hub, file)
     else:
         save_file(hub, file)
     loaded = vilt.load(file, TINY)
-    assert all(torch.equal(loaded[name], state[name]) for name in state)
+    assert all(torch.equal(loaded.backbone[name], state[name]) for name in state)
+    assert loaded.heads.keys() == HEADS_OF_PRETRAINING.keys()
 
 
-def test_fine_tuned_and_damaged_files_are_refused(tmp_path: Path, model: vilt.Vilt) -> None:
+def test_fine_tuned_and_damaged_files_are_refused(tmp_path: Path, model: Backbone) -> None:
     file = tmp_path / "model.safetensors"
     hub = {f"vilt.{name}": value for name, value in model.state_dict().items()}
     save_file(hub | {"classifier.0.weight": torch.zeros(2, 2)}, file)
-    with pytest.raises(CheckpointError, match=r"1 unexpected \(classifier.0.weight\)"):
-        vilt.load(file, TINY)
+    assert "1 unexpected (classifier.0.weight)" in refusal("vilt", file)
+    # NLVR2's third modality type
+    hub["vilt.embeddings.token_type_embeddings.weight"] = torch.zeros(3, 64)
+    save_file(hub, file)
+    assert "token_type_embeddings.weight (3, 64), not (2, 64)" in refusal("vilt", file)
     file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(CheckpointError, match="not a weights file") as caught:
-        vilt.load(file, TINY)
-    assert "\n" not in str(caught.value)
+    assert "not a weights file" in refusal("vilt", file)

@@ -1,0 +1,161 @@
+"""What every backbone promises, whatever its architecture."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.trainables.models.inputs import backbone, batch_for, gradients
+from trainables.models import MODELS
+from trainables.models.base import Encoded
+from trainables.spec import ModelSpec
+
+each = pytest.mark.parametrize("name", MODELS)
+IMAGE = {"regions": "region_features", "pixels": "pixel_values"}
+
+
+def _same(a: Encoded, b: Encoded) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def _unseen(name: str) -> dict[str, Tensor]:
+    """The batch with other padding."""
+    batch = batch_for(name)
+    other = batch | {"input_ids": batch["input_ids"].masked_fill(~batch["text_mask"], 7)}
+    if "region_mask" in batch:
+        absent = ~batch["region_mask"][..., None]
+        for part in ("region_features", "region_boxes"):
+            other[part] = batch[part].masked_fill(absent, 9.0)
+        return other
+    patches = batch["patch_mask"].repeat_interleave(8, 1).repeat_interleave(8, 2)
+    other["pixel_values"] = batch["pixel_values"].masked_fill(~patches[:, None], 9.0)
+    return other
+
+
+@each
+@torch.no_grad()
+def test_evaluation_repeats_bit_by_bit_and_draws_nothing(name: str) -> None:
+    model, batch = backbone(name, dropout=0.1).eval(), batch_for(name)
+    before = torch.get_rng_state()
+    assert _same(model(batch), model(batch))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@each
+@torch.no_grad()
+def test_padding_is_not_seen(name: str) -> None:
+    model = backbone(name).eval()
+    assert torch.equal(model(batch_for(name)).pooled, model(_unseen(name)).pooled)
+
+
+@each
+@torch.no_grad()
+def test_bf16_weights_take_float32_inputs(name: str) -> None:
+    model, batch = backbone(name).eval(), batch_for(name)
+    batch["text_delta"] = torch.full((3, 9, 64), 0.01)
+    batch["image_delta"] = torch.full_like(batch[IMAGE[model.modality]], 0.01)
+    exact = model(batch).pooled
+    rounded = model.bfloat16()(batch)
+    assert {part.dtype for part in rounded} == {torch.bfloat16}
+    assert (exact - rounded.pooled).abs().max() < 0.15
+
+
+@each
+@torch.no_grad()
+def test_dropout_acts_in_training_only(name: str) -> None:
+    model, batch = backbone(name, dropout=0.1), batch_for(name)
+    assert not torch.equal(model(batch).pooled, model(batch).pooled)
+    model.eval()
+    assert torch.equal(model(batch).pooled, model(batch).pooled)
+
+
+@each
+@torch.no_grad()
+def test_attention_drops_probabilities_where_the_official_code_does(name: str) -> None:
+    model, batch = backbone(name, dropout=0.1).train(), batch_for(name)
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    assert torch.equal(model(batch).pooled, model(batch).pooled) == (name == "vilt")
+
+
+@each
+def test_same_seed_same_weights(name: str) -> None:
+    def drawn(seed: int) -> Tensor:
+        torch.manual_seed(seed)
+        spec = ModelSpec(architecture=name, size="tiny")
+        built = import_module(MODELS[name].module).build(spec, dropout=0.0)
+        return torch.cat([p.flatten() for p in built.parameters()])
+
+    assert torch.equal(drawn(3), drawn(3))
+    assert not torch.equal(drawn(3), drawn(4))
+
+
+@each
+@torch.no_grad()
+def test_text_kinds_are_rows_of_the_type_table(name: str) -> None:
+    model, batch = backbone(name).eval(), batch_for(name)
+    zeros = torch.zeros(3, 9, dtype=torch.int64)
+    assert _same(model(batch), model(batch | {"text_kinds": zeros}))
+    assert not torch.equal(model(batch).pooled, model(batch | {"text_kinds": zeros + 1}).pooled)
+
+
+@each
+@torch.no_grad()
+def test_text_delta_moves_the_word_embeddings(name: str) -> None:
+    model, batch = backbone(name).eval(), batch_for(name)
+    delta = torch.randn(64, generator=torch.Generator().manual_seed(5))
+    shifted = model(batch | {"text_delta": delta.expand(3, 9, -1)})
+    for label, table in model.named_parameters():
+        if label.endswith("word_embeddings.weight"):
+            table.add_(delta)
+    assert torch.allclose(shifted.pooled, model(batch).pooled, atol=1e-6)
+
+
+@each
+@torch.no_grad()
+def test_image_delta_moves_what_is_seen(name: str) -> None:
+    model, batch = backbone(name).eval(), batch_for(name)
+    seen = IMAGE[model.modality]
+    delta = torch.randn(batch[seen].shape, generator=torch.Generator().manual_seed(5))
+    shifted = model(batch | {"image_delta": delta})
+    assert _same(shifted, model(batch | {seen: batch[seen] + delta}))
+    assert not torch.equal(shifted.pooled, model(batch).pooled)
+
+
+@each
+def test_deltas_get_gradients_of_what_is_there(name: str) -> None:
+    model, batch = backbone(name).eval(), batch_for(name)
+    text = torch.zeros(3, 9, 64, requires_grad=True)
+    image = torch.zeros_like(batch[IMAGE[model.modality]]).requires_grad_()
+    out = model(batch | {"text_delta": text, "image_delta": image}).pooled
+    by_text, by_image = torch.autograd.grad(out.square().sum(), (text, image))
+    assert torch.equal(by_text.abs().sum(-1) > 0, batch["text_mask"])
+    if "region_mask" in batch:
+        assert torch.equal(by_image.abs().sum(-1) > 0, batch["region_mask"])
+    else:
+        patches = by_image.abs().sum(1).unfold(1, 8, 8).unfold(2, 8, 8).sum((-1, -2)) > 0
+        assert torch.equal(patches, batch["patch_mask"])
+
+
+@each
+def test_pooled_output_reaches_every_matrix_of_the_layers(name: str) -> None:
+    """But LXMERT's last region side, which `encoder-reached` leaves out."""
+    model = backbone(name)
+    found = gradients(model, model(batch_for(name)).pooled)
+    reached = {weight for weight, gradient in found.items() if gradient is not None}
+    reached = {weight for weight in reached if found[weight].abs().max() > 0}  # type: ignore[union-attr]
+    pool = "encoder-reached" if "encoder-reached" in MODELS[name].sizes["tiny"] else "encoder"
+    assert set(model.prunable("encoder")) & reached == set(model.prunable(pool))
+
+
+@each
+def test_tokens_reach_what_the_pooled_output_does_not(name: str) -> None:
+    model = backbone(name)
+    encoded = model(batch_for(name))
+    found = gradients(model, torch.cat([encoded.text.flatten(), encoded.image.flatten()]))
+    unread = {"pooler.dense.weight", "pooler.dense.bias", "img_embeddings.mask_embedding.weight"}
+    assert {weight for weight, gradient in found.items() if gradient is None} <= unread

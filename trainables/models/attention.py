@@ -1,0 +1,62 @@
+"""Attention through one fused kernel, and the post-LN layer around it.
+
+transformers computes LXMERT's and ViLT's attention in separate steps only. Here its parts keep
+their parameters and their names, and these functions run them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+
+class Attention(nn.Module):
+    """softmax(QK' / sqrt(d)) V over several heads, with the parameters of the module it replaces.
+
+    `dropout` acts on the attention probabilities.
+    """
+
+    def __init__(self, replaced: Any) -> None:
+        super().__init__()
+        self.query: nn.Linear = replaced.query
+        self.key: nn.Linear = replaced.key
+        self.value: nn.Linear = replaced.value
+        self.heads: int = replaced.num_attention_heads
+        self.dropout: float = replaced.dropout.p
+
+    def forward(self, hidden: Tensor, context: Tensor, mask: Tensor | None) -> Tensor:
+        """(B, Q, H) looks at (B, K, H) -> (B, Q, H); `mask` as `attendable` makes it."""
+        query = _split(self.query(hidden), self.heads)
+        key = _split(self.key(context), self.heads)
+        value = _split(self.value(context), self.heads)
+        dropout = self.dropout if self.training else 0.0
+        mixed = scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+        return mixed.transpose(1, 2).flatten(2)
+
+
+def fuse_attention(model: nn.Module, kind: type[nn.Module]) -> None:
+    """Puts `Attention` in the place of each attention module of class `kind` inside `model`."""
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, kind):
+                setattr(parent, name, Attention(child))
+
+
+def attendable(*masks: Tensor) -> Tensor:
+    """Masks (B, N_i) bool, end to end -> (B, 1, 1, sum N_i), True at what may be attended to."""
+    return torch.cat(masks, dim=1)[:, None, None, :]
+
+
+def post_ln_layer(layer: Any, hidden: Tensor, mask: Tensor | None) -> Tensor:
+    """One layer of BERT, or of LXMERT's language or object encoder: (B, N, H) -> (B, N, H)."""
+    attended = layer.attention.output(layer.attention.self(hidden, hidden, mask), hidden)
+    out: Tensor = layer.output(layer.intermediate(attended), attended)
+    return out
+
+
+def _split(rows: Tensor, heads: int) -> Tensor:
+    """(B, N, H) -> (B, heads, N, H / heads)"""
+    return rows.view(*rows.shape[:2], heads, -1).transpose(1, 2)
