@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from orchestrator import __version__, cli_tickets, preview, workspace
+from orchestrator import __version__, cli_data, cli_tickets, preview, workspace
 from orchestrator.errors import SweepstakesError
 from orchestrator.preview import Preview
 from orchestrator.workspace import Connected, Planned
@@ -63,7 +63,7 @@ def cli(context: click.Context, home: Path) -> None:
 @click.pass_obj
 def plan(home: Path, sweep: Path, as_json: bool, why: str | None, offline: bool) -> None:
     """Show the trials of a sweep, what exists, and what the rest would cost."""
-    planned = workspace.planned(sweep, home, offline=offline)
+    planned = _planned(sweep, home, offline=offline)
     placement = planned.sweep.placement
     records = {}
     if not offline and workspace.has_store(placement, home):
@@ -150,7 +150,7 @@ def run(home: Path, sweep: Path) -> None:
     """
     from orchestrator import session
 
-    planned = workspace.planned(sweep, home)
+    planned = _planned(sweep, home)
     with _opened(planned, home, tracking=True) as found:
         summary = session.run_sweep(planned, found, out)
         if not summary.outage:  # without the store there is nothing to report from
@@ -197,7 +197,7 @@ def status(home: Path, sweep: Path, watch: bool) -> None:
     """Show how far a sweep is, from the store alone."""
     from orchestrator import session
 
-    planned = workspace.planned(sweep, home)
+    planned = _planned(sweep, home)
     with _opened(planned, home, tracking=False) as found:
         session.show_status(planned, found, out, watch=watch)
 
@@ -215,7 +215,7 @@ def report(home: Path, sweep: Path, folder: Path | None) -> None:
     """Write tables, figures and one self-contained HTML page, from the store alone."""
     from orchestrator import session
 
-    planned = workspace.planned(sweep, home)
+    planned = _planned(sweep, home)
     with _opened(planned, home, tracking=False) as found:
         files = session.report(planned, found, folder or _reports(home, planned.plan.name))
     session.print_verdicts(files, out)
@@ -229,7 +229,7 @@ def sync(home: Path, sweep: Path) -> None:
     """Rebuild the sweep's MLflow experiment from the store."""
     from orchestrator import session
 
-    planned = workspace.planned(sweep, home)
+    planned = _planned(sweep, home)
     with _opened(planned, home, tracking=True) as found:
         count = session.sync(planned, found, _reports(home, planned.plan.name))
     out.print(f"MLflow holds the {count} committed trials of {planned.plan.name}")
@@ -245,6 +245,12 @@ def ui(home: Path) -> None:
             time.sleep(3600)
 
 
+def _planned(sweep: Path, home: Path, *, offline: bool = False) -> Planned:
+    """The plan of a sweep file; data is hashed when it is first met, at about 1 GB/s."""
+    with err.status("reading the sweep, its weights and its data"):
+        return workspace.planned(sweep, home, offline=offline)
+
+
 @contextmanager
 def _opened(planned: Planned, home: Path, *, tracking: bool) -> Iterator[Connected]:
     """The store of a sweep, with a word on what is being waited for."""
@@ -256,6 +262,7 @@ def _opened(planned: Planned, home: Path, *, tracking: bool) -> Iterator[Connect
 
 
 cli.add_command(cli_tickets.tickets)
+cli.add_command(cli_data.data)
 
 
 def _reports(home: Path, name: str) -> Path:

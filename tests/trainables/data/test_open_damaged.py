@@ -1,0 +1,137 @@
+"""Published files that are wrong are told in one line, with the file and the record."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.trainables.data import published
+from tests.trainables.data.published import META, opened
+from trainables.data.json_stream import read_json, write_json, write_list
+from trainables.data.layouts import LAYOUTS
+from trainables.data.uniter_lmdb import write_text_db
+from trainables.data.vilt_arrow import write_table
+from trainables.errors import DataError
+
+
+def change(root: Path, task: str, **fields: Any) -> None:
+    """The first text database of a task again, with other fields in its fifth record."""
+    part = LAYOUTS[task, "uniter"].train[0]
+    wrote = published.text_records(task, part)
+    key = list(wrote)[4]
+    wrote[key] |= fields
+    wrote[key] = {name: value for name, value in wrote[key].items() if value is not None}
+    folder = root / part.texts
+    referring = {
+        name: read_json(folder / f"{name}.json", list, "")
+        for name in ("refs", "annotations", "categories", "images")
+        if task == "refcoco"
+    }
+    folder.rename(folder.with_name("old"))
+    write_text_db(folder, wrote.items(), meta=META, referring=referring or None)
+
+
+@pytest.mark.parametrize(
+    ("task", "fields", "what"),
+    [
+        ("vqa", {"target": None}, "has no target"),
+        ("vqa", {"target": {"labels": [9], "scores": [1.0]}}, "the label 9, there are 4 answers"),
+        ("vqa", {"target": {"labels": [1], "scores": []}}, "has 1 labels and 0 scores"),
+        ("vqa", {"input_ids": [110, 300]}, "token id 300 in input_ids, the vocabulary ends at 299"),
+        ("vqa", {"input_ids": [-1]}, "a token id below 0"),
+        ("vqa", {"input_ids": "what"}, "no list of token ids"),
+        ("vqa", {"img_fname": "gone.npz"}, "holds no image gone.npz"),
+        ("nlvr2", {"target": 2}, "has target = 2, not 0 to 1"),
+        ("nlvr2", {"img_fname": ["a.npz"]}, r"img_fname = \['a.npz'\], not 2 file names"),
+        ("vcr", {"qa_target": -1}, "has qa_target = -1, not 0 to 3"),
+        ("vcr", {"input_ids_as": [[110]] * 3}, "input_ids_as that are not 4 lists"),
+        ("vcr", {"input_ids": [381]}, "token id 381 in input_ids, the vocabulary ends at 380"),
+        ("refcoco", {"image_id": 77}, "the image 77, which images.json does not list"),
+        ("refcoco", {"ann_id": 77}, "the object 77, which its image does not list"),
+        ("refcoco", {"bbox": [1, 2, 3]}, r"bbox = \[1, 2, 3\], not x, y, w, h"),
+    ],
+)
+def test_a_wrong_record_is_told_in_one_line(
+    tmp_path: Path, task: str, fields: dict[str, Any], what: str
+) -> None:
+    published.write(tmp_path, task, "uniter")
+    change(tmp_path, task, **fields)
+    with pytest.raises(DataError, match=rf"{tmp_path}.*: .*{what}.*; download") as caught:
+        opened(tmp_path, task, "uniter")
+    assert "\n" not in str(caught.value)
+
+
+def test_databases_of_two_vocabularies_are_refused(tmp_path: Path) -> None:
+    published.write(tmp_path, "vqa", "uniter")
+    write_json(tmp_path / "uniter/txt_db/vqa_vg.db/meta.json", META | {"v_range": [106, 301]})
+    with pytest.raises(DataError, match=r"vqa_vg.db/meta.json: was made with another vocabulary"):
+        opened(tmp_path, "vqa", "uniter")
+
+
+def test_annotated_boxes_must_be_those_that_targets_are_counted_in(tmp_path: Path) -> None:
+    published.write(tmp_path, "refcoco", "uniter")
+    file = tmp_path / "uniter/txt_db/refcoco+_train.db/images.json"
+    images = json.loads(file.read_text())
+    images[2]["ann_ids"].append(1)
+    write_json(file, images)
+    with pytest.raises(DataError, match=r"000002.npz has 3 regions, images.json lists 4; give"):
+        opened(tmp_path, "refcoco", "uniter")
+
+
+@pytest.mark.parametrize(
+    ("task", "fields", "what"),
+    [
+        ("vqa", {"label": {"a unicorn": 1}}, "has the answer 'a unicorn', which the file"),
+        ("vqa", {"label": None}, "entry 1 has no label"),
+        ("vqa", {"label": "yes"}, "has label = 'yes', not answers with scores"),
+        ("vqa", {"sent": None}, "entry 1 has no sent"),
+        ("vqa", {"img_id": "gone"}, "holds no image gone, which an example names"),
+        ("nlvr2", {"label": 2}, "has label = 2, not 0 or 1"),
+    ],
+)
+def test_a_wrong_entry_is_told_in_one_line(
+    tmp_path: Path, task: str, fields: dict[str, Any], what: str
+) -> None:
+    published.write(tmp_path, task, "lxmert")
+    entries = list(published.entries(task))
+    entries[1] |= fields
+    write_list(tmp_path / LAYOUTS[task, "lxmert"].train[0].texts, entries)
+    with pytest.raises(DataError, match=rf"{tmp_path}.*: .*{what}.*; ") as caught:
+        opened(tmp_path, task, "lxmert")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("task", "fields", "what"),
+    [
+        ("vqa", {"image": b"no picture"}, "row 1, image: cannot be decoded"),
+        ("vqa", {"answer_labels": [[0], [1]]}, "row 1 has not one entry per text"),
+        ("vqa", {"answer_scores": [[], [1.0], [1.0]]}, "1 labels and 0 scores for question 3"),
+        ("nlvr2", {"answers": ["True", "Maybe"]}, "row 1 has the answer 'Maybe'"),
+        ("nlvr2", {"image_1": b""}, "row 1, image_1: cannot be decoded"),
+        ("snli_ve", {"labels": [0, 3]}, "row 1 has the label 3, there are 3 answers"),
+        ("snli_ve", {"sentences": [["a"], ["b"]]}, "has 1 sentences where premise and"),
+        ("retrieval", {"caption": None}, "row 1 has not one entry per text in caption"),
+    ],
+)
+def test_a_wrong_row_is_told_in_one_line(
+    tmp_path: Path, task: str, fields: dict[str, Any], what: str
+) -> None:
+    published.write(tmp_path, task, "vilt")
+    kind, make = published.ROWS[task]
+    wrote = list(make("train"))
+    wrote[1] |= fields
+    write_table(tmp_path / LAYOUTS[task, "vilt"].train[0].texts, kind, wrote)
+    with pytest.raises(DataError, match=rf"{tmp_path}.*: .*{what}.*; write this") as caught:
+        opened(tmp_path, task, "vilt")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_vocabulary_that_is_none_of_berts(tmp_path: Path) -> None:
+    published.write(tmp_path, "nlvr2", "lxmert")
+    (tmp_path / "lxmert/vocab.txt").write_text("[PAD]\n[CLS]\nball\n")
+    with pytest.raises(DataError, match=r"vocab.txt: has no word \[SEP\] and no \[MASK\]"):
+        opened(tmp_path, "nlvr2", "lxmert")
