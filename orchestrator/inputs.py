@@ -14,6 +14,7 @@ from pathlib import Path
 
 from orchestrator.config import Model, Pretraining, Sweep, Task
 from orchestrator.errors import ConfigError, MissingFile
+from trainables.data.layouts import files_of
 from trainables.errors import DataError
 from trainables.models import MODELS, Format
 from trainables.pruning import CUTS
@@ -173,7 +174,7 @@ class _Reader:
         if path is None:
             raise ConfigError(f"tasks.{label}.data is missing; give the folder with the data")
         options = {**registered.options, **entry.options}
-        patterns = tuple(p.format(**options) for p in registered.files.get(form, ()))
+        patterns = files_of(entry.task, form, options) if registered.published else ()
         spec = TaskSpec(
             name=entry.task,
             data=self._content(path, f"tasks.{label}.data", patterns),

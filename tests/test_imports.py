@@ -24,14 +24,21 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ),
     ("store",),
     ("tracking", "report", "progress"),
-    ("exports", "work", "searcher", "driver", "trial"),
-    ("workspace", "session", "cli", "cli_tickets"),
+    ("exports", "work", "supplies", "searcher", "driver", "trial"),
+    ("workspace", "session", "cli", "cli_tickets", "cli_data"),
 )
 """The modules of `orchestrator`; each imports nothing of a later row."""
 
-TRAINABLES_ANYWHERE = {"spec", "errors", "models", "tasks", "pruning", "data.fingerprint"}
+TRAINABLES_ANYWHERE = {"spec", "errors", "models", "tasks", "pruning", "data.fingerprint"} | {
+    "data.layouts"
+}
 """What any module of `orchestrator` may import of `trainables`: light, without torch."""
-TRAINABLES_BY = {"trial": {"run"}, "exports": {"training.start"}}
+TRAINABLES_BY = {
+    "trial": {"run"},
+    "supplies": {"run"},
+    "exports": {"training.start"},
+    "cli_data": {"data.check"},
+}
 CLUSTER_BY = {"workspace", "cli"}
 
 PURE = (

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trainables.models import Format
+from trainables.data.layouts import LAYOUTS
 from trainables.spec import Recipe, Scalar
 from trainables.tasks import recipes
 
@@ -35,9 +35,9 @@ class TaskEntry:
     recipes: Mapping[str, Recipe]
     """Architecture -> the recipe its authors published for the task, or the one we tuned. A model
     whose architecture is not listed cannot be trained on the task."""
-    files: Mapping[Format, tuple[str, ...]] = field(default_factory=dict)
-    """Format -> patterns of the files it reads below the data folder: what the data's fingerprint
-    covers. Where it is empty, all files of the folder. `{NAME}` stands for the option NAME."""
+    published: bool = False
+    """Its data are the published files that `trainables.data.layouts` names, and only these count
+    for the data's fingerprint; else all files of its folder do."""
     options: Mapping[str, Scalar] = field(default_factory=dict)
     """What `TaskSpec.options` may name, with the defaults."""
     grows: Mapping[str, tuple[Growth, ...]] = field(default_factory=dict)
@@ -64,6 +64,7 @@ _BLIND: Mapping[str, Scalar] = {"blind": False}
 """Every task can be trained without seeing: images keep their shape and say nothing."""
 _TYPES = "embeddings.token_type_embeddings.weight"
 _WORDS = "embeddings.word_embeddings.weight"
+_EXTRA_WORDS = LAYOUTS["vcr", "uniter"].extra_words
 
 TASKS: dict[str, TaskEntry] = {
     "easy_vqa": TaskEntry(
@@ -79,21 +80,25 @@ TASKS: dict[str, TaskEntry] = {
     "vqa": TaskEntry(
         module="trainables.tasks.vqa",
         recipes=recipes.VQA,
+        published=True,
         options=_BLIND,
     ),
     "gqa": TaskEntry(
         module="trainables.tasks.gqa",
         recipes=recipes.GQA,
+        published=True,
         options=_BLIND,
     ),
     "snli_ve": TaskEntry(
         module="trainables.tasks.snli_ve",
         recipes=recipes.SNLI_VE,
+        published=True,
         options=_BLIND,
     ),
     "nlvr2": TaskEntry(
         module="trainables.tasks.nlvr2",
         recipes=recipes.NLVR2,
+        published=True,
         options=_BLIND,
         # A type for the second image, that of the first to begin with.
         grows={
@@ -105,15 +110,43 @@ TASKS: dict[str, TaskEntry] = {
     "vcr": TaskEntry(
         module="trainables.tasks.vcr",
         recipes=recipes.VCR,
+        published=True,
         options=_BLIND,
         # Types for answers and reasons, that of text to begin with; words for named people and
         # objects.
         grows={
             "uniter": (
                 Growth(setting="type_vocab_size", weight=_TYPES, extra=2, like=0),
-                Growth(setting="vocab_size", weight=_WORDS, extra=81, like=None),
+                Growth(setting="vocab_size", weight=_WORDS, extra=_EXTRA_WORDS, like=None),
             ),
         },
         sequences={"uniter": 4},
+    ),
+    "refcoco": TaskEntry(
+        module="trainables.tasks.refcoco",
+        recipes=recipes.REFCOCO,
+        published=True,
+        options=_BLIND,
+    ),
+    "retrieval": TaskEntry(
+        module="trainables.tasks.retrieval",
+        recipes=recipes.RETRIEVAL,
+        published=True,
+        # VLT does not say on which split it scores. `eval_images` above 0 makes a smaller matrix.
+        options={**_BLIND, "split": "val", "eval_images": 0},
+        sequences={"uniter": 3, "vilt": 16},
+        columns={"ir1": "IR", "tr1": "TR"},
+    ),
+    "pretraining": TaskEntry(
+        module="trainables.tasks.pretraining",
+        recipes=recipes.PRETRAINING,
+        published=True,
+        # The published proportions, the same for every corpus.
+        options={
+            **_BLIND,
+            "objectives": "itm:6,mlm:8,mrfr:4,mrc_kl:4",
+            "corpora": "coco+vg+cc+sbu",
+        },
+        pretraining=True,
     ),
 }

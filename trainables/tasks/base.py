@@ -47,7 +47,8 @@ class Task(Protocol):
         """Score in percent, on the held-out examples, without looking at the image."""
 
     def lengths(self) -> NDArray[np.int64]:
-        """(num_train,) words and regions or patches of each training example's longest sequence."""
+        """(num_train,) words and regions or patches of each training example's longest sequence, or
+        of all its sequences where a published batch counts them all."""
 
     def build_head(self, backbone: Backbone) -> nn.Module:
         """`head(encoded, batch)` maps `Encoded` to logits; drawn from torch's current generator.

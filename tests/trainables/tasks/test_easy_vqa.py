@@ -18,7 +18,13 @@ from trainables.models import MODELS
 from trainables.models.base import Backbone
 from trainables.spec import ModelSpec, Options, TaskSpec
 from trainables.tasks import TASKS
+from trainables.tasks.base import Source
 from trainables.tasks.easy_vqa import EasyVQA, open_task
+from trainables.training.network import Network
+from trainables.training.seeds import Chance
+
+ARCHITECTURES = list(TASKS["easy_vqa"].recipes)
+CHANCE = Chance(0)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +58,8 @@ def _backbone(name: str, overrides: Options = ()) -> Backbone:
 
 
 def _open(name: str, data: Path, overrides: Options = ()) -> EasyVQA:
-    return open_task(data, TaskSpec(name="easy_vqa", data="d"), _backbone(name, overrides))
+    spec = TaskSpec(name="easy_vqa", data=fingerprint(data))
+    return open_task(Source(data, data), spec, _backbone(name, overrides))
 
 
 def test_shipped_data_is_what_every_key_was_planned_for(data: Path) -> None:
@@ -60,42 +67,47 @@ def test_shipped_data_is_what_every_key_was_planned_for(data: Path) -> None:
     assert fingerprint(data) == golden
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_sizes_and_prior(name: str, data: Path) -> None:
     task = _open(name, data)
     assert (task.num_train, task.num_eval) == (38575, 9673)
     assert round(task.prior, 1) == 67.0
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_batches_fit_the_model_and_repeat(name: str, few: Path) -> None:
     task, model = _open(name, few), _backbone(name)
     again = _open(name, few)
     rows = np.array([5, task.num_train - 1, 5])
-    first, second = task.train_batch(rows), again.train_batch(rows)
+    first, second = task.train_batch(rows, CHANCE), again.train_batch(rows, CHANCE)
     assert first.keys() == second.keys()
     for key, value in first.items():
         assert torch.equal(value, second[key]), key
         assert torch.equal(value[0], value[2]), key
-    logits = task.build_head(model.hidden_size)(model(first))
+    encoded = model(first)
+    logits = task.build_head(model)(encoded, first)
     assert logits.shape == (3, 13)
     assert torch.isfinite(task.loss(logits, first))
+    tokens = first["text_mask"].sum(dim=1)
+    if name == "uniter":
+        tokens = tokens + encoded.image.shape[1]
+    assert task.lengths()[rows].tolist() == tokens.tolist()
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_inputs_are_standardised(name: str, few: Path) -> None:
     task = _open(name, few)
-    batch = task.train_batch(np.arange(task.num_train))
+    batch = task.train_batch(np.arange(task.num_train), CHANCE)
     seen = batch["region_features" if name == "uniter" else "pixel_values"]
     assert abs(seen.mean().item()) < 0.05
     assert abs(seen.std().item() - 1) < 0.05
 
 
 def test_inputs_grow_with_the_model(few: Path) -> None:
-    wide = _open("uniter", few, (("region_dim", 2048),)).train_batch(np.arange(2))
+    wide = _open("uniter", few, (("region_dim", 2048),)).train_batch(np.arange(2), CHANCE)
     assert wide["region_features"].shape[-1] == 2048
     assert (wide["region_features"][..., 26 * 26 * 3 :] == 0).all()
-    large = _open("vilt", few, (("image_size", 96),)).train_batch(np.arange(2))
+    large = _open("vilt", few, (("image_size", 96),)).train_batch(np.arange(2), CHANCE)
     assert large["pixel_values"].shape == (2, 3, 96, 96)
 
 
@@ -124,7 +136,7 @@ def test_scores_are_percent_right_by_kind_of_answer(data: Path) -> None:
 def test_inputs_depend_on_question_and_image_only(few: Path) -> None:
     """What a model sees says nothing of the answer beyond the question and the picture."""
     task = _open("uniter", few)
-    batch = task.train_batch(np.arange(task.num_train))
+    batch = task.train_batch(np.arange(task.num_train), CHANCE)
     assert set(batch) == {"input_ids", "text_mask", "labels", "region_features", "region_boxes"}
     texts = {tuple(row) for row in batch["input_ids"].tolist()}
     assert len(texts) <= 107  # question texts there are
@@ -134,27 +146,26 @@ def test_inputs_depend_on_question_and_image_only(few: Path) -> None:
 
 def test_training_beats_the_question_only_prior(data: Path) -> None:
     task, model = _open("uniter", data), _backbone("uniter")
-    head = task.build_head(model.hidden_size)
-    weights = [*model.parameters(), *head.parameters()]
-    optimizer = torch.optim.AdamW(weights, lr=2e-3)
+    net = Network(model, task.build_head(model))
+    optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3)
     order = np.random.default_rng(0).permutation(task.num_train)
     for rows in order[: 120 * 64].reshape(120, 64):
-        batch = task.train_batch(rows)
-        loss = task.loss(head(model(batch)), batch)
+        batch = task.train_batch(rows, CHANCE)
+        loss = task.loss(net(batch), batch)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     with torch.no_grad():
-        scores = task.score((head(model(b)), b) for b in task.eval_batches(500, 1000))
+        scores = task.score((net(b), b) for b in task.eval_batches(500, 1000))
     assert scores["score"] > task.prior + 5
     assert scores["color"] > 40  # chance is 12.5
 
 
 def test_what_cannot_work_is_told_in_one_line(few: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"questions.json: no such file; give the folder"):
-        open_task(tmp_path, TaskSpec(name="easy_vqa", data="d"), _backbone("uniter"))
+        _open("uniter", tmp_path)
     with pytest.raises(DataError, match="30 word ids and 11 tokens per question; the model takes"):
         _open("uniter", few, (("vocab_size", 20),))
     spec = TaskSpec(name="easy_vqa", data="d", options=(("grid", 2),))
     with pytest.raises(TrainableError, match="takes no option 'grid'; remove it"):
-        open_task(few, spec, _backbone("uniter"))
+        open_task(Source(few, few), spec, _backbone("uniter"))
