@@ -28,7 +28,7 @@ test-slow: $(DEV_STAMP)
 	$(BIN)/python -m pytest -m slow
 
 test-gpu: $(DEV_STAMP)
-	$(BIN)/python -m pytest -m gpu
+	$(BIN)/python -m pytest -m gpu -s
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff format --check .

@@ -1,6 +1,6 @@
 """What a training run will cost: as measured, else scaled from what was, else in work alone.
 
-Runs differ: an adversarial step is five plain ones, NLVR2 encodes two sequences per example, LXMERT
+Runs differ: an adversarial step is four plain ones, NLVR2 encodes two sequences per example, LXMERT
 has twice UNITER's weights. So plans are weighed by cost, not by the number of runs or steps. Pure.
 """
 
@@ -51,12 +51,12 @@ def work_of(trial: Trial) -> float:
 
 
 def passes(recipe: Recipe) -> float:
-    """Of a plain step, one forward pass and a backward of twice its work. Each of the adversary's K
-    ascents goes forward once, and back through the perturbed and the clean pass."""
+    """A forward pass counts 1 and a backward pass 2; the adversary adds such a pair for each of its
+    ascents to that of the clean batch."""
     if recipe.adversary == "none":
         return 3.0
     turns = 2 if recipe.adversary == "alternate" else 1
-    return 1.0 + turns * recipe.adversary_steps * 5.0
+    return 3.0 + 3.0 * turns * recipe.adversary_steps
 
 
 def seconds(plan: Plan, records: Mapping[str, Measured]) -> Cost | None:

@@ -31,6 +31,8 @@ from trainables.spec import CutSpec, ModelSpec
 
 SURFACE = {
     "": ["--help", "--home", "--version"],
+    "data": ["--help"],
+    "data check": ["--help", "PATH"],
     "plan": ["--help", "--json", "--offline", "--why", "SWEEP"],
     "report": ["--help", "--out", "SWEEP"],
     "run": ["--help", "SWEEP"],

@@ -298,7 +298,7 @@ def test_a_ticket_can_be_worn_on_other_weights() -> None:
 
 
 def test_the_costlier_run_is_begun_first() -> None:
-    """An adversarial step is 16 passes to a plain one's 3."""
+    """An adversarial step is 12 passes to a plain one's 3."""
     content = document(task="easy_vqa", recipe=["short", "hard"], tickets=[], controls=["random"])
     content["recipes"]["hard"] = {"steps": 10, "batch_size": 8, "adversary": "text"}
     unit = Frontier(plan_of(content)).peek()
@@ -307,5 +307,5 @@ def test_the_costlier_run_is_begun_first() -> None:
     dense = [cell.trial for cell in plan.cells if cell.curve.recipe == "hard" and not cell.level]
     weights = {key: work_of(plan.trials[key]) for key in dense}
     plain = next(c.trial for c in plan.cells if c.curve.recipe == "short" and not c.level)
-    assert weights[dense[0]] == pytest.approx(16 / 3 * work_of(plan.trials[plain]))
+    assert weights[dense[0]] == pytest.approx(4 * work_of(plan.trials[plain]))
     assert unit.path == pytest.approx(weights[dense[0]])
