@@ -143,7 +143,7 @@ def failures(store: TicketStore, plan: Plan) -> dict[str, str]:
     return {key: error for key, error in noted.items() if key not in committed}
 
 
-TOLD = ("study", "schedule", "model, task", "tickets", "relaxed to", "score there")
+TOLD = ("schedule", "model, task", "tickets", "relaxed to", "score there")
 CONTROLS = ("random there", "layer-matched there", "dense")
 
 

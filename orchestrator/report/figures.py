@@ -1,28 +1,39 @@
-"""Score against sparsity: the figure a lottery-ticket study is read from."""
+"""Score against sparsity: the figure a lottery-ticket study is read from, alone or in panels."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import matplotlib as mpl
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.lines import Line2D
 from matplotlib.transforms import blended_transform_factory
 
 from orchestrator.config import Win
 from orchestrator.report import words
-from orchestrator.report.style import BAND, GRID, HUES, INK, MUTED, RC
-from orchestrator.report.verdicts import RANDOM
+from orchestrator.report.curves import (
+    Look,
+    curve,
+    looks,
+    reference_handles,
+    references,
+    x_axis,
+    y_axis,
+)
+from orchestrator.report.families import Family
+from orchestrator.report.style import INK, MUTED, RC
+from orchestrator.report.tables import Networks
 
-_DASHES: dict[str, Any] = {"imp": "-", "random": (0, (4, 2)), "random_layerwise": (0, (1, 1.6))}
-_MARKERS = {"imp": "o", "random": "s", "random_layerwise": "^"}
-_LINES_A_FIGURE_BEARS = 9
 _LABEL_GAP = 0.06
 """Distance of two labels in the margin, as a share of the axes' height: 14 pt of 3.3 inches."""
+_X_LABEL = "sparsity (% of the prunable weights removed)"
+_PANELS_A_ROW = 3
+_PANEL, _LEFT, _GAP_X, _GAP_Y = (2.85, 2.0), 0.62, 0.5, 0.62
+"""Inches: width and height of a panel, the margin at the left, and the gaps between panels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,135 +43,153 @@ class _Label:
     color: str
 
 
-def score_figures(levels: pd.DataFrame, dense: pd.Series, rule: Win) -> list[Figure]:
-    """Figures for one (study, model, task, recipe, schedule): one, or one per rewind point where
-    one could not bear all the lines.
-
-    `levels` holds the group's rows of `tables.levels`, `dense` its row of `tables.dense`.
-    """
-    lines = levels.groupby(["source", "rewind"]).ngroups
-    if lines <= _LINES_A_FIGURE_BEARS or levels.rewind.nunique() == 1:
-        return [_score_figure(levels, dense, rule)]
-    return [_score_figure(part, dense, rule) for _, part in levels.groupby("rewind")]
+def score_figure(family: Family, networks: Networks, rule: Win) -> Figure:
+    """The family's curves: in one large panel with names at their ends, or in small panels under
+    one legend."""
+    if family.rows.panel.nunique() == 1:
+        return _large(family, networks, rule)
+    return _small_multiples(family, networks, rule)
 
 
-def _score_figure(levels: pd.DataFrame, dense: pd.Series, rule: Win) -> Figure:
+def _large(family: Family, networks: Networks, rule: Win) -> Figure:
+    rows = family.rows
+    network = _reference(rows, networks)
     with mpl.rc_context(RC):
         figure = Figure(figsize=(5.7, 4.3))
         axes = figure.add_axes((0.115, 0.13, 0.61, 0.77))
-        colors = _colors(levels)
-        labels = _references(axes, dense, levels.prior.mean(), rule)
-        for (source, rewind), curve in levels.groupby(["source", "rewind"], sort=False):
-            label = _curve(axes, curve, dense, colors[source, rewind])
-            labels += [label] if label else []
-        _x_axis(axes, levels)
-        _y_axis(axes, levels, dense)
+        prior = _prior(family, rows)
+        references(axes, network, prior, rule)
+        labels = _reference_labels(network, prior, rule)
+        for line, look, part in _lines(rows, looks(family)):
+            end = curve(axes, part, _start(part, networks), look)
+            own = family.kind == "transfer" and look.strong
+            text = f"{line}, its own" if own else line
+            labels += [] if end is None else [_Label(end, text, look.color)]
+        x_axis(axes, rows)
+        y_axis(axes, rows, network, prior)
+        axes.set_xlabel(_X_LABEL)
+        axes.set_ylabel("score (%)")
         _margin(axes, labels)
-        head = levels.iloc[0]
-        axes.set_title(words.problem(head))
-        what = f"{head.study} · {head.schedule}"
-        figure.text(0.985, 0.932, what, ha="right", color=MUTED, size=8.5)  # the title's base line
+        axes.set_title(words.problem(rows.iloc[0]))
+        figure.text(
+            0.985, 0.932, family.schedule, ha="right", color=MUTED, size=8.5
+        )  # title's line
     return figure
 
 
-def _colors(levels: pd.DataFrame) -> dict[tuple[str, int], str]:
-    """IMP and its random controls share the hue of their rewind point; other sources get the next
-    ones."""
-    names: dict[tuple[str, int], None] = {("", r): None for r in sorted(levels.rewind.unique())}
-    hue_of = {}
-    for source, rewind in levels[["source", "rewind"]].drop_duplicates().to_numpy():
-        name = ("" if source in ("imp", *RANDOM) else source, rewind)
-        names.setdefault(name)
-        hue_of[source, rewind] = list(names).index(name)
-    return {line: HUES[hue % len(HUES)] for line, hue in hue_of.items()}
+def _reference(rows: pd.DataFrame, networks: Networks) -> pd.Series | None:
+    """The dense network of a panel: the standard one, where adversarial runs stand beside it."""
+    standard = rows[rows.adversary == "none"]
+    return networks.of((standard if len(standard) else rows).iloc[0])
 
 
-def _references(axes: Axes, dense: pd.Series, prior: float, rule: Win) -> list[_Label]:
-    """The dense band (mean, sd, and the seeds' range), the p % line, the question-only prior."""
+def _start(curve: pd.DataFrame, networks: Networks) -> pd.Series | None:
+    """Where a curve starts: at the dense network of its own recipe, not at one that stands in."""
+    head = curve.iloc[0]
+    network = networks.of(head)
+    return network if network is not None and network["recipe"] == head.recipe else None
+
+
+def _prior(family: Family, rows: pd.DataFrame) -> float:
+    """Where IMP is told from random tickets; far below, it would press other curves together."""
+    return float(rows.prior.mean()) if family.kind == "score" else math.nan
+
+
+def _lines(
+    rows: pd.DataFrame, looks: dict[tuple[str, bool], Look]
+) -> list[tuple[str, Look, pd.DataFrame]]:
+    groups = rows.groupby(["line", "strong"], sort=False)
+    return [(line, looks[line, strong], part) for (line, strong), part in groups]
+
+
+def _reference_labels(network: pd.Series | None, prior: float, rule: Win) -> list[_Label]:
     labels = []
-    mean, sd = dense["mean"], dense.sd
-    if pd.notna(mean):
-        axes.axhspan(dense["min"], dense["max"], color=BAND, alpha=0.35, lw=0, zorder=0.5)
-        if pd.notna(sd):
-            axes.axhspan(mean - sd, mean + sd, color=BAND, alpha=0.55, lw=0, zorder=0.6)
-        axes.axhline(mean, color=INK, lw=1.1, zorder=1.5)
-        labels.append(_Label(mean, f"dense {words.spread(mean, sd)}", INK))
-        line = rule.ratio * mean
-        axes.axhline(line, color=INK, lw=0.9, ls=(0, (6, 2, 1, 2)), zorder=1.5)
-        labels.append(_Label(line, f"{100 * rule.ratio:.4g} % of dense", INK))
+    if network is not None and pd.notna(network["mean"]):
+        mean = network["mean"]
+        labels.append(_Label(mean, f"dense {words.spread(mean, network.sd)}", INK))
+        labels.append(_Label(rule.ratio * mean, words.share_of_dense(rule), INK))
     if pd.notna(prior):
-        axes.axhline(prior, color=MUTED, lw=1, ls=(0, (1, 2)), zorder=1.4)
         labels.append(_Label(prior, f"question only {prior:.1f}", MUTED))
     return labels
 
 
-def _curve(axes: Axes, curve: pd.DataFrame, dense: pd.Series, color: str) -> _Label | None:
-    """One line over the levels that have a score, from the dense network at sparsity 0."""
-    done = curve[curve.n > 0].sort_values("sparsity")
-    if done.empty:
-        return None
-    source, rewind = done.source.iloc[0], int(done.rewind.iloc[0])
-    main = source == "imp"
-    columns = ["sparsity", "mean", "min", "max"]
-    points = np.vstack([dense[columns].to_numpy(float), done[columns].to_numpy(float)])
-    points = points[np.isfinite(points[:, 1])]
-    sparsity, mean, low, high = points.T
-    axes.fill_between(
-        100 * sparsity, low, high, color=color, alpha=0.16 if main else 0.1, lw=0, zorder=2
-    )
-    axes.plot(
-        100 * sparsity,
-        mean,
-        color=color,
-        ls=_DASHES.get(source, (0, (5, 1.5, 1, 1.5))),
-        lw=1.9 if main else 1.2,
-        marker=_MARKERS.get(source, "D"),
-        ms=4.6 if main else 3.6,
-        mfc=color if main else "none",
-        mew=1,
-        zorder=4 if main else 3,
-    )
-    partial = done[done.n < done.planned]
-    axes.plot(100 * partial.sparsity, partial["mean"], "x", color=INK, ms=6, mew=1, zorder=5)
-    return _Label(float(mean[-1]), words.line(source, rewind), color)
+def _small_multiples(family: Family, networks: Networks, rule: Win) -> Figure:
+    panels = list(family.rows.groupby("panel", sort=False))
+    across = min(_PANELS_A_ROW, len(panels))
+    down = math.ceil(len(panels) / across)
+    found = looks(family)
+    handles = _legend(family, found, rule)
+    legend_rows = math.ceil(len(handles) / (2 * across))
+    (wide, high), top = _PANEL, 0.5 + 0.2 * legend_rows + 0.32
+    width = _LEFT + across * (wide + _GAP_X) - _GAP_X + 0.15
+    height = top + down * (high + _GAP_Y) - _GAP_Y + 0.6
+    with mpl.rc_context(RC):
+        figure = Figure(figsize=(width, height))
+        for i, (title, rows) in enumerate(panels):
+            row, column = divmod(i, across)
+            left, bottom = _LEFT + column * (wide + _GAP_X), height - top - high
+            bottom -= row * (high + _GAP_Y)
+            place = (left / width, bottom / height, wide / width, high / height)
+            axes = figure.add_axes(place)
+            _panel(axes, str(title), rows, networks, rule, found, _prior(family, rows))
+            if column == 0:
+                axes.set_ylabel("score (%)")
+            if i + across >= len(panels):
+                axes.set_xlabel("sparsity (%)")
+        figure.text(0.06 / width, 1 - 0.2 / height, family.model, size=11.5, weight="bold")
+        figure.text(
+            1 - 0.15 / width, 1 - 0.2 / height, family.schedule, ha="right", color=MUTED, size=9
+        )
+        figure.legend(
+            handles=handles, ncols=2 * across, loc="upper left", frameon=False, fontsize=9,
+            bbox_to_anchor=(0, 1 - 0.3 / height), handlelength=2.4, columnspacing=1.4,
+            borderaxespad=0.2,
+        )  # fmt: skip
+    return figure
 
 
-def _x_axis(axes: Axes, levels: pd.DataFrame) -> None:
-    """Linear; a geometric schedule gets its levels evenly spaced, as it keeps an equal share of
-    the weights at each."""
-    deepest = 100 * levels.sparsity.max()
-    axes.set_xlabel("sparsity (% of the prunable weights removed)")
-    if not str(levels.schedule.iloc[0]).startswith("geometric"):
-        axes.set_xlim(-1.5, min(deepest + 2, 100))
-        return
-    floor = 100 - 0.9 * (100 - deepest)
-    axes.set_xscale(
-        "function",
-        functions=(
-            lambda s: -np.log(np.maximum(1 - np.asarray(s) / 100, 1e-6)),
-            lambda t: 100 * (1 - np.exp(-np.asarray(t))),
-        ),
-    )
-    axes.set_xlim(0 if deepest < 1 else -1.5, floor)
-    ticks = sorted({0.0, *(round(100 * s, 1) for s in levels.planned_sparsity)})
-    axes.xaxis.set_major_locator(FixedLocator(ticks[:: 1 + len(ticks) // 9]))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+def _legend(family: Family, found: dict[tuple[str, bool], Look], rule: Win) -> list[Line2D]:
+    """One entry a line; in a family of transfers the task's own ticket is the thick one."""
+    transfer = family.kind == "transfer"
+    handles = []
+    for (name, strong), look in found.items():
+        if transfer and strong and (name, False) in found:
+            continue
+        handle = look.line()
+        handle.set_label(name)
+        handles.append(handle)
+    if transfer:
+        handles.append(Line2D((), (), color=MUTED, lw=2.6, label="thick: the task's own"))
+    return [*handles, *reference_handles(rule, bool(pd.notna(_prior(family, family.rows))))]
 
 
-def _y_axis(axes: Axes, levels: pd.DataFrame, dense: pd.Series) -> None:
-    values = [levels["min"].min(), levels["max"].max(), levels.prior.mean()]
-    values += [dense["min"], dense["max"]]
-    known = [float(value) for value in values if pd.notna(value)]
-    low, high = (min(known), max(known)) if known else (0.0, 100.0)
-    pad = max(0.06 * (high - low), 0.5)
-    axes.set_ylim(low - pad, high + pad)
-    axes.set_ylabel("score (%)")
-    axes.grid(axis="y", color=GRID)
-    axes.tick_params(length=0)
+def _panel(
+    axes: Axes,
+    title: str,
+    rows: pd.DataFrame,
+    networks: Networks,
+    rule: Win,
+    found: dict[tuple[str, bool], Look],
+    prior: float,
+) -> None:
+    network = _reference(rows, networks)
+    references(axes, network, prior, rule)
+    for _, look, part in _lines(rows, found):
+        curve(axes, part, _start(part, networks), look)
+    x_axis(axes, rows)
+    y_axis(axes, rows, network, prior)
+    axes.tick_params(labelsize=8.5)
+    axes.set_title(title, size=10, pad=5)
+    if network is not None and network["n"]:
+        dense = f"dense {words.spread(network['mean'], network.sd)}"
+        axes.text(1, 1.03, dense, transform=axes.transAxes, ha="right", color=MUTED, size=8.5)
+    if not rows.n.sum():
+        axes.text(
+            0.5, 0.5, "not scored yet", transform=axes.transAxes, ha="center", color=MUTED, size=9
+        )
 
 
-def _margin(axes: Axes, labels: list[_Label]) -> None:
+def _margin(axes: Axes, labels: Sequence[_Label]) -> None:
     """Write each line's name beside its end, pushed apart where they would touch."""
     to_axes = axes.transData + axes.transAxes.inverted()
     ends = [float(to_axes.transform((0.0, label.y))[1]) for label in labels]

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import pandas as pd
 
-from orchestrator.plan import Plan
+from orchestrator.plan import DENSE, Plan
 from orchestrator.report import words
 from orchestrator.report.page import Table, words_first
-from orchestrator.report.tables import states
+from orchestrator.report.tables import CURVE, states
 from orchestrator.store.record import Record
 
 _KINDS = {"train": "training run", "cut": "cut", "rewind": "rewind point"}
 _MOST_VALUES = 4
+_MOST_NAMES = 8
 
 
 def facts(
@@ -99,19 +100,65 @@ def overlap_table(overlaps: pd.DataFrame) -> Table:
     return words_first(header, rows, 3)
 
 
+def study_table(cells: pd.DataFrame, verdicts: pd.DataFrame) -> Table:
+    """One row per study: what it asks for, how far it is, and the sparsest relaxed winner among
+    its curves."""
+    best_of = verdicts.set_index(CURVE).relaxed
+    rows = []
+    for study, asked in cells.groupby("study", sort=False):
+        own = asked.drop_duplicates(["trial", "source", "level", "schedule", "rewind"])
+        state = own.state.value_counts()
+        stuck = int(state.get("failed", 0) + state.get("blocked", 0))
+        curves = pd.MultiIndex.from_frame(asked[CURVE].drop_duplicates())
+        won = best_of[best_of.index.isin(curves)].dropna()
+        tickets = asked.source[asked.source != DENSE].map(words.source).unique()
+        rows.append(
+            (
+                str(study),
+                _listed(asked.model.unique()),
+                _listed(asked.task.unique()),
+                _listed(tickets),
+                str(len(own)),
+                str(int(own.score.notna().sum())),
+                str(stuck) if stuck else words.MISSING,
+                _best(won),
+            )
+        )
+    header = ("study", "models", "tasks", "tickets", "cells", "scored", "stuck", "best winner")
+    return words_first(header, rows, 4)
+
+
+def _listed(names: Iterable[str]) -> str:
+    several = list(names)
+    more = len(several) - _MOST_NAMES
+    shown = ", ".join(several[:_MOST_NAMES]) or words.MISSING
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def _best(won: pd.Series) -> str:
+    if won.empty:
+        return words.MISSING
+    curve = dict(zip(CURVE, won.idxmax(), strict=True))
+    name = words.line(curve["source"], curve["rewind"])
+    return f"{words.percent(won.max())} ({name}, {words.column(curve)})"
+
+
 def cell_table(cells: pd.DataFrame) -> Table:
     header: Sequence[str] = (
-        "study", "model", "task", "recipe", "schedule", "tickets", "seed", "level", "sparsity",
-        "score", "best", "last", "prior", "kept", "seconds", "state", "trial",
+        "study", "model", "task", "metric", "recipe", "schedule", "tickets", "seed", "level",
+        "sparsity", "score", "best", "last", "prior", "kept", "seconds", "state", "trial",
     )  # fmt: skip
-    return words_first(header, [_cell_row(row) for row in cells.to_dict("records")], 6)
+    return words_first(header, [_cell_row(row) for row in cells.to_dict("records")], 7)
 
 
 def _cell_row(row: dict[str, object]) -> tuple[str, ...]:
     sparsity, kept = float(str(row["sparsity"])), row["kept"]
     name = str(row["source"])
     return (
-        *(str(row[column]) for column in ("study", "model", "task", "recipe", "schedule")),
+        *(
+            str(row[column])
+            for column in ("study", "model", "task", "metric", "recipe", "schedule")
+        ),
         name if name == "dense" else words.line(name, int(str(row["rewind"]))),
         str(row["seed"]),
         str(row["level"]),

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from orchestrator.config import Win
+from orchestrator.report.tables import PROBLEM
 from orchestrator.report.verdicts import RANDOM
 
 MISSING = "–"
@@ -22,7 +23,7 @@ _SOURCES = {
     "shuffle_within": "IMP, shuffled within",
     "shuffle_across": "IMP, shuffled across",
 }
-_OTHER_WEIGHTS = ("reinit", "shuffle_within", "shuffle_across")
+OTHER_WEIGHTS = ("reinit", "shuffle_within", "shuffle_across")
 
 
 def theta(rewind: int) -> str:
@@ -31,13 +32,24 @@ def theta(rewind: int) -> str:
 
 
 def source(name: str) -> str:
-    """`imp` -> `IMP`, `transfer:vqa` -> `from vqa`."""
-    return f"from {name[9:]}" if name.startswith("transfer:") else _SOURCES.get(name, name)
+    """`imp` -> `IMP`, `transfer:vqa` -> `from vqa`, `init:bert` -> `IMP, bert init`."""
+    kind, _, label = name.partition(":")
+    if kind == "transfer":
+        return f"from {label}"
+    return f"IMP, {label} init" if kind == "init" else _SOURCES.get(name, name)
 
 
-def line(name: str, rewind: int) -> str:
-    """The name of a curve among others of its figure, such as `IMP θ₀`."""
-    return source(name) if name in _OTHER_WEIGHTS else f"{source(name)} {theta(rewind)}"
+def line(name: str, rewind: int, part: str = "") -> str:
+    """The name of a curve among others of its figure, such as `IMP θ₀`; with its study where
+    studies differ."""
+    own_weights = name not in OTHER_WEIGHTS and not name.startswith("init:")
+    curve = f"{source(name)} {theta(rewind)}" if own_weights else source(name)
+    return f"{curve}, {part}" if part else curve
+
+
+def column(row: Mapping[str, Any]) -> str:
+    """`vqa`, `flickr IR`: the task, and the metric where the task has several."""
+    return f"{row['task']} {row['metric']}".rstrip()
 
 
 def number(value: float | None, digits: int = 1) -> str:
@@ -51,25 +63,31 @@ def percent(share: float | None) -> str:
     return f"{round(100 * share, 2):.4g} %"
 
 
-def spread(mean: float | None, sd: float | None) -> str:
+def spread(mean: float | None, sd: float | None, digits: int = 1) -> str:
     """`93.6 ± 0.9`; the mean alone where one seed gives no spread."""
     if mean is None or pd.isna(mean) or sd is None or pd.isna(sd):
-        return number(mean)
-    return f"{mean:.1f} ± {sd:.1f}"
+        return number(mean, digits)
+    return f"{mean:.{digits}f} ± {sd:.{digits}f}"
 
 
 def spread_n(row: Mapping[str, Any], prefix: str) -> str:
     """`93.6 ± 0.9 (3)` from the columns `<prefix>_mean`, `_sd`, `_n`; the number of seeds last."""
-    mean = row[f"{prefix}_mean"]
-    if pd.isna(mean):
-        return MISSING
-    return f"{spread(mean, row[f'{prefix}_sd'])} ({int(row[f'{prefix}_n'])})"
+    mean, sd, n = (row[f"{prefix}_{what}"] for what in ("mean", "sd", "n"))
+    return MISSING if pd.isna(mean) else f"{spread(mean, sd)} ({int(n)})"
+
+
+def wins(verdict: str) -> bool:
+    return verdict in ("winning", "relaxed winning")
 
 
 def win(rule: Win) -> str:
     """The win rule in words: `mean + 1 sd ≥ 0.99 × dense mean, at least 2 seeds`."""
     reach = "mean + 1 sd" if rule.tolerance == "one_sd" else "mean"
     return f"{reach} ≥ {rule.ratio:.4g} × dense mean, at least {count(rule.seeds, 'seed')}"
+
+
+def share_of_dense(rule: Win) -> str:
+    return f"{100 * rule.ratio:.4g} % of dense"
 
 
 def count(number: int, noun: str) -> str:
@@ -89,17 +107,26 @@ def duration(seconds: float) -> str:
 def problem(row: Mapping[str, Any]) -> str:
     """`uniter on easy_vqa`, with the recipe where it is not the default."""
     recipe = "" if row["recipe"] in ("", "default") else f", recipe {row['recipe']}"
-    return f"{row['model']} on {row['task']}{recipe}"
+    return f"{row['model']} on {column(row)}{recipe}"
+
+
+def caption(table: Mapping[str, Any]) -> str:
+    """Over a table of several tasks: `uniter, linear 0.1`, and what is not as usual."""
+    told = [str(table["model"]), str(table["schedule"])]
+    told += [f"recipe {table['recipe']}"] if table.get("recipe", "default") != "default" else []
+    told += [f"from {theta(table['rewind'])}"] if table.get("rewind") else []
+    told += [f"study {table['part']}"] if table["part"] else []
+    return ", ".join(told)
 
 
 def verdict_table(verdicts: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """The verdict table as text: header and rows, down to the column `verdict` in words.
 
-    `(n)` is the number of seeds. What is the same in every row (study, problem, schedule) is not
-    repeated in each.
+    `(n)` is the number of seeds. What is the same in every row (problem, schedule) is not repeated
+    in each.
     """
-    told = {"study": verdicts.study, "schedule": verdicts.schedule}
-    told["model, task"] = verdicts[["model", "task", "recipe"]].agg(tuple, axis=1)
+    told = {"schedule": verdicts.schedule}
+    told["model, task"] = verdicts[PROBLEM].agg(tuple, axis=1)
     several = [name for name, values in told.items() if values.nunique() > 1]
     rows = []
     for row in verdicts.to_dict("records"):
@@ -126,59 +153,10 @@ _VERDICT_HEADER = (
 def _verdict_row(row: Mapping[str, Any]) -> list[str]:
     open_cells = f", {count(row['open'], 'cell')} open" if row["open"] else ""
     return [
-        line(row["source"], row["rewind"]),
+        line(row["source"], row["rewind"], row["part"]),
         f"{row['verdict']}{open_cells}",
         *(percent(row[name]) for name in ("winning", "relaxed", "unbroken")),
         *(spread_n(row, name) for name in ("score", *RANDOM, "dense")),
         number(row["line"], 2),
         number(row["prior"]),
     ]
-
-
-def headline(verdicts: pd.DataFrame, rule: Win) -> list[str]:
-    """One paragraph per model and task: what its own IMP tickets reach, and beside what."""
-    own = verdicts[verdicts.source == "imp"]
-    groups = own.groupby(["study", "model", "task", "recipe"], sort=False)
-    return [_headline(group, rule) for _, group in groups]
-
-
-def _headline(group: pd.DataFrame, rule: Win) -> str:
-    row = group.iloc[0]
-    what = f"{problem(row)}: "
-    open_cells = int(group.open.sum())
-    rest = f" Not scored yet: {count(open_cells, 'cell')} of these." if open_cells else ""
-    if (group.verdict == "undecided").all():
-        return f"{what}no verdict yet; the rule wants {win(rule)}.{rest}"
-    dense = f"the dense score of {spread(row.dense_mean, row.dense_sd)}"
-    if group.relaxed.isna().all():
-        return f"{what}no IMP ticket reaches {rule.ratio:.4g} × {dense}.{rest}"
-    best = group.sort_values(["relaxed", "score_mean"]).dropna(subset="relaxed").iloc[-1]
-    deepest = ", the deepest level run" if best.relaxed == best.deepest else ""
-    text = (
-        f"{what}IMP tickets reach {100 * rule.ratio:.4g} % of {dense} at up to"
-        f" {percent(best.relaxed)} sparsity{deepest}; from {theta(best.rewind)} they score"
-        f" {spread(best.score_mean, best.score_sd)} there."
-    )
-    text += _controls(best)
-    if pd.notna(best.prior):
-        text += f" A guess from the question alone scores {number(best.prior)}."
-    return text + rest
-
-
-def _controls(best: pd.Series) -> str:
-    """What random tickets score at the same sparsity, and a warning where that is as good."""
-    told = {
-        "random": "Random tickets of that size score",
-        "random_layerwise": "layer-matched random tickets",
-    }
-    parts = [
-        f"{name} {spread(best[f'{control}_mean'], best[f'{control}_sd'])}"
-        for control, name in told.items()
-        if pd.notna(best[f"{control}_mean"])
-    ]
-    if not parts:
-        return ""
-    text = f" {' and '.join(parts)}."
-    if best[[f"{control}_mean" for control in RANDOM]].max() >= best.line:
-        text += " So random tickets reach the line too: here it does not tell tickets apart."
-    return text

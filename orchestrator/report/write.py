@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +15,12 @@ from matplotlib.figure import Figure
 
 from orchestrator.config import Win
 from orchestrator.plan import Plan
-from orchestrator.report import figures, overlap, summary, tables, ticket_figures, words
-from orchestrator.report.page import Page, Shown, inline, render, svg_bytes, words_first
+from orchestrator.report import sections, summary, tables
+from orchestrator.report.findings import Part, find
+from orchestrator.report.headline import headline
+from orchestrator.report.page import Page, Section, Table, markdown, render, svg_bytes
 from orchestrator.report.style import RC
+from orchestrator.report.ticket_section import tickets
 from orchestrator.report.verdicts import verdicts
 from orchestrator.store.record import Record
 from orchestrator.store.ticket import Ticket
@@ -32,13 +35,6 @@ class ReportFiles:
     verdicts: pd.DataFrame
     """The verdict table, for `verdict_table`."""
     headline: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Drawn:
-    name: str
-    figure: Figure
-    caption: str
 
 
 def write_report(
@@ -59,105 +55,83 @@ def write_report(
     """
     cells = tables.cells(plan, records, failures)
     judged = verdicts(cells, rule)
-    by_level = tables.levels(cells)
-    curves = _draw_curves(by_level, tables.dense(cells), rule)
-    tickets, overlaps = _draw_tickets(cells, judged, fetch_ticket)
-    drawn = [*curves, *tickets]
-    svgs = {one.name: svg_bytes(one.figure) for one in drawn}
-
-    def shown(several: list[_Drawn]) -> tuple[Shown, ...]:
-        return tuple(
-            Shown(svg=inline(svgs[one.name], one.name), caption=one.caption) for one in several
-        )
-
-    headline = tuple(words.headline(judged, rule))
-    header, rows = words.verdict_table(judged)
+    found = find(cells, tables.labels(plan), rule, judged)
+    asked = (
+        sections.scores(found),
+        sections.initialisations(found),
+        sections.pretraining(found),
+        sections.transfers(found),
+        sections.rewinds(found),
+        sections.adversaries(found),
+        sections.winners(found),
+        tickets(found, fetch_ticket),
+        sections.paper(found),
+    )
+    parts = [part for part in asked if part is not None]
+    told, details = headline(judged, rule)
     page = Page(
         name=plan.name,
-        rule=words.win(rule),
-        headline=headline,
+        headline=told,
+        details=details,
         facts=summary.facts(plan, records, failures, judged),
-        curves=shown(curves),
-        verdicts=words_first(header, rows, header.index("verdict") + 1),
-        tickets=shown(tickets),
-        overlaps=summary.overlap_table(overlaps),
-        costs=summary.cost_table(plan, records),
+        sections=[*(part.section for part in parts), *_counts(plan, records, cells, judged)],
         environment=summary.environment(records),
-        cells=summary.cell_table(cells),
         troubles=tuple((key[:12], trouble) for key, trouble in failures.items()),
         command=command,
         latest=max((record.created for record in records.values()), default=""),
     )
-    named = {"cells": cells, "levels": by_level, "verdicts": judged, "overlaps": overlaps}
-    written = [path for name, table in named.items() for path in _write_table(out, name, table)]
-    for one in drawn:
-        _replace(out / "figures" / f"{one.name}.svg", svgs[one.name])
-        _replace(out / "figures" / f"{one.name}.png", _png(one.figure))
-    _replace(out / "report.html", render(page).encode())
+    drawn = {one.name: one.figure for section in page.sections for one in section.figures}
+    svgs = {name: svg_bytes(figure) for name, figure in drawn.items()}
+    for name, figure in drawn.items():
+        _replace(out / "figures" / f"{name}.svg", svgs[name])
+        _replace(out / "figures" / f"{name}.png", _png(figure))
+    written = _write_tables(out, {"cells": cells, "levels": found.levels}, parts)
+    _replace(out / "report.html", render(page, svgs).encode())
     return ReportFiles(
         page=out / "report.html",
-        figures=tuple(out / "figures" / f"{one.name}.png" for one in drawn),
+        figures=tuple(out / "figures" / f"{name}.png" for name in drawn),
         tables=tuple(written),
         verdicts=judged,
-        headline=headline,
+        headline=tuple(told),
     )
 
 
-def _draw_curves(levels: pd.DataFrame, dense: pd.DataFrame, rule: Win) -> list[_Drawn]:
-    bases = {tuple(row[tables.PROBLEM]): row for _, row in dense.iterrows()}
-    drawn = []
-    for key, group in levels.groupby([*tables.PROBLEM, "schedule"], sort=False):
-        base = bases[key[: len(tables.PROBLEM)]]
-        if not group.n.sum() + base.n:
-            continue
-        several = figures.score_figures(group, base, rule)
-        for i, figure in enumerate(several):
-            name = _slug("score", *key, *([i] if len(several) > 1 else []))
-            seeds = f"{int(base.n)} of {int(base.planned)} dense seeds"
-            open_cells = int((group.planned - group.n).sum())
-            caption = f"Study {group.study.iloc[0]}; {seeds}"
-            caption += (
-                f"; {words.count(open_cells, 'cell')} without a score (×: seeds lack)."
-                if open_cells
-                else "."
-            )
-            drawn.append(_Drawn(name=name, figure=figure, caption=caption))
-    return drawn
+def _counts(
+    plan: Plan, records: Mapping[str, Record], cells: pd.DataFrame, judged: pd.DataFrame
+) -> list[Section]:
+    """The sections that end every report."""
+    every = summary.cell_table(cells)
+    unfolded = f"{len(plan.cells)} cells, those without a score included"
+    return [
+        Section(title="Studies", tables=(summary.study_table(cells, judged),)),
+        Section(title="Costs", tables=(summary.cost_table(plan, records),)),
+        Section(title="Every cell", folded=((unfolded, every),)),
+    ]
 
 
-def _draw_tickets(
-    cells: pd.DataFrame, judged: pd.DataFrame, fetch_ticket: Callable[[str], Ticket]
-) -> tuple[list[_Drawn], pd.DataFrame]:
-    drawn, tables_ = [], [overlap.overlaps({}).assign(model="", sparsity=0.0)]
-    for model, chosen in overlap.choose(cells, judged).items():
-        bits = overlap.fetch(chosen, fetch_ticket)
-        pairs = overlap.overlaps(bits)
-        sparsity = float(chosen.planned_sparsity.iloc[0])
-        tables_.append(pairs.assign(model=model, sparsity=sparsity))
-        title = f"{model} at {words.percent(sparsity)} sparsity"
-        drawn.append(
-            _Drawn(
-                name=_slug("overlap", model),
-                figure=ticket_figures.overlap_figure(pairs, f"Overlap of tickets, {title}"),
-                caption="Names: source of the ticket, weights it was cut from, seed (s0, s1 …).",
-            )
-        )
-        own = [row.label for row in chosen.itertuples() if row.source == "imp"]
-        if own:
-            layers = overlap.layers({label: bits[label] for label in own})
-            drawn.append(
-                _Drawn(
-                    name=_slug("layers", model),
-                    figure=ticket_figures.layers_figure(layers, f"Where IMP prunes, {title}"),
-                    caption=f"Mean of {len(own)} IMP tickets: {', '.join(own)}.",
-                )
-            )
-    return drawn, pd.concat(tables_, ignore_index=True)
+def _write_tables(
+    out: Path, always: Mapping[str, pd.DataFrame], parts: Sequence[Part]
+) -> list[Path]:
+    written = []
+    for name, table in always.items():
+        written += _write_table(out, name, table, ())
+    for part in parts:
+        for name, table in part.data.items():
+            written += _write_table(out, name, table, part.layout.get(name, ()))
+    return written
 
 
-def _slug(*parts: object) -> str:
-    text = "-".join(str(part) for part in parts if str(part))
-    return "".join(c if c.isalnum() or c in "._" else "-" for c in text.lower())
+def _write_table(out: Path, name: str, table: pd.DataFrame, layout: Sequence[Table]) -> list[Path]:
+    """The tidy table as CSV and Parquet; as Markdown in the layout for people, if it has one."""
+    parquet = io.BytesIO()
+    table.to_parquet(parquet, index=False)
+    text = markdown(layout) if layout else table.to_markdown(index=False, floatfmt=".6g") + "\n"
+    contents = {
+        "md": text.encode(),
+        "csv": table.to_csv(index=False).encode(),
+        "parquet": parquet.getvalue(),
+    }
+    return [_replace(out / "tables" / f"{name}.{end}", data) for end, data in contents.items()]
 
 
 def _png(figure: Figure) -> bytes:
@@ -165,17 +139,6 @@ def _png(figure: Figure) -> bytes:
     with mpl.rc_context(RC):
         figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
-
-
-def _write_table(out: Path, name: str, table: pd.DataFrame) -> list[Path]:
-    parquet = io.BytesIO()
-    table.to_parquet(parquet, index=False)
-    contents = {
-        "md": table.to_markdown(index=False, floatfmt=".6g").encode() + b"\n",
-        "csv": table.to_csv(index=False).encode(),
-        "parquet": parquet.getvalue(),
-    }
-    return [_replace(out / "tables" / f"{name}.{end}", data) for end, data in contents.items()]
 
 
 def _replace(path: Path, data: bytes) -> Path:

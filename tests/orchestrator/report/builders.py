@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -46,13 +46,19 @@ class World:
     trials: dict[str, Trial] = field(default_factory=dict)
     cells: list[Cell] = field(default_factory=list)
     records: dict[str, Record] = field(default_factory=dict)
-    tickets: dict[str, Ticket] = field(default_factory=dict)
+    tickets: dict[str, tuple[tuple[object, ...], float]] = field(default_factory=dict)
+    """What to make each from, and its sparsity."""
+    models: dict[str, ModelSpec] = field(default_factory=dict)
+    """What labels stand for, and below; a label that is not here stands for the default."""
+    tasks: dict[str, str] = field(default_factory=dict)
+    recipes: dict[str, Recipe] = field(default_factory=dict)
 
     def plan(self) -> Plan:
         return Plan(self.name, self.trials, tuple(self.cells))
 
     def fetch(self, sha256: str) -> Ticket:
-        return self.tickets[sha256]
+        (model, origin, _, _, rewind, seed, _), sparsity = self.tickets[sha256]
+        return make_ticket(sparsity, seed=seed, of=f"{model}/{origin}/{rewind}")
 
     def cell(
         self,
@@ -67,33 +73,45 @@ class World:
         model: str = "uniter-tiny",
         task: str = "easy_vqa",
         study: str = "main",
+        recipe: str = "default",
+        origin: str = "",
+        variant: str = "",
         prior: float = 67.0,
         history: int = 5,
-        bits: bool = False,
         scores: Mapping[str, float] | None = None,
     ) -> str:
-        """Adds a training run and its cut; without a score the run has no record."""
+        """Adds a training run and its cut; without a score the run has no record.
+
+        `origin` (`TASK/RECIPE/imp`) names the curve whose tickets it wears, where that is not its
+        own; `variant` is what a study may set that no label of a cell tells.
+        """
         is_dense = source == DENSE
         curve = Curve(
-            study=study, model=model, task=task, recipe="default",
+            study=study, model=model, task=task, recipe=recipe,
             schedule="" if is_dense else schedule, rewind=0 if is_dense else rewind,
             source=source, seed=seed,
         )  # fmt: skip
-        labels = (study, model, task, schedule, source, rewind, seed, level)
-        run, cut = key("run", *labels), "" if is_dense else key("cut", *labels)
+        origin = origin or f"{task}/{recipe}/{source}"
+        cut_at = 0 if source == "random" else rewind  # it looks at no weights
+        worn = (model, origin, variant, schedule, cut_at, seed, level)
+        run = key("run", task, recipe, source, rewind, *worn)
+        cut = "" if is_dense else key("cut", *worn)
+        spec = self.models.get(model, MODEL)
         if cut:
-            spec = CutSpec(model=MODEL, sparsity=sparsity, seed=seed)
+            chosen = CutSpec(model=spec, sparsity=sparsity, seed=seed)
             self.trials[cut] = Trial(
-                key=cut, kind="cut", spec=spec, model=model, task=task, level=level
+                key=cut, kind="cut", spec=chosen, model=model, task=task, level=level
             )
-        train = TrainSpec(model=MODEL, task=TASK, recipe=Recipe(), ticket=cut)
+        named = replace(TASK, name=self.tasks.get(task, TASK.name))
+        how = self.recipes.get(recipe, Recipe())
+        train = TrainSpec(model=spec, task=named, recipe=how, ticket=cut)
         parents = (cut,) if cut else ()
         self.trials[run] = Trial(
             key=run, kind="train", spec=train, parents=parents, model=model, task=task, level=level
         )
         self.cells.append(Cell(curve=curve, level=level, sparsity=sparsity, trial=run, ticket=cut))
         if score is not None:
-            ref = self._ticket(labels, sparsity, source, bits) if cut else None
+            ref = self._ticket(worn, sparsity) if cut else None
             if cut:
                 self.records[cut] = Record(
                     key=cut, kind="cut", spec={"sparsity": sparsity}, ticket=ref,
@@ -118,20 +136,22 @@ class World:
             )  # fmt: skip
         return run
 
+    def round(self, model: str, task: str) -> None:
+        """A training run that no cell asks for, such as a round of pre-training."""
+        named = replace(TASK, name=self.tasks[task])
+        spec = TrainSpec(model=self.models.get(model, MODEL), task=named, recipe=Recipe())
+        run = key("round", model, task)
+        self.trials[run] = Trial(key=run, kind="train", spec=spec, model=model, task=task)
+
     def _created(self) -> str:
         minutes, seconds = divmod(len(self.records), 60)
         return f"2026-01-02T{3 + minutes // 60:02d}:{minutes % 60:02d}:{seconds:02d}Z"
 
-    def _ticket(
-        self, labels: tuple[object, ...], sparsity: float, source: str, bits: bool
-    ) -> TicketRef:
-        if not bits:
-            kept = TOTAL - round(TOTAL * sparsity)
-            return TicketRef(sha256=key("ticket", *labels), kept=kept, total=TOTAL, bytes=4096)
-        rewind = 0 if source == "random" else labels[-3]
-        ticket = make_ticket(sparsity, seed=labels[-2], rewind=rewind, source=source)
-        self.tickets[ticket.sha256] = ticket
-        return TicketRef(sha256=ticket.sha256, kept=ticket.kept, total=ticket.total, bytes=4096)
+    def _ticket(self, worn: tuple[object, ...], sparsity: float) -> TicketRef:
+        kept = TOTAL - round(TOTAL * sparsity)
+        sha256 = key("ticket", *worn)
+        self.tickets[sha256] = (worn, sparsity)
+        return TicketRef(sha256=sha256, kept=kept, total=TOTAL, bytes=4096)
 
 
 def _history(points: int, score: float) -> list[dict[str, float]]:
@@ -141,15 +161,15 @@ def _history(points: int, score: float) -> list[dict[str, float]]:
     return rows
 
 
-def make_ticket(sparsity: float, *, seed: object, rewind: object, source: str) -> Ticket:
+def make_ticket(sparsity: float, *, seed: object, of: str) -> Ticket:
     """Keeps the largest of made-up weights; those of one seed resemble each other, early layers
     are larger. Random tickets keep any."""
-    own = np.random.default_rng(int(key(seed, rewind, source)[:8], 16))
+    own = np.random.default_rng(int(key(seed, of)[:8], 16))
     common = np.random.default_rng(7)
     by_seed = np.random.default_rng(int(key(seed)[:8], 16))
     weights = {}
     for depth, (name, shape) in enumerate(SHAPES.items()):
-        if source.startswith("random"):
+        if "/random" in of:
             weights[name] = own.random(shape)
         else:
             blend = common.normal(size=shape) + by_seed.normal(size=shape) + own.normal(size=shape)
@@ -160,7 +180,7 @@ def make_ticket(sparsity: float, *, seed: object, rewind: object, source: str) -
     return Ticket.from_masks(masks, scheme="uniter", model_sha256="0" * 64, pool="encoder+pooler")
 
 
-def quickstart(*, missing: int = 0, bits: bool = True) -> World:
+def quickstart(*, missing: int = 0) -> World:
     """Two seeds, levels to 90 %, IMP from theta_0 and theta_60, both random controls; the last
     `missing` cells have no record. Scores follow the shape of a real run."""
     world = World("quickstart")
@@ -176,7 +196,6 @@ def quickstart(*, missing: int = 0, bits: bool = True) -> World:
     for i, (source, level, seed, rewind, score) in enumerate(wanted):
         known = i < len(wanted) - missing
         world.cell(
-            source, level, level / 10, seed, float(score) if known else None, rewind=rewind,
-            bits=bits,
+            source, level, level / 10, seed, float(score) if known else None, rewind=rewind
         )  # fmt: skip
     return world

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +18,7 @@ import pytest
 
 from orchestrator.config import Win
 from orchestrator.report import ReportFiles, write_report
+from tests.orchestrator.report import paper
 from tests.orchestrator.report.builders import World, make_ticket, quickstart
 
 RULE = Win(ratio=0.99, tolerance="one_sd", seeds=2)
@@ -35,13 +37,56 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> ReportFiles:
     return write(quickstart(), tmp_path_factory.mktemp("report"))
 
 
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> ReportFiles:
+    """The paper's whole grid, not quite finished."""
+    return write(paper.whole(missing=60), tmp_path_factory.mktemp("study"))
+
+
+def titles(report: ReportFiles) -> list[str]:
+    return re.findall(r"<h2>(.*?)</h2>", report.page.read_text())
+
+
+def test_a_section_is_there_if_there_is_something_to_say(
+    report: ReportFiles, study: ReportFiles
+) -> None:
+    always = ["Winning tickets", "The tickets", "Studies", "Costs", "Every cell", "Environment",
+              "Do it again"]  # fmt: skip
+    first = ["Score against sparsity", "Tickets and their controls"]
+    assert titles(report) == [*first, "Rewinding", *always]
+    assert titles(study) == [
+        *first, "Tickets from pre-training", "Transfer between tasks", "Rewinding",
+        "Adversarial training", *always[:2], "The paper’s numbers", *always[2:],
+    ]  # fmt: skip
+
+
+def test_the_whole_grid_is_a_few_figures(study: ReportFiles) -> None:
+    """118 curves: a figure for each question of each model, not for each task."""
+    kinds = Counter(path.name.partition("-")[0] for path in study.figures)
+    assert kinds == {
+        "score": 3, "transfer": 1, "matrix": 1, "matrices": 1, "rewinding": 1, "adversarial": 1,
+        "overlap": 7, "layers": 3,
+    }  # fmt: skip
+    svg = next(p for p in study.figures if p.name.startswith("score-uniter")).with_suffix(".svg")
+    assert svg.read_text().count(">IMP θ₀<") == 1  # one legend for eight panels
+    assert "retrieval TR" in svg.read_text()
+
+
+def test_many_verdicts_are_told_in_short(study: ReportFiles) -> None:
+    assert [text.partition(":")[0] for text in study.headline] == ["uniter", "lxmert", "vilt"]
+    assert "on 8 of 11 columns, from 50 % sparsity (vcr) to 70 % (vqa)" in study.headline[0]
+    text = html.unescape(study.page.read_text()).replace("\u00a0", " ")
+    assert "uniter on vcr: IMP tickets reach 99 % of the dense score of 54.4 ± 0.3" in text
+
+
 def test_all_forms_are_written_and_agree(report: ReportFiles) -> None:
     folder = report.page.parent
     names = {path.name for path in report.tables}
     for name in ("cells", "levels", "verdicts", "overlaps"):
         assert {f"{name}.{end}" for end in ("md", "csv", "parquet")} <= names
     read = pd.read_parquet(folder / "tables" / "verdicts.parquet")
-    again = pd.read_csv(folder / "tables" / "verdicts.csv")
+    again = pd.read_csv(folder / "tables" / "verdicts.csv").astype(read.dtypes)
+    again = again.fillna({"metric": "", "part": ""})
     pd.testing.assert_frame_equal(read, again, check_dtype=False)
     assert len(pd.read_parquet(folder / "tables" / "cells.parquet")) == 110
     for figure in report.figures:
@@ -71,7 +116,7 @@ def test_a_partial_sweep_says_so(tmp_path: Path) -> None:
     lost = world.cells[-1].ticket
     report = write(world, tmp_path, {lost: "CheckpointError: missing <weights>"})
     text = html.unescape(report.page.read_text())
-    assert "138 of 218" in text
+    assert "138 of 200" in text
     assert "70 of 110" in text
     assert "CheckpointError: missing <weights>" in text
     assert "Not scored yet: 4 cells of these" in report.headline[0]
@@ -94,23 +139,28 @@ def test_every_source_and_schedule_is_drawn(tmp_path: Path) -> None:
         for schedule, sparsity in (("linear 0.3", level * 0.3), ("geometric 0.2", 1 - 0.8**level)):
             world.cell(source, level, sparsity, 0, 79.0, rewind=rewind, schedule=schedule)
     report = write_report(
-        world.plan(), world.records, lambda _: make_ticket(0.5, seed=0, rewind=0, source="imp"),
+        world.plan(), world.records, lambda _: make_ticket(0.5, seed=0, of="imp"),
         tmp_path, RULE, command=COMMAND, failures={},
     )  # fmt: skip
-    drawn = [path for path in report.figures if path.name.startswith("score")]
-    assert len(drawn) == 4  # 18 lines each are too many: one figure per rewind point
-    text = drawn[0].with_suffix(".svg").read_text()
-    for name in ("from other", "OMP θ₀", "IMP, new init", "layer-matched θ₀", "dense 80.0"):
-        assert name in text
+    drawn = Counter(path.name.partition("-")[0] for path in report.figures)
+    # 18 lines are too many for one figure: two schedules, and two rewind points where they differ.
+    assert drawn == {
+        "score": 2, "weights": 4, "transfer": 4, "rewinding": 2, "matrix": 4, "matrices": 4,
+        "overlap": 1, "layers": 1,
+    }  # fmt: skip
+    texts = {path.name: path.with_suffix(".svg").read_text() for path in report.figures}
+    for kind, name in (
+        ("transfer", "from other"), ("score", "OMP θ₀"), ("weights", "IMP, new init"),
+        ("score", "layer-matched θ₀"), ("rewinding", "IMP θ₆₀"), ("weights", "dense 80.0"),
+    ):  # fmt: skip
+        assert any(name in text for file, text in texts.items() if file.startswith(kind)), name
 
 
 def test_labels_are_text_not_markup(tmp_path: Path) -> None:
     world = World("<b>sweep</b>")
     for seed in range(2):
         world.cell("dense", 0, 0.0, seed, 80.0, study="<script>x</script>", model="$a_b$ & <i>")
-        world.cell(
-            "imp", 5, 0.5, seed, 80.0, study="<script>x</script>", model="$a_b$ & <i>", bits=True
-        )
+        world.cell("imp", 5, 0.5, seed, 80.0, study="<script>x</script>", model="$a_b$ & <i>")
     page = write(world, tmp_path).page.read_text()
     assert "<script" not in page
     assert "<b>sweep" not in page
@@ -131,8 +181,9 @@ class _Links(html.parser.HTMLParser):
         self.loads += [value or "" for name, value in attrs if name in wanted]
 
 
-def test_the_page_stands_alone(report: ReportFiles) -> None:
-    text = report.page.read_text()
+@pytest.mark.parametrize("which", ["report", "study"])
+def test_the_page_stands_alone(which: str, request: pytest.FixtureRequest) -> None:
+    text = request.getfixturevalue(which).page.read_text()
     links = _Links()
     links.feed(text)
     assert [value for value in links.loads if not value.startswith("#")] == []
@@ -172,7 +223,7 @@ const frame = document.getElementById("frame");
 frame.addEventListener("load", () => {{
   const inside = frame.contentDocument, root = inside.documentElement;
   const wide = [...inside.querySelectorAll("body *")].filter(e =>
-    !e.closest(".scroll, pre") && e.getBoundingClientRect().right > root.clientWidth + 1);
+    !e.closest(".scroll, .plot, pre") && e.getBoundingClientRect().right > root.clientWidth + 1);
   document.getElementById("found").textContent = JSON.stringify({{
     viewport: root.clientWidth, content: root.scrollWidth, wide: wide.length,
     text: Math.min(...[...inside.querySelectorAll("p, td, th, li span, figcaption")].map(
@@ -184,9 +235,13 @@ frame.addEventListener("load", () => {{
 
 
 @pytest.mark.parametrize("width", [400, 1400])
-def test_the_page_fits_the_screen(report: ReportFiles, tmp_path: Path, width: int) -> None:
+@pytest.mark.parametrize("which", ["report", "study"])
+def test_the_page_fits_the_screen(
+    which: str, width: int, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    files = request.getfixturevalue(which)
     around = tmp_path / "around.html"
-    page = html.escape(report.page.read_text(), quote=True)
+    page = html.escape(files.page.read_text(), quote=True)
     around.write_text(MEASURE.format(width=width, page=page))
     dom, console = visit(around, 1600, tmp_path)
     assert console == []
@@ -197,7 +252,7 @@ def test_the_page_fits_the_screen(report: ReportFiles, tmp_path: Path, width: in
     assert seen["viewport"] in (width, width - 15)  # a scroll bar may take its share
     assert seen["wide"] == 0
     assert seen["text"] >= 12
-    assert seen["figures"] == 3
+    assert seen["figures"] == len(files.figures)
 
 
 def test_the_page_loads_without_a_word(report: ReportFiles, tmp_path: Path) -> None:

@@ -9,16 +9,18 @@ import pytest
 from orchestrator.config import Win
 from orchestrator.plan import DENSE
 from orchestrator.report.overlap import choose, layers, overlaps
-from orchestrator.report.tables import cells, dense, levels, states
+from orchestrator.report.tables import cells, dense, levels, networks, states
 from orchestrator.report.verdicts import verdicts
 from orchestrator.store.ticket import Ticket
+from tests.orchestrator.report import paper
 from tests.orchestrator.report.builders import TOTAL, World, quickstart
+from trainables.spec import Recipe
 
 RULE = Win(ratio=0.99, tolerance="none", seeds=2)
 
 
 def test_missing_cells_stay_in_the_tables() -> None:
-    world = quickstart(missing=40, bits=False)
+    world = quickstart(missing=40)
     table = cells(world.plan(), world.records)
     assert len(table) == len(world.cells)
     assert (table.state == "missing").sum() == 40
@@ -58,6 +60,55 @@ def test_a_dense_run_that_several_curves_share_counts_once() -> None:
     assert (row["mean"], row["n"], row["sd"]) == (81.0, 2, pytest.approx(np.sqrt(2)))
 
 
+def test_a_task_with_two_metrics_has_a_row_for_each() -> None:
+    grid = paper.table_1(paper.world())
+    table = cells(grid.plan(), grid.records)
+    assert len(table) == len(grid.cells) + sum(c.curve.task == "retrieval" for c in grid.cells)
+    rows = dense(table)[lambda t: t.task == "retrieval"].set_index("metric")
+    assert rows["mean"].round(2).to_dict() == {"IR": 71.25, "TR": 84.63}
+    assert rows.sd.round(2).to_dict() == {"IR": 0.11, "TR": 1.02}
+    assert set(table[table.task != "retrieval"].metric) == {""}
+
+
+def test_studies_add_to_one_curve() -> None:
+    """One has all levels for one seed, another more seeds of one level, as VLT's Table 1 has."""
+    world = World()
+    for level in range(1, 4):
+        world.cell("imp", level, level / 10, 0, 80.0, study="curves")
+    for seed in range(3):
+        world.cell("imp", 2, 0.2, seed, 80.0 + seed, study="repeats")
+    by_level = levels(cells(world.plan(), world.records))
+    assert list(by_level.n) == [1, 3, 1]
+    assert by_level["mean"][1] == 81.0
+    assert set(by_level.part) == {""}
+
+
+def test_studies_that_differ_keep_their_own_curves() -> None:
+    """The same level and seed, but other trials: another pool, say."""
+    world = World()
+    for study in ("global", "layer"):
+        world.cell("imp", 2, 0.2, 0, 80.0 if study == "layer" else 70.0, study=study, variant=study)
+        world.cell("random", 2, 0.2, 0, 60.0, study=study)
+    by_level = levels(cells(world.plan(), world.records)).set_index(["source", "part"])
+    assert by_level["mean"].to_dict() == {
+        ("imp", "global"): 70.0, ("imp", "layer"): 80.0, ("random", ""): 60.0,
+    }  # fmt: skip
+
+
+def test_the_dense_network_of_another_study_or_recipe_serves() -> None:
+    world = World(recipes={"hostile": Recipe(adversary="text"), "short": Recipe(steps=10)})
+    for seed in range(2):
+        world.cell(DENSE, 0, 0.0, seed, 80.0 + seed, study="other")
+    world.cell("imp", 1, 0.1, 0, 79.0)
+    world.cell("imp", 1, 0.1, 0, 79.0, recipe="hostile")
+    world.cell("imp", 1, 0.1, 0, 79.0, recipe="short")
+    world.cell(DENSE, 0, 0.0, 0, 50.0, recipe="short")
+    table = cells(world.plan(), world.records)
+    found = verdicts(table, RULE).set_index("recipe").dense_mean
+    assert found.to_dict() == {"default": 80.5, "hostile": 80.5, "short": 50.0}
+    assert networks(table).of({"model": "m", "task": "t", "metric": "", "recipe": ""}) is None
+
+
 def test_an_empty_plan_has_empty_tables() -> None:
     table = cells(World().plan(), {})
     assert len(verdicts(table, RULE)) == len(levels(table)) == 0
@@ -66,15 +117,24 @@ def test_an_empty_plan_has_empty_tables() -> None:
 def test_tickets_of_one_sparsity_are_chosen_each_once() -> None:
     world = quickstart()
     for seed in range(2):  # wears a ticket that is shown already
-        twin = world.cell("reinit", 9, 0.9, seed, 70.0)
-        own = next(c for c in world.cells if c.curve.source == "imp" and c.level == 9)
-        world.records[twin] = world.records[own.trial]
+        world.cell("reinit", 9, 0.9, seed, 70.0, origin="easy_vqa/default/imp")
     table = cells(world.plan(), world.records)
-    chosen = choose(table, verdicts(table, RULE))["uniter-tiny"]
-    assert set(chosen.planned_sparsity) == {0.9}
-    assert chosen.ticket.is_unique
-    assert chosen.label.is_unique
-    assert list(chosen.source) == ["imp"] * 4 + ["random"] * 2 + ["random_layerwise"] * 4
+    (chosen,) = choose(table, verdicts(table, RULE))
+    assert (chosen.model, chosen.what, chosen.sparsity) == ("uniter-tiny", "chains", 0.9)
+    assert chosen.tickets.ticket.is_unique
+    assert chosen.tickets.label.is_unique
+    assert list(chosen.tickets.source) == ["imp"] * 4 + ["random"] * 2 + ["random_layerwise"] * 4
+
+
+def test_tickets_of_tasks_stand_side_by_side() -> None:
+    grid = paper.table_2(paper.table_1(paper.world()))
+    table = cells(grid.plan(), grid.records)
+    found = choose(table, verdicts(table, RULE))
+    tasks = [choice for choice in found if choice.what == "tasks"]
+    assert {choice.sparsity: list(choice.tickets.label) for choice in tasks} == {
+        0.6: ["nlvr2", "snli_ve", "retrieval", "pretraining"],
+        0.7: ["vqa", "gqa", "refcoco", "pretraining"],
+    }  # the two levels at which Table 1 has most
 
 
 def _ticket(*masks: list[int]) -> Ticket:
