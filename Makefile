@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 DEV_STAMP := .venv/.installed-dev
 
-.PHONY: install quickstart test test-slow test-gpu lint format bench clean
+.PHONY: install quickstart scenes test test-slow test-gpu lint format bench clean
 
 install: $(STAMP)
 
@@ -20,6 +20,10 @@ $(DEV_STAMP): $(STAMP)
 
 quickstart: $(STAMP)
 	$(BIN)/sweepstakes run configs/quickstart.yaml
+
+scenes: $(STAMP)
+	$(BIN)/sweepstakes data scenes .sweepstakes/scenes
+	$(BIN)/sweepstakes run configs/scenes.yaml
 
 test: $(DEV_STAMP)
 	$(BIN)/python -m pytest

@@ -23,11 +23,12 @@ class Strict(BaseModel):
 
 
 def _expanded(path: Path) -> Path:
-    return Path(os.path.expandvars(path.expanduser()))
+    return Path(os.path.expandvars(path.expanduser())).absolute()
 
 
 Location: TypeAlias = Annotated[Path, Field(strict=False), AfterValidator(_expanded)]
-"""`~` and `$NAME` stand for the home folder and for an environment variable."""
+"""`~` and `$NAME` stand for the home folder and for an environment variable; a relative path is
+one from where the command runs, since workers run elsewhere."""
 
 
 class Pretraining(Strict):

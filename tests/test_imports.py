@@ -37,7 +37,7 @@ TRAINABLES_BY = {
     "trial": {"run"},
     "supplies": {"run"},
     "exports": {"training.start"},
-    "cli_data": {"data.check"},
+    "cli_data": {"data.check", "data.scenes"},
 }
 CLUSTER_BY = {"workspace", "cli"}
 

@@ -1,5 +1,6 @@
-"""UNITER-base, LXMERT and ViLT-base in bf16 on a GPU under a 70 % ticket: pruned weights stay exactly
-zero. `make test-gpu` prints a line for each: samples per second and memory, masked beside dense."""
+"""UNITER-base, LXMERT and ViLT-base in bf16 on a GPU under a 70 % ticket: pruned weights stay
+exactly zero. `make test-gpu` prints samples per second and memory, masked beside
+dense."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ from trainables.pruning.magnitude import cut
 from trainables.spec import CutSpec, ModelSpec, Recipe
 from trainables.tasks.heads import PooledHead
 from trainables.tickets.weight_mask import pruned_nonzero, wearing
+from trainables.training.adversary import plain
 from trainables.training.engine import Batch, Engine, prepare_process, started
 from trainables.training.network import Network
 from trainables.training.start import drawn_backbone
@@ -61,11 +63,11 @@ def network(model: ModelSpec, recipe: Recipe) -> tuple[Network, Masks]:
 
 def samples_per_second(engine: Engine, examples: Batch, steps: int = 20) -> float:
     for _ in range(5):
-        engine.step([examples], loss, 1e-4)
+        engine.step([examples], plain(loss), 1e-4)
     torch.cuda.synchronize()
     begin = time.perf_counter()
     for _ in range(steps):
-        engine.step([examples], loss, 1e-4)
+        engine.step([examples], plain(loss), 1e-4)
     torch.cuda.synchronize()
     return steps * BATCH / (time.perf_counter() - begin)
 
@@ -105,6 +107,6 @@ def test_two_runs_on_the_device_are_bit_identical() -> None:
         with started(net, recipe, "cuda") as engine:
             for step in range(5):
                 torch.manual_seed(step)
-                engine.step([batch(net.backbone, step)], loss, 1e-4)  # type: ignore[arg-type]
+                engine.step([batch(net.backbone, step)], plain(loss), 1e-4)  # type: ignore[arg-type]
             finals.append(engine.weights())
     assert all(torch.equal(finals[0][name], finals[1][name]) for name in finals[0])

@@ -33,6 +33,7 @@ SURFACE = {
     "": ["--help", "--home", "--version"],
     "data": ["--help"],
     "data check": ["--help", "PATH"],
+    "data scenes": ["--difficulty", "--help", "--images", "--seed", "FOLDER"],
     "plan": ["--help", "--json", "--offline", "--why", "SWEEP"],
     "report": ["--help", "--out", "SWEEP"],
     "run": ["--help", "SWEEP"],

@@ -40,5 +40,5 @@ class Negatives:
         own = self._place[examples][:, None]
         others = len(self._texts) - self._count[own]
         drawn = (chance.uniform(len(examples), count) * others).astype(np.int64)
-        found = self._texts[drawn + self._count[own] * (drawn >= self._first[own])]
+        found: Rows = self._texts[drawn + self._count[own] * (drawn >= self._first[own])]
         return found.astype(np.int64)

@@ -200,4 +200,4 @@ def test_damage_of_every_kind_is_one_line_each(tmp_path: Path) -> None:
 
 def test_every_published_name_is_in_a_folder_of_its_format() -> None:
     for task, form in LAYOUTS:
-        assert all(path.startswith(f"{form}/") for path in files_of(task, form))
+        assert all(path.startswith(f"{form}/") for path in files_of(task, form, {}))

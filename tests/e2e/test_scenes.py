@@ -1,0 +1,86 @@
+"""The paper's whole study at toy size: every kind of study, real files, two steps a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from orchestrator.plan import Plan
+from orchestrator.store.record import Record
+from tests.e2e.harness import FRUGAL, Home
+from trainables.data import scenes
+from trainables.spec import TrainSpec
+
+SCENES = Path(__file__).parents[2] / "configs" / "scenes.yaml"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scenes") / "data"
+    scenes.write(folder, images=60, seed=0, difficulty=0.5)
+    return folder
+
+
+def toy(world: Path) -> dict[str, Any]:
+    """`configs/scenes.yaml` with 2 steps a run, on `world`."""
+    content: dict[str, Any] = yaml.safe_load(SCENES.read_text())
+    for task in content["tasks"].values():
+        task["data"] = str(world)
+    for recipe in content["recipes"].values():
+        recipe |= {"steps": 2, "batch_size": 8, "eval_examples": 16}
+    content["studies"]["rewinding"]["rewind"] = [1]
+    return content | {"placement": FRUGAL}
+
+
+def check(plan: Plan, records: dict[str, Record]) -> None:
+    """Every trial is there, every score is a percentage, and every ticket held."""
+    assert set(records) == set(plan.trials)
+    for cell in plan.cells:
+        record = records[cell.trial]
+        assert 0 <= record.scores["score"] <= 100
+        assert record.checks["pruned_nonzero"] == 0
+        if cell.ticket:
+            assert record.ticket == records[cell.ticket].ticket
+
+
+def test_pre_training_serves_other_tasks_and_the_adversary(home: Home, world: Path) -> None:
+    """theta_0 from a pre-training run, its ticket on two tasks, BERT's part, VILLA's adversary."""
+    content = toy(world)
+    wanted = ("own", "universal", "other_weights", "adversarial_universal")
+    content["studies"] = {name: content["studies"][name] for name in wanted}
+    for name, study in content["studies"].items():
+        study |= {"task": ["vqa", "nlvr2"], "schedule": {"rate": 0.5, "levels": 1}, "zip": []}
+        study |= {"at": [1], "controls": study.get("controls", [])[:1]}
+        study["recipe"] = "hard" if "adversarial" in name else "small"
+    sweep = home.sweep(content)
+    ended = home.call("run", sweep)
+    assert ended.code == 0, ended
+    plan, records = home.plan(sweep), home.records()
+    check(plan, records)
+    thetas = {
+        (trial.spec.model, trial.spec.task.name, trial.spec.start): records[trial.key].checks[
+            "theta_sha256"
+        ]
+        for trial in plan.training_runs()
+        if isinstance(trial.spec, TrainSpec) and not trial.spec.ticket
+    }
+    for trial in plan.training_runs():
+        spec = trial.spec
+        assert isinstance(spec, TrainSpec)
+        place = (spec.model, spec.task.name, spec.start)
+        if place in thetas:  # rewinding really rewound: the head too
+            assert records[trial.key].checks["theta_sha256"] == thetas[place]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_whole_study_runs_to_its_report(home: Home, world: Path) -> None:
+    sweep = home.sweep(toy(world))
+    ended = home.call("run", sweep)
+    assert ended.code == 0, ended
+    check(home.plan(sweep), home.records())
+    page = (home.path / "reports" / "scenes" / "report.html").read_text()
+    assert "missing" not in page.partition("<table")[0]
