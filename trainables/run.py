@@ -12,6 +12,7 @@ import importlib
 import resource
 import sys
 from collections.abc import Collection, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -21,15 +22,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainables.errors import InvariantError, RecipeError, TicketMismatch
+from trainables.errors import CheckpointError, RecipeError, TicketMismatch
 from trainables.models.base import Backbone
 from trainables.pruning import CUTS
 from trainables.spec import CutSpec, TrainSpec
 from trainables.tasks import TASKS
 from trainables.tasks.base import Source, Task
-from trainables.tickets.weight_mask import Masks, check_fit, kept_sha256, pruned_nonzero, wearing
+from trainables.tickets.weight_mask import Masks, check_fit, kept_sha256, wearing
+from trainables.training import checks
 from trainables.training import recipe as recipes
-from trainables.training.engine import Device, prepare_process, started
+from trainables.training.adversary import objective_of
+from trainables.training.engine import Device, compiling, prepare_process, started
 from trainables.training.loop import Course, Progress, resume, train
 from trainables.training.network import Network, load_weights
 from trainables.training.seeds import derive
@@ -60,6 +63,8 @@ class Inputs:
     """The ticket to wear, by the backbone's own tensor names."""
     like: Masks | None = None
     """Of a random cut: the ticket whose count in each tensor to copy."""
+    theta_sha256: str = ""
+    """That of the run that cut the ticket, if both start alike: another start is then refused."""
     checkpoint: bytes | None = None
     """What the sink was last given by an attempt that was cut short."""
     checkpoint_every_s: float = 600.0
@@ -77,7 +82,8 @@ class Outcome:
     history: tuple[dict[str, float], ...]
     """`step` with `loss` and `lr` (about 200 of them), `score` where it was evaluated."""
     checks: dict[str, str | int]
-    """`pruned_nonzero`, `start_sha256` (of the kept start weights), `final_sha256`."""
+    """`pruned_nonzero`; `theta_sha256` of all start weights, `start_sha256` of those that the
+    ticket keeps, and `final_sha256`."""
     costs: dict[str, float] = field(compare=False)
     """`seconds`, `steps`, `evaluation_seconds`, `peak_rss_mb`; on CUDA `gpus`, `gpu_peak_mb`."""
 
@@ -124,10 +130,12 @@ def train_network(
     start = _start(spec, backbone, task, inputs)
     check_fit(masks, start)
     # Taken from what the parents made, before anything of ours has touched it.
-    start_sha256 = kept_sha256(start, masks)
+    theta_sha256 = checks.check_theta(start, inputs.theta_sha256)
+    start_sha256 = kept_sha256(start, masks) if masks else theta_sha256
     course = Course(
         recipe=spec.recipe,
-        data_seed=spec.seeds.data,
+        objective=objective_of(task, spec.recipe, backbone.hidden_size),
+        data_seed=_data_seed(spec),
         start_sha256=start_sha256,
         first=spec.first_step,
         end=spec.recipe.steps if until is None else until,
@@ -138,20 +146,29 @@ def train_network(
     net = Network(backbone, task.build_head(backbone))
     load_weights(net, start)
     net.to(inputs.device)
-    with wearing(net, masks), started(net, spec.recipe, inputs.device) as engine:
-        _check_start(engine.weights(), masks, start_sha256)
+    compiled = compiling(net) if spec.recipe.compile else nullcontext()
+    with compiled, wearing(net, masks), started(net, spec.recipe, inputs.device) as engine:
+        checks.check_start(engine.weights(), masks, start_sha256)
         progress = resume(engine, course, inputs.checkpoint)
         train(engine, task, course, progress, sink)
+        used = progress.first_rates, progress.last_rates
+        steps = course.first, progress.step
+        checks.check_schedule(spec.recipe, steps, used, engine.updates())
         final = engine.weights()
         module = {name: value.detach().cpu() for name, value in net.state_dict().items()}
-    checks = _checks(start, start_sha256, module, final, masks)
+    nonzero = checks.check_end(start, theta_sha256, module, final, masks)
     if until is None:
         for key, wanted in cuts.items():
             sink.cut(key, _cut(wanted, backbone, final, inputs.ticket))
     return Outcome(
         scores=_scores(spec, task, progress),
         history=tuple(progress.history),
-        checks=checks,
+        checks={
+            "pruned_nonzero": nonzero,
+            "theta_sha256": theta_sha256,
+            "start_sha256": start_sha256,
+            "final_sha256": kept_sha256(final, {}),
+        },
         costs=_costs(progress, course, inputs.device),
     )
 
@@ -173,6 +190,12 @@ def cut(spec: CutSpec, inputs: Inputs) -> dict[str, NDArray[np.bool_]]:
     return _cut(spec, backbone, start, inputs.ticket, inputs.like)
 
 
+def _data_seed(spec: TrainSpec) -> int:
+    """Orders the examples and drives dropout, masking and negatives."""
+    seed = spec.seeds.data
+    return seed if spec.role == "evaluation" else derive(seed, spec.role)
+
+
 def _worn(spec: TrainSpec, inputs: Inputs) -> dict[str, NDArray[np.bool_]]:
     """The ticket by the network's names; empty for a dense run."""
     if bool(spec.ticket) != (inputs.ticket is not None):
@@ -188,7 +211,9 @@ def _start(spec: TrainSpec, backbone: Backbone, task: Task, inputs: Inputs) -> d
     start = grow(start, growths, backbone.state_dict(), spec.start.seed)
     if spec.start.kind == "rewind" and spec.head == "rewind":
         return start
-    heads: dict[str, Tensor] = {}
+    # A pre-training run names its heads as the published files do; other tasks' are not taken.
+    left = {n.removeprefix("head."): value for n, value in start.items() if n.startswith("head.")}
+    heads: Mapping[str, Tensor] = left
     if spec.start.kind == "pretrained" and inputs.weights is not None:
         heads = published(spec.model, spec.start, inputs.weights).heads
     torch.manual_seed(derive(spec.seeds.head, "head"))
@@ -207,47 +232,6 @@ def _check_steps(course: Course) -> None:
         )
 
 
-def _check_start(weights: Mapping[str, Tensor], masks: Masks, expected: str) -> None:
-    """BERT-Tickets' published code rewound to weights that had moved; this would have told."""
-    found = kept_sha256(weights, masks)
-    if found != expected or pruned_nonzero(weights, masks):
-        raise InvariantError(
-            f"reset: the engine starts from weights {found[:12]}, not from the start weights "
-            f"{expected[:12]} under the ticket; this is a defect, please report it"
-        )
-
-
-def _checks(
-    start: Mapping[str, Tensor],
-    start_sha256: str,
-    module: Mapping[str, Tensor],
-    final: Mapping[str, Tensor],
-    masks: Masks,
-) -> dict[str, str | int]:
-    """Raises InvariantError unless the ticket held and the start weights are still what they were:
-    they may be shared with the next run in this process."""
-    nonzero = pruned_nonzero(module, masks) + pruned_nonzero(final, masks)
-    if nonzero:
-        raise InvariantError(
-            f"ticket: {nonzero} pruned weights are not zero after training; "
-            "this is a defect, please report it"
-        )
-    if kept_sha256(start, masks) != start_sha256:
-        raise InvariantError(
-            "reset: training wrote to its start weights; this is a defect, please report it"
-        )
-    broken = [name for name, value in final.items() if not bool(torch.isfinite(value).all())]
-    if broken:
-        raise InvariantError(
-            f"weights: {broken[0]} is not finite after training; lower the learning rate"
-        )
-    return {
-        "pruned_nonzero": nonzero,
-        "start_sha256": start_sha256,
-        "final_sha256": kept_sha256(final, {}),
-    }
-
-
 def _cut(
     spec: CutSpec,
     backbone: Backbone,
@@ -255,7 +239,14 @@ def _cut(
     worn: Masks | None,
     like: Masks | None = None,
 ) -> dict[str, NDArray[np.bool_]]:
-    pool = {name: weights[f"backbone.{name}"] for name in backbone.prunable(spec.pool)}
+    names = backbone.prunable(spec.pool)
+    missing = [name for name in names if f"backbone.{name}" not in weights]
+    if missing:
+        raise CheckpointError(
+            f"cut: the start weights have no {missing[0]}, which the pool {spec.pool!r} of this "
+            "model holds; start from weights of this model"
+        )
+    pool = {name: weights[f"backbone.{name}"] for name in names}
     method = importlib.import_module(CUTS[spec.method])
     masks: dict[str, NDArray[np.bool_]] = method.cut(spec, pool, worn, like)
     return masks

@@ -150,7 +150,8 @@ class TrainSpec:
     """Key of the cut whose ticket is worn; empty for a dense run."""
     head: Literal["redraw", "rewind"] = "rewind"
     """From a rewind point, take its head too (Algorithm 1 resets theta and phi) or draw anew, as
-    where the point is of another task."""
+    where the point is of another task; the heads of a pre-training run are then offered to
+    `Task.adopt`, as those of a published file are."""
     role: Role = "evaluation"
     """`round` marks a run that only cuts the next ticket, where a sweep trains separate runs to
     score (BERT-Tickets does); it sees another data order than the evaluation of the same level."""

@@ -11,7 +11,7 @@ import sys
 
 from tests.benchmarks.table import Row, markdown
 
-BENCHMARKS = ("cuts", "tickets", "steps", "sharing", "scheduling")
+BENCHMARKS = ("cuts", "tickets", "steps", "trainer", "reading", "sharing", "scheduling")
 
 
 def main() -> None:

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from trainables import run as module
-from trainables.data.fingerprint import fingerprint
+from tests.trainables import runs
+from tests.trainables.runs import (
+    CUT,
+    MODEL,
+    MODES,
+    RECIPE,
+    TOTAL,
+    Kept,
+    bits,
+    inputs,
+    spec,
+    ticket,
+)
 from trainables.errors import (
     CheckpointError,
     DataError,
@@ -26,85 +35,14 @@ from trainables.errors import (
     TicketMismatch,
 )
 from trainables.run import Inputs, Outcome, cut, run
-from trainables.spec import CutSpec, ModelSpec, Recipe, Seeds, Start, TaskSpec, TrainSpec
-from trainables.tasks import TASKS
+from trainables.spec import CutSpec, Recipe, Seeds, Start, TrainSpec
 from trainables.training.checkpoint import decode
 from trainables.training.start import drawn_backbone
-
-MODEL = ModelSpec(architecture="uniter", size="tiny")
-TOTAL = 102_400
-RECIPE = Recipe(
-    steps=6,
-    batch_size=16,
-    accumulate=2,
-    lr=2e-3,
-    dropout=0.1,
-    eval_every=2,
-    eval_examples=64,
-)
-CUT = CutSpec(model=MODEL, sparsity=0.5, run="it rides")
-MODES: list[dict[str, Any]] = [
-    {"precision": "fp32", "zero": 0},
-    {"precision": "fp32", "zero": 2},
-    {"precision": "bf16", "zero": 1},
-]
-Masks = dict[str, NDArray[np.bool_]]
-
-
-def data() -> Path:
-    folder = TASKS["easy_vqa"].shipped_data()
-    assert folder is not None
-    return folder
-
-
-def spec(**changes: Any) -> TrainSpec:
-    task = TaskSpec(name="easy_vqa", data=fingerprint(data()))
-    return replace(TrainSpec(model=MODEL, task=task, recipe=RECIPE), **changes)
 
 
 @pytest.fixture(scope="module")
 def dense() -> TrainSpec:
     return spec()
-
-
-@dataclass
-class Kept:
-    """A sink that keeps what it is given, and can be killed at the n-th checkpoint."""
-
-    kill_at: int = 0
-    rewinds: dict[int, bytes] = field(default_factory=dict)
-    cuts: dict[str, Masks] = field(default_factory=dict)
-    checkpoints: list[bytes] = field(default_factory=list)
-    points: list[tuple[int, dict[str, float]]] = field(default_factory=list)
-
-    def rewind(self, step: int, payload: bytes) -> None:
-        self.rewinds[step] = payload
-
-    def cut(self, key: str, masks: Mapping[str, NDArray[np.bool_]]) -> None:
-        self.cuts[key] = dict(masks)
-
-    def checkpoint(self, payload: bytes) -> None:
-        self.checkpoints.append(payload)
-        if len(self.checkpoints) == self.kill_at:
-            raise KeyboardInterrupt
-
-    def progress(self, step: int, values: Mapping[str, float]) -> None:
-        self.points.append((step, dict(values)))
-
-
-def inputs(**changes: Any) -> Inputs:
-    return replace(Inputs(data=data(), cache=Path("unused")), **changes)
-
-
-def ticket(sparsity: float = 0.7) -> Masks:
-    return cut(CutSpec(model=MODEL, method="random", sparsity=sparsity), inputs())
-
-
-def bits(masks: Masks) -> str:
-    whole = hashlib.sha256()
-    for name, kept in sorted(masks.items()):
-        whole.update(name.encode() + np.packbits(kept).tobytes())
-    return whole.hexdigest()
 
 
 @pytest.mark.parametrize("mode", MODES, ids=str)
@@ -155,20 +93,19 @@ def test_warm_equals_cold(dense: TrainSpec) -> None:
     assert again == warm
     assert bits(second.cuts["k"]) == bits(first.cuts["k"])
     code = (
-        "import importlib.util, sys\n"
+        "import sys\n"
         "from dataclasses import replace\n"
-        "found = importlib.util.spec_from_file_location('here', sys.argv[1])\n"
-        "here = importlib.util.module_from_spec(found)\n"
-        "sys.modules['here'] = here\n"
-        "found.loader.exec_module(here)\n"
-        "sink = here.Kept()\n"
-        "spec = here.spec(ticket='worn')\n"
-        "cuts = {'k': replace(here.CUT, sparsity=0.8)}\n"
-        "outcome = here.run(spec, here.inputs(ticket=here.ticket()), sink, cuts=cuts)\n"
-        "print(outcome.checks['final_sha256'], here.bits(sink.cuts['k']))\n"
+        "sys.path.insert(0, sys.argv[1])\n"
+        "from tests.trainables.runs import CUT, Kept, bits, inputs, spec, ticket\n"
+        "from trainables.run import run\n"
+        "sink = Kept()\n"
+        "cuts = {'k': replace(CUT, sparsity=0.8)}\n"
+        "outcome = run(spec(ticket='worn'), inputs(ticket=ticket()), sink, cuts=cuts)\n"
+        "print(outcome.checks['final_sha256'], bits(sink.cuts['k']))\n"
     )
+    root = Path(runs.__file__).parents[2]
     cold = subprocess.run(
-        [sys.executable, "-c", code, __file__],
+        [sys.executable, "-c", code, str(root)],
         timeout=120,
         capture_output=True,
         text=True,
@@ -293,26 +230,41 @@ def test_seeds_are_separate(dense: TrainSpec) -> None:
     assert len({check["final_sha256"] for check in checks.values()}) == 4
 
 
-def test_start_weights_that_training_writes_to_are_caught(
-    dense: TrainSpec, monkeypatch: pytest.MonkeyPatch
+def test_a_round_sees_another_data_order_than_the_evaluation_of_its_level(
+    dense: TrainSpec,
 ) -> None:
-    """The published trap: "rewound" weights that are aliases of the live ones."""
-
-    def alias(net: nn.Module, weights: Mapping[str, Tensor]) -> None:
-        net.load_state_dict(dict(weights), assign=True)
-
-    again, point = rewound(dense, 0)
-    monkeypatch.setattr(module, "load_weights", alias)
-    with pytest.raises(InvariantError, match="wrote to its start weights"):
-        run(again, inputs(rewind=point), Kept())
+    evaluation, round_ = (
+        run(replace(dense, role=role), inputs(), Kept()) for role in ("evaluation", "round")
+    )
+    assert round_.checks["theta_sha256"] == evaluation.checks["theta_sha256"]
+    assert round_.history[0] != evaluation.history[0]
+    assert run(replace(dense, role="round"), inputs(), Kept()) == round_
 
 
-def test_a_reset_that_does_not_reset_is_caught(
-    dense: TrainSpec, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("mode", MODES, ids=str)
+def test_adversarial_training_under_a_ticket_resumes_bit_for_bit(
+    dense: TrainSpec, mode: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(module, "load_weights", lambda net, weights: None)
-    with pytest.raises(InvariantError, match="not from the start weights"):
-        run(replace(dense, start=Start(seed=1)), inputs(), Kept())
+    recipe = replace(RECIPE, adversary="both", adversary_steps=2, adversary_lr=0.1, **mode)
+    masked = replace(dense, ticket="worn", recipe=recipe)
+    given = inputs(ticket=ticket(), checkpoint_every_s=0.0)
+    killed = Kept(kill_at=3)
+    whole = run(masked, given, Kept())
+    with pytest.raises(KeyboardInterrupt):
+        run(masked, given, killed)
+    assert run(masked, replace(given, checkpoint=killed.checkpoints[-1]), Kept()) == whole
+    plain = run(replace(masked, recipe=replace(recipe, adversary="none")), given, Kept())
+    assert plain.checks["start_sha256"] == whole.checks["start_sha256"]
+    assert plain.checks["final_sha256"] != whole.checks["final_sha256"]
+
+
+def test_batches_by_tokens_resume_bit_for_bit(dense: TrainSpec) -> None:
+    uneven = replace(dense, recipe=replace(RECIPE, tokens=300, batch_size=1, accumulate=2))
+    killed = Kept(kill_at=3)
+    whole = run(uneven, inputs(), Kept())
+    with pytest.raises(KeyboardInterrupt):
+        run(uneven, inputs(checkpoint_every_s=0.0), killed)
+    assert run(uneven, inputs(checkpoint=killed.checkpoints[-1]), Kept()) == whole
 
 
 def test_wrong_inputs_cost_one_clear_line(dense: TrainSpec, tmp_path: Path) -> None:
@@ -327,6 +279,8 @@ def test_wrong_inputs_cost_one_clear_line(dense: TrainSpec, tmp_path: Path) -> N
         (DataError, replace(dense, start=published), inputs(), {}),
         (CheckpointError, replace(dense, start=Start(kind="rewind")), inputs(), {}),
         (CheckpointError, replace(dense, start=Start(kind="rewind")), inputs(rewind=point), {}),
+        (InvariantError, dense, inputs(theta_sha256="0" * 64), {}),
+        (RecipeError, replace(dense, recipe=replace(RECIPE, tokens=8)), inputs(), {}),
         (TicketMismatch, replace(dense, ticket="t"), inputs(), {}),
         (TicketMismatch, dense, inputs(ticket=ticket()), {}),
         (TicketMismatch, replace(dense, ticket="t"), inputs(ticket=wide), {}),
@@ -357,6 +311,19 @@ def test_one_shot_magnitude_cuts_the_untrained_start() -> None:
     assert int(kept.sum()) == TOTAL // 10
     assert sizes[kept].min() > sizes[~kept].max()
     assert {name.split(".")[0] for name in masks} == {"encoder", "pooler"}
+
+
+def test_one_shot_magnitude_cuts_a_rewind_point(dense: TrainSpec) -> None:
+    again, point = rewound(dense, 3)
+    masks = cut(CutSpec(model=MODEL, sparsity=0.9, start=again.start), inputs(rewind=point))
+    ranked = {name: point[f"backbone.{name}"].abs() for name in masks}
+    kept = {name: torch.from_numpy(mask) for name, mask in masks.items()}
+    assert sum(int(mask.sum()) for mask in kept.values()) == TOTAL // 10
+    least = min(float(ranked[name][kept[name]].min()) for name in kept)
+    assert all(ranked[name][~kept[name]].max() <= least for name in kept)
+    other = {"backbone.nothing": torch.zeros(1)}
+    with pytest.raises(CheckpointError, match="start weights have no"):
+        cut(CutSpec(model=MODEL, sparsity=0.9, start=again.start), inputs(rewind=other))
 
 
 def test_random_cuts_stand_alone_or_copy_layer_counts() -> None:

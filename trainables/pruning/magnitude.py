@@ -27,11 +27,14 @@ def cut(
 ) -> dict[str, NDArray[np.bool_]]:
     """The ticket of the largest magnitudes; a subset of `worn`, even where kept weights are 0.
 
-    Raises InvariantError for a weight that is not finite; TicketMismatch if `worn` covers other
+    Raises InvariantError for a weight that is not finite, and where trained weights were rounded to
+    bfloat16, whose ties would decide by position who is kept; TicketMismatch if `worn` covers other
     tensors, or keeps fewer weights than the new ticket would.
     """
     if worn is not None:
         check_covers(worn, weights, spec.pool)
+    if spec.run:
+        _check_precise(weights)
     keys = {
         name: partial(_keys, name, weight, None if worn is None else worn[name])
         for name, weight in weights.items()
@@ -44,6 +47,21 @@ def cut(
         kept = kept_count(weight.numel(), spec.sparsity)
         masks |= keep_largest({name: keys[name]}, kept)
     return masks
+
+
+def _check_precise(weights: Weights) -> None:
+    """Training never leaves a pool of float32 masters with all their 16 low bits at zero."""
+    some = False
+    for weight in weights.values():
+        bits = weight.detach().cpu().contiguous().numpy().view(np.int32)
+        if np.any(bits & np.int32(0xFFFF)):
+            return
+        some = some or bool(np.any(bits & np.int32(0x7FFFFFFF)))
+    if some:
+        raise InvariantError(
+            "cut: the weights to be ranked hold bfloat16 values only, not the float32 masters; "
+            "this is a defect, please report it"
+        )
 
 
 def _keys(name: str, weight: Tensor, worn: NDArray[np.bool_] | None) -> NDArray[np.int32]:

@@ -29,9 +29,9 @@ from trainables.spec import Recipe
 from trainables.tasks.base import Batch, Task
 
 Forward: TypeAlias = Callable[[Batch], Tensor]
-Objective: TypeAlias = Callable[[Forward, Batch], Iterator[Tensor]]
-"""Yields what is to be differentiated, one after another; whoever asks for the next has taken the
-gradients of the last. The sum of the values is the loss."""
+Objective: TypeAlias = Callable[[Forward, Batch, int], Iterator[Tensor]]
+"""Of one of so many micro-batches: yields what is to be differentiated, one after another; whoever
+asks for the next has taken the gradients of the last. The values of all add up to the loss."""
 
 _GROUPS: dict[str, tuple[tuple[str, ...], ...]] = {
     "text": (("text_delta",),),
@@ -48,8 +48,8 @@ def objective_of(task: Task, recipe: Recipe, hidden_size: int) -> Objective:
     if recipe.adversary == "none":
         return plain(task.loss)
 
-    def perturbed(forward: Forward, batch: Batch) -> Iterator[Tensor]:
-        return _perturbed(task, recipe, hidden_size, forward, batch)
+    def perturbed(forward: Forward, batch: Batch, parts: int) -> Iterator[Tensor]:
+        return _perturbed(task, recipe, hidden_size, forward, batch, parts)
 
     return perturbed
 
@@ -57,14 +57,14 @@ def objective_of(task: Task, recipe: Recipe, hidden_size: int) -> Objective:
 def plain(loss: Callable[[Tensor, Batch], Tensor]) -> Objective:
     """The loss of the batch as it is."""
 
-    def once(forward: Forward, batch: Batch) -> Iterator[Tensor]:
-        yield loss(forward(batch), batch)
+    def once(forward: Forward, batch: Batch, parts: int) -> Iterator[Tensor]:
+        yield loss(forward(batch), batch) / parts
 
     return once
 
 
 def _perturbed(
-    task: Task, recipe: Recipe, hidden_size: int, forward: Forward, batch: Batch
+    task: Task, recipe: Recipe, hidden_size: int, forward: Forward, batch: Batch, parts: int
 ) -> Iterator[Tensor]:
     # One forward pass per group and step; a group is perturbed together.
     groups = [
@@ -72,7 +72,6 @@ def _perturbed(
         for names in _GROUPS[recipe.adversary]
     ]
     steps = recipe.adversary_steps
-    share = 1.0 / (steps * len(groups))
     clean = leaf = None
     if recipe.adversary_kl:
         clean = forward(batch)
@@ -84,11 +83,12 @@ def _perturbed(
             if leaf is not None:
                 divergence = task.divergence(leaf, logits, batch)
                 loss = loss + recipe.adversary_kl * divergence
-            yield loss * share
+            yield loss / (steps * len(groups) * parts)
             if step + 1 < steps:
                 deltas.update({n: _ascended(n, d, batch, recipe) for n, d in deltas.items()})
     if clean is not None and leaf is not None and leaf.grad is not None:
-        carried = (clean * leaf.grad).sum()
+        # A head may leave out regions that are padding by a logit of minus infinity.
+        carried = (clean.masked_fill(leaf.grad == 0, 0.0) * leaf.grad).sum()
         yield carried - carried.detach()  # only its gradient counts: the value is 0
 
 
@@ -116,8 +116,8 @@ def _ascended(name: str, delta: Tensor, batch: Batch, recipe: Recipe) -> Tensor:
 
 def _norm(value: Tensor) -> Tensor:
     """l2 per example, shaped to divide it."""
-    flat = torch.linalg.vector_norm(value.flatten(1), dim=1)
-    return flat.view(-1, *(1,) * (value.dim() - 1))
+    norms: Tensor = torch.linalg.vector_norm(value.flatten(1), dim=1)
+    return norms.view(-1, *(1,) * (value.dim() - 1))
 
 
 def _real(name: str, batch: Mapping[str, Tensor]) -> Tensor | None:

@@ -12,14 +12,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from trainables.errors import CheckpointError
 from trainables.spec import Recipe
 from trainables.tasks.base import Task
 from trainables.training import checkpoint, recipe
-from trainables.training.adversary import plain
+from trainables.training.adversary import Objective
 from trainables.training.engine import Engine
 from trainables.training.evaluate import evaluate
 from trainables.training.optimizer import MOMENTS
@@ -36,6 +35,7 @@ class Course:
     """What to do, step by step. Steps count optimizer updates, from the schedule's start."""
 
     recipe: Recipe
+    objective: Objective
     data_seed: int
     start_sha256: str
     """Of the weights the run starts from; a checkpoint of another start is refused."""
@@ -58,6 +58,9 @@ class Progress:
     best_step: int = 0
     losses: list[float] = field(default_factory=list)
     """Since the last point of the history."""
+    first_rates: list[float] = field(default_factory=list)
+    last_rates: list[float] = field(default_factory=list)
+    """Learning rates in the optimizer at the first and at the last update, by group."""
     evaluation_seconds: float = 0.0
     seconds: float = 0.0
     """Both over all attempts, up to the last checkpoint of each."""
@@ -74,6 +77,8 @@ def train(engine: Engine, task: Task, course: Course, progress: Progress, sink: 
         loss, lr = _step(engine, task, course, order, progress.step)
         progress.step += 1
         progress.losses.append(loss)
+        progress.last_rates = engine.rates()
+        progress.first_rates = progress.first_rates or progress.last_rates
         point = _loss_point(course.recipe, progress, lr) | _score(engine, task, course, progress)
         if point:
             progress.history.append({"step": progress.step, **point})
@@ -132,9 +137,9 @@ def _step(
         task.train_batch(indices, Chance(course.data_seed, "batch", step, micro))
         for micro, indices in enumerate(order.micro_batches(step))
     ]
-    torch.manual_seed(derive(course.data_seed, "dropout", step))
+    engine.seed(derive(course.data_seed, "dropout", step))
     lr = recipe.lr_at(plan, step)
-    return engine.step(batches, plain(task.loss), lr), lr
+    return engine.step(batches, course.objective, lr), lr
 
 
 def _loss_point(plan: Recipe, progress: Progress, lr: float) -> dict[str, float]:

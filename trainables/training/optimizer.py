@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from trainables.spec import Recipe
+from trainables.training.recipe import undone_correction
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -43,31 +44,19 @@ def begin_moments(optimizer: torch.optim.AdamW, zero: Any) -> None:
 
 
 def set_rates(optimizer: torch.optim.AdamW, recipe: Recipe, lr: float, update: int) -> None:
-    """Readies the optimizer for update number `update` since its moments were zero, from 1.
-
-    Without bias correction Adam's step is lr * m / (sqrt(v) + eps). torch always corrects, and
-    steps lr' * sqrt(c2) / c1 * m / (sqrt(v) + eps' * sqrt(c2)) with c = 1 - beta ** update. So
-    lr' = lr * c1 / sqrt(c2) and eps' = eps / sqrt(c2) make it the same step, to the last few bits,
-    and lr' * decay' = lr * decay keeps the decay.
-    """
-    faster = slower = 1.0
-    if not recipe.bias_correction:
-        slower = (1.0 - recipe.beta2**update) ** 0.5
-        faster = (1.0 - recipe.beta1**update) / slower
+    """Readies the optimizer for update number `update`, from 1, since its moments were zero."""
+    faster, coarser = undone_correction(recipe, update)
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_scale"] * faster
-        group["eps"] = recipe.eps / slower
+        group["eps"] = recipe.eps * coarser
+        # AdamW decays by lr * weight_decay.
         group["weight_decay"] = recipe.weight_decay / faster if group["decayed"] else 0.0
 
 
-def rates(optimizer: torch.optim.AdamW) -> list[float]:
-    """The learning rate of each group as `set_rates` last set it."""
-    return [float(group["lr"]) for group in optimizer.param_groups]
-
-
-def updates(optimizer: torch.optim.AdamW) -> set[int]:
-    """How many updates Adam itself has counted; one number, unless something is wrong."""
-    return {int(state["step"]) for state in optimizer.state.values()}
+def updates(optimizer: torch.optim.AdamW) -> int:
+    """How many updates Adam itself has counted: the most of any weight, for at ZeRO 0 a weight
+    without a gradient, such as the mask embedding in a task that masks nothing, is passed over."""
+    return max(int(state["step"]) for state in optimizer.state.values())
 
 
 def _groups(net: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:

@@ -15,7 +15,12 @@ def check(recipe: Recipe) -> None:
         )
     if recipe.steps < 1:
         raise RecipeError(f"recipe.steps = {recipe.steps} is not allowed; use 1 or more")
-    if recipe.accumulate < 1 or recipe.batch_size < 1 or recipe.batch_size % recipe.accumulate:
+    if recipe.accumulate < 1 or recipe.batch_size < 1:
+        raise RecipeError(
+            f"recipe.accumulate = {recipe.accumulate} and batch_size = {recipe.batch_size}: "
+            "use 1 or more of both"
+        )
+    if not recipe.tokens and recipe.batch_size % recipe.accumulate:
         raise RecipeError(
             f"recipe.accumulate = {recipe.accumulate} does not divide "
             f"batch_size = {recipe.batch_size}; use a divisor"
@@ -40,3 +45,17 @@ def lr_at(recipe: Recipe, step: int) -> float:
     if recipe.decay == "constant" or recipe.steps == 1:
         return recipe.lr
     return recipe.lr * (recipe.steps - number) / (recipe.steps - warmup)
+
+
+def undone_correction(recipe: Recipe, update: int) -> tuple[float, float]:
+    """Factors on the learning rate and on eps that make torch's Adam, which always corrects the
+    bias of its moments, take update number `update` (from 1) as the recipe means it.
+
+    Without correction a step is lr * m / (sqrt(v) + eps); torch's is lr' / c1 * m / (sqrt(v / c2) +
+    eps') with c = 1 - beta ** update. They agree, to the last few bits, for lr' = lr * c1 /
+    sqrt(c2) and eps' = eps / sqrt(c2).
+    """
+    if recipe.bias_correction:
+        return 1.0, 1.0
+    root = float((1.0 - recipe.beta2**update) ** 0.5)
+    return (1.0 - recipe.beta1**update) / root, 1.0 / root

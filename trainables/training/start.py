@@ -132,11 +132,15 @@ def _drawn(model: ModelSpec, seed: int) -> dict[str, Tensor]:
     return drawn_backbone(model, seed, dropout=0.0).state_dict()
 
 
-@lru_cache(maxsize=2)
 def published(model: ModelSpec, start: Start, path: Path) -> Checkpoint:
     """The checkpoint file of a `pretrained` start, read once per process."""
-    fingerprint.check(path, start.weights, "checkpoint")
-    fill = _drawn(model, start.seed) if start.fill else None
+    return _read(model, path, start.weights, start.seed if start.fill else None)
+
+
+@lru_cache(maxsize=2)
+def _read(model: ModelSpec, path: Path, planned: str, fill_seed: int | None) -> Checkpoint:
+    fingerprint.check(path, planned, "checkpoint")
+    fill = None if fill_seed is None else _drawn(model, fill_seed)
     checkpoint: Checkpoint = model_module(model).load(path, model, fill=fill)
     return checkpoint
 

@@ -5,7 +5,15 @@ import torch
 
 from trainables.errors import RecipeError
 from trainables.spec import ModelSpec, Start
-from trainables.training.start import across_depth, drawn_backbone, start_weights, within_layer
+from trainables.tasks import Growth
+from trainables.training.start import (
+    across_depth,
+    drawn_backbone,
+    grow,
+    grown_backbone,
+    start_weights,
+    within_layer,
+)
 
 MODEL = ModelSpec(architecture="uniter", size="tiny")
 
@@ -78,3 +86,31 @@ def test_a_start_is_drawn_alike_every_time_and_whatever_ran_before() -> None:
     assert all(torch.equal(first[name], again[name]) for name in first)
     name = "encoder.layer.0.output.dense.weight"
     assert not torch.equal(first[name], other[name])
+
+
+WORDS = "embeddings.word_embeddings.weight"
+KINDS = "embeddings.token_type_embeddings.weight"
+
+
+def test_a_task_adds_rows_to_tables_that_keep_theirs() -> None:
+    growths = (
+        Growth(setting="vocab_size", weight=WORDS, extra=5, like=None),
+        Growth(setting="type_vocab_size", weight=KINDS, extra=2, like=0),
+    )
+    expected = grown_backbone(MODEL, growths, 0.0).state_dict()
+    before = {f"backbone.{n}": v for n, v in drawn_backbone(MODEL, 0, 0.0).state_dict().items()}
+    after = grow(before, growths, expected, seed=3)
+    assert {name: value.shape for name, value in after.items()} == {
+        f"backbone.{name}": value.shape for name, value in expected.items()
+    }
+    for name, value in before.items():
+        assert torch.equal(after[name][: len(value)], value)
+    for row in after[f"backbone.{KINDS}"][-2:]:
+        assert torch.equal(row, before[f"backbone.{KINDS}"][0])
+    drawn = after[f"backbone.{WORDS}"][-5:]
+    assert drawn.std() == pytest.approx(float(before[f"backbone.{WORDS}"].std()), rel=0.2)
+    again, other = (grow(before, growths, expected, seed)[f"backbone.{WORDS}"] for seed in (3, 4))
+    assert torch.equal(again[-5:], drawn)
+    assert not torch.equal(other[-5:], drawn)
+    # A rewind point of the task itself has its rows already.
+    assert grow(after, growths, expected, seed=4) == after

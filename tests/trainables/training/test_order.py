@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from trainables.errors import RecipeError
+from trainables.spec import Recipe
+from trainables.training.order import BUCKET, GROUP, Order
+
+LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=300).map(np.array)
+
+
+def steps_of(order: Order, first: int, last: int) -> list[list[NDArray[np.int64]]]:
+    return [order.micro_batches(step) for step in range(first, last)]
+
+
+@given(lengths=LENGTHS, tokens=st.integers(40 * GROUP, 900), seed=st.integers(0, 3))
+@settings(max_examples=60, deadline=None)
+def test_an_epoch_holds_every_example_once_within_the_limit(
+    lengths: NDArray[np.int64], tokens: int, seed: int
+) -> None:
+    order = Order(Recipe(tokens=tokens), lengths, seed)
+    step = 0
+    for _ in range(3):
+        seen: list[int] = []
+        while len(seen) < len(lengths):
+            (batch,) = order.micro_batches(step)
+            assert lengths[batch].max() * len(batch) <= tokens
+            seen += batch.tolist()
+            step += 1
+        assert sorted(seen) == list(range(len(lengths)))
+
+
+def test_examples_of_a_batch_are_of_like_length_and_batches_in_no_order_of_length() -> None:
+    lengths = np.random.default_rng(0).integers(5, 50, 5000)
+    order = Order(Recipe(tokens=5120), lengths, 0)
+    batches = [order.micro_batches(step)[0] for step in range(20)]
+    padded = sum(lengths[batch].max() * len(batch) for batch in batches)
+    assert padded < 1.1 * sum(lengths[batch].sum() for batch in batches)
+    longest = [int(lengths[batch].max()) for batch in batches]
+    assert longest != sorted(longest)
+
+
+def test_buckets_bound_what_is_sorted_together() -> None:
+    """Else every epoch would put the same examples side by side."""
+    lengths = np.arange(3 * BUCKET) % 7 + 1
+    order = Order(Recipe(tokens=7 * GROUP), lengths, 0)
+    first = {frozenset(order.micro_batches(step)[0].tolist()) for step in range(50)}
+    again = Order(Recipe(tokens=7 * GROUP), lengths, 1)
+    second = {frozenset(again.micro_batches(step)[0].tolist()) for step in range(50)}
+    assert not first & second
+
+
+@pytest.mark.parametrize("tokens", [0, 400])
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_order_depends_on_the_seed_and_the_step_only(tokens: int, accumulate: int) -> None:
+    lengths = np.random.default_rng(0).integers(5, 50, 200)
+    recipe = Recipe(tokens=tokens, batch_size=12, accumulate=accumulate)
+    whole = steps_of(Order(recipe, lengths, 0), 0, 60)
+    assert all(len(parts) == accumulate for parts in whole)
+    # Resumed in the middle of an epoch, and in another one.
+    for first in (7, 55):
+        rest = steps_of(Order(recipe, lengths, 0), first, 60)
+        for ours, theirs in zip(rest, whole[first:], strict=True):
+            for a, b in zip(ours, theirs, strict=True):
+                np.testing.assert_array_equal(a, b)
+    other = steps_of(Order(recipe, lengths, 1), 0, 5)
+    assert any(
+        not np.array_equal(a, b)
+        for ours, theirs in zip(other, whole[:5], strict=True)
+        for a, b in zip(ours, theirs, strict=True)
+    )
+
+
+def test_without_a_token_limit_batches_are_of_one_size() -> None:
+    order = Order(Recipe(batch_size=12, accumulate=3), np.full(50, 9), 0)
+    parts = [part for step in range(25) for part in order.micro_batches(step)]
+    assert {len(part) for part in parts} == {4}
+    places = np.concatenate(parts)
+    for epoch in range(6):
+        assert sorted(places[50 * epoch : 50 * (epoch + 1)]) == list(range(50))
+
+
+def test_a_limit_that_the_longest_examples_do_not_fit_is_refused() -> None:
+    with pytest.raises(RecipeError, match=f"use {30 * GROUP} or more"):
+        Order(Recipe(tokens=30 * GROUP - 1), np.array([3, 30, 4]), 0)
