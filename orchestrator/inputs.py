@@ -80,8 +80,10 @@ def read(sweep: Sweep, fingerprint: Fingerprint) -> Inputs:
         for model in models:
             if study.pool not in model.pools:
                 raise _unknown(f"{where}.pool", study.pool, model.pools)
-            for label in [*_listed(study.task), *_named(study.tickets, "transfer:")]:
+            for label in _listed(study.task):
                 reader.task(label, model, f"{where}.task")
+            for label in _named(study.tickets, "transfer:"):
+                reader.task(label, model, f"{where}.tickets")
     return Inputs(reader.models, reader.tasks)
 
 

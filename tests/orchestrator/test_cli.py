@@ -138,7 +138,7 @@ MISTAKES = {
     "missing weights": (
         document(model="mine")
         | {"models": {"mine": {"architecture": "vilt", "weights": "no.bin"}}},
-        "models.mine.weights = no.bin is not there",
+        "no.bin is not there",
     ),
     "no study": ({"name": "empty", "studies": {}}, "name a study"),
     "no seed": (document(seed=[]), "name a study"),

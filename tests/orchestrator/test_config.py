@@ -53,7 +53,7 @@ def with_value(path: str, value: Any) -> dict[str, Any]:
         ("studies.main.recipe", "long", "studies.main.recipe = 'long'", "use default, short"),
         ("studies.main.pool", "everything", "studies.main.pool", "encoder+pooler"),
         ("studies.main.tickets", ["impp"], "studies.main.tickets = 'impp'", "did you mean 'imp'?"),
-        ("studies.main.tickets", ["transfer:vqa"], "'vqa' is not known", "easy_vqa"),
+        ("studies.main.tickets", ["transfer:ocr"], "main.tickets = 'ocr'", "'vcr'"),
         ("studies.main.cut", "magnitud", "studies.main.cut", "did you mean 'magnitude'?"),
         ("recipes.short.step", 3, "recipes.short.step", "did you mean `steps`?"),
         ("recipes.short.steps", 0, "recipes.short.steps = 0", "use 1 or more"),
