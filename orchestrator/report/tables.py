@@ -156,6 +156,19 @@ _OVER_SEEDS = {
 }
 
 
+def under_one_name(cells: pd.DataFrame) -> pd.DataFrame:
+    """`cells` with recipes of different names under one, for each model and kind of training where
+    every task has one recipe only: tasks differ in what suits them, and belong in one table."""
+    renamed = cells.recipe.copy()
+    plain = cells.adversary == "none"
+    for wanted, name in ((plain, "default"), (~plain, "adversarial")):
+        for _, rows in cells[wanted].groupby("model", sort=False):
+            several = rows.recipe.nunique() > 1
+            if several and rows.groupby("task").recipe.nunique().max() == 1:
+                renamed[rows.index] = name
+    return cells.assign(recipe=renamed)
+
+
 def levels(cells: pd.DataFrame) -> pd.DataFrame:
     """One row per curve and level over its seeds, each run once, dense runs left out; the curves
     in the plan's order.

@@ -54,8 +54,9 @@ def write_report(
     run the sweep again; `failures` maps the keys of failed trials to one line.
     """
     cells = tables.cells(plan, records, failures)
-    judged = verdicts(cells, rule)
-    found = find(cells, tables.labels(plan), rule, judged)
+    merged = tables.under_one_name(cells)
+    judged = verdicts(merged, rule)
+    found = find(merged, tables.labels(plan), rule, judged)
     asked = (
         sections.scores(found),
         sections.initialisations(found),
@@ -74,7 +75,7 @@ def write_report(
         headline=told,
         details=details,
         facts=summary.facts(plan, records, failures, judged),
-        sections=[*(part.section for part in parts), *_counts(plan, records, cells, judged)],
+        sections=[*(part.section for part in parts), *_counts(plan, records, merged, judged)],
         environment=summary.environment(records),
         troubles=tuple((key[:12], trouble) for key, trouble in failures.items()),
         command=command,

@@ -66,9 +66,9 @@ class Home:
             start_new_session=True,
         )
 
-    def call(self, *arguments: str | Path) -> Ended:
+    def call(self, *arguments: str | Path, patience_s: float = PATIENCE_S) -> Ended:
         """The same, to its end."""
-        return ended(self.start(*arguments))
+        return ended(self.start(*arguments), patience_s)
 
     @contextmanager
     def store(self) -> Iterator[TicketStore]:
@@ -87,13 +87,13 @@ class Home:
             return store.records()
 
 
-def ended(process: subprocess.Popen[str]) -> Ended:
+def ended(process: subprocess.Popen[str], patience_s: float = PATIENCE_S) -> Ended:
     try:
-        out, err = process.communicate(timeout=PATIENCE_S)
+        out, err = process.communicate(timeout=patience_s)
     except subprocess.TimeoutExpired:
         process.kill()
         out, err = process.communicate()
-        pytest.fail(f"{process.args!r} did not end within {PATIENCE_S:g} s:\n{out}\n{err}")
+        pytest.fail(f"{process.args!r} did not end within {patience_s:g} s:\n{out}\n{err}")
     return Ended(process.returncode, out, err)
 
 

@@ -61,25 +61,26 @@ def test_pre_training_serves_other_tasks_and_the_adversary(home: Home, world: Pa
     plan, records = home.plan(sweep), home.records()
     check(plan, records)
     thetas = {
-        (trial.spec.model, trial.spec.task.name, trial.spec.start): records[trial.key].checks[
-            "theta_sha256"
-        ]
+        start_of(trial.spec): records[trial.key].checks["theta_sha256"]
         for trial in plan.training_runs()
         if isinstance(trial.spec, TrainSpec) and not trial.spec.ticket
     }
     for trial in plan.training_runs():
         spec = trial.spec
         assert isinstance(spec, TrainSpec)
-        place = (spec.model, spec.task.name, spec.start)
-        if place in thetas:  # rewinding really rewound: the head too
-            assert records[trial.key].checks["theta_sha256"] == thetas[place]
+        if start_of(spec) in thetas:  # rewinding really rewound: the head too
+            assert records[trial.key].checks["theta_sha256"] == thetas[start_of(spec)]
+
+
+def start_of(spec: TrainSpec) -> tuple[object, ...]:
+    return spec.model, spec.task, spec.start, spec.head, spec.seeds.head
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_whole_study_runs_to_its_report(home: Home, world: Path) -> None:
-    sweep = home.sweep(toy(world))
-    ended = home.call("run", sweep)
+    sweep = home.sweep(toy(world) | {"placement": {"tracking": "none", "slots": 2}})
+    ended = home.call("run", sweep, patience_s=1500)
     assert ended.code == 0, ended
     check(home.plan(sweep), home.records())
     page = (home.path / "reports" / "scenes" / "report.html").read_text()

@@ -4,12 +4,13 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from orchestrator.config import Win
 from orchestrator.plan import DENSE
 from orchestrator.report.overlap import choose, layers, overlaps
-from orchestrator.report.tables import cells, dense, levels, networks, states
+from orchestrator.report.tables import cells, dense, levels, networks, states, under_one_name
 from orchestrator.report.verdicts import verdicts
 from orchestrator.store.ticket import Ticket
 from tests.orchestrator.report import paper
@@ -165,3 +166,16 @@ def test_a_report_needs_no_ray_mlflow_or_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_recipes_that_differ_by_task_belong_in_one_table() -> None:
+    rows = pd.DataFrame(
+        {
+            "model": ["m", "m", "m", "n", "n"],
+            "task": ["a", "b", "a", "a", "a"],
+            "recipe": ["big", "small", "hard", "big", "small"],
+            "adversary": ["none", "none", "text", "none", "none"],
+        }
+    )
+    # Of `n` the one task has two recipes: their names tell its rows apart.
+    assert list(under_one_name(rows).recipe) == ["default", "default", "hard", "big", "small"]
