@@ -144,6 +144,8 @@ def failures(store: TicketStore, plan: Plan) -> dict[str, str]:
 
 
 TOLD = ("schedule", "model, task", "tickets", "relaxed to", "score there")
+MOST_VERDICTS = 16
+"""Rows of the verdict table in a terminal; the headline says what more of them come to."""
 CONTROLS = ("random there", "layer-matched there", "dense")
 
 
@@ -157,8 +159,9 @@ def print_verdicts(files: reports.ReportFiles, console: Console) -> None:
         table.add_column(name, no_wrap=True)
     for row in rows:
         table.add_row(*(row[index].split(" (")[0] for index in chosen))
-    console.print(table)
-    console.print()
+    if len(rows) <= MOST_VERDICTS:
+        console.print(table)
+        console.print()
     for sentence in files.headline:
         console.print(sentence)
     console.print()
