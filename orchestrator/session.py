@@ -150,8 +150,16 @@ CONTROLS = ("random there", "layer-matched there", "dense")
 
 
 def print_verdicts(files: reports.ReportFiles, console: Console) -> None:
-    """The verdict table as far as 80 columns hold it; the page has the rest."""
+    """The verdict table as far as a terminal holds it; the page has the rest."""
     header, rows = reports.verdict_table(files.verdicts)
+    if len(rows) <= MOST_VERDICTS:
+        _print_table(header, rows, console)
+    for sentence in files.headline:
+        console.print(sentence)
+    console.print()
+
+
+def _print_table(header: list[str], rows: list[list[str]], console: Console) -> None:
     chosen = [index for index, name in enumerate(header) if name in (*TOLD, *CONTROLS)]
     table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
     for index in chosen:
@@ -159,11 +167,7 @@ def print_verdicts(files: reports.ReportFiles, console: Console) -> None:
         table.add_column(name, no_wrap=True)
     for row in rows:
         table.add_row(*(row[index].split(" (")[0] for index in chosen))
-    if len(rows) <= MOST_VERDICTS:
-        console.print(table)
-        console.print()
-    for sentence in files.headline:
-        console.print(sentence)
+    console.print(table)
     console.print()
 
 

@@ -29,8 +29,8 @@ ROWS: tuple[tuple[str, ...], ...] = (
 )
 """The modules of `orchestrator`; each imports nothing of a later row."""
 
-TRAINABLES_ANYWHERE = {"spec", "errors", "models", "tasks", "pruning", "data.fingerprint"} | {
-    "data.layouts"
+TRAINABLES_ANYWHERE = {
+    *("spec", "errors", "models", "tasks", "pruning", "data.fingerprint", "data.layouts"),
 }
 """What any module of `orchestrator` may import of `trainables`: light, without torch."""
 TRAINABLES_BY = {

@@ -25,6 +25,7 @@ from torch import Tensor
 from trainables.errors import CheckpointError, RecipeError, TicketMismatch
 from trainables.models.base import Backbone
 from trainables.pruning import CUTS
+from trainables.seeds import derive
 from trainables.spec import CutSpec, TrainSpec
 from trainables.tasks import TASKS
 from trainables.tasks.base import Source, Task
@@ -35,7 +36,6 @@ from trainables.training.adversary import objective_of
 from trainables.training.engine import Device, compiling, prepare_process, started
 from trainables.training.loop import Course, Progress, resume, train
 from trainables.training.network import Network, load_weights
-from trainables.training.seeds import derive
 from trainables.training.sink import Sink
 from trainables.training.start import (
     drawn_backbone,

@@ -23,12 +23,12 @@ from trainables.data.batches import image_batch, text_batch
 from trainables.data.fingerprint import fingerprint
 from trainables.data.layouts import files_of
 from trainables.data.scenes.folder import write
+from trainables.seeds import Chance
 from trainables.spec import ModelSpec, TaskSpec
 from trainables.tasks import retrieval, vqa
 from trainables.tasks.base import Source
 from trainables.training.evaluate import BATCH, evaluate
 from trainables.training.network import Network
-from trainables.training.seeds import Chance
 from trainables.training.start import drawn_backbone
 
 IMAGES = 1500
@@ -56,9 +56,9 @@ def reading(folder: Path) -> tuple[float, float]:
     chance = np.random.default_rng(0)
     begin = time.process_time()
     for place in range(ROUNDS):
-        task.train_batch(chance.integers(task.num_train, size=READ), Chance(place))
+        task.train_batch(chance.integers(len(task.lengths()), size=READ), Chance(place))
     read = time.process_time() - begin
-    return (task.num_train + task.num_eval) / built, READ * ROUNDS / read
+    return (len(task.lengths()) + task.num_eval) / built, READ * ROUNDS / read
 
 
 def scoring(folder: Path) -> tuple[float, float, int]:

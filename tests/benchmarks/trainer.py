@@ -30,6 +30,7 @@ from torch.nn.functional import cross_entropy
 from tests.benchmarks.alone import alone
 from tests.benchmarks.table import Row
 from trainables.data.fingerprint import fingerprint
+from trainables.seeds import Chance
 from trainables.spec import ModelSpec, Recipe, TaskSpec
 from trainables.tasks import TASKS
 from trainables.tasks.base import Batch, Source
@@ -39,7 +40,6 @@ from trainables.training.adversary import objective_of
 from trainables.training.engine import prepare_process, started
 from trainables.training.loop import Course, Progress, train
 from trainables.training.network import Network
-from trainables.training.seeds import Chance
 from trainables.training.start import drawn_backbone
 
 Size = Literal["tiny", "base"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -83,5 +84,8 @@ def test_the_whole_study_runs_to_its_report(home: Home, world: Path) -> None:
     ended = home.call("run", sweep, patience_s=1500)
     assert ended.code == 0, ended
     check(home.plan(sweep), home.records())
-    page = (home.path / "reports" / "scenes" / "report.html").read_text()
-    assert "missing" not in page.partition("<table")[0]
+    cells = pd.read_csv(home.path / "reports" / "scenes" / "tables" / "cells.csv")
+    assert set(cells.state) == {"done"}
+    assert {"controls", "universal", "transfer", "adversarial", "overlaps"} <= {
+        table.stem for table in (home.path / "reports" / "scenes" / "tables").iterdir()
+    }

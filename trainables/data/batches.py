@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -51,16 +50,6 @@ def image_batch(
     return found | mask
 
 
-def joined(*parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Batches one below the other, padded at the end of the second axis to one width."""
-    whole = {}
-    for name in parts[0]:
-        tensors = [part[name] for part in parts]
-        width = max(tensor.shape[1] for tensor in tensors) if tensors[0].dim() > 1 else 0
-        whole[name] = torch.cat([_widened(tensor, width) for tensor in tensors])
-    return whole
-
-
 def _pixels(seen: Pixels, rows: Rows, patch: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     sizes = seen.sizes[rows]
     height, width = sizes.max(axis=0).tolist()
@@ -83,10 +72,3 @@ def _pixels(seen: Pixels, rows: Rows, patch: int) -> tuple[dict[str, Tensor], di
 
 def _mask(lengths: NDArray[np.int64], width: int) -> Tensor:
     return torch.from_numpy(np.arange(width) < lengths[:, None])
-
-
-def _widened(tensor: Tensor, width: int) -> Tensor:
-    missing = width - tensor.shape[1] if width else 0
-    if not missing:
-        return tensor
-    return torch.cat([tensor, tensor.new_zeros(len(tensor), missing, *tensor.shape[2:])], dim=1)

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from trainables.pruning import kept_count
 from trainables.pruning.selection import check_covers, keep_largest
+from trainables.seeds import stream
 from trainables.spec import CutSpec
 from trainables.tickets.weight_mask import Masks, Weights
-from trainables.training.seeds import stream
 
 
 def cut(

@@ -22,12 +22,12 @@ from trainables.data.batches import image_batch, text_batch
 from trainables.data.examples import Data, Split
 from trainables.errors import DataError
 from trainables.models.base import Backbone
+from trainables.seeds import Chance
 from trainables.spec import TaskSpec
 from trainables.tasks import fit
 from trainables.tasks.base import Batch, Source
 from trainables.tasks.heads import CLASSIFIERS, symmetric_kl
 from trainables.tasks.prior import flat, numbered, usual_labels
-from trainables.training.seeds import Chance
 
 PRETRAINED_ANSWERS = Path("lxmert/lxmert/all_ans.json")
 """Below the data folder, where the official `data` folder has it: the 9,500 answers of LXMERT's
@@ -53,10 +53,6 @@ class Answers:
     kinds: Mapping[str, frozenset[str]]
     """The break-down: name -> the answers of that kind. An example is of the kind of its best
     answer, and of none if that is in no kind or it has no answer."""
-
-    @property
-    def num_train(self) -> int:
-        return len(self.data.train)
 
     @property
     def num_eval(self) -> int:

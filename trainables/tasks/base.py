@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trainables.models.base import Backbone
-from trainables.training.seeds import Chance
+from trainables.seeds import Chance
 
 Batch: TypeAlias = Mapping[str, Tensor]
 """The inputs that `Backbone.forward` names, and what the task's head and loss need, on the CPU."""
@@ -37,9 +37,6 @@ class Source:
 
 class Task(Protocol):
     @property
-    def num_train(self) -> int: ...
-
-    @property
     def num_eval(self) -> int: ...
 
     @property
@@ -47,7 +44,7 @@ class Task(Protocol):
         """Score in percent, on the held-out examples, without looking at the image."""
 
     def lengths(self) -> NDArray[np.int64]:
-        """(num_train,) words and regions or patches of each training example's longest sequence, or
+        """(E,) words and regions or patches of each training example's longest sequence, or
         of all its sequences where a published batch counts them all."""
 
     def build_head(self, backbone: Backbone) -> nn.Module:
@@ -61,7 +58,7 @@ class Task(Protocol):
         the run starts from (`Checkpoint.heads`; empty without one)."""
 
     def train_batch(self, indices: NDArray[np.int64], chance: Chance) -> Batch:
-        """The training examples at `indices`, each 0 to num_train - 1, in that order; whatever is
+        """The training examples at `indices`, each 0 to E - 1, in that order; whatever is
         random in them (masking, negatives) is drawn from `chance`, and from `chance.outer()` what
         all micro-batches of an optimizer step share (the pre-training objective)."""
 

@@ -24,10 +24,10 @@ from trainables.data import fingerprint
 from trainables.errors import DataError, TrainableError
 from trainables.models import Modality
 from trainables.models.base import Backbone
+from trainables.seeds import Chance
 from trainables.spec import TaskSpec
 from trainables.tasks.base import Batch, Source
 from trainables.tasks.heads import classifier, symmetric_kl
-from trainables.training.seeds import Chance
 
 _KINDS = {"yes_no": reader.YES_NO, "shape": reader.SHAPES, "color": reader.COLORS}
 
@@ -69,10 +69,6 @@ class EasyVQA:
     data: _Data
     dim: int
     """region_dim or image_size of the model."""
-
-    @property
-    def num_train(self) -> int:
-        return len(self.data.train.labels)
 
     @property
     def num_eval(self) -> int:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.data.examples import Vocabulary
-from trainables.training.seeds import Chance
+from trainables.seeds import Chance
 
 SHARE = 0.15
 AS_MASK, AS_RANDOM = 0.8, 0.1

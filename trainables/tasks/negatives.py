@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from trainables.data.examples import Split
 from trainables.errors import DataError
-from trainables.training.seeds import Chance
+from trainables.seeds import Chance
 
 Rows = NDArray[np.int64]
 

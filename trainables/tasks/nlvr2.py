@@ -20,12 +20,12 @@ from torch.nn.functional import cross_entropy
 from trainables.data.batches import image_batch, text_batch
 from trainables.data.examples import Data, Split
 from trainables.models.base import Backbone, Encoded
+from trainables.seeds import Chance
 from trainables.spec import TaskSpec
 from trainables.tasks import TASKS, fit
 from trainables.tasks.base import Batch, Source
 from trainables.tasks.heads import CLASSIFIERS, symmetric_kl
 from trainables.tasks.prior import flat, numbered, usual_labels
-from trainables.training.seeds import Chance
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,10 +37,6 @@ class Pairs:
     blind: bool
     numbered_images: bool
     """The backbone has a type for the second image."""
-
-    @property
-    def num_train(self) -> int:
-        return len(self.data.train)
 
     @property
     def num_eval(self) -> int:

@@ -30,6 +30,7 @@ from trainables.data.batches import image_batch, text_batch
 from trainables.data.examples import Data, Ragged, Regions, Split
 from trainables.errors import CheckpointError, DataError, TrainableError
 from trainables.models.base import Backbone
+from trainables.seeds import Chance
 from trainables.spec import TaskSpec
 from trainables.tasks import fit
 from trainables.tasks.base import Batch, Source
@@ -38,7 +39,6 @@ from trainables.tasks.masking import mask_regions, mask_words
 from trainables.tasks.negatives import Negatives
 from trainables.tasks.objectives import OBJECTIVES, objective_of
 from trainables.tasks.pretraining_head import PretrainingHead
-from trainables.training.seeds import Chance
 
 FALSE_SHARE = 0.5
 """Of the images of an `itm` batch."""
@@ -56,10 +56,6 @@ class Pretraining:
     held_out_pairs: Negatives
     blind: bool = False
     """Regions then say nothing, but are still to be predicted."""
-
-    @property
-    def num_train(self) -> int:
-        return len(self.data.train)
 
     @property
     def num_eval(self) -> int:

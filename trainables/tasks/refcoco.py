@@ -22,11 +22,11 @@ from torch.nn.functional import cross_entropy
 from trainables.data.batches import image_batch, text_batch
 from trainables.data.examples import Data, Regions, Split
 from trainables.models.base import Backbone, Encoded
+from trainables.seeds import Chance
 from trainables.spec import TaskSpec
 from trainables.tasks import fit
 from trainables.tasks.base import Batch, Source
 from trainables.tasks.heads import symmetric_kl
-from trainables.training.seeds import Chance
 
 PADDED = -1e4
 """Score of a region that is padding, as published."""
@@ -49,10 +49,6 @@ class RefCoco:
     data: Data
     blind: bool = False
     """Regions then look alike and lie nowhere, so only rounding tells their scores apart."""
-
-    @property
-    def num_train(self) -> int:
-        return len(self.data.train)
 
     @property
     def num_eval(self) -> int:

@@ -21,12 +21,12 @@ from trainables.data.batches import image_batch, text_batch
 from trainables.data.examples import Data, Split
 from trainables.errors import TrainableError
 from trainables.models.base import Backbone, Encoded
+from trainables.seeds import Chance
 from trainables.spec import TaskSpec
 from trainables.tasks import TASKS, fit
 from trainables.tasks.base import Batch, Source
 from trainables.tasks.heads import symmetric_kl
 from trainables.tasks.negatives import Negatives
-from trainables.training.seeds import Chance
 
 MARGIN = 0.2
 """Between the sigmoids of the scores of a true and a false pair (UNITER)."""
@@ -62,10 +62,6 @@ class Retrieval:
     blind: bool = False
     eval_images: int = 0
     """Score a smaller matrix, of the first so many images; 0 takes all."""
-
-    @property
-    def num_train(self) -> int:
-        return len(self.data.train)
 
     @property
     def num_eval(self) -> int:

@@ -19,12 +19,12 @@ from torch.nn.functional import cross_entropy, one_hot
 from trainables.data.batches import image_batch, text_batch
 from trainables.data.examples import Data, Split
 from trainables.models.base import Backbone
+from trainables.seeds import Chance
 from trainables.spec import TaskSpec
 from trainables.tasks import fit
 from trainables.tasks.base import Batch, Source
 from trainables.tasks.heads import PooledHead, symmetric_kl
 from trainables.tasks.prior import numbered
-from trainables.training.seeds import Chance
 
 CHOICES = 4
 PROBLEMS = 2
@@ -38,10 +38,6 @@ class Choices:
 
     data: Data
     blind: bool
-
-    @property
-    def num_train(self) -> int:
-        return PROBLEMS * len(self.data.train)
 
     @property
     def num_eval(self) -> int:

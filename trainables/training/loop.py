@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from trainables.errors import CheckpointError
+from trainables.seeds import Chance, derive
 from trainables.spec import Recipe
 from trainables.tasks.base import Task
 from trainables.training import checkpoint, recipe
@@ -23,7 +24,6 @@ from trainables.training.engine import Engine
 from trainables.training.evaluate import evaluate
 from trainables.training.optimizer import MOMENTS
 from trainables.training.order import Order
-from trainables.training.seeds import Chance, derive
 from trainables.training.sink import Sink
 
 LOSS_POINTS = 200

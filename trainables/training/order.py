@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.errors import RecipeError
+from trainables.seeds import batch_indices, permutation
 from trainables.spec import Recipe
-from trainables.training.seeds import batch_indices, permutation
 
 Indices = NDArray[np.int64]
 

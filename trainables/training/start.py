@@ -23,9 +23,9 @@ from trainables.errors import CheckpointError, DataError, RecipeError
 from trainables.models import MODELS
 from trainables.models.base import Backbone, resolve
 from trainables.models.checkpoint import Checkpoint
+from trainables.seeds import derive, permutation
 from trainables.spec import ModelSpec, Start
 from trainables.tasks import Growth
-from trainables.training.seeds import derive, permutation
 
 SHUFFLED_POOL = "encoder+pooler"
 

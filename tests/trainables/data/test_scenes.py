@@ -23,8 +23,8 @@ from trainables.data.scenes.words import CLS, SEP, TAGS, VOCABULARY, encode
 from trainables.data.scenes.world import COLORS, SHAPES, SIDE, Scene, Thing
 from trainables.errors import DataError
 from trainables.models import Format
+from trainables.seeds import Chance
 from trainables.spec import Options
-from trainables.training.seeds import Chance
 
 IMAGES, DIFFICULTY, SEED = 60, 0.5, 3
 CELLS = list(LAYOUTS)

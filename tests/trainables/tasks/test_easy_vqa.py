@@ -16,12 +16,12 @@ from trainables.data.fingerprint import fingerprint
 from trainables.errors import DataError, TrainableError
 from trainables.models import MODELS
 from trainables.models.base import Backbone
+from trainables.seeds import Chance
 from trainables.spec import ModelSpec, Options, TaskSpec
 from trainables.tasks import TASKS
 from trainables.tasks.base import Source
 from trainables.tasks.easy_vqa import EasyVQA, open_task
 from trainables.training.network import Network
-from trainables.training.seeds import Chance
 
 ARCHITECTURES = list(TASKS["easy_vqa"].recipes)
 CHANCE = Chance(0)
@@ -70,7 +70,7 @@ def test_shipped_data_is_what_every_key_was_planned_for(data: Path) -> None:
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_sizes_and_prior(name: str, data: Path) -> None:
     task = _open(name, data)
-    assert (task.num_train, task.num_eval) == (38575, 9673)
+    assert (len(task.lengths()), task.num_eval) == (38575, 9673)
     assert round(task.prior, 1) == 67.0
 
 
@@ -78,7 +78,7 @@ def test_sizes_and_prior(name: str, data: Path) -> None:
 def test_batches_fit_the_model_and_repeat(name: str, few: Path) -> None:
     task, model = _open(name, few), _backbone(name)
     again = _open(name, few)
-    rows = np.array([5, task.num_train - 1, 5])
+    rows = np.array([5, len(task.lengths()) - 1, 5])
     first, second = task.train_batch(rows, CHANCE), again.train_batch(rows, CHANCE)
     assert first.keys() == second.keys()
     for key, value in first.items():
@@ -97,7 +97,7 @@ def test_batches_fit_the_model_and_repeat(name: str, few: Path) -> None:
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_inputs_are_standardised(name: str, few: Path) -> None:
     task = _open(name, few)
-    batch = task.train_batch(np.arange(task.num_train), CHANCE)
+    batch = task.train_batch(np.arange(len(task.lengths())), CHANCE)
     seen = batch["region_features" if name == "uniter" else "pixel_values"]
     assert abs(seen.mean().item()) < 0.05
     assert abs(seen.std().item() - 1) < 0.05
@@ -136,7 +136,7 @@ def test_scores_are_percent_right_by_kind_of_answer(data: Path) -> None:
 def test_inputs_depend_on_question_and_image_only(few: Path) -> None:
     """What a model sees says nothing of the answer beyond the question and the picture."""
     task = _open("uniter", few)
-    batch = task.train_batch(np.arange(task.num_train), CHANCE)
+    batch = task.train_batch(np.arange(len(task.lengths())), CHANCE)
     assert set(batch) == {"input_ids", "text_mask", "labels", "region_features", "region_boxes"}
     texts = {tuple(row) for row in batch["input_ids"].tolist()}
     assert len(texts) <= 107  # question texts there are
@@ -148,7 +148,7 @@ def test_training_beats_the_question_only_prior(data: Path) -> None:
     task, model = _open("uniter", data), _backbone("uniter")
     net = Network(model, task.build_head(model))
     optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3)
-    order = np.random.default_rng(0).permutation(task.num_train)
+    order = np.random.default_rng(0).permutation(len(task.lengths()))
     for rows in order[: 120 * 64].reshape(120, 64):
         batch = task.train_batch(rows, CHANCE)
         loss = task.loss(net(batch), batch)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from tests.trainables.tasks.toys import backbone, toy_data, toy_split, toy_task
 from trainables.data.examples import Ragged
+from trainables.seeds import Chance
 from trainables.tasks.nlvr2 import PairedAttention
-from trainables.training.seeds import Chance
 
 
 def test_a_sentence_is_consistent_when_right_on_all_its_pairs() -> None:

@@ -27,6 +27,7 @@ from trainables.data.examples import Data, Regions
 from trainables.errors import CheckpointError, DataError, TrainableError
 from trainables.models.base import Backbone
 from trainables.run import Inputs, Outcome, cut, train_network
+from trainables.seeds import Chance
 from trainables.spec import CutSpec, ModelSpec, Recipe, Seeds, TaskSpec, TrainSpec
 from trainables.tasks import transport
 from trainables.tasks.masking import mask_regions, mask_words
@@ -36,7 +37,6 @@ from trainables.training.checkpoint import decode
 from trainables.training.engine import prepare_process
 from trainables.training.evaluate import evaluate
 from trainables.training.network import Network
-from trainables.training.seeds import Chance
 
 ALL = tuple(OBJECTIVES)
 

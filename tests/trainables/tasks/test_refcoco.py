@@ -9,9 +9,9 @@ from torch import Tensor
 
 from tests.trainables.tasks.pairs import backbone, referring, task_on
 from trainables.data.examples import Data
+from trainables.seeds import Chance
 from trainables.tasks.refcoco import PADDED, overlap
 from trainables.training.network import Network
-from trainables.training.seeds import Chance
 
 
 @pytest.fixture(scope="module")

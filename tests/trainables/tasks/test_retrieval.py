@@ -14,11 +14,11 @@ from trainables.data.batches import image_batch, text_batch
 from trainables.data.examples import Data
 from trainables.errors import DataError, TrainableError
 from trainables.models.base import Backbone
+from trainables.seeds import Chance
 from trainables.tasks.negatives import Negatives
 from trainables.tasks.retrieval import gallery, recalls
 from trainables.training.evaluate import evaluate
 from trainables.training.network import Network
-from trainables.training.seeds import Chance
 
 MODELS = ("uniter", "vilt")
 
@@ -190,7 +190,7 @@ def test_the_gallery_keeps_the_order_of_the_captions() -> None:
 
 def test_smaller_matrices_and_chance(made: tuple[Any, Backbone, Data]) -> None:
     task, model, data = made
-    assert (task.num_train, task.num_eval, task.prior) == (72, 24, pytest.approx(100 / 24))
+    assert (len(task.lengths()), task.num_eval, task.prior) == (72, 24, pytest.approx(100 / 24))
     smaller = task_on("retrieval", data, model, eval_images=10)
     assert (smaller.num_eval, smaller.prior) == (10, 10.0)
     shapes = [next(iter(smaller.eval_batches(9, n)))["shape"].tolist() for n in (0, 4, 50)]

@@ -10,14 +10,14 @@ import torch
 
 from tests.trainables.tasks.toys import backbone, toy_data, toy_split, toy_task
 from trainables.data.examples import Ragged
-from trainables.training.seeds import Chance
+from trainables.seeds import Chance
 
 DATA = toy_data("vcr", "uniter", count=3)
 TASK = toy_task("vcr", DATA, backbone("vcr", "uniter"))
 
 
 def test_each_record_is_two_problems_of_four_sequences() -> None:
-    assert (TASK.num_train, TASK.num_eval) == (6, 3)
+    assert (len(TASK.lengths()), TASK.num_eval) == (6, 3)
     batch = TASK.train_batch(np.array([4, 1]), Chance(0))
     wanted = [*range(16, 20), *range(4, 8)]  # the answers of record 2, the reasons of record 0
     ids, _ = DATA.train.texts.padded(np.array(wanted))

@@ -14,7 +14,7 @@ from trainables.data.scenes import render
 from trainables.data.scenes.book import ANSWERS, Book, Item, Job, Share, items_of, shares
 from trainables.data.scenes.words import write_vocabulary
 from trainables.data.vilt_arrow import write_table
-from trainables.training.seeds import Chance
+from trainables.seeds import Chance
 
 _Picture: TypeAlias = Callable[[int], bytes]
 """Of a scene, encoded."""

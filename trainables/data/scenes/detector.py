@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from trainables.data.scenes.dice import normal
 from trainables.data.scenes.world import BOX, COLORS, GRAY, SHAPES, SIDE, Scene, Thing
-from trainables.training.seeds import Chance
+from trainables.seeds import Chance
 
 Floats = NDArray[np.float32]
 

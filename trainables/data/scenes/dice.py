@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.training.seeds import Chance
+from trainables.seeds import Chance
 
 _BLOCK = 4096
 Item = TypeVar("Item")

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from trainables.data.scenes.dice import normal
 from trainables.data.scenes.world import SHAPES, SIDE, Scene, Thing
-from trainables.training.seeds import Chance
+from trainables.seeds import Chance
 
 Floats = NDArray[np.float32]
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainables.training.seeds import batch_indices, derive, permutation
+from trainables.seeds import batch_indices, derive, permutation
 
 
 @given(
