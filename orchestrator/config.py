@@ -159,18 +159,31 @@ class Placement(Strict):
     """`local`, `none`, or the address of an MLflow server."""
     cache: Location | None = None
     """Folder of each machine for decoded data; by default below `--home`."""
+    cluster: Location | None = None
+    """Profile (YAML) of the cluster that this runs on: what its nodes hold and cost."""
+    workers: Count = 1
+    """Processes that train one trial together; the last bits of a result depend on it."""
+    nodes: Count = 1
+    """Machines that a trial's workers are spread over, the same number on each."""
     cpus: Count = 1
-    """CPU threads per trial. On CPU the last bits of a result depend on it: keep it for a study."""
+    """CPU threads per worker. On CPU a result's last bits depend on it: keep it for a study."""
     gpus: Annotated[float, Field(ge=0)] = 0.0
-    """GPUs per trial; fractions share one."""
+    """GPUs per worker; fractions share one."""
     slots: Count | None = None
-    """Trials at once; by default as many as the cluster's CPUs and GPUs hold."""
+    """Trials at once; by default as many as the cluster holds, or may grow to."""
     lane: Count = 25
     """Most leaf trials handed to a worker at once."""
     strikes: Count = 3
-    """Failures after which a trial is given up and its descendants are blocked."""
-    checkpoint_every_s: Positive = 300.0
-    """Seconds between mid-trial checkpoints; shorter trials make none."""
+    """Failures after which a trial is given up and its descendants are blocked. The loss of a whole
+    node, by preemption or not, is none."""
+    stall_s: Positive = 1800.0
+    """A trial without a step for so many seconds is ended, which is a strike; an evaluation must
+    fit in. Before its first step a trial may take ten times as long."""
+    checkpoint_every_s: Positive | Literal["auto"] = "auto"
+    """Seconds between mid-trial checkpoints; shorter trials make none. `auto` follows from what a
+    checkpoint costs and from `lost_every_s` (see `pace`)."""
+    lost_every_s: Positive = 14_400.0
+    """Mean seconds until a worker is lost. Four hours is a spot market in a bad mood."""
 
 
 class Sweep(Strict):

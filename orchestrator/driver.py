@@ -15,20 +15,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any
 
 import ray
 from ray import tune
 from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
 
+from orchestrator.beacon import Beacon
 from orchestrator.config import Placement
 from orchestrator.costs import Cost, work_of
-from orchestrator.errors import RunError, StoreFull, StoreUnreachable, SweepstakesError
+from orchestrator.elsewhere import Lookout
+from orchestrator.errors import RunError
 from orchestrator.frontier import Frontier, State, Unit
+from orchestrator.lane_actor import Lane, Start
+from orchestrator.places import at_once, shape
 from orchestrator.plan import Plan
-from orchestrator.searcher import LANE, Observer, PlanSearcher
-from orchestrator.work import Work, Worker
-from trainables.errors import TrainableError
+from orchestrator.searcher import Meter, Observer, PlanSearcher
+from orchestrator.tune_hooks import Ender, Losses, Watch
+from orchestrator.work import Work
 
 _TUNE_SETTINGS = {
     # The CSV, JSON and TensorBoard writers cost 2.4x the driver's CPU and write what MLflow holds.
@@ -36,11 +39,14 @@ _TUNE_SETTINGS = {
     # Every snapshot rewrites the state of all trials, and we never restore one.
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-    # The first SIGINT is ours (see `_interruptible`), the second is Python's.
+    # Ours, see `_interruptible`; Tune's would save its own state, which we never read.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
 }
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,73 +59,56 @@ class Summary:
     seconds: float
     failures: dict[str, str] = field(default_factory=dict)
     interrupted: bool = False
+    exhausted: bool = False
+    """The budget was spent before all was done."""
     outage: str = ""
-
-
-class Lane(tune.Trainable):
-    """A Tune trial: a list of units, one per `step`, on a process that outlives it."""
-
-    def setup(  # type: ignore[override]
-        self, config: dict[str, Any], *, work: dict[str, Work], start: Callable[[], Worker]
-    ) -> None:
-        self._work = work
-        self._worker = start()
-        self.reset_config(config)
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._lane = list(new_config[LANE])
-        return True
-
-    def step(self) -> dict[str, Any]:
-        """One unit. A failure ends the lane: what follows in it may need what failed."""
-        head = self._lane.pop(0)
-        result: dict[str, Any] = {"head": head, "committed": [], "score": None}
-        try:
-            done = self._worker.perform(self._work[head])
-            result |= {"committed": done.committed, "score": done.score}
-        except (StoreUnreachable, StoreFull) as error:  # no fault of the unit's
-            result["outage"] = str(error)
-        except (TrainableError, SweepstakesError) as error:
-            result["error"] = str(error)
-        except Exception as error:  # a defect of ours or of a library: three strikes, then named
-            result["error"] = f"{type(error).__name__}: {error}"
-            logging.getLogger(__name__).exception("trial %s failed", head)
-        if "error" in result:
-            self._worker.note_failure(self._work[head].head, result["error"])
-        ended = not self._lane or "error" in result or "outage" in result
-        return result | {"done": ended}
 
 
 def run(
     plan: Plan,
     committed: set[str],
-    start: Callable[[], Worker],
+    start: Start,
     placement: Placement,
     observer: Observer,
     cost: Cost = work_of,
+    *,
+    lookout: Lookout | None = None,
+    meter: Callable[[], Meter] | None = None,
+    most: int | None = None,
 ) -> Summary:
     """Run every trial of the plan that is not in `committed`; `start` makes a process's worker, and
-    `cost` weighs the trials, so that the longest way to the end is begun first.
+    `cost` weighs the trials, so that the longest way to the end is begun first. `lookout` follows
+    what other runs are at; `meter` is made once the cluster is there, and may end the run; `most`
+    is how many trials the cluster holds at its largest, if that is known.
 
-    Raises RunError when some units neither finished, failed nor were blocked, and nothing
-    (an interrupt, a store that went away) explains it.
+    The first SIGINT or SIGTERM lets running trials save their state; a second one ends at once.
+    Raises RunError when some units neither finished, failed nor were blocked, and nothing (an
+    interrupt, a spent budget, a store that went away) explains it.
     """
     begin = time.perf_counter()
     frontier = Frontier(plan, committed, strikes=placement.strikes, cost=cost)
     if frontier.settled:
         return _summary(frontier, begin)
     os.environ.update(_TUNE_SETTINGS)
-    interrupted = False
-    outage = ""
-    with _cluster() as resources, tempfile.TemporaryDirectory(prefix="sweepstakes-") as scratch:
-        slots = placement.slots or _slots(resources, placement)
-        searcher = PlanSearcher(frontier, observer, slots=slots, most=placement.lane)
+    with _cluster(), tempfile.TemporaryDirectory(prefix="sweepstakes-") as scratch:
+        slots = at_once(placement, most)
+        beacon = Beacon()
+        searcher = PlanSearcher(
+            frontier,
+            observer,
+            slots=slots,
+            most=placement.lane,
+            say=beacon.say,
+            lookout=lookout,
+            meter=meter() if meter else None,
+        )
         work = {unit.head: _work(plan, unit) for unit in frontier.units}
-        lane = tune.with_parameters(Lane, work=work, start=start)
+        lane = tune.with_parameters(Lane, work=work, start=start, beacon=beacon.actor)
         tuner = Tuner(
-            tune.with_resources(lane, {"cpu": placement.cpus, "gpu": placement.gpus}),
+            tune.with_resources(lane, shape(placement)),
             tune_config=TuneConfig(
                 search_alg=searcher,
+                scheduler=Losses(searcher),
                 num_samples=-1,  # until the searcher ends it; the default, 1, would cut the plan
                 max_concurrent_trials=slots,
                 reuse_actors=True,
@@ -128,19 +117,20 @@ def run(
                 name=plan.name,
                 storage_path=scratch,
                 verbose=0,
+                callbacks=[Watch(searcher)],
+                stop=Ender(searcher),
                 checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
                 # Retries are the frontier's: it counts strikes per unit, not per lane.
                 failure_config=FailureConfig(max_failures=0),
             ),
         )
         try:
-            with _interruptible():
+            with _interruptible(searcher):
                 tuner.fit()
         except KeyboardInterrupt:
-            interrupted = True
-        outage = searcher.outage
-    summary = _summary(frontier, begin, interrupted=interrupted, outage=outage)
-    if not (frontier.settled or interrupted or outage):
+            searcher.interrupted = True
+    summary = _summary(frontier, begin, searcher)
+    if not (frontier.settled or summary.interrupted or summary.exhausted or summary.outage):
         counts = {state.value: n for state, n in frontier.counts.items() if n}
         raise RunError(
             f"the sweep ended early: {counts}; run it again, and report this if it stays"
@@ -153,24 +143,23 @@ def _work(plan: Plan, unit: Unit) -> Work:
     return Work(plan.trials[unit.head], tuple(members))
 
 
-def _summary(
-    frontier: Frontier, begin: float, *, interrupted: bool = False, outage: str = ""
-) -> Summary:
+def _summary(frontier: Frontier, begin: float, searcher: PlanSearcher | None = None) -> Summary:
     return Summary(
         finished=frontier.counts[State.FINISHED],
         failed=frontier.counts[State.FAILED],
         blocked=frontier.counts[State.BLOCKED],
         seconds=time.perf_counter() - begin,
         failures={u.head: u.error for u in frontier.units if u.state is State.FAILED},
-        interrupted=interrupted,
-        outage=outage,
+        interrupted=searcher is not None and searcher.interrupted and not frontier.settled,
+        exhausted=searcher is not None and searcher.exhausted and not frontier.settled,
+        outage=searcher.outage if searcher is not None else "",
     )
 
 
 @contextmanager
-def _cluster() -> Iterator[dict[str, float]]:
-    """The Ray cluster this process belongs to, or one of this machine's own for as long as needed;
-    yields its resources."""
+def _cluster() -> Iterator[None]:
+    """The Ray cluster this process belongs to, or one of this machine's own for as long as
+    needed."""
     ours = not ray.is_initialized()
     if ours:
         address = os.environ.get("RAY_ADDRESS", "local")
@@ -183,29 +172,26 @@ def _cluster() -> Iterator[dict[str, float]]:
             include_dashboard=dashboard,
         )
     try:
-        yield ray.cluster_resources()  # type: ignore[no-untyped-call]
+        yield
     finally:
         if ours:
             ray.shutdown()
 
 
-def _slots(resources: dict[str, float], placement: Placement) -> int:
-    """How many trials the cluster holds at once; at least one, so that Ray says what is lacking."""
-    fits = [resources.get("CPU", 0) // placement.cpus]
-    if placement.gpus:
-        fits.append(resources.get("GPU", 0) // placement.gpus)
-    return max(1, int(min(fits)))
-
-
 @contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGINT and SIGTERM end the run at once: commits are atomic, so nothing needs to be saved."""
+def _interruptible(searcher: PlanSearcher) -> Iterator[None]:
+    """The first signal lets the trials save their state; the second one ends the run at once, which
+    loses nothing that was committed."""
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+        if searcher.interrupted:
+            raise KeyboardInterrupt
+        searcher.interrupted = True
+        log.warning("stopping: the running trials save their state; once more ends at once")
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -21,6 +21,7 @@ class State(Enum):
     WAITING = "waiting"
     READY = "ready"
     RUNNING = "running"
+    ELSEWHERE = "elsewhere"
     FINISHED = "finished"
     FAILED = "failed"
     BLOCKED = "blocked"
@@ -46,6 +47,8 @@ class Unit:
     children: list[Unit] = field(default_factory=list)
     state: State = State.WAITING
     strikes: int = 0
+    losses: int = 0
+    """Nodes that died under it."""
     path: float = 0.0
     """Cost of the longest way from here to the end of the plan, itself included."""
     error: str = ""
@@ -123,6 +126,17 @@ class Frontier:
     def put_back(self, unit: Unit) -> None:
         """A worker ended before it got to the unit: no fault of the unit's."""
         if unit.state is State.RUNNING:
+            self._move(unit, State.WAITING)
+            self._release(unit)
+
+    def put_off(self, unit: Unit) -> None:
+        """Another run is at the unit: it waits until that one has committed it, or has let go."""
+        if unit.state is State.RUNNING:
+            self._move(unit, State.ELSEWHERE)
+
+    def resume(self, unit: Unit) -> None:
+        """The other run has let go of the unit."""
+        if unit.state is State.ELSEWHERE:
             self._move(unit, State.WAITING)
             self._release(unit)
 

@@ -1,45 +1,86 @@
 """The thin adapter between the frontier and Ray Tune: one Tune trial is one lane.
 
-Ray Tune asks `suggest` at every turn of its loop and reports each unit's end as a result; every
-decision is the frontier's. Nothing here is saved or restored: a new run asks the store.
+Ray Tune asks `suggest` and `heed` at every turn of its loop and reports each unit's end as a
+result; every decision is the frontier's. Nothing here is saved or restored: a new run asks the
+store.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from ray.tune.search import Searcher
 
+from orchestrator.elsewhere import Lookout
 from orchestrator.frontier import Frontier, State, Unit
 from orchestrator.lanes import next_lane
+from orchestrator.work import Word
 
 log = logging.getLogger(__name__)
 
 LANE = "lane"
 """The only key of a Tune config: the heads of the lane's units. Tune copies and snapshots configs
 at a cost per entry, so specs travel apart from it."""
+STOP_GRACE_S = 100.0
+"""How long running trials may take to save their state; `ray job stop` is told to wait 120 s."""
+MOST_LOSSES = 20
+"""Nodes that may die under a unit before that counts against it: it may be what kills them."""
 
 
 class Observer(Protocol):
     """Told what happens, as it happens; must return at once."""
 
-    def started(self, lane: list[Unit]) -> None: ...
+    def started(self, lane: list[Unit]) -> None:
+        """A worker has begun the lane."""
+
     def committed(self, unit: Unit, keys: list[str], score: float | None) -> None: ...
-    def failed(self, unit: Unit) -> None: ...
+
+    def failed(self, unit: Unit) -> None:
+        """The unit has used up its strikes."""
+
+    def ended(self, lane: list[Unit]) -> None:
+        """The lane's worker is free, or gone."""
+
+
+class Meter(Protocol):
+    """Asked at every turn of Ray Tune's loop, so it must return at once."""
+
+    def exhausted(self) -> bool:
+        """Whether the budget is spent."""
 
 
 class PlanSearcher(Searcher):
-    def __init__(self, frontier: Frontier, observer: Observer, *, slots: int, most: int) -> None:
+    def __init__(
+        self,
+        frontier: Frontier,
+        observer: Observer,
+        *,
+        slots: int,
+        most: int,
+        say: Callable[[Word], None],
+        lookout: Lookout | None = None,
+        meter: Meter | None = None,
+    ) -> None:
         super().__init__(metric="score", mode="max")
         self._frontier = frontier
         self._observer = observer
         self._slots = slots
         self._most = most
+        self._say = say
+        self._lookout = lookout
+        self._meter = meter
         self._lanes: dict[str, list[Unit]] = {}
+        self._running: set[str] = set()
+        self._lost: set[str] = set()
         self._ended = 0
         self._seconds = 0.0
+        self._word: Word = "go"
+        self._deadline = 0.0
+        self.interrupted = False
+        """Set from outside, at any time, to end the run: trials save their state."""
         self.outage = ""
         """Why no more lanes are handed out; empty as long as the store answers."""
 
@@ -47,40 +88,90 @@ class PlanSearcher(Searcher):
         """Tune pickles its searcher for `Tuner.restore`, which we never use."""
         return {}
 
+    @property
+    def exhausted(self) -> bool:
+        """Whether the budget ended the run."""
+        return self._word == "drain" and not self.outage
+
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
-        if self._frontier.settled:
+        self.heed()
+        if self._frontier.settled or self._word != "go":
             return Searcher.FINISHED
-        lane = [] if self.outage else self._next_lane()
+        lane = self._next_lane()
         if lane:
             self._lanes[trial_id] = lane
-            self._observer.started(lane)
             return {LANE: [unit.head for unit in lane]}
-        if self._lanes:
-            return None
-        # Answering None with nothing running would let Tune poll for ever, in silence.
-        assert self.outage, f"nothing runs and nothing is ready: {self._frontier.counts}"
-        return Searcher.FINISHED
+        # Answering None with nothing to wait for would let Tune poll for ever, in silence.
+        waits = self._lanes or self._frontier.counts[State.ELSEWHERE]
+        assert waits, f"nothing runs and nothing is ready: {self._frontier.counts}"
+        return None
+
+    def heed(self) -> bool:
+        """Takes in what has happened outside; True once there is nothing left to wait for, though
+        not everything is done."""
+        if self._lookout is not None:
+            for news in self._lookout.news():
+                self._hear(news.head, list(news.committed))
+        if self.interrupted and self._word != "stop":
+            self._deadline = time.monotonic() + STOP_GRACE_S
+            self._tell("stop")
+        elif self._word == "go" and (self.outage or (self._meter and self._meter.exhausted())):
+            self._tell("drain")
+        late = self._word == "stop" and time.monotonic() > self._deadline
+        return self._word != "go" and (late or not self._running)
+
+    def _tell(self, word: Word) -> None:
+        self._word = word
+        self._say(word)
+
+    def _hear(self, head: str, committed: list[str]) -> None:
+        """Another run has done, or left, the unit."""
+        unit = self._frontier.unit(head)
+        for key in committed:
+            self._frontier.commit(key)
+        self._frontier.resume(unit)
+        if unit.state is State.FINISHED:
+            self._observer.committed(unit, committed, None)
 
     def _next_lane(self) -> list[Unit]:
         pace = self._seconds / self._ended if self._ended else None
         return next_lane(self._frontier, slots=self._slots, most=self._most, pace_s=pace)
 
+    def begun(self, trial_id: str) -> None:
+        """The lane has got its worker."""
+        self._running.add(trial_id)
+        self._observer.started(self._lanes.get(trial_id, []))
+
+    def waits_again(self, trial_id: str) -> None:
+        """The lane has lost its worker, and Ray Tune looks for another."""
+        self._running.discard(trial_id)
+        self._observer.ended(self._lanes.get(trial_id, []))
+
+    def lost(self, trial_id: str) -> None:
+        """The node under the lane died; its end follows."""
+        self._lost.add(trial_id)
+
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         lane = self._lanes.get(trial_id, [])
         unit = next((unit for unit in lane if unit.head == result.get("head")), None)
-        if unit is None:
-            return
+        if unit is None or unit.state is not State.RUNNING:
+            return  # done already, by the lane's first worker
         self._ended += 1
         self._seconds += result["time_this_iter_s"]
         for key in result["committed"]:
             self._frontier.commit(key)
-        if result.get("outage"):
-            self.outage = result["outage"]
-            self._frontier.put_back(unit)
-        elif result.get("error"):
-            self._strike(unit, result["error"])
-        else:
-            self._observer.committed(unit, result["committed"], result.get("score"))
+        match result["end"]:
+            case "whole":
+                self._observer.committed(unit, result["committed"], result.get("score"))
+            case "error":
+                self._strike(unit, result["why"])
+            case "outage":
+                self.outage = result["why"]
+                self._frontier.put_back(unit)
+            case "elsewhere":
+                self._put_off(unit)
+            case "stopped":
+                self._frontier.put_back(unit)
 
     # Tune calls this by keyword: the names are part of its contract.
     def on_trial_complete(
@@ -89,11 +180,30 @@ class PlanSearcher(Searcher):
         # The result that ends a lane reaches a searcher only here.
         if result:
             self.on_trial_result(trial_id, result)
-        left = [u for u in self._lanes.pop(trial_id, []) if u.state is State.RUNNING]
-        for unit in left[1:] if error else left:
-            self._frontier.put_back(unit)
+        lane = self._lanes.pop(trial_id, [])
+        left = [unit for unit in lane if unit.state is State.RUNNING]
         if error and left:
-            self._strike(left[0], "the worker process died")
+            self._bereave(left.pop(0), node=trial_id in self._lost)
+        for unit in left:
+            self._frontier.put_back(unit)
+        if trial_id in self._running:
+            self._running.discard(trial_id)
+            self._observer.ended(lane)
+
+    def _put_off(self, unit: Unit) -> None:
+        self._frontier.put_off(unit)
+        if self._lookout is not None:
+            self._lookout.follow(unit.head, unit.members)
+
+    def _bereave(self, unit: Unit, *, node: bool) -> None:
+        """The worker of a unit is gone, alone or with its node."""
+        unit.losses += node
+        if not node:
+            self._strike(unit, "the worker process died")
+        elif unit.losses < MOST_LOSSES:
+            self._frontier.put_back(unit)
+        else:
+            self._strike(unit, f"{unit.losses} nodes died under it")
 
     def _strike(self, unit: Unit, error: str) -> None:
         self._frontier.strike(unit, error)

@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from rich.console import Console
-from rich.live import Live
 from rich.table import Table
 
-from orchestrator import costs
+from orchestrator import costs, status
 from orchestrator import report as reports
-from orchestrator.errors import ConfigError, InputError
+from orchestrator.elsewhere import Lookout
+from orchestrator.errors import ConfigError, InputError, StoreError
 from orchestrator.frontier import Unit
 from orchestrator.plan import Plan
 from orchestrator.preview import preview
-from orchestrator.progress import Board, Mark, Progress, clock
+from orchestrator.progress import Progress, board_of, clock
+from orchestrator.store.claims import Claims
 from orchestrator.store.record import Record
 from orchestrator.work import Context, start_worker
 from orchestrator.workspace import Connected, Planned
 
 if TYPE_CHECKING:
     from orchestrator.driver import Summary
+    from orchestrator.searcher import Observer
     from orchestrator.store.tickets import TicketStore
     from orchestrator.tracking import Projector
 
@@ -34,22 +36,24 @@ log = logging.getLogger(__name__)
 
 MIRROR_PATIENCE_S = 120.0
 """How long the end of a run waits for MLflow to catch up."""
-WATCH_PERIOD_S = 2.0
 
 
 def run_sweep(planned: Planned, found: Connected, console: Console) -> Summary:
     """Run what is missing under a live display, and mirror it to MLflow as it comes."""
     from orchestrator import driver
+    from orchestrator.metrics import Metrics
 
     plan, placement = planned.plan, planned.sweep.placement
     records = found.store.records(plan.trials)
-    shown = preview(plan, records, planned.pools(), placement.gpus)
+    shown = preview(plan, records, planned.pools())
     console.print(
         f"[bold]{plan.name}[/]  {shown.trials} trials for {shown.cells} scores"
         f" (naively {shown.naive_trials}), {shown.to_run} to run"
     )
+    every = placement.checkpoint_every_s
     context = Context(
         sweep=plan.name,
+        run=uuid4().hex,
         store=found.address,
         locations=planned.inputs.locations(),
         cache=str(planned.sweep.placement.cache or planned.home / "cache"),
@@ -57,23 +61,24 @@ def run_sweep(planned: Planned, found: Connected, console: Console) -> Summary:
         threads=placement.cpus,
         device="cuda" if placement.gpus else "cpu",
         gpus=placement.gpus,
-        checkpoint_every_s=placement.checkpoint_every_s,
+        workers=placement.workers,
+        nodes=placement.nodes,
+        stall_s=placement.stall_s,
+        checkpoint_every_s=None if every == "auto" else every,
+        lost_every_s=placement.lost_every_s,
     )
+    lookout = Lookout(found.store, Claims(found.store.objects, context.run))
     with Mirror(plan, found, records) as mirror:
-        board = _board(plan, records, ())
+        board = board_of(plan, records)
         cost = costs.seconds(plan, records) or costs.work_of
         with Progress(board, console, cost) as progress:
             start = partial(start_worker, context)
-            observer = _Both(progress, mirror)
-            summary = driver.run(plan, set(records), start, placement, observer, cost)
+            observer = _Several(progress, mirror, Notes(found.store), Metrics(board))
+            summary = driver.run(
+                plan, set(records), start, placement, observer, cost, lookout=lookout
+            )
         console.print(f"{board.summary()} in {clock(summary.seconds)}")
     return summary
-
-
-def _board(plan: Plan, records: dict[str, Record], failed: Iterable[str]) -> Board:
-    marks = dict.fromkeys(failed, Mark.FAILED) | dict.fromkeys(records, Mark.DONE)
-    scores = {key: r.scores["score"] for key, r in records.items() if "score" in r.scores}
-    return Board(plan, marks, scores)
 
 
 class Mirror:
@@ -96,30 +101,56 @@ class Mirror:
         if self._projector is not None:
             self._projector.close(MIRROR_PATIENCE_S)
 
-    def add(self, keys: list[str]) -> None:
+    def committed(self, unit: Unit, keys: list[str], score: float | None) -> None:
         if self._projector is not None:
             self._pool.submit(self._add, self._projector, keys)
+
+    def started(self, lane: list[Unit]) -> None: ...
+    def failed(self, unit: Unit) -> None: ...
+    def ended(self, lane: list[Unit]) -> None: ...
 
     def _add(self, projector: Projector, keys: list[str]) -> None:
         for key in keys:
             projector.add(self._store.record(key))
 
 
-class _Both:
-    """An Observer that shows and mirrors."""
+class Notes:
+    """Leaves word in the store of units whose worker could not: it died, or never started."""
 
-    def __init__(self, progress: Progress, mirror: Mirror) -> None:
-        self._progress, self._mirror = progress, mirror
-
-    def started(self, lane: list[Unit]) -> None:
-        self._progress.started(lane)
-
-    def committed(self, unit: Unit, keys: list[str], score: float | None) -> None:
-        self._progress.committed(unit, keys, score)
-        self._mirror.add(keys)
+    def __init__(self, store: TicketStore) -> None:
+        self._store = store
 
     def failed(self, unit: Unit) -> None:
-        self._progress.failed(unit)
+        with suppress(StoreError):
+            if unit.head not in self._store.failures([unit.head]):
+                self._store.note_failure(unit.head, {"error": unit.error})
+
+    def started(self, lane: list[Unit]) -> None: ...
+    def committed(self, unit: Unit, keys: list[str], score: float | None) -> None: ...
+    def ended(self, lane: list[Unit]) -> None: ...
+
+
+class _Several:
+    """Observers as one."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = observers
+
+    def started(self, lane: list[Unit]) -> None:
+        for observer in self._observers:
+            observer.started(lane)
+
+    def committed(self, unit: Unit, keys: list[str], score: float | None) -> None:
+        for observer in self._observers:
+            observer.committed(unit, keys, score)
+
+    def failed(self, unit: Unit) -> None:
+        for observer in self._observers:
+            observer.failed(unit)
+
+    def ended(self, lane: list[Unit]) -> None:
+        for observer in self._observers:
+            observer.ended(lane)
 
 
 def report(planned: Planned, found: Connected, folder: Path) -> reports.ReportFiles:
@@ -132,15 +163,8 @@ def report(planned: Planned, found: Connected, folder: Path) -> reports.ReportFi
         folder,
         planned.sweep.win,
         command=f"sweepstakes run {planned.path}",
-        failures=failures(found.store, plan),
+        failures=status.failures(found.store, plan),
     )
-
-
-def failures(store: TicketStore, plan: Plan) -> dict[str, str]:
-    """The last error of each trial of the plan that failed and was not committed since."""
-    noted = {key: note["error"] for key, note in store.failures().items() if key in plan.trials}
-    committed = store.keys() if noted else set()
-    return {key: error for key, error in noted.items() if key not in committed}
 
 
 TOLD = ("schedule", "model, task", "tickets", "relaxed to", "score there")
@@ -198,24 +222,3 @@ def publish(planned: Planned, found: Connected, files: reports.ReportFiles) -> N
             sync(planned, found, files.page.parent)
     except InputError as error:
         log.warning("%s; `sweepstakes sync` catches up", error)
-
-
-def show_status(planned: Planned, found: Connected, console: Console, *, watch: bool) -> None:
-    """Chains as rows, levels as cells; with `watch`, until nothing is left to be done."""
-    plan = planned.plan
-
-    def look() -> tuple[Table, bool]:
-        board = _board(plan, found.store.records(plan.trials), failures(found.store, plan))
-        table = board.table()
-        table.caption = board.summary()
-        return table, board.settled()
-
-    table, ended = look()
-    if not watch:
-        console.print(table)
-        return
-    with Live(table, console=console) as live:
-        while not ended:
-            time.sleep(WATCH_PERIOD_S)
-            table, ended = look()
-            live.update(table)

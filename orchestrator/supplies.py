@@ -36,7 +36,6 @@ class Supplies:
             rewind=self._rewind(spec.start.trial) if spec.start.trial else None,
             ticket=self._masks(spec.ticket, spec.model) if spec.ticket else None,
             theta_sha256=self._theta(spec) if spec.ticket else "",
-            checkpoint_every_s=self.context.checkpoint_every_s,
             device=self.context.device,
             threads=self.context.threads,
         )

@@ -8,33 +8,36 @@ the same content under the same keys.
 from __future__ import annotations
 
 import logging
-import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cache, partial
-from importlib.metadata import version
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.environment import environment
 from orchestrator.errors import Conflict, StoreError
 from orchestrator.identity import to_json
+from orchestrator.pace import Pace
 from orchestrator.plan import Trial
 from orchestrator.preview import describe
+from orchestrator.store.claims import Claims
 from orchestrator.store.objects import S3Objects
 from orchestrator.store.record import Record, TicketRef, WeightsRef
 from orchestrator.store.ticket import Ticket
 from orchestrator.store.tickets import TicketStore
 from orchestrator.supplies import Supplies, digest
-from orchestrator.work import Context, Done, Work
+from orchestrator.trial_log import TrialLog
+from orchestrator.watch import StallWatch
+from orchestrator.work import Context, Done, Listen, Work
 from trainables import run as trainable
-from trainables.errors import CheckpointError
+from trainables.errors import CheckpointError, Stopped
 from trainables.spec import CutSpec, RewindSpec, TrainSpec
+from trainables.training.sink import Turn
 
 if TYPE_CHECKING:
     from orchestrator.tracking import LiveRun
@@ -50,28 +53,58 @@ LAST_WORDS_S = 2.0
 class TrialWorker:
     """Runs units one after another in one warm process."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, listen: Listen) -> None:
         self.context = context
+        self.listen = listen
         self.store = TicketStore(S3Objects(context.store))
+        self._claims = Claims(self.store.objects, context.run)
         self._supplies = Supplies(self.store, context)
 
     def perform(self, work: Work) -> Done:
-        """Run a unit and commit it. What someone else committed meanwhile is left as it is.
+        """Run a unit and commit it, unless another run is at it. What someone else committed
+        meanwhile is left as it is.
 
         Raises trainables.errors.TrainableError, or a StoreError.
         """
-        missing = [trial for trial in work.members if not self.store.has(trial.key)]
-        done = Done([t.key for t in work.members if t not in missing])
-        if missing:
-            spec = work.head.spec
-            if isinstance(spec, TrainSpec):
-                self._train(work.head, spec, missing, done)
-            else:
-                assert isinstance(spec, CutSpec)
-                self._cut(work.head, spec, done)
-        return done
+        with self._claims.held(work.head.key) as ours:
+            if not ours:
+                return Done(ended="elsewhere")
+            missing = [trial for trial in work.members if not self.store.has(trial.key)]
+            done = Done([t.key for t in work.members if t not in missing])
+            if missing:
+                self._attempt(work.head, missing, done)
+            return done
 
-    def _train(self, head: Trial, spec: TrainSpec, missing: list[Trial], done: Done) -> None:
+    def _attempt(self, head: Trial, missing: list[Trial], done: Done) -> None:
+        """Under a stall watch and with a log, which are both about this one attempt."""
+        log = TrialLog(describe(head), before=self.store.log(head.key))
+
+        def stalled(error: str, stacks: str) -> None:
+            log.say(f"{error}\n{stacks}")
+            self._note_failure(head, error, log)
+
+        try:
+            with log, StallWatch(self.context.stall_s, stalled) as watch:
+                if isinstance(head.spec, TrainSpec):
+                    self._train(head, head.spec, missing, done, (log, watch))
+                else:
+                    assert isinstance(head.spec, CutSpec)
+                    self._cut(head, head.spec, done)
+        except Stopped:
+            done.ended = "stopped"
+        except Exception as error:
+            self._note_failure(head, str(error), log)
+            raise
+        self.keep_log(head, log)
+
+    def _train(
+        self,
+        head: Trial,
+        spec: TrainSpec,
+        missing: list[Trial],
+        done: Done,
+        attempt: tuple[TrialLog, StallWatch],
+    ) -> None:
         riders = {trial.key: trial for trial in missing if trial is not head}
         cuts = {k: t.spec for k, t in riders.items() if isinstance(t.spec, CutSpec)}
         rewinds = {t.spec.step: k for k, t in riders.items() if isinstance(t.spec, RewindSpec)}
@@ -80,7 +113,7 @@ class TrialWorker:
             run = partial(
                 trainable.run,
                 spec,
-                sink=_Sink(self, head, riders, rewinds, done, live),
+                sink=_Sink(self, head, riders, rewinds, done, *attempt, self._pace(), live),
                 cuts=cuts,
                 rewinds=set(rewinds),
                 until=max(rewinds) if replay and not cuts else None,
@@ -188,10 +221,19 @@ class TrialWorker:
         )
         done.committed.append(trial.key)
 
-    def note_failure(self, trial: Trial, error: str) -> None:
+    def _pace(self) -> Pace:
+        return Pace(self.context.checkpoint_every_s, self.context.lost_every_s)
+
+    def _note_failure(self, trial: Trial, error: str, log: TrialLog) -> None:
         """Leave word of a failed attempt in the store, as far as the store can be reached."""
         with suppress(StoreError):
-            self.store.note_failure(trial.key, {"trial": describe(trial), "error": error})
+            note = {"trial": describe(trial), "error": error} | log.failure()
+            self.store.note_failure(trial.key, note)
+        self.keep_log(trial, log)
+
+    def keep_log(self, trial: Trial, log: TrialLog) -> None:
+        with suppress(StoreError):
+            self.store.put_log(trial.key, log.text())
 
     def _check_replay(self, head: Trial, checks: Mapping[str, str | int]) -> None:
         before = self.store.record(head.key).checks["final_sha256"]
@@ -211,6 +253,9 @@ class _Sink:
     riders: Mapping[str, Trial]
     rewinds: Mapping[int, str]
     done: Done
+    log: TrialLog
+    watch: StallWatch
+    pace: Pace
     live: LiveRun | None
 
     def rewind(self, step: int, payload: bytes) -> None:
@@ -224,32 +269,17 @@ class _Sink:
 
     def checkpoint(self, payload: bytes) -> None:
         self.worker.store.put_checkpoint(self.head.key, payload)
+        self.pace.saved()
+        self.log.say(f"checkpoint of {len(payload) / 1e6:.1f} MB")
+        self.worker.keep_log(self.head, self.log)
+
+    def turn(self, step: int) -> Turn:
+        self.watch.step()
+        if self.worker.listen() == "stop":
+            return "stop"
+        return "save" if self.pace.due() else "go on"
 
     def progress(self, step: int, values: Mapping[str, float]) -> None:
+        self.log.say(f"step {step}: " + ", ".join(f"{k} {v:.5g}" for k, v in values.items()))
         if self.live is not None:
             self.live.log(step, values)
-
-
-@cache
-def environment(device: str) -> dict[str, str]:
-    """What a result may depend on beyond its key: library versions and hardware."""
-    libraries = ("torch", "deepspeed", "transformers", "numpy", "ray")
-    found = {name: version(name) for name in libraries}
-    found["python"] = platform.python_version()
-    found["machine"] = f"{platform.system()} {platform.machine()}"
-    if device == "cuda":
-        import torch
-
-        found["device"] = torch.cuda.get_device_name()
-    else:
-        found["device"] = _cpu_name()
-    return found
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or "cpu"
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, "cpu")

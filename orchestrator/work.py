@@ -5,12 +5,16 @@ Light on purpose: the driver imports this, and no torch with it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeAlias
 
 from orchestrator.plan import Trial
 from orchestrator.store.objects import StoreAddress
+
+Word: TypeAlias = Literal["go", "drain", "stop"]
+"""The driver's to its workers. `drain`: finish the unit in hand and start no other. `stop`: save
+its state and return."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,6 +22,8 @@ class Context:
     """Where and how a worker runs; the same for every trial of a sweep."""
 
     sweep: str
+    run: str
+    """Names this run of the sweep among others on the same store."""
     store: StoreAddress
     locations: Mapping[str, str]
     """Fingerprint of data or weights to its path on the workers."""
@@ -28,7 +34,12 @@ class Context:
     threads: int
     device: Literal["cpu", "cuda"]
     gpus: float
-    checkpoint_every_s: float
+    workers: int
+    nodes: int
+    stall_s: float
+    checkpoint_every_s: float | None
+    """None: as follows from the cost of a checkpoint and from `lost_every_s`."""
+    lost_every_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,23 +50,31 @@ class Work:
     members: tuple[Trial, ...]
 
 
+Ended: TypeAlias = Literal["whole", "stopped", "elsewhere"]
+"""`stopped`: as the driver asked, after saving its state. `elsewhere`: another run is at it."""
+
+
 @dataclass(slots=True)
 class Done:
     """What a worker made of a unit."""
 
     committed: list[str] = field(default_factory=list)
     score: float | None = None
+    ended: Ended = "whole"
 
 
 class Worker(Protocol):
     """Lives in a warm process and performs units one after another."""
 
     def perform(self, work: Work) -> Done: ...
-    def note_failure(self, trial: Trial, error: str) -> None: ...
 
 
-def start_worker(context: Context) -> Worker:
+Listen: TypeAlias = Callable[[], Word]
+"""Says at once what the driver wants of this worker."""
+
+
+def start_worker(context: Context, listen: Listen) -> Worker:
     """A worker for this process; imports torch and DeepSpeed."""
     from orchestrator.trial import TrialWorker
 
-    return TrialWorker(context)
+    return TrialWorker(context, listen)

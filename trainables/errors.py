@@ -5,8 +5,12 @@ TrainableError
 ├── CheckpointError    a weights file does not fit the model
 ├── TicketMismatch     a ticket does not fit the model it is laid on
 ├── RecipeError        a recipe that cannot be trained as it is written
-└── InvariantError     the trial's own checks failed: a pruned weight moved, a reset did not reset,
-                       a weight to be ranked is not a number
+├── InvariantError     the trial's own checks failed: a pruned weight moved, a reset did not reset,
+│                      a weight to be ranked is not a number
+└── GroupError         one of the processes that train a trial together died, or failed in a way
+                       that nobody foresaw
+
+Stopped                the run was asked to end early, and left a checkpoint: no error of the trial
 """
 
 
@@ -32,3 +36,11 @@ class RecipeError(TrainableError):
 
 class InvariantError(TrainableError):
     pass
+
+
+class GroupError(TrainableError):
+    pass
+
+
+class Stopped(Exception):
+    """The run did as its sink asked: it saved its state and ended before its time."""

@@ -22,9 +22,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainables.errors import CheckpointError, RecipeError, TicketMismatch
+from trainables.errors import RecipeError, TicketMismatch
 from trainables.models.base import Backbone
-from trainables.pruning import CUTS
+from trainables.peers import here
+from trainables.pruning.choose import choose, choose_among
 from trainables.seeds import derive
 from trainables.spec import CutSpec, TrainSpec
 from trainables.tasks import TASKS
@@ -33,9 +34,10 @@ from trainables.tickets.weight_mask import Masks, check_fit, kept_sha256, wearin
 from trainables.training import checks
 from trainables.training import recipe as recipes
 from trainables.training.adversary import objective_of
-from trainables.training.engine import Device, compiling, prepare_process, started
+from trainables.training.engine import compiling, started
 from trainables.training.loop import Course, Progress, resume, train
 from trainables.training.network import Network, load_weights
+from trainables.training.process import Device, prepare_process
 from trainables.training.sink import Sink
 from trainables.training.start import (
     drawn_backbone,
@@ -67,7 +69,6 @@ class Inputs:
     """That of the run that cut the ticket, if both start alike: another start is then refused."""
     checkpoint: bytes | None = None
     """What the sink was last given by an attempt that was cut short."""
-    checkpoint_every_s: float = 600.0
     device: Device = "cpu"
     threads: int = 1
 
@@ -85,7 +86,8 @@ class Outcome:
     """`pruned_nonzero`; `theta_sha256` of all start weights, `start_sha256` of those that the
     ticket keeps, and `final_sha256`."""
     costs: dict[str, float] = field(compare=False)
-    """`seconds`, `steps`, `evaluation_seconds`, `peak_rss_mb`; on CUDA `gpus`, `gpu_peak_mb`."""
+    """`seconds`, `steps`, `evaluation_seconds`, `checkpoints` and `checkpoint_seconds`,
+    `peak_rss_mb`; on CUDA `gpus`, `gpu_peak_mb`."""
 
 
 def run(
@@ -126,11 +128,12 @@ def train_network(
     until: int | None,
 ) -> Outcome:
     """`run` with the backbone and the task already built; the backbone's weights are replaced."""
+    peers = here()
     masks = _worn(spec, inputs)
     start = _start(spec, backbone, task, inputs)
     check_fit(masks, start)
     # Taken from what the parents made, before anything of ours has touched it.
-    theta_sha256 = checks.check_theta(start, inputs.theta_sha256)
+    theta_sha256 = checks.check_theta(start, inputs.theta_sha256, peers)
     start_sha256 = kept_sha256(start, masks) if masks else theta_sha256
     course = Course(
         recipe=spec.recipe,
@@ -140,26 +143,30 @@ def train_network(
         first=spec.first_step,
         end=spec.recipe.steps if until is None else until,
         rewinds=frozenset(rewinds),
-        checkpoint_every_s=inputs.checkpoint_every_s,
     )
     _check_steps(course)
     net = Network(backbone, task.build_head(backbone))
     load_weights(net, start)
+    # Named now: at ZeRO 3 DeepSpeed empties the weights, and no shape is left to tell them by.
+    pools = {wanted.pool: backbone.prunable(wanted.pool) for wanted in cuts.values()}
     net.to(inputs.device)
     compiled = compiling(net) if spec.recipe.compile else nullcontext()
     with compiled, wearing(net, masks), started(net, spec.recipe, inputs.device) as engine:
-        checks.check_start(engine.weights(), masks, start_sha256)
+        checks.check_start(engine.held(), start, masks, peers)
         progress = resume(engine, course, inputs.checkpoint)
         train(engine, task, course, progress, sink)
         used = progress.first_rates, progress.last_rates
         steps = course.first, progress.step
         checks.check_schedule(spec.recipe, steps, used, engine.updates())
-        final = engine.weights()
-        module = {name: value.detach().cpu() for name, value in net.state_dict().items()}
-    nonzero = checks.check_end(start, theta_sha256, module, final, masks)
+        own, held = engine.own(), engine.held()
+    nonzero = checks.check_end(start, theta_sha256, own, held, masks, peers)
+    if peers.count > 1 and spec.recipe.zero < 3:
+        checks.check_alike(own, peers)
+    final = peers.assembled(held, engine.shapes)
     if until is None:
         for key, wanted in cuts.items():
-            sink.cut(key, _cut(wanted, backbone, final, inputs.ticket))
+            pool = pools[wanted.pool]
+            sink.cut(key, choose_among(wanted, pool, held, final, inputs.ticket, peers))
     return Outcome(
         scores=_scores(spec, task, progress),
         history=tuple(progress.history),
@@ -187,7 +194,8 @@ def cut(spec: CutSpec, inputs: Inputs) -> dict[str, NDArray[np.bool_]]:
         )
     else:
         raise ValueError(f"cut: it rides the run {spec.run[:12]}; ask run() for it")
-    return _cut(spec, backbone, start, inputs.ticket, inputs.like)
+    names = backbone.prunable(spec.pool)
+    return choose(spec, names, start, inputs.ticket, inputs.like)
 
 
 def _data_seed(spec: TrainSpec) -> int:
@@ -232,26 +240,6 @@ def _check_steps(course: Course) -> None:
         )
 
 
-def _cut(
-    spec: CutSpec,
-    backbone: Backbone,
-    weights: Mapping[str, Tensor],
-    worn: Masks | None,
-    like: Masks | None = None,
-) -> dict[str, NDArray[np.bool_]]:
-    names = backbone.prunable(spec.pool)
-    missing = [name for name in names if f"backbone.{name}" not in weights]
-    if missing:
-        raise CheckpointError(
-            f"cut: the start weights have no {missing[0]}, which the pool {spec.pool!r} of this "
-            "model holds; start from weights of this model"
-        )
-    pool = {name: weights[f"backbone.{name}"] for name in names}
-    method = importlib.import_module(CUTS[spec.method])
-    masks: dict[str, NDArray[np.bool_]] = method.cut(spec, pool, worn, like)
-    return masks
-
-
 def _scores(spec: TrainSpec, task: Task, progress: Progress) -> dict[str, float]:
     if not progress.last or progress.step < spec.recipe.steps:
         return {}
@@ -271,6 +259,8 @@ def _costs(progress: Progress, course: Course, device: Device) -> dict[str, floa
         "seconds": progress.seconds,
         "steps": float(progress.step - course.first),
         "evaluation_seconds": progress.evaluation_seconds,
+        "checkpoints": float(progress.checkpoints),
+        "checkpoint_seconds": progress.checkpoint_seconds,
         "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit,
     }
     if device == "cuda":

@@ -7,6 +7,8 @@ RECORDS = "trials/"
 WEIGHTS = "weights/"
 CHECKPOINTS = "checkpoints/"
 FAILURES = "failures/"
+LOGS = "logs/"
+CLAIMS = "claims/"
 CATALOG = "catalog/"
 PROBES = "probe/"
 
@@ -33,13 +35,30 @@ def failure(key: str) -> str:
     return f"{FAILURES}{key}.json"
 
 
+def log(key: str) -> str:
+    return f"{LOGS}{key}.log"
+
+
+def claims_of(key: str) -> str:
+    return f"{CLAIMS}{key}/"
+
+
+def claim(key: str, generation: int) -> str:
+    return f"{claims_of(key)}{generation:06}"
+
+
 def catalog(sha256: str) -> str:
     return f"{CATALOG}{sha256}.parquet"
 
 
 def stem(path: str) -> str:
-    """The key or hash that a record, ticket, checkpoint, failure or catalog file is named by."""
+    """The key or hash by which an object of any kind but weights is named."""
     return path.rpartition("/")[2].partition(".")[0]
+
+
+def owner(path: str) -> str:
+    """The trial that a checkpoint, failure, log or claim is of."""
+    return path.split("/")[1].partition(".")[0]
 
 
 def probe(name: str) -> str:

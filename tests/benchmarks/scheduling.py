@@ -26,7 +26,7 @@ from orchestrator import driver
 from orchestrator.config import Placement
 from orchestrator.frontier import Frontier, Unit
 from orchestrator.plan import Plan, Trial
-from orchestrator.work import Done, Work
+from orchestrator.work import Done, Listen, Work
 from tests.benchmarks.table import Row
 from trainables.spec import ModelSpec, Recipe, TaskSpec, TrainSpec
 
@@ -110,21 +110,19 @@ def _note_start(folder: Path) -> None:
 class Idle:
     """A worker that commits everything without doing anything."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, listen: Listen) -> None:
         _note_start(folder)
 
     def perform(self, work: Work) -> Done:
         time.sleep(BODY_S)
         return Done([trial.key for trial in work.members], 0.0)
 
-    def note_failure(self, trial: Trial, error: str) -> None:
-        raise AssertionError(error)
-
 
 class Blind:
     def started(self, lane: list[Unit]) -> None: ...
     def committed(self, unit: Unit, keys: list[str], score: float | None) -> None: ...
     def failed(self, unit: Unit) -> None: ...
+    def ended(self, lane: list[Unit]) -> None: ...
 
 
 def _lanes(plan: Plan, folder: Path) -> None:
@@ -191,7 +189,7 @@ def _stock(plan: Plan, folder: Path) -> None:
 
 @ray.remote(num_cpus=1)
 class PoolActor:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, listen: Listen) -> None:
         _note_start(folder)
 
     def work(self) -> None:

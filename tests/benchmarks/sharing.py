@@ -42,6 +42,7 @@ from trainables import run as trainable
 from trainables.data.fingerprint import fingerprint
 from trainables.spec import CutSpec, RewindSpec, TrainSpec, TrialSpec
 from trainables.tickets.weight_mask import Masks
+from trainables.training.sink import Turn
 
 STEPS = 10
 GRID: dict[str, Any] = {
@@ -86,7 +87,7 @@ def run() -> Iterator[Row]:
 
 
 def _runs(plan: Plan, what: str, limit: int) -> Row:
-    counts = preview(plan, {}, {"uniter-tiny": {"encoder+pooler": 0}}, 0)
+    counts = preview(plan, {}, {"uniter-tiny": {"encoder+pooler": 0}})
     ratio = counts.naive_trials / counts.trials
     return Row(
         what=what,
@@ -118,6 +119,7 @@ class Blind:
     def started(self, lane: list[Unit]) -> None: ...
     def committed(self, unit: Unit, keys: list[str], score: float | None) -> None: ...
     def failed(self, unit: Unit) -> None: ...
+    def ended(self, lane: list[Unit]) -> None: ...
 
 
 def _shared(plan: Plan, locations: dict[str, str], folder: Path) -> Scores:
@@ -127,6 +129,7 @@ def _shared(plan: Plan, locations: dict[str, str], folder: Path) -> Scores:
         address = StoreAddress(url=services.bucket_url, endpoint=services.s3_endpoint)
         context = Context(
             sweep=plan.name,
+            run="bench",
             store=address,
             locations=locations,
             cache=str(folder / "cache"),
@@ -134,7 +137,11 @@ def _shared(plan: Plan, locations: dict[str, str], folder: Path) -> Scores:
             threads=1,
             device="cpu",
             gpus=0.0,
+            workers=1,
+            nodes=1,
+            stall_s=1800.0,
             checkpoint_every_s=300.0,
+            lost_every_s=14_400.0,
         )
         start = partial(start_worker, context)
         summary = driver.run(plan, set(), start, config.Placement(), Blind())
@@ -245,4 +252,7 @@ class Unshared:
         self.tickets[key] = masks
 
     def checkpoint(self, payload: bytes) -> None: ...
+    def turn(self, step: int) -> Turn:
+        return "go on"
+
     def progress(self, step: int, values: Mapping[str, float]) -> None: ...

@@ -28,8 +28,9 @@ from trainables.spec import ModelSpec, Recipe
 from trainables.tasks.heads import PooledHead, symmetric_kl
 from trainables.tickets.weight_mask import pruned_nonzero, wearing
 from trainables.training.adversary import objective_of, plain
-from trainables.training.engine import Batch, prepare_process, started
+from trainables.training.engine import Batch, started
 from trainables.training.network import Network
+from trainables.training.process import prepare_process
 from trainables.training.start import drawn_backbone
 
 MODEL = ModelSpec(architecture="uniter", size="base")

@@ -37,9 +37,11 @@ from trainables.tasks.base import Batch, Source
 from trainables.tasks.easy_vqa import EasyVQA, open_task
 from trainables.tasks.heads import classifier
 from trainables.training.adversary import objective_of
-from trainables.training.engine import prepare_process, started
+from trainables.training.engine import started
 from trainables.training.loop import Course, Progress, train
 from trainables.training.network import Network
+from trainables.training.process import prepare_process
+from trainables.training.sink import Turn
 from trainables.training.start import drawn_backbone
 
 Size = Literal["tiny", "base"]
@@ -120,6 +122,9 @@ class Silent:
     def rewind(self, step: int, payload: bytes) -> None: ...
     def cut(self, key: str, masks: Mapping[str, NDArray[np.bool_]]) -> None: ...
     def checkpoint(self, payload: bytes) -> None: ...
+    def turn(self, step: int) -> Turn:
+        return "go on"
+
     def progress(self, step: int, values: Mapping[str, float]) -> None: ...
 
 
@@ -136,7 +141,6 @@ def ours(size: Size) -> list[float]:
         first=0,
         end=recipe.steps,
         rewinds=frozenset(),
-        checkpoint_every_s=1e9,
     )
     with started(net, recipe, "cpu") as engine:
         train(engine, task, course, Progress(step=0), Silent())  # type: ignore[arg-type]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -15,8 +18,8 @@ from orchestrator import driver
 from orchestrator.config import Placement
 from orchestrator.errors import StoreUnreachable
 from orchestrator.frontier import Unit
-from orchestrator.plan import Plan, Trial
-from orchestrator.work import Done, Work
+from orchestrator.plan import Plan
+from orchestrator.work import Done, Listen, Work
 from tests.orchestrator.sweeps import document, plan_of
 
 SLOTS = 2
@@ -38,8 +41,9 @@ def cluster() -> Iterator[None]:
 class Worker:
     """Notes each start of a process and each unit it performs as files in a folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, listen: Listen) -> None:
         self.folder = folder
+        self.listen = listen
         (folder / f"start-{os.getpid()}").touch()
 
     def perform(self, work: Work) -> Done:
@@ -49,9 +53,6 @@ class Worker:
         return Done([trial.key for trial in work.members], 1.0)
 
     def misbehave(self, work: Work, attempt: int) -> None: ...
-
-    def note_failure(self, trial: Trial, error: str) -> None:
-        (self.folder / f"noted-{trial.key}").write_text(error)
 
 
 class Poisoned(Worker):
@@ -78,6 +79,7 @@ class Seen:
         self.failed_heads: list[str] = []
 
     def started(self, lane: list[Unit]) -> None: ...
+    def ended(self, lane: list[Unit]) -> None: ...
 
     def committed(self, unit: Unit, keys: list[str], score: float | None) -> None:
         self.committed_keys += keys
@@ -116,7 +118,6 @@ def test_a_dead_worker_costs_one_strike_and_a_poisoned_unit_blocks_its_chain(
     assert (summary.finished, summary.failed, summary.blocked) == (7, 1, 2)
     assert seen.failed_heads == [poisoned]
     assert "poison" in summary.failures[poisoned]
-    assert "poison" in (tmp_path / f"noted-{poisoned}").read_text()
     attempts = {t.key: len(list(tmp_path.glob(f"did-{t.key}-*"))) for t in plan.training_runs()}
     assert attempts[poisoned] == 3
     assert {attempts[t.key] for t in plan.training_runs() if t.level == 1} == {2}
@@ -129,3 +130,57 @@ def test_a_store_that_goes_away_stops_the_run_without_a_strike(tmp_path: Path) -
     assert summary.outage == "the store is gone"
     assert (summary.finished, summary.failed, summary.blocked) == (2, 0, 0)
     assert not seen.failed_heads
+
+
+class Patient(Worker):
+    """At level 2 it works until it is told to stop."""
+
+    def perform(self, work: Work) -> Done:
+        if work.head.level != 2:
+            return super().perform(work)
+        (self.folder / "waiting").touch()
+        while self.listen() != "stop":
+            time.sleep(0.01)
+        return Done(ended="stopped")
+
+
+def test_the_first_signal_lets_running_trials_save_their_state(tmp_path: Path) -> None:
+    plan = plan_of(document(seed=[0], controls=[]))
+
+    def interrupt() -> None:
+        while not (tmp_path / "waiting").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    summary, _ = run(plan, Patient, tmp_path)
+    assert summary.interrupted
+    assert (summary.finished, summary.failed, summary.blocked) == (2, 0, 0)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+class Spent:
+    """A budget that is gone once something was committed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def exhausted(self) -> bool:
+        return bool(list(self.folder.glob("did-*")))
+
+
+def test_a_spent_budget_releases_no_more_trials(tmp_path: Path) -> None:
+    plan = plan_of(document(seed=[0], controls=[]))
+    start = partial(Slow, tmp_path)
+    meter = partial(Spent, tmp_path)
+    summary = driver.run(plan, set(), start, Placement(slots=SLOTS), Seen(), meter=meter)
+    assert summary.exhausted
+    assert not summary.interrupted
+    assert 1 <= summary.finished < len(list(plan.training_runs()))
+
+
+class Slow(Worker):
+    """Leaves the driver time to think after each unit."""
+
+    def misbehave(self, work: Work, attempt: int) -> None:
+        time.sleep(0.5)

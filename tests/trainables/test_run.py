@@ -32,6 +32,7 @@ from trainables.errors import (
     DataError,
     InvariantError,
     RecipeError,
+    Stopped,
     TicketMismatch,
 )
 from trainables.run import Inputs, Outcome, cut, run
@@ -117,8 +118,8 @@ def test_warm_equals_cold(dense: TrainSpec) -> None:
 @pytest.mark.parametrize("mode", MODES, ids=str)
 def test_a_resumed_run_equals_an_uninterrupted_one(dense: TrainSpec, mode: dict[str, Any]) -> None:
     masked = replace(dense, ticket="worn", recipe=replace(RECIPE, **mode))
-    given = inputs(ticket=ticket(), checkpoint_every_s=0.0)
-    whole, killed, rest = Kept(), Kept(kill_at=3), Kept()
+    given = inputs(ticket=ticket())
+    whole, killed, rest = Kept(says="save"), Kept(kill_at=3), Kept()
     expected = run(masked, given, whole, cuts={"k": replace(CUT, sparsity=0.8)}, rewinds={1, 5})
     with pytest.raises(KeyboardInterrupt):
         run(masked, given, killed, rewinds={1, 5})
@@ -136,16 +137,27 @@ def test_a_resumed_run_equals_an_uninterrupted_one(dense: TrainSpec, mode: dict[
     assert resumed.costs["steps"] == 6
 
 
-def test_no_checkpoint_is_written_before_its_time(dense: TrainSpec) -> None:
-    sink = Kept()
-    run(dense, inputs(checkpoint_every_s=3600.0), sink)
-    assert sink.checkpoints == []
+def test_checkpoints_are_written_when_the_sink_asks_and_never_at_the_end(dense: TrainSpec) -> None:
+    silent, eager = Kept(), Kept(says="save")
+    assert run(dense, inputs(), silent) == run(dense, inputs(), eager)
+    assert silent.checkpoints == []
+    assert len(eager.checkpoints) == RECIPE.steps - 1
+
+
+def test_a_run_that_is_asked_to_stop_leaves_a_checkpoint(dense: TrainSpec) -> None:
+    stopped = Kept(says="stop")
+    with pytest.raises(Stopped):
+        run(dense, inputs(), stopped)
+    (checkpoint,) = stopped.checkpoints
+    rest = Kept()
+    assert run(dense, inputs(checkpoint=checkpoint), rest) == run(dense, inputs(), Kept())
+    assert min(step for step, _ in rest.points) == 2
 
 
 def test_a_checkpoint_past_a_rewind_point_that_is_wanted_now_is_not_used(dense: TrainSpec) -> None:
     killed, later = Kept(kill_at=3), Kept()
     with pytest.raises(KeyboardInterrupt):
-        run(dense, inputs(checkpoint_every_s=0.0), killed)
+        run(dense, inputs(), killed)
     whole = run(dense, inputs(checkpoint=killed.checkpoints[-1]), later, rewinds={2})
     assert list(later.rewinds) == [2]
     assert whole == run(dense, inputs(), Kept())
@@ -154,7 +166,7 @@ def test_a_checkpoint_past_a_rewind_point_that_is_wanted_now_is_not_used(dense: 
 def test_a_checkpoint_of_another_run_is_refused(dense: TrainSpec) -> None:
     killed = Kept(kill_at=1)
     with pytest.raises(KeyboardInterrupt):
-        run(dense, inputs(checkpoint_every_s=0.0), killed)
+        run(dense, inputs(), killed)
     other = replace(dense, start=Start(seed=1))
     with pytest.raises(CheckpointError, match="other start weights"):
         run(other, inputs(checkpoint=killed.checkpoints[-1]), Kept())
@@ -247,7 +259,7 @@ def test_adversarial_training_under_a_ticket_resumes_bit_for_bit(
 ) -> None:
     recipe = replace(RECIPE, adversary="both", adversary_steps=2, adversary_lr=0.1, **mode)
     masked = replace(dense, ticket="worn", recipe=recipe)
-    given = inputs(ticket=ticket(), checkpoint_every_s=0.0)
+    given = inputs(ticket=ticket())
     killed = Kept(kill_at=3)
     whole = run(masked, given, Kept())
     with pytest.raises(KeyboardInterrupt):
@@ -263,7 +275,7 @@ def test_batches_by_tokens_resume_bit_for_bit(dense: TrainSpec) -> None:
     killed = Kept(kill_at=3)
     whole = run(uneven, inputs(), Kept())
     with pytest.raises(KeyboardInterrupt):
-        run(uneven, inputs(checkpoint_every_s=0.0), killed)
+        run(uneven, inputs(), killed)
     assert run(uneven, inputs(checkpoint=killed.checkpoints[-1]), Kept()) == whole
 
 

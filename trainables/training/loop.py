@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from trainables.errors import CheckpointError
+from trainables.errors import CheckpointError, Stopped
 from trainables.seeds import Chance, derive
 from trainables.spec import Recipe
 from trainables.tasks.base import Task
@@ -23,7 +23,7 @@ from trainables.training.adversary import Objective
 from trainables.training.engine import Engine
 from trainables.training.evaluate import evaluate
 from trainables.training.optimizer import MOMENTS
-from trainables.training.order import Order
+from trainables.training.order import Order, pieces
 from trainables.training.sink import Sink
 
 LOSS_POINTS = 200
@@ -44,7 +44,6 @@ class Course:
     """Stop after this step; before `recipe.steps` the run is a replay and is not scored."""
     rewinds: frozenset[int]
     """Steps after which the weights are handed to the sink."""
-    checkpoint_every_s: float
 
 
 @dataclass(kw_only=True, slots=True)
@@ -62,13 +61,19 @@ class Progress:
     last_rates: list[float] = field(default_factory=list)
     """Learning rates in the optimizer at the first and at the last update, by group."""
     evaluation_seconds: float = 0.0
+    checkpoints: int = 0
+    checkpoint_seconds: float = 0.0
+    """Taking the state and handing it over."""
     seconds: float = 0.0
-    """Both over all attempts, up to the last checkpoint of each."""
+    """All over all attempts, up to the last checkpoint of each."""
 
 
 def train(engine: Engine, task: Task, course: Course, progress: Progress, sink: Sink) -> None:
-    """Takes `engine` and `progress` from where they are to `course.end`. Raises InvariantError."""
-    mark = saved = time.monotonic()
+    """Takes `engine` and `progress` from where they are to `course.end`.
+
+    Raises InvariantError, and Stopped if the sink asks for an early end.
+    """
+    mark = time.monotonic()
     if progress.step == course.first:
         _keep_rewind(engine, course, progress, sink)
     engine.net.train()
@@ -86,9 +91,18 @@ def train(engine: Engine, task: Task, course: Course, progress: Progress, sink: 
         _keep_rewind(engine, course, progress, sink)
         now = time.monotonic()
         progress.seconds, mark = progress.seconds + now - mark, now
-        if now - saved >= course.checkpoint_every_s and progress.step < course.end:
-            sink.checkpoint(save(engine, course, progress))
-            saved = now
+        turn = engine.peers.agreed(sink.turn(progress.step))
+        if turn != "go on" and progress.step < course.end:
+            _checkpoint(engine, course, progress, sink)
+            if turn == "stop":
+                raise Stopped(f"stopped after step {progress.step} of {course.end}")
+
+
+def _checkpoint(engine: Engine, course: Course, progress: Progress, sink: Sink) -> None:
+    begin = time.monotonic()
+    sink.checkpoint(save(engine, course, progress))
+    progress.checkpoints += 1
+    progress.checkpoint_seconds += time.monotonic() - begin
 
 
 def save(engine: Engine, course: Course, progress: Progress) -> bytes:
@@ -132,14 +146,20 @@ def _step(
     engine: Engine, task: Task, course: Course, order: Order, step: int
 ) -> tuple[float, float]:
     """The loss before the update, and its learning rate."""
-    plan = course.recipe
-    batches = [
-        task.train_batch(indices, Chance(course.data_seed, "batch", step, micro))
-        for micro, indices in enumerate(order.micro_batches(step))
-    ]
-    engine.seed(derive(course.data_seed, "dropout", step))
-    lr = recipe.lr_at(plan, step)
-    return engine.step(batches, course.objective, lr), lr
+    alone, seed = engine.peers.count == 1, course.data_seed
+    mine = pieces(order.micro_batches(step), engine.peers)
+    batches = [task.train_batch(p.indices, Chance(seed, "batch", step, p.place)) for p in mine]
+    lr = recipe.lr_at(course.recipe, step)
+    if alone:  # one stream for all micro-batches of the step
+        engine.seed(derive(seed, "dropout", step))
+        return engine.step(batches, course.objective, lr), lr
+    return engine.step(
+        batches,
+        course.objective,
+        lr,
+        parts=[piece.parts for piece in mine],
+        seeds=[derive(seed, "dropout", step, piece.place) for piece in mine],
+    ), lr
 
 
 def _loss_point(plan: Recipe, progress: Progress, lr: float) -> dict[str, float]:
@@ -159,7 +179,14 @@ def _score(engine: Engine, task: Task, course: Course, progress: Progress) -> di
     if not due or course.end < plan.steps:
         return {}
     started = time.monotonic()
-    progress.last = evaluate(engine.net, task, plan.eval_examples, engine.device)
+    progress.last = evaluate(
+        engine.net,
+        task,
+        plan.eval_examples,
+        engine.device,
+        peers=engine.peers,
+        in_step=plan.zero == 3,
+    )
     if not progress.best or progress.last["score"] > progress.best["score"]:
         progress.best, progress.best_step = progress.last, step
     progress.evaluation_seconds += time.monotonic() - started

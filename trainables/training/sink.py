@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+Turn: TypeAlias = Literal["go on", "save", "stop"]
 
 
 class Sink(Protocol):
@@ -20,6 +22,10 @@ class Sink(Protocol):
 
     def checkpoint(self, payload: bytes) -> None:
         """The state to resume from, replacing the one before."""
+
+    def turn(self, step: int) -> Turn:
+        """Asked after every step, so it must return at once: whether to save a checkpoint now, or
+        to save one and end with `Stopped`. A run that is through does neither."""
 
     def progress(self, step: int, values: Mapping[str, float]) -> None:
         """A point of the history: `loss` and `lr`, or `score`, or all."""

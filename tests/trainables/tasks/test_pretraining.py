@@ -34,9 +34,10 @@ from trainables.tasks.masking import mask_regions, mask_words
 from trainables.tasks.objectives import OBJECTIVES, objective_of
 from trainables.tasks.pretraining import parse_mixture
 from trainables.training.checkpoint import decode
-from trainables.training.engine import prepare_process
 from trainables.training.evaluate import evaluate
 from trainables.training.network import Network
+from trainables.training.process import prepare_process
+from trainables.training.sink import Turn
 
 ALL = tuple(OBJECTIVES)
 
@@ -364,6 +365,9 @@ class Kept:
         if self.stop:
             raise KeyboardInterrupt
 
+    def turn(self, step: int) -> Turn:
+        return "save" if self.stop else "go on"
+
     def progress(self, step: int, values: Any) -> None:
         pass
 
@@ -417,7 +421,7 @@ def test_a_round_that_was_cut_short_ends_the_same(data: Data) -> None:
     whole = round_of(data, Kept(), recipe)
     stopped = Kept(stop=True)
     with pytest.raises(KeyboardInterrupt):
-        round_of(data, stopped, recipe, checkpoint_every_s=0.0)
+        round_of(data, stopped, recipe)
     resumed = round_of(data, Kept(), recipe, checkpoint=stopped.saved)
     assert resumed.checks == whole.checks
     assert resumed.scores == whole.scores

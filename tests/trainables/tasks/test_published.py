@@ -12,6 +12,7 @@ from trainables.errors import DataError
 from trainables.models import MODELS
 from trainables.run import Inputs, run
 from trainables.spec import ModelSpec, Options, Recipe, TaskSpec, TrainSpec
+from trainables.training.sink import Turn
 
 SETTINGS: Options = (("max_position_embeddings", 64), ("vocab_size", 300))
 RECIPE = Recipe(steps=2, batch_size=4, accumulate=2, lr=1e-3, dropout=0.1)
@@ -23,6 +24,9 @@ class _Nothing:
     def progress(self, step: int, point: dict[str, float]) -> None: ...
 
     def checkpoint(self, payload: bytes) -> None: ...
+
+    def turn(self, step: int) -> Turn:
+        return "go on"
 
     def rewind(self, step: int, payload: bytes) -> None: ...
 

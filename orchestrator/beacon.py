@@ -1,0 +1,77 @@
+"""How the driver's word reaches every worker while it is busy: to go on, to drain, or to stop.
+
+One small actor on the driver's machine holds the word; each worker has one call waiting there on a
+thread of its own, so that a change reaches thousands of them at once and nobody polls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from orchestrator.work import Word
+
+MOST_LISTENERS = 10_000
+"""Calls that may wait in the actor; one per worker."""
+
+
+class _Beacon:
+    def __init__(self) -> None:
+        self._word: Word = "go"
+        self._changed = asyncio.Event()
+
+    async def say(self, word: Word) -> None:
+        self._word = word
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def heed(self, known: Word) -> Word:
+        """The word, as soon as it is another than `known`."""
+        while self._word == known:
+            await self._changed.wait()
+        return self._word
+
+
+class Beacon:
+    """The driver's end. Needs an initialized Ray; ends with its job."""
+
+    def __init__(self) -> None:
+        here = ray.get_runtime_context().get_node_id()
+        self.actor: Any = (
+            ray.remote(_Beacon)
+            .options(
+                num_cpus=0,
+                max_concurrency=MOST_LISTENERS,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False),
+            )
+            .remote()
+        )
+
+    def say(self, word: Word) -> None:
+        """Returns at once; workers hear it within milliseconds."""
+        self.actor.say.remote(word)
+
+
+class Listener:
+    """A worker's end: called, it says the word as it stands."""
+
+    def __init__(self, beacon: Any) -> None:
+        self._beacon = beacon
+        self._word: Word = "go"
+        threading.Thread(target=self._listen, name="listener", daemon=True).start()
+
+    def __call__(self) -> Word:
+        return self._word
+
+    def _listen(self) -> None:
+        try:
+            while self._word != "stop":
+                word: Word = ray.get(self._beacon.heed.remote(self._word))
+                self._word = word
+        except RayError:  # the driver is gone, and Ray ends this process for it
+            return

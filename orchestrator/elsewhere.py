@@ -1,0 +1,66 @@
+"""Follows the units that other runs on the same store are at, on a thread of its own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+
+from orchestrator.errors import StoreError
+from orchestrator.store.claims import Claims
+from orchestrator.store.tickets import TicketStore
+
+PERIOD_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """Nobody is at the unit `head` any more; of its trials, those `committed` are done."""
+
+    head: str
+    committed: tuple[str, ...]
+
+
+class Lookout:
+    """Asked to `follow` a unit, it looks every few seconds until there is `news` of it."""
+
+    def __init__(self, store: TicketStore, claims: Claims) -> None:
+        self._store = store
+        self._claims = claims
+        self._followed: dict[str, frozenset[str]] = {}
+        self._news: SimpleQueue[News] = SimpleQueue()
+        self._wake = threading.Event()
+        threading.Thread(target=self._look, name="lookout", daemon=True).start()
+
+    def follow(self, head: str, trials: Iterable[str]) -> None:
+        self._followed[head] = frozenset(trials)
+        self._wake.set()
+
+    def news(self) -> list[News]:
+        """What has become known since the last call."""
+        found = []
+        while True:
+            try:
+                found.append(self._news.get_nowait())
+            except Empty:
+                return found
+
+    def _look(self) -> None:
+        wait_s: float | None = None
+        while True:
+            self._wake.wait(wait_s)
+            self._wake.clear()
+            for head, trials in list(self._followed.items()):
+                try:
+                    self._ask(head, trials)
+                except StoreError:  # a worker of ours will say so, with the cure
+                    break
+            wait_s = PERIOD_S if self._followed else None
+
+    def _ask(self, head: str, trials: frozenset[str]) -> None:
+        busy = self._claims.is_busy(head)  # before the records: a claim outlives its last commit
+        committed = tuple(key for key in sorted(trials) if self._store.has(key))
+        if len(committed) == len(trials) or not busy:
+            del self._followed[head]
+            self._news.put(News(head, committed))

@@ -1,0 +1,54 @@
+"""The worker's side of a lane: a Ray Tune trial that does its units one after another."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from ray import tune
+
+from orchestrator.beacon import Listener
+from orchestrator.errors import StoreFull, StoreUnreachable, SweepstakesError
+from orchestrator.searcher import LANE
+from orchestrator.work import Listen, Work, Worker
+from trainables.errors import TrainableError
+
+log = logging.getLogger(__name__)
+
+Start: TypeAlias = Callable[[Listen], Worker]
+"""Makes the worker of a process, which may ask `Listen` at any time."""
+
+
+class Lane(tune.Trainable):
+    """A Tune trial: a list of units, one per `step`, on a process that outlives it."""
+
+    def setup(  # type: ignore[override]
+        self, config: dict[str, Any], *, work: dict[str, Work], start: Start, beacon: Any
+    ) -> None:
+        self._work = work
+        self._listen = Listener(beacon)
+        self._worker = start(self._listen)
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._lane = list(new_config[LANE])
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """One unit. Any end but a whole one ends the lane: what follows may need what is not."""
+        head = self._lane.pop(0)
+        result: dict[str, Any] = {"head": head, "committed": [], "score": None, "why": ""}
+        if self._listen() != "go":
+            return result | {"end": "stopped", "done": True}
+        try:
+            done = self._worker.perform(self._work[head])
+            result |= {"committed": done.committed, "score": done.score, "end": done.ended}
+        except (StoreUnreachable, StoreFull) as error:  # no fault of the unit's
+            result |= {"end": "outage", "why": str(error)}
+        except (TrainableError, SweepstakesError) as error:
+            result |= {"end": "error", "why": str(error)}
+        except Exception as error:  # a defect of ours or of a library: three strikes, then named
+            result |= {"end": "error", "why": f"{type(error).__name__}: {error}"}
+            log.exception("trial %s failed", head)
+        return result | {"done": not self._lane or result["end"] != "whole"}

@@ -1,0 +1,69 @@
+"""Where Ray Tune tells, and asks, more than a searcher hears."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from ray import cloudpickle
+from ray.exceptions import RayActorError
+from ray.tune import Callback, Stopper
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.schedulers import FIFOScheduler
+
+from orchestrator.searcher import PlanSearcher
+
+
+class Watch(Callback):
+    """Tells the searcher which lanes have a worker."""
+
+    def __init__(self, searcher: PlanSearcher) -> None:
+        self._searcher = searcher
+
+    def on_trial_start(
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
+    ) -> None:
+        self._searcher.begun(trial.trial_id)
+
+    def on_trial_recover(
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
+    ) -> None:
+        self._searcher.waits_again(trial.trial_id)
+
+
+class Losses(FIFOScheduler):
+    """Tells the searcher, before it hears of a lane's end, whether its node died: that is no fault
+    of the unit's. (Tune itself starts a lane again whose node announced its preemption.)"""
+
+    def __init__(self, searcher: PlanSearcher) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._searcher = searcher
+
+    def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
+        if _node_died(trial):
+            self._searcher.lost(trial.trial_id)
+
+
+class Ender(Stopper):
+    """Asked at every turn of Tune's loop whether to end early."""
+
+    def __init__(self, searcher: PlanSearcher) -> None:
+        self._searcher = searcher
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._searcher.heed()
+
+
+def _node_died(trial: TuneTrial) -> bool:
+    """Whether a lane's worker went down with its whole node. Ray tells this in words alone."""
+    path = trial.pickled_error_file
+    if not path or not os.path.exists(path):
+        return False
+    with open(path, "rb") as file:
+        error = cloudpickle.load(file)
+    return isinstance(error, RayActorError) and (
+        error.preempted or "node has died" in str(error) or "node was terminated" in str(error)
+    )

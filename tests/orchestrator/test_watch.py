@@ -1,0 +1,51 @@
+"""A process that hangs is ended: by a thread, or by a timer where no thread gets to run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from orchestrator.watch import EXIT_STALLED
+
+PROLOGUE = """
+import time, ctypes
+from orchestrator.watch import StallWatch
+
+def report(line, stacks):
+    print(line, flush=True)
+    print(stacks, flush=True)
+
+with StallWatch(LIMIT_S, report) as watch:
+"""
+SLEEPS = "    watch.step(); time.sleep(60)"
+HOLDS_THE_INTERPRETER = "    watch.step(); time.sleep(0.2); ctypes.PyDLL(None).sleep(60)"
+STEPS = """
+    for _ in range(15):
+        watch.step()
+        time.sleep(0.1)
+print("done")
+"""
+
+
+def run(body: str, limit_s: float) -> subprocess.CompletedProcess[str]:
+    code = PROLOGUE.replace("LIMIT_S", str(limit_s)) + body
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+
+
+def test_a_thread_ends_a_process_that_sleeps_and_says_where() -> None:
+    ended = run(SLEEPS, 0.5)
+    assert ended.returncode == EXIT_STALLED
+    assert "placement.stall_s" in ended.stdout
+    assert "MainThread" in ended.stdout
+
+
+def test_a_timer_ends_a_process_in_which_no_thread_gets_to_run() -> None:
+    ended = run(HOLDS_THE_INTERPRETER, 0.5)
+    assert ended.returncode == 1
+    assert "Timeout" in ended.stderr
+
+
+def test_a_process_that_makes_steps_lives() -> None:
+    ended = run(STEPS, 0.8)
+    assert (ended.returncode, ended.stdout) == (0, "done\n")
