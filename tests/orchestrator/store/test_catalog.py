@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import replace
 from hashlib import sha256
 
@@ -21,7 +22,6 @@ from orchestrator.store.upkeep import verify
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalog, "WORTHWHILE", 3)
-    monkeypatch.setattr(catalog, "FEW", 2)
 
 
 def commit(store: TicketStore, *seeds: int) -> dict[str, Record]:
@@ -57,10 +57,10 @@ def test_records_are_the_same_with_and_without_it(store: TicketStore) -> None:
 
 def test_segments_are_merged_and_stay_few(store: TicketStore) -> None:
     expected: dict[str, Record] = {}
-    for first in range(0, 21, 3):
+    for first in range(0, 36, 3):
         expected |= commit(store, first, first + 1, first + 2)
         assert store.records() == expected
-        assert len(segments(store)) <= catalog.FEW + 1
+        assert len(segments(store)) <= 1 + math.log2(len(expected) / catalog.WORTHWHILE)
     assert TicketStore(store.objects).records() == expected
 
 
@@ -91,6 +91,41 @@ class Full(S3Objects):
 
     def put_new(self, path: str, data: bytes) -> bool:
         raise StoreFull(f"{path}: no space left")
+
+
+def test_a_segment_cannot_pass_one_record_off_as_another(store: TicketStore) -> None:
+    """Its file name is the hash of whatever it holds, so anyone who may write can make one."""
+    expected = commit(store, 1, 2, 3)
+    store.records()
+    (path,) = segments(store)
+    table = pq.read_table(io.BytesIO(store.objects.get(path)))
+    swapped = table.set_column(
+        table.schema.get_field_index("record"), "record", table["record"].take([1, 2, 0])
+    )
+    forged = io.BytesIO()
+    pq.write_table(swapped, forged)
+    store.objects.delete(path)
+    store.objects.put(paths.catalog(sha256(forged.getvalue()).hexdigest()), forged.getvalue())
+    assert TicketStore(store.objects).records() == expected
+
+
+def test_what_was_read_one_by_one_is_not_read_again(address: StoreAddress) -> None:
+    class Counting(S3Objects):
+        reads = 0
+
+        def get(self, path: str) -> bytes:
+            self.reads += path.startswith(paths.RECORDS)
+            return super().get(path)
+
+    objects = Counting(address)
+    store = TicketStore(objects)
+    expected = commit(store, 1, 2, 3, 4)
+    for key in expected:
+        store.record(key)
+    assert store.records() == expected
+    assert objects.reads == 4
+    assert TicketStore(objects).records() == expected
+    assert objects.reads == 4
 
 
 def test_a_store_that_takes_no_catalog_can_still_be_read(

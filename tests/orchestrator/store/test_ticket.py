@@ -27,7 +27,7 @@ odd_masks = st.dictionaries(
 @given(odd_masks)
 def test_masks_survive_packing_and_parquet(masks: dict[str, Mask]) -> None:
     ticket = make(masks)
-    back = parquet.decode(parquet.encode(ticket), where="memory")
+    back = parquet.decode(parquet.encode(ticket), ticket.sha256, where="memory")
     assert back == ticket
     assert back.sha256 == ticket.sha256
     assert list(back.masks()) == list(masks)
@@ -83,7 +83,7 @@ def test_one_flipped_bit_anywhere_is_found_or_changes_nothing() -> None:
         flipped = bytearray(data)
         flipped[position] ^= 0x10
         try:
-            assert parquet.decode(bytes(flipped), where="flipped") == ticket
+            assert parquet.decode(bytes(flipped), ticket.sha256, where="flipped") == ticket
         except Damaged:
             found += 1
     assert found > sum(len(tensor.bits) + 32 for tensor in ticket.tensors)
@@ -91,9 +91,10 @@ def test_one_flipped_bit_anywhere_is_found_or_changes_nothing() -> None:
 
 @pytest.mark.parametrize("cut", [0, 1, 100, -1])
 def test_a_truncated_file_is_damaged(cut: int) -> None:
-    data = parquet.encode(make({"w": np.ones((2, 2), np.bool_)}))
+    ticket = make({"w": np.ones((2, 2), np.bool_)})
+    data = parquet.encode(ticket)
     with pytest.raises(Damaged, match=r"^s3://b/x\.parquet: damaged ticket"):
-        parquet.decode(data[:cut], where="s3://b/x.parquet")
+        parquet.decode(data[:cut], ticket.sha256, where="s3://b/x.parquet")
 
 
 @given(arrays.arrays(np.bool_, st.integers(0, 300)), st.integers(0, 2**32 - 1))

@@ -1,0 +1,193 @@
+"""`sweepstakes cluster`: what a cluster is made from, rendered from one profile."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from cluster import aws, kuberay, mlflow_server
+from cluster.errors import ProfileError
+from cluster.profile import Profile
+from orchestrator import prices, sweep_file, yaml_file
+from orchestrator.config import Store, Sweep
+from orchestrator.errors import ConfigError, InputError
+from orchestrator.store import policy as store_policy
+from orchestrator.store.objects import StoreAddress
+
+FORMS = ("kuberay", "aws")
+POLICY = "store-policy.json"
+
+out = Console(highlight=False)
+
+PROFILE = click.argument("path", metavar="PROFILE", type=click.Path(path_type=Path))
+
+
+@click.group()
+def cluster() -> None:
+    """Render what a cluster is made from: manifests, policies."""
+
+
+@cluster.command()
+@PROFILE
+@click.option(
+    "--to",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    help="Folder to write to; nothing else may lie in it.",
+)
+@click.option(
+    "--sweep",
+    type=click.Path(path_type=Path),
+    help="Check that this sweep fits the cluster; on Kubernetes, make it a job with a cluster"
+    " of its own.",
+)
+@click.option("--form", type=click.Choice(FORMS), help="By default the one that PROFILE has.")
+def render(path: Path, folder: Path, sweep: Path | None, form: str | None) -> None:
+    """Write the manifests of the cluster that PROFILE describes."""
+    profile = yaml_file.load(path, Profile, kind="profile")
+    form = form or _only_form(profile, path)
+    job = _job(sweep, profile, path, form) if sweep else None
+    try:
+        files = _rendered(profile, path, form, job)
+    except ProfileError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    if form == "aws":  # `kubectl apply` takes every .json of its folder for a manifest
+        files[POLICY] = _json(store_policy.of(_address(profile, path)))
+    _write(folder, files)
+    for name in files:
+        out.print(f"{folder / name}", soft_wrap=True)
+    _print_next(folder, form, sweep)
+
+
+@cluster.command()
+@PROFILE
+@click.option("--principal", metavar="ARN", default="", help="For a policy of the bucket itself.")
+@click.option("--upkeep", is_flag=True, help="Allow what `tickets gc` and `verify --repair` do.")
+def policy(path: Path, principal: str, upkeep: bool) -> None:
+    """Print the least that a sweep needs of the store's bucket, as an AWS policy.
+
+    It is one for a role of the workers; with --principal, one for the bucket.
+    """
+    profile = yaml_file.load(path, Profile, kind="profile")
+    address = _address(profile, path)
+    click.echo(_json(store_policy.of(address, principal=principal, upkeep=upkeep)), nl=False)
+
+
+def _only_form(profile: Profile, path: Path) -> str:
+    """The form that the profile describes; ConfigError unless it is one."""
+    given = [name for name, has in _sections(profile).items() if has]
+    if len(given) != 1:
+        has = "none" if not given else "both"
+        raise ConfigError(
+            f"{path}: of `kubernetes` and `aws` it has {has}; "
+            + ("choose with --form" if given else "add the one that it is for, or give --form")
+        )
+    return given[0]
+
+
+def _sections(profile: Profile) -> dict[str, bool]:
+    return {"kuberay": profile.kubernetes is not None, "aws": profile.aws is not None}
+
+
+def _rendered(profile: Profile, path: Path, form: str, job: kuberay.Sweep | None) -> dict[str, str]:
+    if form == "kuberay" and profile.kubernetes:
+        return kuberay.render(profile, profile.kubernetes, job)
+    if form == "aws" and profile.aws:
+        return aws.render(profile, profile.aws)
+    section = "kubernetes" if form == "kuberay" else "aws"
+    raise ConfigError(f"{path}: {section} is missing, which --form {form} needs; add it")
+
+
+def _job(sweep: Path, profile: Profile, path: Path, form: str) -> kuberay.Sweep:
+    """The sweep with what travels beside it.
+
+    Raises:
+        ConfigError: it cannot run on this cluster.
+    """
+    read = sweep_file.load(sweep)
+    try:
+        for complaint in _misfits(read, profile, path, form):
+            raise ConfigError(complaint)
+        prices.offers(profile, read.placement)
+    except ConfigError as error:
+        raise ConfigError(f"{sweep}: {error}") from None
+    name = f"{read.name}.yaml"
+    files = {name: sweep.read_text(encoding="utf-8")}
+    if read.placement.cluster:
+        files[os.path.relpath(read.placement.cluster)] = path.read_text(encoding="utf-8")
+    return kuberay.Sweep(name=read.name, files=files, path=name)
+
+
+def _misfits(sweep: Sweep, profile: Profile, path: Path, form: str) -> Iterator[str]:
+    """What of the sweep would not be found on the cluster."""
+    placement = sweep.placement
+    wanted = profile.store.model_dump()
+    if not isinstance(placement.store, Store) or placement.store.model_dump() != wanted:
+        inner = ", ".join(f"{key}: {value}" for key, value in wanted.items() if value)
+        yield f"placement.store is not that of {path}; use {{{inner}}}"
+    if form == "kuberay" and profile.kubernetes and profile.kubernetes.mlflow:
+        address = mlflow_server.address(profile)
+        if placement.tracking == "local":
+            yield f"placement.tracking = 'local' is not seen by the workers; use {address}"
+    if placement.cluster and placement.cluster != path.absolute():
+        yield f"placement.cluster = {str(placement.cluster)!r} is another profile; use {path}"
+    if placement.cluster and os.path.relpath(placement.cluster).startswith(os.pardir):
+        yield "placement.cluster lies outside of this folder; run where it is inside"
+    folders = [Path(mount.path) for mount in profile.mounts]
+    for key, found in _paths(sweep).items():
+        if not any(found.is_relative_to(folder) for folder in folders):
+            known = ", ".join(map(str, folders)) or "none"
+            yield f"{key} = {str(found)!r} is in none of the profile's mounts ({known}); add one"
+
+
+def _paths(sweep: Sweep) -> dict[str, Path]:
+    """What the nodes have to read, by key."""
+    weights = {f"models.{name}.weights": model.weights for name, model in sweep.models.items()}
+    data = {f"tasks.{name}.data": task.data for name, task in sweep.tasks.items()}
+    return {key: path for key, path in (weights | data).items() if path}
+
+
+def _address(profile: Profile, path: Path) -> StoreAddress:
+    try:
+        return StoreAddress(**profile.store.model_dump())
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def _json(document: object) -> str:
+    return json.dumps(document, indent=2) + "\n"
+
+
+def _write(folder: Path, files: Mapping[str, str]) -> None:
+    """All files or none, each whole. A file from another rendering would be applied with them."""
+    partials = {folder / f".{name}.partial": name for name in files}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        foreign = sorted(entry.name for entry in folder.iterdir() if entry.name not in files)
+        if foreign:
+            raise InputError(f"--to {folder}: holds {foreign[0]} too; give an empty folder")
+        for partial, name in partials.items():
+            partial.write_text(files[name], encoding="utf-8")
+        for partial, name in partials.items():
+            partial.replace(folder / name)
+    except OSError as error:
+        for partial in partials:
+            partial.unlink(missing_ok=True)
+        raise InputError(
+            f"--to {folder}: cannot write here ({error.strerror}); choose another folder"
+        ) from None
+
+
+def _print_next(folder: Path, form: str, sweep: Path | None) -> None:
+    if form == "kuberay":
+        out.print(f"next      the secrets that {folder / '0-namespace.yaml'} names", soft_wrap=True)
+        out.print(f"then      kubectl apply -f {folder}", soft_wrap=True)
+        return
+    out.print(f"next      ray up {folder / 'cluster.yaml'}", soft_wrap=True)
+    out.print(f"then      sweepstakes submit {sweep or 'SWEEP'}", soft_wrap=True)
