@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import defaultdict
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
 from itertools import pairwise
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -19,7 +19,8 @@ from rich.text import Text
 
 from orchestrator.costs import Cost, work_of
 from orchestrator.frontier import Unit
-from orchestrator.plan import DENSE, Curve, Plan
+from orchestrator.plan import DENSE, Curve, Plan, Trial
+from orchestrator.store.record import Record
 
 CHAINED = ("imp",)
 """Sources whose cells follow from one another: a row each. The others are leaves, counted."""
@@ -35,67 +36,87 @@ class Mark(Enum):
     RUNNING = ("◐", "cyan")
     DONE = ("●", "green")
     FAILED = ("✗", "bold red")
+    BLOCKED = ("–", "red")
+    """It needs what failed."""
 
 
-@dataclass(slots=True)
 class Board:
     """Marks and scores of a plan's training runs, by trial key."""
 
-    plan: Plan
-    marks: dict[str, Mark] = field(default_factory=dict)
-    scores: dict[str, float] = field(default_factory=dict)
+    def __init__(
+        self,
+        plan: Plan,
+        marks: Mapping[str, Mark] = MappingProxyType({}),
+        scores: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
+        self.plan = plan
+        self.scores = dict(scores)
+        self._marks = dict(marks)
+        self._runs = {trial.key for trial in plan.training_runs()}
+        self._counts = dict.fromkeys(Mark, 0)
+        for key in self._runs:
+            self._counts[self.mark(key)] += 1
+        self._chains, self._leaves = _rows(plan)
+        if Mark.FAILED in marks.values():
+            self._block()
 
     def mark(self, key: str) -> Mark:
-        return self.marks.get(key, Mark.OPEN)
+        return self._marks.get(key, Mark.OPEN)
+
+    def set(self, key: str, mark: Mark) -> None:
+        """What fails blocks all that needs it."""
+        self._count(key, mark)
+        if mark is Mark.FAILED:
+            self._block()
 
     def counts(self) -> dict[Mark, int]:
         """Training runs by mark; each once, however many cells share it."""
-        counts = dict.fromkeys(Mark, 0)
-        for trial in self.plan.training_runs():
-            counts[self.mark(trial.key)] += 1
-        return counts
+        return dict(self._counts)
 
     def settled(self) -> bool:
         """Whether every training run is done, has failed, or needs a trial that has failed."""
-        lost: set[str] = set()
-        for trial in self.plan:
-            failed = self.mark(trial.key) is Mark.FAILED
-            if failed or lost.intersection((*trial.parents, trial.rides)):
-                lost.add(trial.key)
-        runs = (trial.key for trial in self.plan.training_runs())
-        return all(key in lost or self.mark(key) is Mark.DONE for key in runs)
+        return not self._counts[Mark.OPEN] and not self._counts[Mark.RUNNING]
+
+    def open(self) -> Iterator[Trial]:
+        """The training runs that are still to be done, those at work included."""
+        for key in self._runs:
+            if self.mark(key) in (Mark.OPEN, Mark.RUNNING):
+                yield self.plan.trials[key]
 
     def summary(self) -> str:
-        """`52/52 trials, 0 failed`."""
-        counts = self.counts()
-        return f"{counts[Mark.DONE]}/{sum(counts.values())} trials, {counts[Mark.FAILED]} failed"
+        """`50/52 trials, 1 running, 0 failed`; blocked ones are named if there are any."""
+        counts = self._counts
+        said = [f"{counts[Mark.DONE]}/{len(self._runs)} trials"]
+        if not self.settled():
+            said.append(f"{counts[Mark.RUNNING]} running")
+        said.append(f"{counts[Mark.FAILED]} failed")
+        if counts[Mark.BLOCKED]:
+            said.append(f"{counts[Mark.BLOCKED]} blocked")
+        return ", ".join(said)
 
     def table(self) -> Table:
-        """One row per chain, and one per source of leaves."""
-        rows: dict[Curve, list[str]] = defaultdict(list)
-        dense: dict[tuple[str, ...], str] = {}
-        for cell in self.plan.cells:
-            if cell.curve.source == DENSE:
-                dense[_place(cell.curve)] = cell.trial
-            else:
-                rows[cell.curve].append(cell.trial)
+        """One row per chain, and one per source of leaves. Of more chains than a screen holds,
+        those where something runs or fails come first."""
         table = Table(box=None, padding=(0, 1), header_style="dim", pad_edge=False)
         for column in ("chain", "seed", "levels", "last score"):
             table.add_column(column, no_wrap=True)
-        chains = [curve for curve in rows if curve.source in CHAINED]
-        for curve in chains[:MOST_ROWS]:
-            start = [dense[_place(curve)]] if _place(curve) in dense else []
-            self._chain_row(table, curve, start + rows[curve])
+        chains = list(self._chains)
+        if len(chains) > MOST_ROWS:
+            chains.sort(key=lambda chain: not self._moves(chain[1]))
+        for curve, keys in chains[:MOST_ROWS]:
+            self._chain_row(table, curve, keys)
         if len(chains) > MOST_ROWS:
             table.add_row(f"… and {len(chains) - MOST_ROWS} more chains", "", "", "")
-        leaves: dict[str, list[str]] = defaultdict(list)
-        for curve, keys in rows.items():
-            if curve.source not in CHAINED:
-                leaves[curve.source] += keys
-        for source, keys in leaves.items():
-            done = sum(self.mark(key) is Mark.DONE for key in keys)
-            table.add_row(source, "", f"{done}/{len(keys)}", "")
+        for source, keys in self._leaves.items():
+            found = Counter(map(self._marks.get, keys))
+            said = f"{found[Mark.DONE]}/{len(keys)}"
+            said += f", {found[Mark.RUNNING]} running" if found[Mark.RUNNING] else ""
+            said += f", {found[Mark.FAILED]} failed" if found[Mark.FAILED] else ""
+            table.add_row(source, "", said, "")
         return table
+
+    def _moves(self, keys: list[str]) -> bool:
+        return any(self.mark(key) in (Mark.RUNNING, Mark.FAILED) for key in keys)
 
     def _chain_row(self, table: Table, curve: Curve, keys: list[str]) -> None:
         cells = Text()
@@ -108,6 +129,56 @@ class Board:
         name = f"{curve.model} {curve.task} {rewind}"
         table.add_row(name, str(curve.seed), cells, last)
 
+    def _count(self, key: str, mark: Mark) -> None:
+        if key in self._runs:
+            self._counts[self.mark(key)] -= 1
+            self._counts[mark] += 1
+        self._marks[key] = mark
+
+    def _block(self) -> None:
+        """One pass, for failures are few: parents stand before their children."""
+        lost: set[str] = set()
+        for trial in self.plan:
+            mark = self.mark(trial.key)
+            if mark is Mark.FAILED:
+                lost.add(trial.key)
+            elif mark is not Mark.DONE and lost.intersection((*trial.parents, trial.rides)):
+                lost.add(trial.key)
+                self._count(trial.key, Mark.BLOCKED)
+
+
+def board_of(
+    plan: Plan,
+    records: Mapping[str, Record],
+    failed: Iterable[str] = (),
+    running: Iterable[str] = (),
+) -> Board:
+    """How a sweep stands by what its store holds; who is at work counts more than a past failure,
+    and a record more than either."""
+    marks = dict.fromkeys(failed, Mark.FAILED) | dict.fromkeys(running, Mark.RUNNING)
+    scores = {key: r.scores["score"] for key, r in records.items() if "score" in r.scores}
+    return Board(plan, marks | dict.fromkeys(records, Mark.DONE), scores)
+
+
+def _rows(plan: Plan) -> tuple[list[tuple[Curve, list[str]]], dict[str, list[str]]]:
+    """The runs of each chain, its dense one first, and those of each source of leaves."""
+    rows: dict[Curve, list[str]] = defaultdict(list)
+    dense: dict[tuple[str, ...], str] = {}
+    for cell in plan.cells:
+        if cell.curve.source == DENSE:
+            dense[_place(cell.curve)] = cell.trial
+        else:
+            rows[cell.curve].append(cell.trial)
+    chains: list[tuple[Curve, list[str]]] = []
+    leaves: dict[str, list[str]] = defaultdict(list)
+    for curve, keys in rows.items():
+        if curve.source in CHAINED:
+            start = [dense[_place(curve)]] if _place(curve) in dense else []
+            chains.append((curve, start + keys))
+        else:
+            leaves[curve.source] += keys
+    return chains, leaves
+
 
 def _place(curve: Curve) -> tuple[str, ...]:
     return (curve.study, curve.model, curve.task, curve.recipe, str(curve.seed))
@@ -119,18 +190,16 @@ class Progress:
     def __init__(self, board: Board, console: Console, cost: Cost = work_of) -> None:
         self._board = board
         self._console = console
-        self._begin = time.monotonic()
-        self._open_cost = sum(
-            cost(trial)
-            for trial in board.plan.training_runs()
-            if board.mark(trial.key) is not Mark.DONE
-        )
+        self._cost = cost
+        self._begin: float | None = None
+        """When the first trial began: what Ray takes to start is no part of the pace."""
+        self._open_cost = sum(map(cost, board.open()))
         self._done_cost = 0.0
         self._next: dict[str, Unit] = {}
         """What follows each unit in its lane."""
         self._lock = threading.Lock()
         self._live = Live(
-            console=console, get_renderable=self._render, refresh_per_second=4, transient=True
+            console=console, get_renderable=self._render, refresh_per_second=2, transient=True
         )
         self._stop = threading.Event()
         self._ticker = threading.Thread(target=self._tick, daemon=True)
@@ -153,6 +222,8 @@ class Progress:
             self._live.stop()
 
     def started(self, lane: list[Unit]) -> None:
+        if self._begin is None:
+            self._begin = time.monotonic()
         self._next.update({unit.head: follower for unit, follower in pairwise(lane)})
         self._set(lane[0], Mark.RUNNING)
 
@@ -166,30 +237,33 @@ class Progress:
 
     def failed(self, unit: Unit) -> None:
         self._set(unit, Mark.FAILED)
+        with self._lock:
+            self._open_cost = self._done_cost + sum(map(self._cost, self._board.open()))
         error = escape(unit.error)
         self._console.print(f"[red]failed[/] {unit.head[:12]}: {error}", soft_wrap=True)
 
+    def ended(self, lane: list[Unit]) -> None:
+        for unit in lane:
+            self._next.pop(unit.head, None)
+            if self._board.mark(unit.head) is Mark.RUNNING:  # put back, to be done later
+                self._set(unit, Mark.OPEN)
+
     def _set(self, unit: Unit, mark: Mark) -> None:
         with self._lock:
-            self._board.marks[unit.head] = mark
+            self._board.set(unit.head, mark)
 
     def eta_s(self) -> float | None:
         """Seconds left at the pace so far; None before the first run has ended."""
-        if not self._done_cost:
+        if self._begin is None:
             return None
         elapsed = time.monotonic() - self._begin
-        return max(0.0, (self._open_cost - self._done_cost) * elapsed / self._done_cost)
+        return time_left_s(self._open_cost - self._done_cost, self._done_cost, elapsed)
 
     def line(self) -> str:
         """`12/52 trials, 2 running, 0 failed, about 3:05 left`."""
         with self._lock:
-            counts = self._board.counts()
-        eta = self.eta_s()
-        left = "time left unknown yet" if eta is None else f"about {clock(eta)} left"
-        return (
-            f"{counts[Mark.DONE]}/{sum(counts.values())} trials, {counts[Mark.RUNNING]} running,"
-            f" {counts[Mark.FAILED]} failed, {left}"
-        )
+            summary, settled = self._board.summary(), self._board.settled()
+        return summary if settled else f"{summary}, {words_left(self.eta_s())}"
 
     def _render(self) -> RenderableType:
         with self._lock:
@@ -202,6 +276,16 @@ class Progress:
     def _tick(self) -> None:
         while not self._stop.wait(QUIET_PERIOD_S):
             self._console.print(self.line(), highlight=False)
+
+
+def time_left_s(cost: float, done: float, seconds: float) -> float | None:
+    """Seconds that `cost` will take if `done` took `seconds`; None if nothing was done yet."""
+    return max(0.0, cost) * seconds / done if done else None
+
+
+def words_left(seconds: float | None) -> str:
+    """`about 3:05 left`."""
+    return "time left unknown yet" if seconds is None else f"about {clock(seconds)} left"
 
 
 def clock(seconds: float) -> str:

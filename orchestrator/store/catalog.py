@@ -1,4 +1,4 @@
-"""The catalog: many records in few Parquet files, so that 10,000 of them are read in seconds.
+"""The catalog: many records in few Parquet files, so that 100,000 of them are read in seconds.
 
 A cache and nothing more. Records never change, so a segment is right for ever; it is named by its
 own hash; several writers may each add one, and losing or deleting any costs only time. Whether a
@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from threading import Lock
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,8 +24,9 @@ from orchestrator.store.record import Record, decode, encode
 
 WORTHWHILE = 200
 """Records outside of any segment before a new one is written: about a second of single reads."""
-FEW = 8
-"""Segments beyond which a new one takes in the old ones."""
+GROWTH = 2
+"""A new segment takes in those that are less than so many times as large: of n records there are
+then at most log2(n / WORTHWHILE) segments, and each record was written as often."""
 
 SCHEMA = pa.schema(
     [
@@ -59,41 +62,87 @@ def pack(entries: Iterable[Entry]) -> bytes:
     return bytes(buffer.getvalue())
 
 
-def unpack(data: bytes, *, where: str) -> dict[str, Entry]:
-    """The entries of a segment by key; raises Damaged if it lacks the hash that names it."""
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One file of the catalog. Records are turned into objects only when they are asked for: a
+    store may hold other sweeps, and as an object a record takes three times the room."""
+
+    where: str
+    etags: Mapping[str, str]
+    """By key: the ETag that the record's object had."""
+    places: Mapping[str, int]
+    """By key: where in `records` the record stands."""
+    records: pa.BinaryArray
+
+    def entry(self, key: str) -> Entry:
+        """Raises Damaged if what stands there is no record of that key."""
+        where = f"{self.where} {key}"
+        record = decode(self.records[self.places[key]].as_py(), where=where)
+        if record.key != key:
+            raise Damaged(f"{where}: it is the record of another trial")
+        return Entry(self.etags[key], record)
+
+
+def unpack(data: bytes, *, where: str) -> Segment:
+    """A segment from its file; raises Damaged if it lacks the hash that names it."""
     if hashlib.sha256(data).hexdigest() != paths.stem(where):
         raise Damaged(f"{where}: damaged catalog file; delete it, it is rebuilt when needed")
     table = pq.read_table(pa.BufferReader(data), columns=["key", "etag", "record"])
-    keys, etags, records = (column.to_pylist() for column in table.columns)
-    return {
-        key: Entry(etag, decode(record, where=f"{where} {key}"))
-        for key, etag, record in zip(keys, etags, records, strict=True)
-    }
+    keys = table["key"].to_pylist()
+    return Segment(
+        where=where,
+        etags=dict(zip(keys, table["etag"].to_pylist(), strict=True)),
+        places={key: place for place, key in enumerate(keys)},
+        records=table["record"].combine_chunks(),
+    )
 
 
 class Catalog:
-    """The segments of one store; keeps what it has read."""
+    """The segments of one store; keeps what it has read. May be shared by threads."""
 
     def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
-        self._segments: dict[str, dict[str, Entry]] = {}
-        self._loose: dict[str, Entry] = {}
+        self._lock = Lock()
+        self._segments: dict[str, Segment] = {}
+        self._known: dict[str, Entry] = {}
+        """Records as objects: all that were asked for."""
+        self._loose: set[str] = set()
+        """Keys of those that no segment holds."""
 
-    def records(self, listed: Mapping[str, Listed]) -> dict[str, Record]:
-        """The records among the listed ones that are known as they are now, by key."""
-        self._refresh()
-        return {key: entry.record for key, entry in self._current(listed).items()}
+    def saw(self, data: bytes, record: Record) -> None:
+        """Remember a record that was read by itself.
+
+        Its ETag is taken to be the MD5 of its bytes, as that of most objects on most servers is;
+        where it is not, the record is read again when it is listed.
+        """
+        etag = hashlib.md5(data, usedforsecurity=False).hexdigest()
+        with self._lock:
+            self._remember({record.key: Entry(f'"{etag}"', record)})
+
+    def records(self, listed: Mapping[str, Listed], wanted: Iterable[str]) -> dict[str, Record]:
+        """Those of the wanted records that are known as they are listed now, by key."""
+        with self._lock:
+            self._refresh()
+            current = self._current(wanted, listed)
+            self._known |= current
+            return {key: entry.record for key, entry in current.items()}
 
     def add(self, records: Mapping[str, Record], listed: Mapping[str, Listed]) -> None:
         """Remember records just read from the listed objects; write them out when they are many.
 
         A store that is full, or that these credentials may only read, goes without.
         """
-        self._loose |= {key: Entry(listed[key].etag, record) for key, record in records.items()}
-        if len(self._loose) < WORTHWHILE:
-            return
-        merged = tuple(self._segments) if len(self._segments) >= FEW else ()
-        entries = self._current(listed) if merged else self._loose
+        with self._lock:
+            self._remember({key: Entry(listed[key].etag, one) for key, one in records.items()})
+            new = self._current(self._loose, listed)
+            if len(new) >= WORTHWHILE:
+                self._write(new, self._absorbed(new, listed))
+
+    def _remember(self, entries: Mapping[str, Entry]) -> None:
+        self._known |= entries
+        self._loose |= entries.keys()
+
+    def _write(self, entries: Mapping[str, Entry], merged: Iterable[str]) -> None:
         data = pack(entries.values())
         path = paths.catalog(hashlib.sha256(data).hexdigest())
         try:
@@ -103,17 +152,36 @@ class Catalog:
                     self._objects.delete(old)
         except StoreError:
             return
-        self._segments[path] = dict(entries)
-        self._loose = {}
+        self._segments[path] = unpack(data, where=path)
+        self._loose -= entries.keys()
 
-    def _current(self, listed: Mapping[str, Listed]) -> dict[str, Entry]:
+    def _absorbed(self, new: dict[str, Entry], listed: Mapping[str, Listed]) -> list[str]:
+        """Takes into `new` what the segments hold that are not much larger, the smallest first;
+        their paths."""
+        merged = []
+        for path, segment in sorted(self._segments.items(), key=lambda item: len(item[1].etags)):
+            if len(segment.etags) >= GROWTH * len(new):
+                break
+            merged.append(path)
+            new |= self._current(segment.etags, listed)
+        return merged
+
+    def _current(self, keys: Iterable[str], listed: Mapping[str, Listed]) -> dict[str, Entry]:
+        """What is known of `keys` as they are listed now."""
+        there = ((key, listed[key].etag) for key in keys if key in listed)
+        found = {key: self._find(key, etag) for key, etag in there}
+        return {key: entry for key, entry in found.items() if entry is not None}
+
+    def _find(self, key: str, etag: str) -> Entry | None:
         """A record that was deleted and made again has another ETag: only its new form counts."""
-        return {
-            key: entry
-            for entries in (*self._segments.values(), self._loose)
-            for key, entry in entries.items()
-            if key in listed and listed[key].etag == entry.etag
-        }
+        entry = self._known.get(key)
+        if entry is not None and entry.etag == etag:
+            return entry
+        for segment in self._segments.values():
+            if segment.etags.get(key) == etag:
+                with suppress(Damaged):  # written by another version: the record itself is there
+                    return segment.entry(key)
+        return None
 
     def _refresh(self) -> None:
         present = {item.path for item in self._objects.list(paths.CATALOG)}

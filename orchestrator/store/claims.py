@@ -12,15 +12,17 @@ from __future__ import annotations
 import json
 import platform
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 
 from orchestrator.errors import NotInStore, StoreError
 from orchestrator.identity import canonical
 from orchestrator.store import paths
 from orchestrator.store.objects import Listed, ObjectStore
+from orchestrator.store.tickets import each
 
 RENEWED_S = 10.0
 ALIVE = timedelta(seconds=30)
@@ -33,6 +35,8 @@ class Holder:
 
     run: str
     host: str
+    held_s: float = 0.0
+    """Since it took the claim, by its own clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +67,13 @@ class Claims:
     def alive(self) -> dict[str, Holder]:
         """The holders of all live claims, by the key of the unit."""
         latest = {item.path.split("/")[1]: item for item in self.objects.list(paths.CLAIMS)}
-        found = {key: self._holder(i) for key, i in latest.items() if _is_alive(i)}
-        return {key: holder for key, holder in found.items() if holder is not None}
+        alive = {key: item for key, item in latest.items() if _is_alive(item)}
+        found = zip(alive, each(self._holder, alive.values()), strict=True)
+        return {
+            key: replace(holder, held_s=holder.held_s + alive[key].age.total_seconds())
+            for key, holder in found
+            if holder is not None
+        }
 
     def is_busy(self, key: str) -> bool:
         """Whether another run is at the unit."""
@@ -90,9 +99,10 @@ class Claims:
         return path if self.objects.put_new(path, self._content()) else None
 
     def _renew(self, path: str, done: threading.Event) -> None:
+        begin = time.monotonic()
         while not done.wait(RENEWED_S):
             with suppress(StoreError):
-                self.objects.put(path, self._content())
+                self.objects.put(path, self._content(time.monotonic() - begin))
 
     def _release(self, key: str, path: str) -> None:
         """Also the dead claims that this one followed."""
@@ -111,8 +121,8 @@ class Claims:
         except (NotInStore, ValueError, TypeError):  # gone since, or not of ours
             return None
 
-    def _content(self) -> bytes:
-        return canonical({"run": self.run, "host": platform.node()})
+    def _content(self, held_s: float = 0.0) -> bytes:
+        return canonical(asdict(Holder(self.run, platform.node(), round(held_s, 3))))
 
 
 def _is_alive(item: Listed) -> bool:

@@ -7,8 +7,10 @@ as they do in a rewind point.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -58,25 +60,36 @@ def pruned(ticket: Ticket, weights: Arrays) -> dict[str, npt.NDArray[Any]]:
 
 
 def save(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
-    """Write files into `folder`, which is made; each whole or not at all, replacing its like.
+    """Write files into `folder`, which is made; where they are.
 
     Raises:
-        InputError: a name leads out of the folder, or the folder cannot be made.
+        InputError: a name leads out of the folder, or the folder cannot be written.
+    """
+    for name in files:
+        if name in ("", "..") or Path(name).name != name:
+            raise InputError(f"{name!r} is no file name inside {folder}; use a plain name")
+    with filled(folder) as scratch:
+        for name, data in files.items():
+            (scratch / name).write_bytes(data)
+    return [folder / name for name in files]
+
+
+@contextmanager
+def filled(folder: Path) -> Iterator[Path]:
+    """A new folder inside `folder`, which is made; the files put into it are moved to `folder` at
+    the end, each whole, in place of its like: also of a link, which is not followed.
+
+    Raises:
+        InputError: the folder cannot be made or written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".", dir=folder) as scratch:
+            yield Path(scratch)
+            for file in sorted(Path(scratch).iterdir()):
+                os.replace(file, folder / file.name)
     except OSError as error:
-        raise InputError(f"{folder}: cannot make this folder ({error.strerror})") from error
-    inside = folder.resolve()
-    targets = {name: (inside / name).resolve() for name in files}
-    for name, target in targets.items():
-        if target.parent != inside:
-            raise InputError(f"{name!r} is no file name inside {folder}; use a plain name")
-    for name, target in targets.items():
-        partial = target.with_name(f".{target.name}.partial")
-        partial.write_bytes(files[name])
-        os.replace(partial, target)
-    return list(targets.values())
+        raise InputError(f"{folder}: cannot write into this folder ({error.strerror})") from error
 
 
 def _find(name: str, shape: tuple[int, ...], weights: Arrays) -> str:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Any
+
 from botocore import exceptions as boto
 
 from orchestrator.errors import NotInStore, StoreError, StoreFull, StoreUnreachable
@@ -9,24 +14,26 @@ from orchestrator.store.cures import FREE_SPACE
 
 FOREIGN = (boto.BotoCoreError, boto.ClientError)
 """Everything that boto3 raises."""
-NETWORK = (
-    boto.ConnectTimeoutError,
+BROKEN = (
     boto.ReadTimeoutError,
-    boto.EndpointConnectionError,
-    boto.ConnectionClosedError,
     boto.ResponseStreamingError,
     boto.IncompleteReadError,
     boto.FlexibleChecksumError,
 )
-"""No answer, or one that arrived broken."""
+"""An answer that stopped, or arrived otherwise than it was sent."""
+NETWORK = (
+    *BROKEN,
+    boto.ConnectTimeoutError,
+    boto.EndpointConnectionError,
+    boto.ConnectionClosedError,
+)
+"""No usable answer."""
+THROTTLED_CODES = {"SlowDown", "Throttling", "ThrottlingException", "TooManyRequests"}
 TRANSIENT_CODES = {
+    *THROTTLED_CODES,
     "ConditionalRequestConflict",
     "OperationAborted",
     "RequestTimeout",
-    "SlowDown",
-    "Throttling",
-    "ThrottlingException",
-    "TooManyRequests",
 }
 FULL_CODES = {"InsufficientStorage", "QuotaExceeded", "StorageFull", "XMinioStorageFull"}
 CREDENTIAL_CODES = {
@@ -37,6 +44,8 @@ CREDENTIAL_CODES = {
     "SignatureDoesNotMatch",
 }
 NOT_WORTH_RETRYING = {501, 507}  # not implemented, out of space
+SKEW = timedelta(minutes=15)
+"""S3 refuses signatures whose time is further than this from its own."""
 
 
 def is_taken(error: Exception) -> bool:
@@ -53,6 +62,15 @@ def may_be_full(error: Exception) -> bool:
     """SeaweedFS says no more than `500 InternalError` when its disk is full: within milliseconds,
     at each attempt to write, while it goes on answering reads."""
     return _code(error) == "InternalError"
+
+
+def may_be_damaged(error: Exception) -> bool:
+    """What reading an object gives whose stored bytes are damaged, if the server is sound: no end
+    of an answer, or a failure that is not the server's being busy or gone."""
+    if isinstance(error, BROKEN):
+        return True
+    busy = _status(error) == 503 or _code(error) in THROTTLED_CODES
+    return _status(error) >= 500 and not busy
 
 
 def is_transient(error: BaseException) -> bool:
@@ -94,6 +112,13 @@ def translate(error: Exception, *, where: str, endpoint: str) -> StoreError:
         )
     if is_missing(error):
         return NotInStore(f"{where}: no such object")
+    skew = _skew(error)
+    if skew > SKEW:
+        return StoreUnreachable(
+            f"{where}: the clock of this machine and that of {server} differ by "
+            f"{skew.total_seconds() / 60:.0f} minutes, and S3 refuses more than 15; set the clock "
+            "(`date`, NTP) and run the same command again"
+        )
     if _status(error) in (401, 403) or _code(error) in CREDENTIAL_CODES:
         return StoreUnreachable(
             f"{where}: {server} refused the credentials ({brief(error)}); check "
@@ -104,6 +129,21 @@ def translate(error: Exception, *, where: str, endpoint: str) -> StoreError:
             f"{where}: {server} keeps failing ({brief(error)}); try again later"
         )
     return StoreError(f"{where}: {server} refused the request ({brief(error)})")
+
+
+def server_time(reply: Mapping[str, Any]) -> datetime:
+    """When the server sent this reply, by its own clock; by ours if it does not say. HTTP's Date has
+    whole seconds: rounded up, so that nothing the server holds seems to be of the future."""
+    date = reply.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+    return parsedate_to_datetime(date) + timedelta(seconds=1) if date else datetime.now(UTC)
+
+
+def _skew(error: boto.ClientError) -> timedelta:
+    """How far our clock is from the server's, if that may be why it refused the request. A HEAD's
+    refusal does not say why."""
+    if _status(error) != 403:
+        return timedelta(0)
+    return abs(server_time(error.response) - datetime.now(UTC))
 
 
 def _status(error: Exception) -> int:

@@ -14,7 +14,7 @@ import re
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
@@ -38,7 +38,9 @@ from orchestrator.store.faults import (
     is_missing,
     is_taken,
     is_transient,
+    may_be_damaged,
     may_be_full,
+    server_time,
     translate,
 )
 
@@ -106,6 +108,13 @@ class Listed:
     """By the server's clock, with a time zone."""
     etag: str
     """Changes when the content does."""
+    seen: datetime
+    """When the server said so, by the same clock: clocks of other machines may be set back."""
+
+    @property
+    def age(self) -> timedelta:
+        """Since the object was written, by the server's clock alone."""
+        return self.seen - self.modified
 
 
 class ObjectStore(Protocol):
@@ -167,17 +176,26 @@ class S3Objects:
             raise self._unwritten(error, path) from error
 
     def get(self, path: str) -> bytes:
+        def read() -> bytes:
+            return self._client.get_object(**self._at(path))["Body"].read()
+
         try:
-            return self._retry(lambda: self._client.get_object(**self._at(path))["Body"].read())
+            return self._retry(read)
         except FOREIGN as error:
-            # SeaweedFS never answers a read whose stored bytes fail its own checksum; others send
-            # a 5xx. That it still answers for the object's head tells this from a dead server.
-            if is_transient(error) and self._answers(path):
-                raise Damaged(
-                    f"{self.where(path)}: the store does not deliver this object though it answers "
-                    f"for its name ({brief(error)}): its copy is damaged; {REPAIR}"
-                ) from error
-            raise self._translated(error, path) from error
+            if not (may_be_damaged(error) and self._answers(path)):
+                raise self._translated(error, path) from error
+        # SeaweedFS never answers a read whose stored bytes fail its own checksum; others send a
+        # 5xx. That it answers for the object's head and still does not deliver it tells this from
+        # a server that was dead, hung or failing until now.
+        try:
+            return read()
+        except FOREIGN as error:
+            if not may_be_damaged(error):
+                raise self._translated(error, path) from error
+            raise Damaged(
+                f"{self.where(path)}: the store does not deliver this object though it answers "
+                f"for its name ({brief(error)}): its copy is damaged; {REPAIR}"
+            ) from error
 
     def stat(self, path: str) -> Listed | None:
         try:
@@ -191,6 +209,7 @@ class S3Objects:
             size=head["ContentLength"],
             modified=head["LastModified"],
             etag=head["ETag"],
+            seen=server_time(head),
         )
 
     def list(self, prefix: str) -> Iterator[Listed]:
@@ -201,12 +220,14 @@ class S3Objects:
                 page = self._retry(lambda: self._client.list_objects_v2(**query))
             except FOREIGN as error:
                 raise self._translated(error, prefix) from error
+            seen = server_time(page)
             for item in page.get("Contents", []):
                 yield Listed(
                     path=item["Key"][start:],
                     size=item["Size"],
                     modified=item["LastModified"],
                     etag=item["ETag"],
+                    seen=seen,
                 )
             if not page.get("IsTruncated"):
                 return
@@ -227,11 +248,11 @@ class S3Objects:
             StoreUnsafe: it ignores conditional PUT, so two writers could overwrite each other.
         """
         path = paths.probe(secrets.token_hex(8))
-        created = self.put_new(path, b"first")
+        self.put_new(path, b"first")  # False where only the reply was lost: the name is our own
         replaced = self.put_new(path, b"second")
         back = self.get(path)
         self.delete(path)
-        if replaced or back != b"first" or not created:
+        if replaced or back != b"first":
             raise StoreUnsafe(
                 f"{self.where('')}: the server ignores conditional PUT (If-None-Match: *), so two "
                 "writers could overwrite each other; use AWS S3, SeaweedFS 4.48 or newer, or "

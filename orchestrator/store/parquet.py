@@ -19,12 +19,16 @@ sparsity and a filter on `name` reads one row group. A tensor costs about 1.1 kB
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Iterator
+from typing import Any
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestrator.errors import Damaged
 from orchestrator.store.cures import REPAIR
-from orchestrator.store.ticket import FORMAT, Ticket, TicketTensor, count_bits
+from orchestrator.store.ticket import FORMAT, Ticket, TicketTensor, content_hash, count_bits
 
 SCHEMA = pa.schema(
     [
@@ -37,6 +41,8 @@ SCHEMA = pa.schema(
         ("tensor_sha256", pa.binary(32)),
     ]
 )
+
+MOST_TENSORS = 65_536
 
 
 def encode(ticket: Ticket) -> bytes:
@@ -57,29 +63,50 @@ def encode(ticket: Ticket) -> bytes:
     return bytes(buffer.getvalue())
 
 
-def decode(data: bytes, *, where: str) -> Ticket:
-    """The ticket in a Parquet file's bytes; `where` names the file in errors.
+def decode(data: bytes, sha256: str, *, where: str) -> Ticket:
+    """The ticket of that hash from a Parquet file's bytes; `where` names the file in errors.
+
+    The columns beside `bits` come first: they give the hash, and with it how long the bits of each
+    tensor must be. So a file that unpacks to any number of gigabytes, as a few kilobytes can, is
+    given up at its first page that is too long, which has 2 GB at most.
 
     Raises:
-        Damaged: it is no ticket, or its content does not have the hashes it states.
+        Damaged: it is no ticket, or not the one that was written.
     """
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
         stated = {k.decode(): v.decode() for k, v in (file.metadata.metadata or {}).items()}
         if stated.get("format") != FORMAT:
             raise ValueError(f"its format is {stated.get('format')!r}, not {FORMAT!r}")
-        ticket = Ticket(
-            scheme=stated["scheme"],
-            model_sha256=stated["model_sha256"],
-            pool=stated["pool"],
-            tensors=tuple(_checked(row) for row in file.read(SCHEMA.names).to_pylist()),
-        )
+        outlines = _outlines(file)
+        about = (stated["scheme"], stated["model_sha256"], stated["pool"])
+        parts = ((str(o["name"]), tuple(o["shape"]), o["tensor_sha256"]) for o in outlines)
+        if content_hash(*about, parts) != sha256:
+            raise ValueError("it is another ticket, or not as it was written")
+        tensors = tuple(_checked(*pair) for pair in zip(outlines, _bits(file), strict=True))
+        ticket = Ticket(scheme=about[0], model_sha256=about[1], pool=about[2], tensors=tensors)
         if stated != _metadata(ticket):
             raise ValueError("its content does not have the hash or the counts it states")
-    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, struct.error) as error:
         reason = str(error).strip().partition("\n")[0]
         raise Damaged(f"{where}: damaged ticket ({reason}); {REPAIR}") from error
     return ticket
+
+
+def _outlines(file: pq.ParquetFile) -> list[dict[str, Any]]:
+    """The rows without their bits. (The sizes that a footer states are not asked for: pyarrow ends
+    the process when it meets a damaged one.)"""
+    if file.metadata.num_rows > MOST_TENSORS:
+        raise ValueError(f"it has {file.metadata.num_rows:,} tensors")
+    found: list[dict[str, Any]] = []
+    for batch in file.iter_batches(columns=[name for name in SCHEMA.names if name != "bits"]):
+        found += batch.to_pylist()
+    return found
+
+
+def _bits(file: pq.ParquetFile) -> Iterator[bytes]:
+    for batch in file.iter_batches(batch_size=1, columns=["bits"]):
+        yield from batch["bits"].to_pylist()
 
 
 def _metadata(ticket: Ticket) -> dict[str, str]:
@@ -107,10 +134,10 @@ def _row(ordinal: int, tensor: TicketTensor) -> dict[str, object]:
     }
 
 
-def _checked(row: dict[str, object]) -> TicketTensor:
+def _checked(row: dict[str, Any], bits: bytes) -> TicketTensor:
     """The tensor of a row whose parts agree with each other."""
-    shape, bits, kept = row["shape"], row["bits"], row["nnz"]
-    if not (isinstance(shape, list) and isinstance(bits, bytes) and isinstance(kept, int)):
+    shape, kept = row["shape"], row["nnz"]
+    if not (isinstance(bits, bytes) and isinstance(kept, int)):
         raise ValueError(f"a value of {row['name']} is missing")
     tensor = TicketTensor(name=str(row["name"]), shape=tuple(shape), bits=bits, kept=kept)
     if tensor.sha256 != row["tensor_sha256"]:

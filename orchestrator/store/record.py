@@ -7,7 +7,6 @@ commit the same trial; costs, environment and time may differ.
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,6 +82,9 @@ class Record:
 
 
 _ADAPTER = TypeAdapter(Record)
+_HEAD = f'{{"format":"{FORMAT}","record":'.encode()
+_TAIL = len(b',"sha256":""}') + 64
+"""Bytes after the body."""
 
 
 def encode(record: Record) -> bytes:
@@ -92,27 +94,32 @@ def encode(record: Record) -> bytes:
         ValueError: a number in it is NaN or infinite, which JSON cannot say.
     """
     try:
-        body = _ADAPTER.dump_python(record, mode="json", exclude_defaults=True)
-        digest = hashlib.sha256(canonical(body)).hexdigest()
+        return _sealed(canonical(_ADAPTER.dump_python(record, mode="json", exclude_defaults=True)))
     except ValueError as error:
         raise ValueError(f"record of trial {record.key}: {error}") from error
-    return canonical({"format": FORMAT, "record": body, "sha256": digest})
 
 
 def decode(data: bytes, *, where: str) -> Record:
     """The inverse of `encode`; `where` names the object in errors.
 
+    Hashes the body as it stands and parses it once: 30 us, where making canonical JSON of it again
+    took 130, and the report of a large sweep reads 100,000.
+
     Raises:
         Damaged: it is no record, or not the one that was written.
     """
-    try:
-        outer = json.loads(data)
-        if outer["format"] != FORMAT:
-            raise ValueError(f"its format is {outer['format']!r}, not {FORMAT!r}")
-        if hashlib.sha256(canonical(outer["record"])).hexdigest() != outer["sha256"]:
-            raise ValueError("its content does not have the hash it states")
-        record: Record = _ADAPTER.validate_python(outer["record"])
-    except (ValueError, KeyError, TypeError) as error:  # pydantic's and json's are ValueErrors
-        reason = str(error).strip().partition("\n")[0]
-        raise Damaged(f"{where}: damaged record ({reason}); {REPAIR}") from error
-    return record
+    body = data[len(_HEAD) : -_TAIL]
+    if not data.startswith(_HEAD):
+        reason = f"it does not begin as {FORMAT!r} does"
+    elif data != _sealed(body):
+        reason = "its content does not have the hash it states"
+    else:
+        try:
+            return _ADAPTER.validate_json(body)
+        except ValueError as error:  # pydantic's is one
+            reason = str(error).strip().partition("\n")[0]
+    raise Damaged(f"{where}: damaged record ({reason}); {REPAIR}")
+
+
+def _sealed(body: bytes) -> bytes:
+    return _HEAD + body + f',"sha256":"{hashlib.sha256(body).hexdigest()}"}}'.encode()

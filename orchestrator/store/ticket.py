@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,22 +72,32 @@ class Ticket:
 
     @property
     def sha256(self) -> str:
-        """The ticket's name: 64 hex digits over what it says, not over the file that says it.
+        """The ticket's name: `content_hash` of what it says, not of the file that says it."""
+        parts = ((tensor.name, tensor.shape, tensor.sha256) for tensor in self.tensors)
+        return content_hash(self.scheme, self.model_sha256, self.pool, parts)
 
-        Hashed are the format, scheme, model hash and pool, each with its length before it, and per
-        tensor in order its name, its shape and the hash of its bits; integers are 8 bytes, little
-        endian. So equal tickets have equal names under any version of Parquet, and the hash can be
-        checked against the tensors' hashes alone, without their bits.
-        """
-        digest = hashlib.sha256()
-        for text in (FORMAT, self.scheme, self.model_sha256, self.pool):
-            digest.update(_text(text))
-        for tensor in self.tensors:
-            digest.update(_text(tensor.name))
-            rank = len(tensor.shape)
-            digest.update(struct.pack(f"<{1 + rank}q", rank, *tensor.shape))
-            digest.update(tensor.sha256)
-        return digest.hexdigest()
+
+def content_hash(
+    scheme: str,
+    model_sha256: str,
+    pool: str,
+    tensors: Iterable[tuple[str, tuple[int, ...], bytes]],
+) -> str:
+    """64 hex digits over a ticket; of each tensor its name, its shape and the SHA-256 of its bits.
+
+    Hashed are the format, scheme, model hash and pool, each with its length before it, and per
+    tensor in order its name, its shape and the hash of its bits; integers are 8 bytes, little
+    endian. So equal tickets have equal names under any version of Parquet, and the hash can be
+    checked without the bits.
+    """
+    digest = hashlib.sha256()
+    for text in (FORMAT, scheme, model_sha256, pool):
+        digest.update(_text(text))
+    for name, shape, bits_sha256 in tensors:
+        digest.update(_text(name))
+        digest.update(struct.pack(f"<{1 + len(shape)}q", len(shape), *shape))
+        digest.update(bits_sha256)
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from orchestrator.errors import Conflict, Damaged, NotInStore
@@ -42,9 +42,10 @@ class TicketStore:
         self.objects = objects
         self._catalog = Catalog(objects)
 
-    def keys(self) -> set[str]:
-        """Keys of all committed trials."""
-        return set(self._listed())
+    def keys(self, beginning: str = "") -> set[str]:
+        """Keys of all committed trials, or of those that begin so."""
+        found = self.objects.list(f"{paths.RECORDS}{beginning}")
+        return {paths.stem(item.path) for item in found}
 
     def has(self, key: str) -> bool:
         """Whether the trial is committed."""
@@ -52,7 +53,13 @@ class TicketStore:
 
     def record(self, key: str) -> Record:
         path = paths.record(key)
-        return records_json.decode(self.objects.get(path), where=self.objects.where(path))
+        data = self.objects.get(path)
+        where = self.objects.where(path)
+        record = records_json.decode(data, where=where)
+        if record.key != key:
+            raise Damaged(f"{where}: it is the record of another trial, {record.key}; {REPAIR}")
+        self._catalog.saw(data, record)
+        return record
 
     def records(self, keys: Iterable[str] | None = None) -> dict[str, Record]:
         """The records of those of `keys` that are committed, or of all trials.
@@ -61,7 +68,7 @@ class TicketStore:
         """
         listed = self._listed()
         wanted = listed.keys() if keys is None else listed.keys() & set(keys)
-        known = self._catalog.records(listed)
+        known = self._catalog.records(listed, wanted)
         unknown = sorted(wanted - known.keys())
         read = dict(zip(unknown, each(self.record, unknown), strict=True))
         self._catalog.add(read, listed)
@@ -93,11 +100,7 @@ class TicketStore:
 
     def ticket(self, sha256: str) -> Ticket:
         path = paths.ticket(sha256)
-        where = self.objects.where(path)
-        ticket = parquet.decode(self.objects.get(path), where=where)
-        if ticket.sha256 != sha256:
-            raise Damaged(f"{where}: it holds another ticket, {ticket.sha256}; {REPAIR}")
-        return ticket
+        return parquet.decode(self.objects.get(path), sha256, where=self.objects.where(path))
 
     def put_weights(self, key: str, step: int, payload: bytes) -> WeightsRef:
         """Keep the weights (safetensors) of training run `key` after `step` optimizer steps."""
@@ -125,15 +128,43 @@ class TicketStore:
     def drop_checkpoint(self, key: str) -> None:
         self.objects.delete(paths.checkpoint(key))
 
-    def note_failure(self, key: str, info: dict[str, Any]) -> None:
-        """Keep why a trial failed last; `info` is what canonical JSON can say."""
+    def note_failure(self, key: str, info: Mapping[str, Any]) -> None:
+        """Keep why a trial failed last; `info` is what canonical JSON can say, and its `error` one
+        line."""
         self.objects.put(paths.failure(key), canonical(info))
 
-    def failures(self) -> dict[str, dict[str, Any]]:
-        """Why trials failed, by key; also of trials that were committed later."""
-        found = [item.path for item in self.objects.list(paths.FAILURES)]
-        notes = each(lambda path: json.loads(self.objects.get(path)), found)
-        return {paths.stem(path): note for path, note in zip(found, notes, strict=True)}
+    def failures(self, keys: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:
+        """Why those of `keys`, or all, failed last; also those that were committed later."""
+        noted = {paths.stem(item.path) for item in self.objects.list(paths.FAILURES)}
+        wanted = sorted(noted if keys is None else noted.intersection(keys))
+        notes = zip(wanted, each(self._failure, wanted), strict=True)
+        return {key: note for key, note in notes if note is not None}
+
+    def _failure(self, key: str) -> dict[str, Any] | None:
+        try:
+            note = json.loads(self.objects.get(paths.failure(key)))
+        except NotInStore:  # collected since it was listed
+            return None
+        except (ValueError, Damaged):
+            note = None
+        if not isinstance(note, dict) or not isinstance(note.get("error"), str):
+            return {"error": f"{self.objects.where(paths.failure(key))}: this note is unreadable"}
+        return note
+
+    def put_log(self, key: str, text: str) -> None:
+        """Keep what the attempts at a trial had to say, in place of what was kept before."""
+        self.objects.put(paths.log(key), text.encode())
+
+    def logged(self, beginning: str) -> list[str]:
+        """Keys, of those that begin so, under which a log was kept."""
+        return [paths.stem(i.path) for i in self.objects.list(f"{paths.LOGS}{beginning}")]
+
+    def log(self, key: str) -> str:
+        """What the attempts at a trial had to say; empty if nothing was kept."""
+        try:
+            return self.objects.get(paths.log(key)).decode(errors="replace")
+        except NotInStore:
+            return ""
 
     def _listed(self) -> dict[str, Listed]:
         return {paths.stem(item.path): item for item in self.objects.list(paths.RECORDS)}
@@ -145,7 +176,7 @@ class TicketStore:
         the loser waits up to 3 s for.
         """
         there = self.objects.stat(path)
-        if there and datetime.now(UTC) - there.modified < FRESH:
+        if there and there.age < FRESH:
             return there.size
         data = content()
         if there:

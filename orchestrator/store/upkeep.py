@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from orchestrator.errors import Damaged, NotInStore
 from orchestrator.identity import canonical
@@ -19,6 +19,8 @@ GRACE = timedelta(hours=24)
 """An object younger than this may belong to a trial that is about to be committed. Twice the age
 at which `TicketStore` writes a found object again."""
 HASHED = (paths.TICKETS, paths.WEIGHTS)
+LEFT = (paths.CHECKPOINTS, paths.FAILURES, paths.LOGS)
+"""What a trial leaves on its way to being committed; only the log is of use after that."""
 HASHERS = 4
 """Threads that read whole objects: each may hold some hundred megabytes of weights."""
 
@@ -34,7 +36,9 @@ class Report:
     missing: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Path of an object that is not there, to the keys of the records that refer to it."""
     orphaned: tuple[Listed, ...] = ()
-    """Objects that no record needs; a sweep that is running has some."""
+    """Objects that nobody needs; a sweep that is running has some."""
+    abandoned: tuple[Listed, ...] = ()
+    """What trials left that were never committed: a run of their sweep would go on from it."""
 
     @property
     def sound(self) -> bool:
@@ -52,12 +56,14 @@ def verify(store: TicketStore) -> Report:
     damaged |= {item.path: fault for item, fault in zip(hashed, findings, strict=True) if fault}
     present = {item.path for item in held}
     absent = [path for path in sorted(references.keys() - present) if not store.objects.stat(path)]
+    orphaned, abandoned = _unneeded(held, records)
     return Report(
         checked=checked + len(hashed),
         bytes=sum(item.size for item in hashed),
         damaged=damaged,
         missing={path: tuple(references[path]) for path in absent},
-        orphaned=tuple(_orphans(held, records)),
+        orphaned=tuple(orphaned),
+        abandoned=tuple(abandoned),
     )
 
 
@@ -65,25 +71,33 @@ def repair(store: TicketStore, report: Report) -> tuple[str, ...]:
     """Delete what is damaged and the records of the trials that made what is damaged or missing,
     so that the next run of their sweep makes them again; the paths deleted.
 
+    Everything is looked at once more before: what a failing server made look damaged is kept.
     Records that only use a lost ticket stay: made again, it is the same ticket.
     """
     records, _ = _read_records(store)
-    lost = {*report.damaged, *report.missing}
+    damaged = [path for path in report.damaged if _fault(store, path)]
+    missing = [path for path in report.missing if not store.objects.stat(path)]
+    lost = {*damaged, *missing}
     makers = [
         paths.record(record.key)
         for record in records.values()
         if record.kind != "train" and lost.intersection(_referred(record))
     ]
-    doomed = (*makers, *report.damaged)
+    doomed = (*makers, *damaged)
     for path in doomed:
         store.objects.delete(path)
     return doomed
 
 
 def collect(
-    store: TicketStore, *, now: datetime, grace: timedelta = GRACE, dry_run: bool
+    store: TicketStore,
+    *,
+    grace: timedelta = GRACE,
+    abandoned: bool = False,
+    dry_run: bool,
 ) -> tuple[Listed, ...]:
-    """Delete the objects that no record needs and that are older than `grace`; what they were.
+    """Delete the objects that nobody needs, and with `abandoned` also what trials left that were
+    never committed, if they are older than `grace` by the server's clock; what they were.
 
     Nothing is deleted while a record cannot be read, since it may refer to anything.
 
@@ -91,8 +105,9 @@ def collect(
         Damaged: a record cannot be read.
     """
     held = _contents(store)
-    records = store.records()
-    old = tuple(item for item in _orphans(held, records) if now - item.modified > grace)
+    orphaned, left = _unneeded(held, store.records())
+    doomed = [*orphaned, *left] if abandoned else orphaned
+    old = tuple(item for item in doomed if item.age > grace)
     if not dry_run:
         for item in old:
             now_there = store.objects.stat(item.path)
@@ -103,34 +118,38 @@ def collect(
 
 def _contents(store: TicketStore) -> list[Listed]:
     """Everything but the records and the catalog's files."""
-    kinds = (paths.TICKETS, paths.WEIGHTS, paths.CHECKPOINTS, paths.FAILURES, paths.PROBES)
+    kinds = (paths.TICKETS, paths.WEIGHTS, *LEFT, paths.CLAIMS, paths.PROBES)
     return [item for kind in kinds for item in store.objects.list(kind)]
 
 
 def _read_records(store: TicketStore) -> tuple[dict[str, Record], dict[str, str]]:
     """All records, read from their own objects and not from the catalog, and the damaged ones."""
-
-    def read(key: str) -> Record | str | None:
-        try:
-            record = store.record(key)
-        except NotInStore:
-            return None
-        except Damaged as error:
-            return str(error)
-        if record.key != key or _sha256(canonical(record.spec)) != key:
-            return f"{paths.record(key)}: it is the record of another trial"
-        return record
-
     keys = sorted(store.keys())
-    found = dict(zip(keys, each(read, keys), strict=True))
+    found = dict(zip(keys, each(lambda key: _read(store, key), keys), strict=True))
     return (
         {key: record for key, record in found.items() if isinstance(record, Record)},
         {paths.record(key): fault for key, fault in found.items() if isinstance(fault, str)},
     )
 
 
+def _read(store: TicketStore, key: str) -> Record | str | None:
+    """The record, or what is wrong with it; None if it was deleted."""
+    try:
+        record = store.record(key)
+    except NotInStore:
+        return None
+    except Damaged as error:
+        return str(error)
+    if record.key != key or _sha256(canonical(record.spec)) != key:
+        return f"{paths.record(key)}: it is the record of another trial"
+    return record
+
+
 def _fault(store: TicketStore, path: str) -> str:
-    """What is wrong with the content of an object that is named by its hash; empty if nothing."""
+    """What is wrong with a record or an object that is named by its hash; empty if nothing."""
+    if path.startswith(paths.RECORDS):
+        found = _read(store, paths.stem(path))
+        return found if isinstance(found, str) else ""
     try:
         if path.startswith(paths.TICKETS):
             store.ticket(paths.stem(path))
@@ -165,12 +184,20 @@ def _references(records: dict[str, Record]) -> dict[str, list[str]]:
     return found
 
 
-def _orphans(held: list[Listed], records: dict[str, Record]) -> Iterator[Listed]:
-    """What no record needs; of a committed trial, its checkpoint and its failures as well."""
+def _unneeded(held: list[Listed], records: dict[str, Record]) -> tuple[list[Listed], list[Listed]]:
+    """What nobody needs, and what trials left that are not committed.
+
+    Of a committed trial nobody needs the checkpoint and the failures; its log stays.
+    """
     referred = _references(records).keys()
+    orphaned: list[Listed] = []
+    abandoned: list[Listed] = []
     for item in held:
-        if item.path.startswith((paths.CHECKPOINTS, paths.FAILURES)):
-            if paths.stem(item.path) in records:
-                yield item
-        elif item.path not in referred:
-            yield item
+        if not item.path.startswith(LEFT):
+            if item.path not in referred:
+                orphaned.append(item)
+        elif paths.owner(item.path) not in records:
+            abandoned.append(item)
+        elif not item.path.startswith(paths.LOGS):
+            orphaned.append(item)
+    return orphaned, abandoned

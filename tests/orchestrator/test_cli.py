@@ -15,15 +15,19 @@ from typing import Any
 import click
 import numpy as np
 import pytest
+import yaml
 
 from orchestrator import cli as command_line
+from orchestrator import workspace
 from orchestrator.errors import StoreFull
 from orchestrator.identity import key_of, to_json
+from orchestrator.plan import Plan
 from orchestrator.store import paths
 from orchestrator.store.objects import S3Objects, StoreAddress
 from orchestrator.store.record import Record
 from orchestrator.store.ticket import Ticket
 from orchestrator.store.tickets import TicketStore
+from tests.orchestrator.profiles import SPOT, profile
 from tests.orchestrator.store.conftest import careless_server as careless_server
 from tests.orchestrator.store.test_disasters import HURRIED, fill, small_server
 from tests.orchestrator.sweeps import document, write
@@ -34,9 +38,11 @@ SURFACE = {
     "data": ["--help"],
     "data check": ["--help", "PATH"],
     "data scenes": ["--difficulty", "--help", "--images", "--seed", "FOLDER"],
-    "plan": ["--help", "--json", "--offline", "--why", "SWEEP"],
+    "explain": ["--help", "--json", "KEY", "SWEEP"],
+    "logs": ["--help", "--sweep", "KEY"],
+    "plan": ["--help", "--json", "--offline", "SWEEP"],
     "report": ["--help", "--out", "SWEEP"],
-    "run": ["--help", "SWEEP"],
+    "run": ["--budget", "--help", "SWEEP"],
     "status": ["--help", "--watch", "SWEEP"],
     "sync": ["--help", "SWEEP"],
     "tickets": ["--help", "--sweep"],
@@ -50,9 +56,9 @@ SURFACE = {
 }
 PLAN_KEYS = (
     *("name", "cells", "trials", "naive_trials", "rounds", "naive_rounds", "blocks", "by_kind"),
-    *("existing", "to_run", "replays", "critical_path", "steps", "slot_hours", "measured"),
-    *("gpu_hours", "store_bytes"),
+    *("existing", "to_run", "replays", "critical_path", "steps", "store_bytes", "estimate"),
 )
+PROFILE = yaml.safe_dump(profile(SPOT).model_dump())
 TICKET_KEYS = (*("key", "model", "task", "level", "sparsity", "nnz", "bytes", "hash", "parents"),)
 
 
@@ -268,6 +274,49 @@ def test_plan_as_json(call: Call, tmp_path: Path) -> None:
     shown = json.loads(ended.out)
     assert tuple(shown) == PLAN_KEYS
     assert (shown["trials"], shown["to_run"], shown["existing"]) == (9, 9, 0)
+    assert shown["estimate"] is None
+
+
+def on_cluster(folder: Path, text: str, **placement: Any) -> Path:
+    """A sweep whose placement names a cluster profile with this text."""
+    (folder / "cluster.yaml").write_text(text)
+    content = document() | {"placement": {"cluster": str(folder / "cluster.yaml")} | placement}
+    return write(folder, content)
+
+
+@pytest.mark.parametrize("command", ["plan", "run"])
+@pytest.mark.parametrize(
+    ("text", "placement", "words"),
+    [
+        ("nmae: x", {}, "nmae is not a known key; did you mean `name`?"),
+        (PROFILE, {"gpus": 9}, "a trial needs 1 CPUs and 9 GPUs on a node"),
+        (PROFILE, {"gpus": 1, "workers": 18, "nodes": 9}, "on each of 9 nodes"),
+    ],
+    ids=["no profile", "too many GPUs", "too many nodes"],
+)
+def test_a_cluster_that_cannot_hold_a_trial(
+    call: Call,
+    home: Path,
+    tmp_path: Path,
+    command: str,
+    text: str,
+    placement: dict[str, Any],
+    words: str,
+) -> None:
+    sweep = on_cluster(tmp_path, text, **placement)
+    line = refused(call(command, sweep), home)
+    assert line.startswith(str(sweep))
+    assert words in line
+
+
+def test_a_budget_needs_prices(call: Call, home: Path, tmp_path: Path) -> None:
+    line = refused(call("run", write(tmp_path, document()), "--budget", "5"), home)
+    assert "placement.cluster is missing" in line
+
+
+def test_money_is_not_guessed(call: Call, tmp_path: Path) -> None:
+    words = call("plan", on_cluster(tmp_path, PROFILE)).out
+    assert words.count("not measured yet") == 2
 
 
 def cut_record(seed: int, ticket: Ticket, store: TicketStore) -> Record:
@@ -372,3 +421,53 @@ def test_only_old_orphans_go(in_store: Call, store: TicketStore, cuts: list[Reco
     assert "1 objects" in in_store("gc", "--older-than", "0").out
     assert store.objects.stat(paths.ticket(orphan.sha256)) is None
     assert in_store("verify").code == 0
+
+
+@pytest.fixture
+def planned(address: StoreAddress, tmp_path: Path, home: Path) -> tuple[Path, Plan]:
+    """A sweep on the store of the test, and its plan."""
+    sweep = with_store(tmp_path, address.url, address.endpoint)
+    return sweep, workspace.planned(sweep, home).plan
+
+
+def test_logs_by_the_beginning_of_a_key(
+    call: Call, home: Path, store: TicketStore, planned: tuple[Path, Plan]
+) -> None:
+    sweep, plan = planned
+    cut = next(trial for trial in plan if trial.rides)
+    store.put_log(cut.rides, "=== attempt 1\nit broke\n")
+    store.put_log("f" * 64, "another\n")
+
+    def told(key: str) -> Ended:
+        return call("logs", key, "--sweep", sweep)
+
+    assert told(cut.rides[:8]).out == "=== attempt 1\nit broke\n"
+    store.commit(Record(key=cut.key, kind="cut", spec=to_json(cut.spec)))
+    assert told(cut.key[:8]).out == "=== attempt 1\nit broke\n", "the log of the run it rides"
+    assert "begins the key of no log" in refused(told("0123456789"), home)
+    assert "begins no key" in refused(told("../../etc"), home)
+    store.put_log("f" * 63 + "0", "a third")
+    assert "keys of 2 logs" in refused(told("ffff"), home)
+
+
+def test_logs_where_no_sweep_has_run(call: Call, home: Path) -> None:
+    assert "no sweep has run here" in refused(call("logs", "abc"), home)
+
+
+def test_what_failed_is_in_sight_and_explained(
+    call: Call, home: Path, store: TicketStore, planned: tuple[Path, Plan]
+) -> None:
+    sweep, plan = planned
+    head = next(iter(plan.training_runs())).key
+    store.note_failure(head, {"error": "it broke", "attempts": 3, "host": "node-a", "trace": ""})
+    told = call("status", sweep)
+    assert told.code == 0, told
+    assert "0/9 trials, 0 running, 1 failed, 4 blocked; nobody is at work" in told.out
+    assert f"failed {head[:12]}" in told.out
+    assert "(attempt 3, node-a): it broke" in " ".join(told.out.split())
+
+    rows = json.loads(call("explain", sweep, head[:12], "--json").out)
+    assert rows["trial"][0] == head
+    assert rows["last failure"] == ["error it broke", "attempts 3", "host node-a"]
+    assert head in call("explain", sweep, head).out
+    assert "begins no key" in refused(call("explain", sweep, "zz"), home)

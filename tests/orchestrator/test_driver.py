@@ -172,7 +172,7 @@ class Spent:
 def test_a_spent_budget_releases_no_more_trials(tmp_path: Path) -> None:
     plan = plan_of(document(seed=[0], controls=[]))
     start = partial(Slow, tmp_path)
-    meter = partial(Spent, tmp_path)
+    meter = Spent(tmp_path)
     summary = driver.run(plan, set(), start, Placement(slots=SLOTS), Seen(), meter=meter)
     assert summary.exhausted
     assert not summary.interrupted

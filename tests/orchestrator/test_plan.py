@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from orchestrator.costs import work_of
 from orchestrator.frontier import Frontier
 from orchestrator.plan import DENSE
-from orchestrator.preview import critical_path, preview, training_ancestry, why
+from orchestrator.preview import critical_path, preview, training_ancestry
 from orchestrator.recipes import SOURCES
 from orchestrator.store.record import Record
 from tests.orchestrator.sweeps import document, plan_of
@@ -52,7 +52,7 @@ def test_every_parent_stands_before_its_child_and_sharing_never_costs(
         assert set(trial.parents) <= seen
         assert not trial.rides or trial.rides in trial.parents
         seen.add(trial.key)
-    shown = preview(plan, {}, POOLS, 0)
+    shown = preview(plan, {}, POOLS)
     assert shown.trials <= shown.naive_trials
     assert shown.trials == shown.to_run == shown.by_kind["train"]
     assert shown.critical_path <= max(len(training_ancestry(plan, c.trial)) for c in plan.cells)
@@ -70,7 +70,7 @@ def test_expansion_is_a_function_of_the_file(study: dict[str, Any]) -> None:
 
 def test_a_chain_shares_its_prefix() -> None:
     """Levels 0 to 4 of one chain: 5 runs, where each cell by itself takes 1+2+3+4+5."""
-    shown = preview(plan_of(document(controls=[])), {}, POOLS, 0)
+    shown = preview(plan_of(document(controls=[])), {}, POOLS)
     assert (shown.cells, shown.trials, shown.naive_trials, shown.critical_path) == (5, 5, 15, 5)
     assert shown.by_kind == {"train": 5, "cut": 4}
 
@@ -78,7 +78,7 @@ def test_a_chain_shares_its_prefix() -> None:
 def test_the_papers_grid_of_nine_linear_levels() -> None:
     """One task: 9 own cells and a dense one naively take 54 + 1 fine-tunes, shared 10."""
     plan = plan_of(document(controls=[], schedule={"rate": 0.1, "levels": 9}))
-    shown = preview(plan, {}, POOLS, 0)
+    shown = preview(plan, {}, POOLS)
     assert (shown.trials, shown.naive_trials) == (10, 55)
 
 
@@ -109,7 +109,7 @@ def test_transfer_trains_the_target_under_the_sources_ticket() -> None:
         "right": {"task": "easy_vqa", "data": "/right"},
     }
     plan = plan_of(content)
-    shown = preview(plan, {}, POOLS, 0)
+    shown = preview(plan, {}, POOLS)
     # Two chains of 5, and 4 levels each way; naively a transfer at level k takes k + 1 runs.
     assert (shown.trials, shown.naive_trials) == (2 * 5 + 2 * 4, 2 * 15 + 2 * 14)
     moved = [cell for cell in plan.cells if cell.curve.source == "transfer:left"]
@@ -179,32 +179,9 @@ def test_what_exists_is_not_run_and_a_late_wish_is_a_replay() -> None:
     plan = plan_of(document(controls=[]))
     done = {t.key: Record(key=t.key, kind=t.kind, spec={}) for t in plan}
     longer = plan_of(document(controls=[], rewind=[0, 5], schedule={"rate": 0.2, "levels": 1}))
-    shown = preview(longer, done, POOLS, 0)
+    shown = preview(longer, done, POOLS)
     assert shown.existing == 3
     assert (shown.to_run, shown.replays) == (1, 1)
-
-
-def test_costs_are_estimated_from_what_was_measured() -> None:
-    plan = plan_of(document(controls=[]))
-    dense = next(iter(plan))
-    costs = {"seconds": 72.0, "steps": 10.0}
-    record = Record(key=dense.key, kind="train", spec={}, costs=costs)
-    assert preview(plan, {}, POOLS, 1).slot_hours is None
-    shown = preview(plan, {dense.key: record}, POOLS, 0.5)
-    # Dense done, but its cut is missing: it is replayed with the 4 other runs, 72 s each.
-    assert shown.slot_hours == pytest.approx(5 * 72 / 3600)
-    assert shown.gpu_hours == pytest.approx(5 * 36 / 3600)
-
-
-def test_why_tells_skipped_ready_waiting_and_replayed() -> None:
-    plan = plan_of(document(controls=[]))
-    keys = list(plan.trials)
-    dense, cut, worn = keys[0], keys[1], keys[2]
-    assert "has its record" in why(plan, dense, {dense})
-    assert "all it needs is there" in why(plan, dense, set())
-    assert f"runs after {cut[:12]}" in why(plan, worn, {dense})
-    assert f"replaying {dense[:12]}" in why(plan, cut, {dense})
-    assert "names 0 trials" in why(plan, "zz", set())
 
 
 def test_the_critical_path_of_no_chain_is_one_run() -> None:

@@ -40,8 +40,16 @@ def chain(plan: Plan, rewind: int) -> list[str]:
 def test_a_board_counts_each_run_once(plan: Plan) -> None:
     dense, first, second = chain(plan, 0)
     board = Board(plan, {dense: Mark.DONE, first: Mark.RUNNING, second: Mark.FAILED})
-    assert board.counts() == {Mark.OPEN: 6, Mark.RUNNING: 1, Mark.DONE: 1, Mark.FAILED: 1}
-    assert board.summary() == "1/9 trials, 1 failed"
+    assert board.counts() == {
+        Mark.OPEN: 6,
+        Mark.RUNNING: 1,
+        Mark.DONE: 1,
+        Mark.FAILED: 1,
+        Mark.BLOCKED: 0,
+    }
+    assert board.summary() == "1/9 trials, 1 running, 1 failed"
+    board.set(first, Mark.FAILED)
+    assert board.summary() == "1/9 trials, 0 running, 2 failed"
 
 
 def test_a_board_is_settled_when_the_rest_needs_what_failed(plan: Plan) -> None:
@@ -54,6 +62,18 @@ def test_a_board_is_settled_when_the_rest_needs_what_failed(plan: Plan) -> None:
     assert Board(plan, dict.fromkeys(runs, Mark.DONE)).settled()
 
 
+def test_what_needs_a_failed_run_is_blocked_and_costs_no_more_time(plan: Plan) -> None:
+    dense, first, second = chain(plan, 0)
+    board = Board(plan, {dense: Mark.DONE})
+    assert len(list(board.open())) == 8
+    board.set(first, Mark.FAILED)
+    assert board.mark(second) is Mark.BLOCKED
+    left = {trial.key for trial in board.open()}
+    assert len(left) == 6
+    assert not left & {dense, first, second}
+    assert board.summary() == "1/9 trials, 0 running, 1 failed, 1 blocked"
+
+
 def test_a_row_per_chain_and_one_for_all_random_tickets(plan: Plan) -> None:
     dense, first, second = chain(plan, 0)
     marks = {dense: Mark.DONE, first: Mark.DONE, second: Mark.RUNNING}
@@ -62,6 +82,12 @@ def test_a_row_per_chain_and_one_for_all_random_tickets(plan: Plan) -> None:
     assert theta_0.split() == ["uniter-tiny", "easy_vqa", "theta_0", "0", "●●◐", "88.2"]
     assert theta_5.split() == ["uniter-tiny", "easy_vqa", "theta_5", "0", "●··", "90.0"]
     assert random.split() == ["random", "0/4"]
+    board = Board(plan, {dense: Mark.DONE, first: Mark.FAILED})
+    assert "●✗–" in shown(board)[1]
+    leaves = [cell.trial for cell in plan.cells if cell.curve.source == "random"]
+    for key, mark in zip(leaves, (Mark.DONE, Mark.RUNNING, Mark.FAILED), strict=False):
+        board.set(key, mark)
+    assert " ".join(shown(board)[3].split()) == "random 1/4, 1 running, 1 failed"
 
 
 def test_a_wide_sweep_fits_a_screen() -> None:
@@ -69,6 +95,8 @@ def test_a_wide_sweep_fits_a_screen() -> None:
     lines = shown(Board(wide))
     assert len(lines) == 1 + MOST_ROWS + 1
     assert "7 more chains" in lines[-1]
+    last = [cell.trial for cell in wide.cells if cell.curve.source == "imp"][-1]
+    assert "✗" in shown(Board(wide, {last: Mark.FAILED}))[1]
 
 
 @pytest.fixture
@@ -92,6 +120,8 @@ def test_a_lane_is_followed_unit_by_unit(plan: Plan, console: Console) -> None:
     assert [board.mark(unit.head) for unit in lane] == [Mark.DONE, Mark.RUNNING, Mark.OPEN]
     assert board.scores == {lane[0].head: 90.0}
     assert progress.line().startswith("1/9 trials, 1 running, 0 failed, about 0:00 left")
+    progress.ended(lane)  # its worker is gone
+    assert [board.mark(unit.head) for unit in lane] == [Mark.DONE, Mark.OPEN, Mark.OPEN]
 
 
 def test_the_time_left_follows_the_pace(
@@ -101,9 +131,11 @@ def test_the_time_left_follows_the_pace(
     now = 0.0
     monkeypatch.setattr("orchestrator.progress.time", SimpleNamespace(monotonic=lambda: now))
     progress = Progress(Board(plan), console)
+    now = 50.0  # until a worker is there
+    progress.started(units(plan, 3))
     for unit in units(plan, 3):
         progress.committed(unit, [unit.head], None)
-    now = 100.0
+    now = 150.0
     assert progress.eta_s() == pytest.approx(200.0)
 
 

@@ -216,7 +216,7 @@ def test_an_interrupted_write_is_completed_without_doubles(server: Server) -> No
     whole = content(server, "interrupted")
     run = connect(server.uri, "interrupted").find("dense-400")
     assert run is not None
-    MlflowClient(tracking_uri=server.uri).delete_tag(run.info.run_id, "sweepstakes.content")
+    MlflowClient(tracking_uri=server.uri).delete_tag(run.id, "sweepstakes.content")
     sync(plan, records, server.uri)
     assert content(server, "interrupted") == whole
 
@@ -272,8 +272,10 @@ def test_the_projection_takes_over_a_live_run(server: Server) -> None:
     plan = make_plan("live")
     records = make_records(plan)
     live = LiveRun(server.uri, "live", "dense-400", "dense", every_s=0.2)
-    for step in (10, 20):
-        live.log(step, {"loss": 1.0 / step})
+    live.log(10, {"loss": 1.0 / 10})
+    while "dense-400" not in connect(server.uri, "live").runs():
+        time.sleep(0.1)
+    live.log(20, {"loss": 1.0 / 20})
     live.close(30)
     seen = content(server, "live")
     assert points(seen["dense-400"], "live/loss") == [(10, 0.1), (20, 0.05)]
@@ -285,6 +287,34 @@ def test_the_projection_takes_over_a_live_run(server: Server) -> None:
     names = {name for name, *_ in taken["metrics"]}
     assert names == {"live/loss", "loss", "lr", "final/score", "final/prior"}
     assert len(points(taken, "loss")) == 4
+
+
+def test_the_projector_takes_over_what_appeared_meanwhile(server: Server) -> None:
+    plan = make_plan("meanwhile")
+    records = make_records(plan)
+    projector = Projector(plan, server.uri, {})
+    projector.add(records["shared-400"])
+    while "shared-400" not in connect(server.uri, "meanwhile").runs():
+        time.sleep(0.1)
+    live = LiveRun(server.uri, "meanwhile", "dense-400", "dense", every_s=0.1)
+    live.log(10, {"loss": 0.1})
+    while "dense-400" not in connect(server.uri, "meanwhile").live():
+        time.sleep(0.1)
+    live.close(30)
+    for record in records.values():
+        projector.add(record)
+    assert projector.close(60)
+    taken = content(server, "meanwhile")["dense-400"]  # which also says that it is there once
+    assert points(taken, "live/loss") == [(10, 0.1)]
+    assert points(taken, "final/score")
+    assert connect(server.uri, "meanwhile").live() == {}
+
+
+def test_a_short_trial_makes_no_live_run(server: Server) -> None:
+    live = LiveRun(server.uri, "short", "dense-400", "dense", every_s=60)
+    live.log(10, {"loss": 0.1})
+    live.close(30)
+    assert connect(server.uri, "short").runs() == {}
 
 
 def test_a_dead_server_stops_nobody() -> None:

@@ -1,0 +1,34 @@
+"""What the commands that take a sweep share: how they read it and open its store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from orchestrator import workspace
+from orchestrator.workspace import Connected, Planned
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+SWEEP = click.argument("sweep", type=click.Path(path_type=Path))
+
+
+def planned(sweep: Path, home: Path, *, offline: bool = False) -> Planned:
+    """The plan of a sweep file; data is hashed when it is first met, at about 1 GB/s."""
+    with err.status("reading the sweep, its weights and its data"):
+        return workspace.planned(sweep, home, offline=offline)
+
+
+@contextmanager
+def opened(planned: Planned, home: Path, *, tracking: bool) -> Iterator[Connected]:
+    """The store of a sweep, with a word on what is being waited for."""
+    with ExitStack() as stack:
+        with err.status("opening the store"):
+            placement = planned.sweep.placement
+            found = stack.enter_context(workspace.connected(placement, home, tracking=tracking))
+        yield found
