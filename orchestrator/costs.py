@@ -6,9 +6,11 @@ has twice UNITER's weights. So plans are weighed by cost, not by the number of r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass
 from statistics import median
-from typing import Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 from orchestrator.plan import Plan, Trial
 from trainables.models import MODELS
@@ -27,6 +29,8 @@ class Measured(Protocol):
 
     @property
     def costs(self) -> Mapping[str, float]: ...
+    @property
+    def environment(self) -> Mapping[str, str]: ...
 
 
 def steps_of(trial: Trial) -> int:
@@ -59,44 +63,82 @@ def passes(recipe: Recipe) -> float:
     return 3.0 + 3.0 * turns * recipe.adversary_steps
 
 
-def seconds(plan: Plan, records: Mapping[str, Measured]) -> Cost | None:
-    """Seconds of each trial of the plan, from its committed runs; None while there is none.
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Seconds for one and the same thing in several runs: the slowest of the fastest tenth, the
+    mean, the fastest of the slowest tenth."""
 
-    A run of a kind (see `_kind`) that was measured costs its mean seconds per step. Others cost
-    their work at the median rate of those that were measured.
-    """
-    pace = _paces(plan, records)
-    if not pace:
+    fast: float
+    mean: float
+    slow: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Paces:
+    """How fast the committed runs of a plan were, evaluation included, their start not."""
+
+    kinds: Mapping[object, Spread]
+    """Seconds per optimizer step, by kind of run (see `_kind`)."""
+    rates: Spread
+    """Seconds per unit of work, over all kinds: the fastest kind's, the median, the slowest's."""
+
+    def cost(self, at: Literal["fast", "mean", "slow"]) -> Cost:
+        """Seconds of a trial: as its kind was measured, else by its work."""
+        steps: dict[object, float] = {kind: getattr(s, at) for kind, s in self.kinds.items()}
+        rate: float = getattr(self.rates, at)
+
+        def cost(trial: Trial) -> float:
+            known = steps.get(_kind(trial))
+            return work_of(trial) * rate if known is None else steps_of(trial) * known
+
+        return cost
+
+    def share(self, trials: Iterable[Trial]) -> float:
+        """Share of `trials` that are of a kind that was measured."""
+        known = [_kind(trial) in self.kinds for trial in trials]
+        return sum(known) / len(known) if known else 1.0
+
+
+def measure(plan: Plan, records: Mapping[str, Measured]) -> Paces | None:
+    """The paces of the plan's committed runs; None while there is none."""
+    runs: dict[object, list[Trial]] = defaultdict(list)
+    for trial in plan.training_runs():
+        if trial.key in records and records[trial.key].costs.get("steps"):
+            runs[_kind(trial)].append(trial)
+    if not runs:
         return None
-    rate = median(pace[_kind(t)] * steps_of(t) / work_of(t) for t in _measured(plan, records))
-
-    def cost(trial: Trial) -> float:
-        known = pace.get(_kind(trial))
-        return work_of(trial) * rate if known is None else steps_of(trial) * known
-
-    return cost
-
-
-def measured_share(plan: Plan, records: Mapping[str, Measured], trials: Iterable[Trial]) -> float:
-    """Share of `trials` that are of a kind that was measured."""
-    pace = _paces(plan, records)
-    known = [_kind(trial) in pace for trial in trials]
-    return sum(known) / len(known) if known else 1.0
+    kinds = {kind: _spread([records[t.key] for t in trials]) for kind, trials in runs.items()}
+    rates = []
+    for kind, trials in runs.items():
+        steps_per_work = steps_of(trials[0]) / work_of(trials[0])
+        rates += [tuple(steps_per_work * s for s in astuple(kinds[kind]))] * len(trials)
+    fast, mean, slow = zip(*rates, strict=True)
+    return Paces(kinds=kinds, rates=Spread(min(fast), median(mean), max(slow)))
 
 
-def _measured(plan: Plan, records: Mapping[str, Measured]) -> list[Trial]:
-    runs = plan.training_runs()
-    return [t for t in runs if t.key in records and records[t.key].costs.get("steps")]
+def seconds(plan: Plan, records: Mapping[str, Measured]) -> Cost | None:
+    """Seconds of each trial of the plan at its mean pace; None while nothing was measured."""
+    paces = measure(plan, records)
+    return paces.cost("mean") if paces else None
 
 
-def _paces(plan: Plan, records: Mapping[str, Measured]) -> dict[object, float]:
-    """Mean seconds per optimizer step, evaluation included, by kind."""
-    spent: dict[object, tuple[float, float]] = {}
-    for trial in _measured(plan, records):
-        costs = records[trial.key].costs
-        before = spent.get(_kind(trial), (0.0, 0.0))
-        spent[_kind(trial)] = before[0] + costs["seconds"], before[1] + costs["steps"]
-    return {kind: total / steps for kind, (total, steps) in spent.items()}
+def checkpoint_s(records: Iterable[Measured]) -> float | None:
+    """Median over runs of what saving their state took each time; None if none ever did."""
+    each = [
+        record.costs["checkpoint_seconds"] / record.costs["checkpoints"]
+        for record in records
+        if record.costs.get("checkpoints")
+    ]
+    return median(each) if each else None
+
+
+def _spread(records: Sequence[Measured]) -> Spread:
+    """Of seconds per step; the mean weighs runs by their steps, and lies within."""
+    costs = [record.costs for record in records]
+    paces = sorted(cost["seconds"] / cost["steps"] for cost in costs)
+    mean = sum(cost["seconds"] for cost in costs) / sum(cost["steps"] for cost in costs)
+    tenth = (len(paces) - 1) // 10
+    return Spread(min(paces[tenth], mean), mean, max(paces[-1 - tenth], mean))
 
 
 def _kind(trial: Trial) -> object:

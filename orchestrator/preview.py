@@ -1,4 +1,4 @@
-"""What a plan will do before it does it: counts, sharing, critical path, work, store size.
+"""What a plan will do before it does it: counts, sharing, critical path, steps, store size.
 
 Pure: what exists already is handed in as records.
 """
@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Mapping
 from dataclasses import asdict, dataclass
 
 from orchestrator import costs
-from orchestrator.frontier import Frontier
 from orchestrator.plan import Plan, Trial
 from trainables.spec import CutSpec, TrainSpec
 from trainables.tasks import TASKS
@@ -39,7 +38,7 @@ class Block:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preview:
-    """The numbers that `sweepstakes plan` prints; times are None until something was measured."""
+    """What `sweepstakes plan` counts; `estimate` has its hours and money."""
 
     name: str
     cells: int
@@ -62,11 +61,6 @@ class Preview:
     """Training runs that must follow one another."""
     steps: int
     """Optimizer steps still to be done."""
-    slot_hours: float | None
-    """Hours on one slot still to be done, from committed trials (see `costs.seconds`)."""
-    measured: float
-    """Share of these runs of which one of the same kind was measured."""
-    gpu_hours: float | None
     store_bytes: int
     """Tickets (n * H(p) bits each) and records of what is to run; rewind points come on top."""
 
@@ -76,17 +70,12 @@ class Preview:
 
 def preview(
     plan: Plan,
-    committed: Mapping[str, costs.Measured],
+    committed: Mapping[str, object],
     pools: Mapping[str, Mapping[str, int]],
-    gpus: float,
 ) -> Preview:
-    """`pools` gives the weights in each pool by model label; `gpus` what one trial occupies."""
-    frontier = Frontier(plan, committed)
-    runs = [u for u in frontier.units if plan.trials[u.head].kind == "train"]
-    fresh = [unit for unit in runs if unit.head in unit.members]
-    left = [plan.trials[unit.head] for unit in runs]
-    seconds = costs.seconds(plan, committed)
-    hours = None if seconds is None else sum(map(seconds, left)) / 3600
+    """`pools` gives the weights in each pool by model label."""
+    left = runs_left(plan, committed)
+    replays = sum(trial.key in committed for trial in left)
     blocks = _blocks(plan)
     return Preview(
         name=plan.name,
@@ -98,15 +87,19 @@ def preview(
         blocks=blocks,
         by_kind=dict(Counter(trial.kind for trial in plan)),
         existing=sum(key in committed for key in plan.trials),
-        to_run=len(fresh),
-        replays=len(runs) - len(fresh),
+        to_run=len(left) - replays,
+        replays=replays,
         critical_path=critical_path(plan),
         steps=sum(map(costs.steps_of, left)),
-        slot_hours=hours,
-        measured=costs.measured_share(plan, committed, left),
-        gpu_hours=None if hours is None or not gpus else hours * gpus,
         store_bytes=_store_bytes(plan, committed, pools),
     )
+
+
+def runs_left(plan: Plan, committed: Container[str]) -> list[Trial]:
+    """The training runs still to be done, in the plan's order; a committed one again if a cut or
+    rewind point of it is missing."""
+    heads = dict.fromkeys(trial.rides or trial.key for trial in plan if trial.key not in committed)
+    return [trial for head in heads if (trial := plan.trials[head]).kind == "train"]
 
 
 def _blocks(plan: Plan) -> tuple[Block, ...]:
@@ -173,24 +166,6 @@ def critical_path(plan: Plan) -> int:
         before = max((depth[parent] for parent in trial.parents), default=0)
         depth[trial.key] = before + (trial.kind == "train")
     return max(depth.values(), default=0)
-
-
-def why(plan: Plan, key: str, committed: Iterable[str]) -> str:
-    """One line that says why the trial named by `key` (or a unique beginning) runs or not."""
-    matches = [trial for trial in plan if trial.key.startswith(key)]
-    if len(matches) != 1:
-        return f"{key}: names {len(matches)} trials of this plan; give more digits of one key"
-    trial, done = matches[0], set(committed)
-    name = f"{trial.key[:12]} ({describe(trial)})"
-    if trial.key in done:
-        return f"{name} is skipped: the store has its record"
-    if trial.rides and trial.rides in done:
-        return f"{name} runs by replaying {trial.rides[:12]}: that run was committed without it"
-    missing = [parent for parent in trial.parents if parent not in done]
-    if missing:
-        names = ", ".join(parent[:12] for parent in missing)
-        return f"{name} runs after {names}: the store has no record of it yet"
-    return f"{name} runs: the store has no record of it, and all it needs is there"
 
 
 def describe(trial: Trial) -> str:

@@ -1,0 +1,229 @@
+"""What the nodes of a run cost as it goes, and when the budget says stop.
+
+`Ledger` adds up samples, and is pure; `Meter` takes them from Ray. A node is paid for from the
+sample before the one that first shows it to the first that shows it no more. What a cloud bills
+while a node boots, before Ray sees it, and after the run, is not in it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from types import TracebackType
+from typing import Any, Self
+
+import ray
+
+from orchestrator.config import Placement
+from orchestrator.costs import Cost, work_of
+from orchestrator.estimate import figure
+from orchestrator.frontier import Unit
+from orchestrator.prices import HEAD, Profile, offers, price_of
+
+log = logging.getLogger(__name__)
+
+PERIOD_S = 2.0
+"""Between two samples: a node is charged at most 4 s too much."""
+NODE_GROUP = "ray.io/node-group"
+"""The label under which Ray keeps a node's type; the autoscaler and KubeRay set it."""
+HEAD_MARK = "node:__internal_head__"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bill:
+    """What a run has cost up to now."""
+
+    currency: str
+    money: float
+    hours: Mapping[str, float]
+    """Node-hours by node type."""
+    budget: float | None
+    exhausted: bool
+    """Whether the budget ended the run."""
+
+    def __str__(self) -> str:
+        """`spent 3.41 of 5 USD: 0.52 h of head, 0.731 h of spot`."""
+        nodes = ", ".join(f"{figure(hours)} h of {name}" for name, hours in self.hours.items())
+        of = "" if self.budget is None else f" of {figure(self.budget)}"
+        return f"spent {figure(self.money)}{of} {self.currency}: {nodes}"
+
+
+def groups(nodes: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Id to node type of the nodes alive, from what `ray.nodes()` gives."""
+    return {node["NodeID"]: _group(node) for node in nodes if node["Alive"]}
+
+
+def _group(node: Mapping[str, Any]) -> str:
+    unknown = "a type not known"
+    group: str = node["Labels"].get(NODE_GROUP, unknown)
+    return HEAD if HEAD_MARK in node["Resources"] else group
+
+
+class Ledger:
+    """Node-hours by node type, from samples of who is there."""
+
+    def __init__(self) -> None:
+        self.hours: dict[str, float] = {}
+        self._nodes: Mapping[str, str] = {}
+        self._at: float | None = None
+
+    def see(self, nodes: Mapping[str, str], at: float) -> None:
+        """`nodes` (id to type) are up at `at`, seconds of a clock that never goes back."""
+        if self._at is not None:
+            hours = (at - self._at) / 3600
+            for group in {**self._nodes, **nodes}.values():
+                self.hours[group] = self.hours.get(group, 0.0) + hours
+        self._nodes, self._at = nodes, at
+
+    def money(self, profile: Profile) -> float:
+        return sum(hours * price_of(profile, group) for group, hours in self.hours.items())
+
+
+class Foresight:
+    """What the trials in hand, and one more like them, will still cost.
+
+    A place is priced at the dearest that the profile may give, for a budget is a promise. Times are
+    seconds of a clock that never goes back.
+    """
+
+    def __init__(self, profile: Profile, placement: Placement, pace_s: float) -> None:
+        """`pace_s` is seconds per unit of `Unit.cost`; 0 as long as nobody knows."""
+        self._place = offers(profile, placement)[-1].price
+        self._head = price_of(profile, HEAD)
+        self._pace_s = pace_s
+        self._begun: dict[str, tuple[float, Unit]] = {}
+        """Head of each unit in hand to when it began."""
+        self._next: dict[str, Unit] = {}
+        """What follows each unit in its lane."""
+        self._ended_s = self._ended_cost = 0.0
+        self._begun_cost, self._begun_runs = 0.0, 0
+
+    def started(self, lane: list[Unit], at: float) -> None:
+        self._next.update({unit.head: follower for unit, follower in pairwise(lane)})
+        self._begin(lane[0], at)
+
+    def committed(self, unit: Unit, at: float) -> None:
+        if unit.head in self._begun and unit.cost:
+            self._ended_s += at - self._begun[unit.head][0]
+            self._ended_cost += unit.cost
+            self._pace_s = self._ended_s / self._ended_cost
+        if self._begun.pop(unit.head, None) and unit.head in self._next:
+            self._begin(self._next.pop(unit.head), at)
+
+    def ended(self, lane: list[Unit]) -> None:
+        for unit in lane:
+            self._begun.pop(unit.head, None)
+            self._next.pop(unit.head, None)
+
+    def _begin(self, unit: Unit, at: float) -> None:
+        self._begun[unit.head] = at, unit
+        if unit.cost:
+            self._begun_cost += unit.cost
+            self._begun_runs += 1
+
+    def money(self, at: float) -> float:
+        """0 as long as nothing was measured, here or before."""
+        rests = [unit.cost * self._pace_s - (at - begun) for begun, unit in self._begun.values()]
+        more = self._pace_s * self._begun_cost / max(1, self._begun_runs)
+        rests = [more, *(rest for rest in rests if rest > 0)]
+        return (self._place * sum(rests) + self._head * max(rests)) / 3600
+
+
+class Meter:
+    """Charges the nodes that are up while it is entered, for which Ray must be; follows the run as
+    the searcher's Observer, to say when its budget is spent.
+
+    `cost` is what the run weighs its trials by: seconds, or `work_of` as long as nothing was
+    measured. What ends in this run corrects either.
+    """
+
+    def __init__(
+        self,
+        profile: Profile,
+        placement: Placement,
+        budget: float | None,
+        cost: Cost,
+    ) -> None:
+        self._profile = profile
+        self._budget = budget
+        self._ledger = Ledger()
+        self._foresight = Foresight(profile, placement, 0.0 if cost is work_of else 1.0)
+        self._news = True
+        """Whether anything has happened since `exhausted` was last worked out."""
+        self._exhausted = False
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._sampler = threading.Thread(target=self._watch, name="meter", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._sample()
+        self._sampler.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._sampler.join()
+        self._sample()
+
+    def started(self, lane: list[Unit]) -> None:
+        self._foresight.started(lane, time.monotonic())
+        self._news = True
+
+    def committed(self, unit: Unit, keys: list[str], score: float | None) -> None:
+        self._foresight.committed(unit, time.monotonic())
+        self._news = True
+
+    def failed(self, unit: Unit) -> None:
+        """Nothing: the end of its lane follows."""
+
+    def ended(self, lane: list[Unit]) -> None:
+        self._foresight.ended(lane)
+
+    def exhausted(self) -> bool:
+        """Whether another trial, beside what is in hand, would pass the budget; once so, always."""
+        if self._budget is not None and self._news and not self._exhausted:
+            self._news = False
+            whole = self.spent() + self._foresight.money(time.monotonic())
+            self._exhausted = whole >= self._budget
+        return self._exhausted
+
+    def spent(self) -> float:
+        """Money of the nodes that were up since the meter was entered."""
+        with self._lock:
+            return self._ledger.money(self._profile)
+
+    def bill(self) -> Bill:
+        with self._lock:
+            hours = dict(self._ledger.hours)
+            money = self._ledger.money(self._profile)
+        return Bill(
+            currency=self._profile.currency,
+            money=money,
+            hours=hours,
+            budget=self._budget,
+            exhausted=self._exhausted,
+        )
+
+    def _watch(self) -> None:
+        while not self._stop.wait(PERIOD_S):
+            self._sample()
+
+    def _sample(self) -> None:
+        try:
+            nodes = groups(ray.nodes())  # type: ignore[no-untyped-call]
+        except ray.exceptions.RayError as error:
+            # The next sample charges the time between to whoever is in either.
+            log.warning("the nodes cannot be counted just now (%s)", error)
+            return
+        with self._lock:
+            self._ledger.see(nodes, time.monotonic())
+        self._news = True
