@@ -5,15 +5,14 @@ Both listen on 127.0.0.1 only and keep everything under one folder: their data, 
 in use). They live on when the command that started them dies, and the next start finds them.
 
 What SeaweedFS acknowledged survives `kill -9` of it, but it does not flush each write to the disk:
-a power cut may cost the last seconds. Its inner ports know no credentials, so do not use it on a
-machine whose other users must not see the tickets.
+a power cut may cost the last seconds. The other users of the machine can do nothing with SeaweedFS,
+and MLflow, which knows no users, they can reach; web pages from elsewhere can use neither.
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
-import os
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -137,6 +136,7 @@ class _State:
 def _launch(name: Name, root: Path, state: _State) -> None:
     folder = root / name
     folder.mkdir(exist_ok=True)
+    folder.chmod(0o700)
     if name == "mlflow" and not (folder / SERVED).exists():
         # a start that was killed while it made the tables left half of them
         (folder / DATABASE).unlink(missing_ok=True)
@@ -146,7 +146,7 @@ def _launch(name: Name, root: Path, state: _State) -> None:
             token=state.token(name),
             folder=folder,
             log=_log(root, name),
-            environment=environment(),
+            environment=environment(name, root),
         )
     except OSError as error:
         raise ServiceError(
@@ -187,13 +187,7 @@ def _log(root: Path, name: Name) -> Path:
 
 
 def _write(path: Path, value: object) -> None:
-    """Replace a file whole, readable by this user only."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.unlink(missing_ok=True)
-    handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w") as file:
-        json.dump(value, file, indent=2)
-    os.replace(partial, path)
+    processes.write_private(path, json.dumps(value, indent=2).encode())
 
 
 @contextmanager

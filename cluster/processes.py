@@ -6,11 +6,11 @@ Unlike a process number it is never given to anybody else's process, so nothing 
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -29,20 +29,24 @@ GRPC = 10000
 def launch(
     command: Sequence[str], *, token: str, folder: Path, log: Path, environment: Mapping[str, str]
 ) -> None:
-    """Start `command` in its own session, so that neither Ctrl-C nor our end takes it along."""
+    """Start `command` in its own session, and as nobody's child: neither Ctrl-C, nor our end, nor
+    `ray job stop`, which signals all descendants of the job's process, takes it along.
+
+    Raises OSError when there is no such program.
+    """
+    if not os.access(command[0], os.X_OK):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), command[0])
     with log.open("ab") as output:
-        process = subprocess.Popen(
-            command,
+        subprocess.run(
+            ["/bin/sh", "-c", '"$@" &', "sh", *command],
             cwd=folder,
             env={**environment, TOKEN: token},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            check=True,
         )
-    # Popen returns some milliseconds (40 on a busy machine) before the environment can be read.
-    while process.poll() is None and not _carries(psutil.Process(process.pid), token):
-        time.sleep(0.001)
 
 
 def alive(token: str) -> list[psutil.Process]:
@@ -72,6 +76,16 @@ def free_ports(names: Sequence[str], wanted: Mapping[str, int]) -> dict[str, int
             port = random.SystemRandom().randrange(LOWEST, HIGHEST)
         chosen[name] = port
     return chosen
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Replace a file whole, readable by this user only."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.unlink(missing_ok=True)
+    handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        file.write(data)
+    os.replace(partial, path)
 
 
 def listening(port: int) -> bool:

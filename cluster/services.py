@@ -14,6 +14,8 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from cluster import inner_keys
+
 Name = Literal["s3", "mlflow"]
 PORTS: dict[Name, tuple[str, ...]] = {
     "s3": ("s3", "master", "volume", "filer", "admin"),
@@ -23,6 +25,14 @@ BUCKET = "tickets"
 REGION = "us-east-1"
 CREDENTIALS = "credentials.json"
 DATABASE = "mlflow.db"
+MLFLOW_SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    # without jobs to run, its eight job processes cost half of the start-up time
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+}
+MLFLOW_HOSTS = "localhost,localhost:*,127.0.0.1,127.0.0.1:*"
+"""What a request may call the server, by any port, as after `ssh -L`: a web page from elsewhere
+whose name was made to lead here has another. By itself MLflow takes private networks' too."""
 SERVED = "served"
 """A file beside the database that says that MLflow has finished making it."""
 
@@ -32,16 +42,15 @@ def command(name: Name, root: Path, ports: Mapping[str, int]) -> list[str]:
     return _s3(root, ports) if name == "s3" else _mlflow(root, ports)
 
 
-def environment() -> dict[str, str]:
-    """Ours, without what would change how a service behaves or is none of its business: SeaweedFS
-    takes AWS credentials that it finds there for those of an administrator."""
-    foreign = ("AWS_", "MLFLOW_", "_MLFLOW_", "WEED_", "S3_")
-    ours = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-    return ours | {
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        # without jobs to run, its eight job processes cost half of the start-up time
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    }
+def environment(name: Name, root: Path) -> dict[str, str]:
+    """Ours, without what would change how a service behaves or is none of its business (SeaweedFS
+    takes AWS credentials that it finds there for those of an administrator), and the service's
+    own settings; new keys at each call."""
+    foreign = ("AWS_", "MLFLOW_", "_MLFLOW_", "WEED_", "S3_", "RAY_AUTH_")
+    ours = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
+    if name == "s3":
+        return ours | inner_keys.made(root)
+    return ours | MLFLOW_SETTINGS | {"MLFLOW_SERVER_ALLOWED_HOSTS": MLFLOW_HOSTS}
 
 
 def works(name: Name, ports: Mapping[str, int], credentials: tuple[str, str]) -> bool:
@@ -60,6 +69,7 @@ def _s3(root: Path, ports: Mapping[str, int]) -> list[str]:
         *(f"-{name}.port={ports[name]}" for name in PORTS["s3"]),
         "-s3.port.iceberg=0",
         "-s3.port.lance=0",
+        "-disableHttp",  # of the master, who deletes all for whoever asks, and of the filer
         "-webdav=false",
         "-admin.ui=false",
         "-master.telemetry=false",

@@ -11,12 +11,11 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
 
-import ray
 from ray import tune
 from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
 
@@ -29,6 +28,7 @@ from orchestrator.frontier import Frontier, State, Unit
 from orchestrator.lane_actor import Lane, Start
 from orchestrator.places import at_once, shape
 from orchestrator.plan import Plan
+from orchestrator.ray_cluster import joined
 from orchestrator.searcher import Meter, Observer, PlanSearcher
 from orchestrator.tune_hooks import Ender, Losses, Watch
 from orchestrator.work import Work
@@ -73,13 +73,15 @@ def run(
     cost: Cost = work_of,
     *,
     lookout: Lookout | None = None,
-    meter: Callable[[], Meter] | None = None,
+    meter: Meter | None = None,
     most: int | None = None,
+    attend: Iterable[AbstractContextManager[object]] = (),
 ) -> Summary:
     """Run every trial of the plan that is not in `committed`; `start` makes a process's worker, and
     `cost` weighs the trials, so that the longest way to the end is begun first. `lookout` follows
-    what other runs are at; `meter` is made once the cluster is there, and may end the run; `most`
-    is how many trials the cluster holds at its largest, if that is known.
+    what other runs are at; `meter` may end the run; `most` is how many trials the cluster holds at
+    its largest, if that is known; what is to `attend` is entered once the cluster is there, and
+    left before it goes.
 
     The first SIGINT or SIGTERM lets running trials save their state; a second one ends at once.
     Raises RunError when some units neither finished, failed nor were blocked, and nothing (an
@@ -90,7 +92,10 @@ def run(
     if frontier.settled:
         return _summary(frontier, begin)
     os.environ.update(_TUNE_SETTINGS)
-    with _cluster(), tempfile.TemporaryDirectory(prefix="sweepstakes-") as scratch:
+    with joined(), ExitStack() as stack:
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="sweepstakes-"))
+        for companion in attend:
+            stack.enter_context(companion)
         slots = at_once(placement, most)
         beacon = Beacon()
         searcher = PlanSearcher(
@@ -100,7 +105,7 @@ def run(
             most=placement.lane,
             say=beacon.say,
             lookout=lookout,
-            meter=meter() if meter else None,
+            meter=meter,
         )
         work = {unit.head: _work(plan, unit) for unit in frontier.units}
         lane = tune.with_parameters(Lane, work=work, start=start, beacon=beacon.actor)
@@ -154,28 +159,6 @@ def _summary(frontier: Frontier, begin: float, searcher: PlanSearcher | None = N
         exhausted=searcher is not None and searcher.exhausted and not frontier.settled,
         outage=searcher.outage if searcher is not None else "",
     )
-
-
-@contextmanager
-def _cluster() -> Iterator[None]:
-    """The Ray cluster this process belongs to, or one of this machine's own for as long as
-    needed."""
-    ours = not ray.is_initialized()
-    if ours:
-        address = os.environ.get("RAY_ADDRESS", "local")
-        # No dashboard of our own: it costs a process, and MLflow shows what people look for.
-        dashboard = None if address != "local" else False
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level=logging.CRITICAL,  # a worker's death is ours to tell, without a traceback
-            include_dashboard=dashboard,
-        )
-    try:
-        yield
-    finally:
-        if ours:
-            ray.shutdown()
 
 
 @contextmanager

@@ -44,8 +44,10 @@ def write(
         return export.save(folder, export.prune_state(ticket, arrays))
     pruned = {name: torch.from_numpy(v) for name, v in export.pruned(ticket, arrays).items()}
     module: Any = importlib.import_module(MODELS[spec.model.architecture].module)
-    module.save_pretrained(pruned, spec.model, folder)
-    return sorted(folder.iterdir())
+    with export.filled(folder) as scratch:
+        module.save_pretrained(pruned, spec.model, scratch)
+        names = sorted(file.name for file in scratch.iterdir())
+    return [folder / name for name in names]
 
 
 def _weights(store: TicketStore, spec: CutSpec, path: Path | None) -> dict[str, torch.Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -13,18 +14,20 @@ from uuid import uuid4
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator import costs, status
+from orchestrator import costs, prices, status
 from orchestrator import report as reports
 from orchestrator.elsewhere import Lookout
 from orchestrator.errors import ConfigError, InputError, StoreError
+from orchestrator.estimate import left_words
 from orchestrator.frontier import Unit
 from orchestrator.plan import Plan
 from orchestrator.preview import preview
 from orchestrator.progress import Progress, board_of, clock
 from orchestrator.store.claims import Claims
 from orchestrator.store.record import Record
-from orchestrator.work import Context, start_worker
-from orchestrator.workspace import Connected, Planned
+from orchestrator.trial_log import redacted
+from orchestrator.work import CREDENTIALS, Context, start_worker
+from orchestrator.workspace import LOCAL, Connected, Planned
 
 if TYPE_CHECKING:
     from orchestrator.driver import Summary
@@ -38,10 +41,17 @@ MIRROR_PATIENCE_S = 120.0
 """How long the end of a run waits for MLflow to catch up."""
 
 
-def run_sweep(planned: Planned, found: Connected, console: Console) -> Summary:
-    """Run what is missing under a live display, and mirror it to MLflow as it comes."""
+def run_sweep(
+    planned: Planned, found: Connected, console: Console, folder: Path, budget: float | None
+) -> Summary:
+    """Run what is missing under a live display, and mirror it to MLflow as it comes; what the
+    cluster was meanwhile is drawn in `folder`, beside the report. `budget` is money, for which the
+    sweep names a cluster profile."""
     from orchestrator import driver
+    from orchestrator.budget import Meter
     from orchestrator.metrics import Metrics
+    from orchestrator.places import one_host
+    from orchestrator.timeline import Timeline
 
     plan, placement = planned.plan, planned.sweep.placement
     records = found.store.records(plan.trials)
@@ -50,13 +60,48 @@ def run_sweep(planned: Planned, found: Connected, console: Console) -> Summary:
         f"[bold]{plan.name}[/]  {shown.trials} trials for {shown.cells} scores"
         f" (naively {shown.naive_trials}), {shown.to_run} to run"
     )
+    context = _context(planned, found)
+    lookout = Lookout(found.store, Claims(found.store.objects, context.run))
+    with Mirror(plan, found, records) as mirror:
+        board = board_of(plan, records)
+        cost = costs.seconds(plan, records) or costs.work_of
+        profile = planned.profile
+        meter = Meter(profile, placement, budget, cost) if profile else None
+        with Progress(board, console, cost) as progress:
+            start = partial(start_worker, context)
+            timeline = Timeline(placement)
+            local_store = [one_host(planned.path)] if placement.store == LOCAL else []
+            meters = [meter] if meter else []
+            observer = _Several(
+                *(progress, mirror, Notes(found.store, plan), Metrics(board), timeline), *meters
+            )
+            summary = driver.run(
+                *(plan, set(records), start, placement, observer, cost),
+                lookout=lookout,
+                meter=meter,
+                most=prices.places(profile, placement) if profile else None,
+                attend=[*local_store, timeline, *meters],
+            )
+        console.print(f"{board.summary()} in {clock(summary.seconds)}")
+        if told := timeline.write(folder):
+            console.print(told)
+    if meter and (bill := meter.bill()).hours:
+        console.print(str(bill))
+    if summary.exhausted:
+        records = found.store.records(plan.trials)
+        console.print(left_words(plan, records, placement, profile))
+    return summary
+
+
+def _context(planned: Planned, found: Connected) -> Context:
+    placement = planned.sweep.placement
     every = placement.checkpoint_every_s
-    context = Context(
-        sweep=plan.name,
+    return Context(
+        sweep=planned.plan.name,
         run=uuid4().hex,
         store=found.address,
         locations=planned.inputs.locations(),
-        cache=str(planned.sweep.placement.cache or planned.home / "cache"),
+        cache=str(placement.cache or planned.home / "cache"),
         tracking=found.tracking,
         threads=placement.cpus,
         device="cuda" if placement.gpus else "cpu",
@@ -66,19 +111,8 @@ def run_sweep(planned: Planned, found: Connected, console: Console) -> Summary:
         stall_s=placement.stall_s,
         checkpoint_every_s=None if every == "auto" else every,
         lost_every_s=placement.lost_every_s,
+        credentials={name: os.environ[name] for name in CREDENTIALS if name in os.environ},
     )
-    lookout = Lookout(found.store, Claims(found.store.objects, context.run))
-    with Mirror(plan, found, records) as mirror:
-        board = board_of(plan, records)
-        cost = costs.seconds(plan, records) or costs.work_of
-        with Progress(board, console, cost) as progress:
-            start = partial(start_worker, context)
-            observer = _Several(progress, mirror, Notes(found.store), Metrics(board))
-            summary = driver.run(
-                plan, set(records), start, placement, observer, cost, lookout=lookout
-            )
-        console.print(f"{board.summary()} in {clock(summary.seconds)}")
-    return summary
 
 
 class Mirror:
@@ -117,13 +151,15 @@ class Mirror:
 class Notes:
     """Leaves word in the store of units whose worker could not: it died, or never started."""
 
-    def __init__(self, store: TicketStore) -> None:
+    def __init__(self, store: TicketStore, plan: Plan) -> None:
         self._store = store
+        self._before = store.failures(plan.trials)
 
     def failed(self, unit: Unit) -> None:
         with suppress(StoreError):
-            if unit.head not in self._store.failures([unit.head]):
-                self._store.note_failure(unit.head, {"error": unit.error})
+            noted = self._store.failures([unit.head]).get(unit.head)
+            if noted == self._before.get(unit.head):  # nothing was said of this run's attempts
+                self._store.note_failure(unit.head, {"error": redacted(unit.error)})
 
     def started(self, lane: list[Unit]) -> None: ...
     def committed(self, unit: Unit, keys: list[str], score: float | None) -> None: ...

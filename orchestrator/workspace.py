@@ -15,8 +15,9 @@ from typing import IO, TYPE_CHECKING
 
 from cluster import local
 from cluster.local import Services
+from cluster.profile import Profile
 from cluster.services import Name
-from orchestrator import expand, inputs, sweep_file
+from orchestrator import expand, inputs, prices, sweep_file, yaml_file
 from orchestrator.config import Placement, Store, Sweep
 from orchestrator.errors import ConfigError, InputError, MissingFile
 from orchestrator.fingerprints import by_name, remembering
@@ -38,6 +39,8 @@ class Planned:
     sweep: Sweep
     inputs: Inputs
     plan: Plan
+    profile: Profile | None
+    """Of the cluster that the placement names, if it does."""
 
     def pools(self) -> dict[str, dict[str, int]]:
         """Weights in each prunable pool, by model label."""
@@ -61,9 +64,19 @@ def planned(path: Path, home: Path, *, offline: bool = False) -> Planned:
     try:
         known = by_name if offline else remembering(home / "fingerprints.json")
         found = inputs.read(sweep, known)
-        return Planned(path, home, sweep, found, expand.expand(sweep, found))
+        plan = expand.expand(sweep, found)
+        return Planned(path, home, sweep, found, plan, _profile(sweep.placement))
     except (ConfigError, MissingFile) as error:
         raise type(error)(f"{path}: {error}") from None
+
+
+def _profile(placement: Placement) -> Profile | None:
+    """Raises MissingFile, or ConfigError also where no node of the cluster holds a trial."""
+    if placement.cluster is None:
+        return None
+    profile = yaml_file.load(placement.cluster, Profile, kind="profile")
+    prices.offers(profile, placement)
+    return profile
 
 
 @contextmanager
@@ -76,37 +89,38 @@ def connected(placement: Placement, home: Path, *, tracking: bool) -> Iterator[C
     from orchestrator.store.objects import S3Objects
     from orchestrator.store.tickets import TicketStore
 
-    with _servers(placement, home, tracking=tracking) as (address, uri):
+    with _stored(placement, home) as address:
         objects = S3Objects(address)
-        objects.probe()
-        yield Connected(TicketStore(objects), address, uri)
+        objects.probe()  # before MLflow starts: it takes seconds, and may be in vain
+        with _tracked(placement, home, wanted=tracking) as uri:
+            yield Connected(TicketStore(objects), address, uri)
 
 
 @contextmanager
-def _servers(
-    placement: Placement, home: Path, *, tracking: bool
-) -> Iterator[tuple[StoreAddress, str]]:
-    """The addresses of store and MLflow; those of this machine run meanwhile."""
-    uri = placement.tracking if tracking and placement.tracking != NO_TRACKING else ""
-    names: list[Name] = [] if isinstance(placement.store, Store) else ["s3"]
-    if uri == LOCAL:
-        names.append("mlflow")
-    with serving(home, names) as services:
-        if "s3" in names:
-            os.environ.update(services.environment())
-        if uri == LOCAL:
-            uri = services.mlflow_uri
-        yield _address(placement, services), uri
-
-
-def _address(placement: Placement, services: Services) -> StoreAddress:
+def _stored(placement: Placement, home: Path) -> Iterator[StoreAddress]:
+    """The address of the store; that of this machine runs meanwhile."""
     from orchestrator.store.objects import StoreAddress
 
     if isinstance(placement.store, Store):
-        return StoreAddress(**placement.store.model_dump())
-    return StoreAddress(
-        url=services.bucket_url, endpoint=services.s3_endpoint, region=services.region
-    )
+        yield StoreAddress(**placement.store.model_dump())
+        return
+    with serving(home, ["s3"]) as services:
+        os.environ.update(services.environment())
+        yield StoreAddress(
+            url=services.bucket_url, endpoint=services.s3_endpoint, region=services.region
+        )
+
+
+@contextmanager
+def _tracked(placement: Placement, home: Path, *, wanted: bool) -> Iterator[str]:
+    """The address of MLflow, or empty; that of this machine runs meanwhile."""
+    if not wanted or placement.tracking == NO_TRACKING:
+        yield ""
+    elif placement.tracking == LOCAL:
+        with serving(home, ["mlflow"]) as services:
+            yield services.mlflow_uri
+    else:
+        yield placement.tracking
 
 
 @contextmanager

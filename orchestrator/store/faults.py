@@ -132,7 +132,7 @@ def translate(error: Exception, *, where: str, endpoint: str) -> StoreError:
 
 
 def server_time(reply: Mapping[str, Any]) -> datetime:
-    """When the server sent this reply, by its own clock; by ours if it does not say. HTTP's Date has
+    """When the server sent this reply, by its own clock; by ours if it does not say. HTTP has
     whole seconds: rounded up, so that nothing the server holds seems to be of the future."""
     date = reply.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
     return parsedate_to_datetime(date) + timedelta(seconds=1) if date else datetime.now(UTC)

@@ -98,6 +98,20 @@ def test_all_forms_are_written_and_agree(report: ReportFiles) -> None:
     assert not list(folder.rglob(".*")), "scratch files are left"
 
 
+def test_long_tables_are_cut_short_for_people_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.report.write.MOST_ROWS", 20)
+    report = write(quickstart(), tmp_path)
+    text = report.page.read_text()
+    assert "here are the first 20, all are in tables/cells.csv" in text
+    every = text.partition("<h2>Every cell</h2>")[2].partition("</section>")[0]
+    assert every.count("<tr>") == 1 + 20
+    tables = tmp_path / "tables"
+    assert (tables / "cells.md").read_text().endswith("first 20 of 110 rows; cells.csv has all.\n")
+    assert len(pd.read_csv(tables / "cells.csv")) == 110
+
+
 def test_the_same_records_give_the_same_bytes(report: ReportFiles, tmp_path: Path) -> None:
     again = write(quickstart(), tmp_path)
     assert again.page.read_bytes() == report.page.read_bytes()
