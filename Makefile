@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 DEV_STAMP := .venv/.installed-dev
 
-.PHONY: install quickstart scenes test test-slow test-gpu lint format bench clean
+.PHONY: install quickstart scenes test test-slow test-gpu lint format bench faults clean
 
 install: $(STAMP)
 
@@ -45,6 +45,9 @@ format: $(DEV_STAMP)
 
 bench: $(DEV_STAMP)
 	$(BIN)/python -m tests.benchmarks
+
+faults: $(DEV_STAMP)
+	$(BIN)/python -m tests.faults
 
 clean:
 	rm -rf .venv .sweepstakes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -200,6 +200,13 @@ def verify(opened: Opened, repair: bool) -> None:
         out.print(
             f"orphaned {item.path} ({item.size:,} bytes); `tickets gc` removes it", soft_wrap=True
         )
+    if found.abandoned:
+        size = sum(item.size for item in found.abandoned)
+        out.print(
+            f"{len(found.abandoned):,} objects ({size:,} bytes) of trials that were never finished;"
+            " a run of their sweep goes on from them, `tickets gc --abandoned` removes them",
+            soft_wrap=True,
+        )
     for path in mended:
         out.print(f"deleted  {path}", soft_wrap=True)
     state = "sound" if found.sound else "not sound"
@@ -217,14 +224,19 @@ def verify(opened: Opened, repair: bool) -> None:
     show_default=True,
     help="Hours; a sweep that is running has objects no record needs yet.",
 )
+@click.option(
+    "--abandoned",
+    is_flag=True,
+    help="Also what trials left that were never finished: checkpoints, failures, logs.",
+)
 @click.pass_obj
-def gc(opened: Opened, dry_run: bool, older_than: float) -> None:
-    """Delete objects that no record needs."""
+def gc(opened: Opened, dry_run: bool, older_than: float, abandoned: bool) -> None:
+    """Delete objects that nobody needs."""
     from orchestrator.store import upkeep
 
     grace = timedelta(hours=older_than)
     with opened() as store:
-        gone = upkeep.collect(store, now=datetime.now(UTC), grace=grace, dry_run=dry_run)
+        gone = upkeep.collect(store, grace=grace, abandoned=abandoned, dry_run=dry_run)
     for item in gone:
         verb = "would delete" if dry_run else "deleted"
         out.print(f"{verb} {item.path} ({item.size:,} bytes)", soft_wrap=True)

@@ -11,7 +11,8 @@ SweepstakesError
 │   ├── NotInStore       no object under that key
 │   ├── Damaged          an object's content does not have the hash it is named by
 │   └── Conflict         two different results for one trial key
-└── RunError             exit 1: the sweep ended without all of its plan
+├── RunError             exit 1: the sweep ended without all of its plan
+└── MachineLost          of a trial on several machines one went away; no fault of the trial's
 """
 
 
@@ -62,4 +63,8 @@ class Conflict(StoreError):
 
 
 class RunError(SweepstakesError):
+    pass
+
+
+class MachineLost(SweepstakesError):
     pass

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from ray import tune
 
 from orchestrator.beacon import Listener
-from orchestrator.errors import StoreFull, StoreUnreachable, SweepstakesError
+from orchestrator.errors import MachineLost, StoreFull, StoreUnreachable, SweepstakesError
 from orchestrator.searcher import LANE
 from orchestrator.work import Listen, Work, Worker
 from trainables.errors import TrainableError
@@ -44,6 +44,8 @@ class Lane(tune.Trainable):
         try:
             done = self._worker.perform(self._work[head])
             result |= {"committed": done.committed, "score": done.score, "end": done.ended}
+        except MachineLost as error:
+            result |= {"end": "lost", "why": str(error)}
         except (StoreUnreachable, StoreFull) as error:  # no fault of the unit's
             result |= {"end": "outage", "why": str(error)}
         except (TrainableError, SweepstakesError) as error:

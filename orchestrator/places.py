@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -12,6 +14,8 @@ from ray.experimental.internal_kv import _internal_kv_get
 from ray.tune import PlacementGroupFactory
 
 from orchestrator.config import Placement
+from orchestrator.errors import ConfigError
+from orchestrator.prices import workers_on
 
 WAITING = 200
 """Trials that wait at once for a cluster to grow when nobody said how far it may: Ray Tune's own
@@ -62,8 +66,21 @@ def grows() -> bool:
     return any(not name.startswith(_UNSCALED) for name in types)
 
 
+@contextmanager
+def one_host(path: Path) -> Iterator[None]:
+    """For a sweep, written in `path`, whose store is this machine's.
+
+    Raises ConfigError on a cluster of several hosts, and on one that may become that.
+    """
+    hosts = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
+    if len(hosts) > 1 or grows():
+        has = f"has {len(hosts)} hosts" if len(hosts) > 1 else "adds hosts as it needs them"
+        raise ConfigError(
+            f"{path}: placement.store = local is not allowed here: the cluster {has}, and only one"
+            " would reach it; name a store that all reach, {url: s3://…, endpoint: https://…}"
+        )
+    yield
+
+
 def _workers(resources: Mapping[str, float], placement: Placement) -> int:
-    fits = [resources.get("CPU", 0) / placement.cpus]
-    if placement.gpus:
-        fits.append(resources.get("GPU", 0) / placement.gpus)
-    return int(min(fits) + 1e-9)  # 0.9 / 0.3 is 3
+    return workers_on(resources.get("CPU", 0), resources.get("GPU", 0), placement)

@@ -168,6 +168,8 @@ class PlanSearcher(Searcher):
             case "outage":
                 self.outage = result["why"]
                 self._frontier.put_back(unit)
+            case "lost":
+                self._bereave(unit, node=True)
             case "elsewhere":
                 self._put_off(unit)
             case "stopped":

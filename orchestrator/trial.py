@@ -31,9 +31,10 @@ from orchestrator.store.record import Record, TicketRef, WeightsRef
 from orchestrator.store.ticket import Ticket
 from orchestrator.store.tickets import TicketStore
 from orchestrator.supplies import Supplies, digest
-from orchestrator.trial_log import TrialLog
+from orchestrator.trial_log import TrialLog, redacted
 from orchestrator.watch import StallWatch
 from orchestrator.work import Context, Done, Listen, Work
+from trainables import group
 from trainables import run as trainable
 from trainables.errors import CheckpointError, Stopped
 from trainables.spec import CutSpec, RewindSpec, TrainSpec
@@ -111,7 +112,7 @@ class TrialWorker:
         replay = head not in missing
         with self._live(head) as live:
             run = partial(
-                trainable.run,
+                self._launcher(),
                 spec,
                 sink=_Sink(self, head, riders, rewinds, done, *attempt, self._pace(), live),
                 cuts=cuts,
@@ -152,6 +153,16 @@ class TrialWorker:
                 log.warning("trial %s starts over: %s", key[:12], error)
                 self.store.drop_checkpoint(key)
         return run(inputs)
+
+    def _launcher(self) -> Callable[..., trainable.Outcome]:
+        """What runs the training: this process, some of this machine, or some of several."""
+        context = self.context
+        if context.nodes == 1:
+            return partial(group.run, workers=context.workers)
+        from orchestrator import spanning
+
+        span = spanning.Span(workers=context.workers, nodes=context.nodes, gpus=context.gpus)
+        return partial(spanning.run, span=span)
 
     @contextmanager
     def _live(self, head: Trial) -> Iterator[LiveRun | None]:
@@ -196,6 +207,7 @@ class TrialWorker:
         checks: Mapping[str, str | int] | None = None,
         costs: Mapping[str, float] | None = None,
     ) -> None:
+        gpus = self.context.gpus * self.context.workers
         self.store.commit(
             Record(
                 key=trial.key,
@@ -213,9 +225,9 @@ class TrialWorker:
                 scores=dict(scores or {}),
                 history=history,
                 checks=dict(checks or {}),
-                costs=dict(costs or {}) | ({"gpus": self.context.gpus} if scores else {}),
+                costs=dict(costs or {}) | ({"gpus": gpus} if scores else {}),
                 environment=environment(self.context.device)
-                | {"threads": str(self.context.threads)},
+                | {"threads": str(self.context.threads), "workers": str(self.context.workers)},
                 created=datetime.now(UTC).isoformat(timespec="milliseconds"),
             )
         )
@@ -227,7 +239,7 @@ class TrialWorker:
     def _note_failure(self, trial: Trial, error: str, log: TrialLog) -> None:
         """Leave word of a failed attempt in the store, as far as the store can be reached."""
         with suppress(StoreError):
-            note = {"trial": describe(trial), "error": error} | log.failure()
+            note = {"trial": describe(trial), "error": redacted(error)} | log.failure()
             self.store.note_failure(trial.key, note)
         self.keep_log(trial, log)
 

@@ -19,13 +19,29 @@ ROOT = Path(__file__).parents[1]
 
 ROWS: tuple[tuple[str, ...], ...] = (
     (
-        *("errors", "identity", "plan", "frontier", "lanes", "config", "sweep_file", "inputs"),
-        *("fingerprints", "recipes", "expand", "costs", "preview"),
+        *("errors", "identity", "plan", "frontier", "lanes", "config", "sweep_file", "yaml_file"),
+        *("inputs", "fingerprints", "recipes", "expand", "costs", "preview", "prices", "forecast"),
+        *("pace", "estimate"),
     ),
     ("store",),
-    ("tracking", "report", "progress"),
-    ("exports", "work", "supplies", "searcher", "driver", "trial"),
-    ("workspace", "session", "cli", "cli_tickets", "cli_data"),
+    ("tracking", "report", "progress", "trial_log", "status", "explain"),
+    ("exports", "environment", "watch", "work", "supplies", "elsewhere", "spanning", "trial"),
+    (
+        "ray_cluster",
+        "places",
+        "beacon",
+        "searcher",
+        "lane_actor",
+        "tune_hooks",
+        "budget",
+        "timeline",
+        "metrics",
+    ),
+    ("driver",),
+    (
+        *("workspace", "session", "cli", "cli_tickets", "cli_data", "cli_jobs", "cli_shared"),
+        *("cli_look", "cli_plan", "cli_cluster"),
+    ),
 )
 """The modules of `orchestrator`; each imports nothing of a later row."""
 
@@ -34,12 +50,13 @@ TRAINABLES_ANYWHERE = {
 }
 """What any module of `orchestrator` may import of `trainables`: light, without torch."""
 TRAINABLES_BY = {
-    "trial": {"run"},
+    "trial": {"run", "group", "training.sink"},
+    "spanning": {"run", "group", "launch", "training.process", "training.sink"},
     "supplies": {"run"},
     "exports": {"training.start"},
     "cli_data": {"data.check", "data.scenes"},
 }
-CLUSTER_BY = {"workspace", "cli"}
+CLUSTER_BY = {"workspace", "cli_cluster", "cli", "cli_jobs"}
 
 PURE = (
     *("trainables.spec", "trainables.errors", "trainables.models", "trainables.tasks"),
@@ -47,7 +64,8 @@ PURE = (
     *("orchestrator.errors", "orchestrator.plan", "orchestrator.identity", "orchestrator.frontier"),
     *("orchestrator.lanes", "orchestrator.config", "orchestrator.inputs", "orchestrator.recipes"),
     *("orchestrator.expand", "orchestrator.preview", "orchestrator.fingerprints"),
-    *("orchestrator.sweep_file", "orchestrator.costs"),
+    *("orchestrator.sweep_file", "orchestrator.yaml_file", "orchestrator.costs"),
+    *("orchestrator.prices", "orchestrator.forecast", "orchestrator.pace", "orchestrator.estimate"),
 )
 HEAVY = (
     *("ray", "torch", "deepspeed", "transformers", "mlflow", "matplotlib", "pandas"),

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from trainables.errors import RecipeError, TicketMismatch
 from trainables.models.base import Backbone
-from trainables.peers import here
+from trainables.peers import Peers, here
 from trainables.pruning.choose import choose, choose_among
 from trainables.seeds import derive
 from trainables.spec import CutSpec, TrainSpec
@@ -176,7 +176,7 @@ def train_network(
             "start_sha256": start_sha256,
             "final_sha256": kept_sha256(final, {}),
         },
-        costs=_costs(progress, course, inputs.device),
+        costs=_costs(progress, course, inputs.device, peers),
     )
 
 
@@ -252,7 +252,7 @@ def _scores(spec: TrainSpec, task: Task, progress: Progress) -> dict[str, float]
     }
 
 
-def _costs(progress: Progress, course: Course, device: Device) -> dict[str, float]:
+def _costs(progress: Progress, course: Course, device: Device, peers: Peers) -> dict[str, float]:
     # ru_maxrss is the process's own high-water mark, in KiB except on macOS.
     unit = 2**20 if sys.platform == "darwin" else 2**10
     costs = {
@@ -264,5 +264,8 @@ def _costs(progress: Progress, course: Course, device: Device) -> dict[str, floa
         "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit,
     }
     if device == "cuda":
-        costs |= {"gpus": 1.0, "gpu_peak_mb": torch.cuda.max_memory_allocated() / 2**20}
+        costs |= {
+            "gpus": float(peers.count),
+            "gpu_peak_mb": torch.cuda.max_memory_allocated() / 2**20,
+        }
     return costs

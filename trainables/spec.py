@@ -81,8 +81,9 @@ class Recipe:
     """Global gradient norm; 0 turns clipping off."""
     dropout: Momentum = 0.1
     precision: Literal["fp32", "bf16"] = "fp32"
-    zero: Literal[0, 1, 2] = 0
-    """DeepSpeed ZeRO stage. bf16 needs 1 or 2: at 0 DeepSpeed takes one step too many."""
+    zero: Literal[0, 1, 2, 3] = 0
+    """DeepSpeed ZeRO stage. bf16 needs 1 or more: at 0 DeepSpeed takes one step too many. At 3 each
+    trial has processes of its own, which take seconds to start."""
     compile: bool = False
     """Run the network through `torch.compile`: faster after a slow start, other last bits."""
     adversary: Literal["none", "text", "image", "both", "alternate"] = "none"

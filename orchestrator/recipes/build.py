@@ -97,7 +97,7 @@ class Builder:
                 task=point.task.label,
                 level=level,
             )
-        return key
+        return self.trials[key].key  # one string per key, whoever names it
 
     def train(
         self,

@@ -24,6 +24,8 @@ from orchestrator.store.record import Record, decode, encode
 
 WORTHWHILE = 200
 """Records outside of any segment before a new one is written: about a second of single reads."""
+GROUP_ROWS = 5_000
+"""Rows that are read at once: 10 MB of records."""
 GROWTH = 2
 """A new segment takes in those that are less than so many times as large: of n records there are
 then at most log2(n / WORTHWHILE) segments, and each record was written as often."""
@@ -58,26 +60,40 @@ def pack(entries: Iterable[Entry]) -> bytes:
     rows = [_row(entry) for entry in sorted(entries, key=lambda entry: entry.record.key)]
     buffer = pa.BufferOutputStream()
     table = pa.Table.from_pylist(rows, schema=SCHEMA)
-    pq.write_table(table, buffer, compression="zstd", use_dictionary=["kind", "model", "task"])
+    pq.write_table(
+        table,
+        buffer,
+        compression="zstd",
+        use_dictionary=["kind", "model", "task"],
+        row_group_size=GROUP_ROWS,
+    )
     return bytes(buffer.getvalue())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Segment:
-    """One file of the catalog. Records are turned into objects only when they are asked for: a
-    store may hold other sweeps, and as an object a record takes three times the room."""
+    """One file of the catalog. It stays compressed, and records are turned into objects when they
+    are asked for: a store may hold other sweeps, and an object takes ten times the room."""
 
     where: str
+    file: pq.ParquetFile
     etags: Mapping[str, str]
-    """By key: the ETag that the record's object had."""
-    places: Mapping[str, int]
-    """By key: where in `records` the record stands."""
-    records: pa.BinaryArray
+    """By key, in the file's order: the ETag that the record's object had."""
+    places: Mapping[str, tuple[int, int]]
+    """By key: row group, and row in it."""
+    _open: tuple[int, pa.ChunkedArray] | None = None
+    """The row group that was read last, and its records."""
 
     def entry(self, key: str) -> Entry:
-        """Raises Damaged if what stands there is no record of that key."""
+        """Cheap where keys are asked for in their order.
+
+        Raises Damaged if what stands there is no record of that key.
+        """
+        group, row = self.places[key]
+        if self._open is None or self._open[0] != group:
+            self._open = group, self.file.read_row_group(group, columns=["record"])["record"]
         where = f"{self.where} {key}"
-        record = decode(self.records[self.places[key]].as_py(), where=where)
+        record = decode(self._open[1][row].as_py(), where=where)
         if record.key != key:
             raise Damaged(f"{where}: it is the record of another trial")
         return Entry(self.etags[key], record)
@@ -87,14 +103,15 @@ def unpack(data: bytes, *, where: str) -> Segment:
     """A segment from its file; raises Damaged if it lacks the hash that names it."""
     if hashlib.sha256(data).hexdigest() != paths.stem(where):
         raise Damaged(f"{where}: damaged catalog file; delete it, it is rebuilt when needed")
-    table = pq.read_table(pa.BufferReader(data), columns=["key", "etag", "record"])
-    keys = table["key"].to_pylist()
-    return Segment(
-        where=where,
-        etags=dict(zip(keys, table["etag"].to_pylist(), strict=True)),
-        places={key: place for place, key in enumerate(keys)},
-        records=table["record"].combine_chunks(),
-    )
+    file = pq.ParquetFile(pa.BufferReader(data))
+    etags: dict[str, str] = {}
+    places: dict[str, tuple[int, int]] = {}
+    for group in range(file.num_row_groups):
+        table = file.read_row_group(group, columns=["key", "etag"])
+        keys = table["key"].to_pylist()
+        etags |= zip(keys, table["etag"].to_pylist(), strict=True)
+        places |= ((key, (group, row)) for row, key in enumerate(keys))
+    return Segment(where, file, etags, places)
 
 
 class Catalog:
@@ -123,7 +140,7 @@ class Catalog:
         """Those of the wanted records that are known as they are listed now, by key."""
         with self._lock:
             self._refresh()
-            current = self._current(wanted, listed)
+            current = self._current(sorted(wanted), listed)
             self._known |= current
             return {key: entry.record for key, entry in current.items()}
 
@@ -140,7 +157,7 @@ class Catalog:
 
     def _remember(self, entries: Mapping[str, Entry]) -> None:
         self._known |= entries
-        self._loose |= entries.keys()
+        self._loose.update(entries)
 
     def _write(self, entries: Mapping[str, Entry], merged: Iterable[str]) -> None:
         data = pack(entries.values())
@@ -153,7 +170,7 @@ class Catalog:
         except StoreError:
             return
         self._segments[path] = unpack(data, where=path)
-        self._loose -= entries.keys()
+        self._loose.difference_update(entries)
 
     def _absorbed(self, new: dict[str, Entry], listed: Mapping[str, Listed]) -> list[str]:
         """Takes into `new` what the segments hold that are not much larger, the smallest first;

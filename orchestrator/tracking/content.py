@@ -10,7 +10,7 @@ from datetime import datetime
 from orchestrator.identity import canonical
 from orchestrator.plan import DENSE, Cell, Curve, Plan
 from orchestrator.store.record import Record
-from orchestrator.tracking.experiment import NAME, Point
+from orchestrator.tracking.experiment import CONTENT, NAME, Point
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,7 +29,7 @@ class Content:
         """All tags but those that link runs; the last is a digest of everything else."""
         body = [self.name, *map(dict, (self.params, self.extra)), list(map(list, self.points))]
         digest = hashlib.sha256(canonical([*body, self.end])).hexdigest()
-        return {**self.params, **self.extra, NAME: self.name, "sweepstakes.content": digest}
+        return {**self.params, **self.extra, NAME: self.name, CONTENT: digest}
 
 
 def curves(plan: Plan) -> dict[Curve, list[Cell]]:

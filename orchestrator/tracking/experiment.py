@@ -3,11 +3,14 @@ connection is made: its limits and its telemetry are set by environment variable
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from orchestrator.identity import canonical
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -17,6 +20,13 @@ KEY = "sweepstakes.key"
 """Tag by which a run is found again."""
 NAME = "mlflow.runName"
 PARENT = "mlflow.parentRunId"
+CONTENT = "sweepstakes.content"
+"""Tag with a digest of all that a run holds, written last."""
+FILES = "sweepstakes.files"
+"""Tag with a digest of the files that are attached to a run."""
+LIVE = "sweepstakes.live"
+"""Tag of the runs that a worker made."""
+MARKS = (PARENT, CONTENT, FILES)
 
 Point: TypeAlias = tuple[str, float, int, int]
 """(metric, value, step, milliseconds since 1970)."""
@@ -32,30 +42,51 @@ _ENVIRONMENT = {
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """What we remember of a run; as MLflow gives it, with every param, tag and metric an object, it
+    takes some twenty times the memory."""
+
+    id: str
+    status: str
+    marks: Mapping[str, str]
+    """The tags in `MARKS` that it has."""
+    params: str = ""
+    """A digest of its params, which MLflow takes all at once or not at all; empty without any."""
+
+
+def digest_of(params: Mapping[str, str]) -> str:
+    return hashlib.sha256(canonical(dict(params))).hexdigest() if params else ""
+
+
+@dataclass(frozen=True, slots=True)
 class Experiment:
     """One experiment of one server; every method raises `MlflowException` if it cannot be had."""
 
     client: MlflowClient
     id: str
 
-    def runs(self) -> dict[str, Run]:
-        """Our runs by key."""
-        found: dict[str, Run] = {}
+    def runs(self, where: str = "") -> dict[str, Held]:
+        """Our runs by key; those that MLflow's filter `where` lets through."""
+        found: dict[str, Held] = {}
         token = None
         while True:
-            page = self.client.search_runs([self.id], max_results=1000, page_token=token)
-            found |= {run.data.tags[KEY]: run for run in page if KEY in run.data.tags}
+            page = self.client.search_runs([self.id], where, max_results=1000, page_token=token)
+            found |= {run.data.tags[KEY]: _held(run) for run in page if KEY in run.data.tags}
             token = page.token
             if not token:
                 return found
 
-    def find(self, key: str) -> Run | None:
-        found = self.client.search_runs([self.id], f"tags.`{KEY}` = '{key}'", max_results=1)
-        return found[0] if found else None
+    def live(self) -> dict[str, Held]:
+        """Runs that workers made and that no record has been put into yet."""
+        return self.runs(f"attributes.status = 'RUNNING' AND tags.`{LIVE}` = 'true'")
 
-    def create(self, key: str, name: str, start: int | None = None) -> Run:
+    def find(self, key: str) -> Held | None:
+        return self.runs(f"tags.`{KEY}` = '{key}'").get(key)
+
+    def create(self, key: str, name: str, start: int | None = None, *, live: bool = False) -> Held:
         """A new run, `RUNNING` since `start` (milliseconds; None is now)."""
-        return self.client.create_run(self.id, start_time=start, tags={KEY: key, NAME: name})
+        tags = {KEY: key, NAME: name} | ({LIVE: "true"} if live else {})
+        return _held(self.client.create_run(self.id, start_time=start, tags=tags))
 
     def log(
         self,
@@ -89,6 +120,12 @@ class Experiment:
 
     def attach(self, run_id: str, folder: Path) -> None:
         self.client.log_artifacts(run_id, str(folder))
+
+
+def _held(run: Run) -> Held:
+    tags = run.data.tags
+    marks = {name: tags[name] for name in MARKS if name in tags}
+    return Held(run.info.run_id, run.info.status, marks, digest_of(run.data.params))
 
 
 def connect(uri: str, name: str) -> Experiment:

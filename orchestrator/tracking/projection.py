@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from orchestrator.identity import canonical
 from orchestrator.plan import Cell, Curve, Plan
 from orchestrator.store.record import Record
 from orchestrator.tracking import content
-from orchestrator.tracking.experiment import PARENT, Experiment, connect
-
-if TYPE_CHECKING:
-    from mlflow.entities import Run
-
-_FILES = "sweepstakes.files"
+from orchestrator.tracking.experiment import (
+    FILES,
+    MARKS,
+    PARENT,
+    Experiment,
+    Held,
+    connect,
+    digest_of,
+)
 
 
 def sync(
@@ -28,12 +31,8 @@ def sync(
     Idempotent; after the database was lost, its params, tags and metrics come back the same under
     new run ids. Raises `mlflow.exceptions.MlflowException` if the server cannot be used.
     """
-    projection = Projection(plan, connect(uri, plan.name), records)
-    for trial in plan.training_runs():
-        if trial.key in records:
-            projection.put_trial(trial.key)
-    for curve in projection.curves:
-        projection.put_curve(curve)
+    projection = Projection(plan, connect(uri, plan.name))
+    projection.put(record for key, record in records.items() if key in plan.trials)
     if report_dir is not None:
         projection.put_report(report_dir)
 
@@ -44,15 +43,16 @@ class Projection:
 
     experiment: Experiment
     records: dict[str, Record]
+    """Of training runs, all that were put."""
     curves: dict[Curve, list[Cell]]
-    asked_by: dict[str, list[Cell]] = field(default_factory=dict)
+    asked_by: dict[str, list[Cell]]
     """The cells of each trial, in plan order."""
-    adds_to: dict[str, list[Curve]] = field(default_factory=dict)
+    adds_to: dict[str, list[Curve]]
     """The curves that each trial is a point of."""
-    runs: dict[str, Run] = field(default_factory=dict)
+    runs: dict[str, Held]
 
-    def __init__(self, plan: Plan, experiment: Experiment, records: Mapping[str, Record]) -> None:
-        self.experiment, self.records = experiment, dict(records)
+    def __init__(self, plan: Plan, experiment: Experiment) -> None:
+        self.experiment, self.records = experiment, {}
         self.runs = experiment.runs()
         self.curves = content.curves(plan)
         self.asked_by, self.adds_to = {}, {}
@@ -62,25 +62,24 @@ class Projection:
             for cell in cells:
                 self.adds_to.setdefault(cell.trial, []).append(curve)
 
-    def put_record(self, record: Record) -> None:
-        """Project one new record and the curves that it adds a point to."""
-        self.records[record.key] = record
-        if record.kind != "train":
-            return
-        if record.key not in self.runs:  # a worker's live run may have appeared meanwhile
-            live = self.experiment.find(record.key)
-            if live is not None:
-                self.runs[record.key] = live
-        self.put_trial(record.key)
-        for curve in self.adds_to.get(record.key, ()):
-            self.put_curve(curve)
+    def put(self, records: Iterable[Record]) -> None:
+        """Project records, and each curve that they add points to once: a server takes a few calls
+        a second, and where many records wait it is the calls that count."""
+        runs = [record for record in records if record.kind == "train"]
+        self.records |= {record.key: record for record in runs}
+        if any(record.key not in self.runs for record in runs):
+            self.runs = self.experiment.live() | self.runs  # workers' runs since they were listed
+        for record in runs:
+            self._put_trial(record)
+        for curve in dict.fromkeys(c for record in runs for c in self.adds_to.get(record.key, ())):
+            self._put_curve(curve)
 
-    def put_trial(self, key: str) -> None:
-        cells = self.asked_by.get(key, [])
-        wanted = content.trial_content(self.records[key], cells)
-        self._put(key, wanted, {PARENT: self._parent(cells[0].curve)} if cells else {})
+    def _put_trial(self, record: Record) -> None:
+        cells = self.asked_by.get(record.key, [])
+        wanted = content.trial_content(record, cells)
+        self._put(record.key, wanted, {PARENT: self._parent(cells[0].curve)} if cells else {})
 
-    def put_curve(self, curve: Curve) -> None:
+    def _put_curve(self, curve: Curve) -> None:
         cells = self.curves[curve]
         wanted = content.curve_content(curve, cells, self.records)
         if wanted is not None:
@@ -95,33 +94,33 @@ class Projection:
         ]
         digest = hashlib.sha256(canonical(parts)).hexdigest()
         run = self.runs.get("summary")
-        if run is not None and run.data.tags.get(_FILES) == digest:
+        if run is not None and run.marks.get(FILES) == digest:
             return
         run = run or self.experiment.create("summary", "report")
-        self.experiment.attach(run.info.run_id, folder)
-        self.experiment.log(run.info.run_id, [], {}, {_FILES: digest})
-        self.experiment.finish(run.info.run_id, "FINISHED")
+        self.experiment.attach(run.id, folder)
+        self.experiment.log(run.id, [], {}, {FILES: digest})
+        self.experiment.finish(run.id, "FINISHED")
 
     def _parent(self, curve: Curve) -> str:
         key = content.curve_key(curve, self.curves[curve])
         if key not in self.runs:
             self.runs[key] = self.experiment.create(key, content.curve_name(curve))
-        return str(self.runs[key].info.run_id)
+        return self.runs[key].id
 
     def _put(self, key: str, wanted: content.Content, links: Mapping[str, str]) -> None:
         """Make the run of `key` hold `wanted`: no call at all if it does already."""
         tags = {**wanted.tags(), **links}
+        marks = {name: tags[name] for name in MARKS if name in tags}
         run = self.runs.get(key)
-        if run is not None and run.data.tags.items() >= tags.items():
+        if run is not None and run.marks == marks:
             return
-        if run is not None and not wanted.params.items() >= run.data.params.items():
-            self.experiment.delete(run.info.run_id)  # labels were edited; params cannot be
+        params = digest_of(wanted.params)
+        if run is not None and run.params not in ("", params):
+            self.experiment.delete(run.id)  # labels were edited; params cannot be
             run = None
         run = run or self.experiment.create(key, wanted.name, wanted.start)
-        self.experiment.log(run.info.run_id, wanted.points, wanted.params, tags)
+        self.experiment.log(run.id, wanted.points, wanted.params, tags)
         status: Literal["RUNNING", "FINISHED"] = "RUNNING" if wanted.end is None else "FINISHED"
-        if status != run.info.status:
-            self.experiment.finish(run.info.run_id, status, wanted.end)
-        run.data.tags.update(tags)  # as a fresh reading would find it
-        run.data.params.update(wanted.params)
-        self.runs[key] = run
+        if status != run.status:
+            self.experiment.finish(run.id, status, wanted.end)
+        self.runs[key] = Held(run.id, status, marks, params)

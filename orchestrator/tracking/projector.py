@@ -6,12 +6,12 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from orchestrator.plan import Plan
 from orchestrator.store.record import Record
 from orchestrator.tracking.experiment import connect, first_line
-from orchestrator.tracking.projection import Projection, sync
+from orchestrator.tracking.projection import Projection
 
 log = logging.getLogger(__name__)
 
@@ -49,25 +49,41 @@ class Projector:
     def _run(self) -> None:
         projection: Projection | None = None  # serves until an error, then starts afresh
         retry_at = 0.0
-        while (record := self._queue.get()) is not None:
-            self._known[record.key] = record
+        for records in _batches(self._queue):
+            self._known |= {record.key: record for record in records}
             if time.monotonic() < retry_at:
                 continue
             try:
                 if projection is None:
-                    experiment = connect(self._uri, self._plan.name)
-                    projection = Projection(self._plan, experiment, self._known)
-                projection.put_record(record)
+                    projection = self._opened()
+                projection.put(records)
             except Exception as error:  # whatever MLflow does, the sweep goes on
                 projection, retry_at = None, time.monotonic() + _RETRY_AFTER_S
                 self._warn(error)
         try:
-            sync(self._plan, self._known, self._uri)
+            projection = projection or self._opened()
+            projection.put(self._known.values())
             self._complete = True
         except Exception as error:
             self._warn(error)
+
+    def _opened(self) -> Projection:
+        return Projection(self._plan, connect(self._uri, self._plan.name))
 
     def _warn(self, error: Exception) -> None:
         if not self._warned:
             log.warning("MLflow at %s: %s; it is caught up later", self._uri, first_line(error))
         self._warned = True
+
+
+def _batches(waiting: queue.SimpleQueue[Record | None]) -> Iterator[list[Record]]:
+    """All that waits, again and again, until None comes."""
+    ended = False
+    while not ended:
+        batch = [waiting.get()]
+        while not waiting.empty():
+            batch.append(waiting.get_nowait())
+        records = [record for record in batch if record is not None]
+        ended = len(records) < len(batch)
+        if records:
+            yield records

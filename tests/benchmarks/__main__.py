@@ -11,7 +11,10 @@ import sys
 
 from tests.benchmarks.table import Row, markdown
 
-BENCHMARKS = ("cuts", "tickets", "steps", "trainer", "reading", "sharing", "scheduling")
+BENCHMARKS = (
+    *("cuts", "tickets", "steps", "trainer", "reading", "sharing", "scheduling", "scale"),
+    "volume",
+)
 
 
 def main() -> None:

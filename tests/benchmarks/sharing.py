@@ -31,12 +31,12 @@ from torch import Tensor
 
 from cluster import local
 from orchestrator import config, driver, expand, inputs, sweep_file
-from orchestrator.frontier import Unit
 from orchestrator.plan import Plan
 from orchestrator.preview import preview
 from orchestrator.store.objects import S3Objects, StoreAddress
 from orchestrator.store.tickets import TicketStore
 from orchestrator.work import Context, start_worker
+from tests.benchmarks.scheduling import BLIND
 from tests.benchmarks.table import Row
 from trainables import run as trainable
 from trainables.data.fingerprint import fingerprint
@@ -115,11 +115,24 @@ def _measure(side: Callable[[Path], Scores]) -> tuple[float, Scores]:
     return seconds, scores
 
 
-class Blind:
-    def started(self, lane: list[Unit]) -> None: ...
-    def committed(self, unit: Unit, keys: list[str], score: float | None) -> None: ...
-    def failed(self, unit: Unit) -> None: ...
-    def ended(self, lane: list[Unit]) -> None: ...
+def context(plan: Plan, store: StoreAddress, locations: Mapping[str, str], folder: Path) -> Context:
+    """For workers of one CPU thread that keep what they decode under `folder`."""
+    return Context(
+        sweep=plan.name,
+        run="bench",
+        store=store,
+        locations=locations,
+        cache=str(folder / "cache"),
+        tracking="",
+        threads=1,
+        device="cpu",
+        gpus=0.0,
+        workers=1,
+        nodes=1,
+        stall_s=1800.0,
+        checkpoint_every_s=300.0,
+        lost_every_s=14_400.0,
+    )
 
 
 def _shared(plan: Plan, locations: dict[str, str], folder: Path) -> Scores:
@@ -127,24 +140,8 @@ def _shared(plan: Plan, locations: dict[str, str], folder: Path) -> Scores:
     try:
         os.environ.update(services.environment())
         address = StoreAddress(url=services.bucket_url, endpoint=services.s3_endpoint)
-        context = Context(
-            sweep=plan.name,
-            run="bench",
-            store=address,
-            locations=locations,
-            cache=str(folder / "cache"),
-            tracking="",
-            threads=1,
-            device="cpu",
-            gpus=0.0,
-            workers=1,
-            nodes=1,
-            stall_s=1800.0,
-            checkpoint_every_s=300.0,
-            lost_every_s=14_400.0,
-        )
-        start = partial(start_worker, context)
-        summary = driver.run(plan, set(), start, config.Placement(), Blind())
+        start = partial(start_worker, context(plan, address, locations, folder))
+        summary = driver.run(plan, set(), start, config.Placement(), BLIND)
         assert not summary.failures, summary
         records = TicketStore(S3Objects(address)).records(plan.trials)
         return {trial.key: records[trial.key].scores["score"] for trial in plan.training_runs()}
@@ -236,6 +233,7 @@ class Unshared:
             spec,
             trainable.Inputs(
                 data=Path(self.locations[spec.task.data]),
+                cache=Path(),
                 rewind=self.points.get(spec.start.trial),
                 ticket=self.tickets.get(spec.ticket),
             ),

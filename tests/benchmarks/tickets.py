@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
+import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
@@ -61,7 +62,8 @@ def encode(masks: Masks) -> bytes:
 
 
 def decode(data: bytes) -> Masks:
-    return parquet.decode(data, where="benchmark").masks()
+    sha256 = pq.read_metadata(io.BytesIO(data)).metadata[b"content_sha256"].decode()
+    return parquet.decode(data, sha256, where="benchmark").masks()
 
 
 def save(masks: Masks, dtype: torch.dtype) -> bytes:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from hashlib import sha256
 from typing import Any
 
@@ -107,6 +107,30 @@ def test_the_last_failure_of_each_trial_is_kept(store: TicketStore) -> None:
     }
 
 
+def test_failures_of_some_trials_and_notes_that_are_none(store: TicketStore) -> None:
+    store.note_failure("k1", {"error": "first"})
+    store.note_failure("k2", {"error": "other"})
+    assert store.failures(["k1", "k3"]) == {"k1": {"error": "first"}}
+    for garbage in (b"{", b"[1]", b"{}", b"\xff"):
+        store.objects.put(paths.failure("k1"), garbage)
+        assert "unreadable" in store.failures(["k1"])["k1"]["error"]
+
+
+def test_a_log_is_found_by_the_beginning_of_its_key(store: TicketStore) -> None:
+    one, two = make_record(seed=1), make_record(seed=2)
+    assert store.log(one.key) == ""
+    store.put_log(one.key, "first ä\n")
+    store.put_log(one.key, "first ä\nsecond\n")
+    store.put_log("f" * 64, "other")
+    assert store.log(one.key) == "first ä\nsecond\n"
+    assert store.logged(one.key[:6]) == [one.key]
+    assert len(store.logged("")) == 2
+    store.commit(one)
+    store.commit(two)
+    assert store.keys(one.key[:12]) == {one.key}
+    assert store.keys("f" * 64) == set()
+
+
 @pytest.mark.parametrize("part", ["bits", "hash", "name", "pool", "end of file"])
 def test_flipped_bits_in_a_ticket_are_one_clear_line(store: TicketStore, part: str) -> None:
     ticket = make_ticket()
@@ -200,21 +224,38 @@ def test_only_old_unreferenced_objects_are_collected(store: TicketStore) -> None
     store.commit(record)
     store.put_checkpoint(record.key, b"state of a committed trial")
     store.put_checkpoint("f" * 64, b"state of a trial that is not")
-    orphans = {paths.ticket(unused.sha256), paths.checkpoint(record.key)}
-    now = datetime.now(UTC)
+    dead = paths.claim("f" * 64, 0)
+    store.objects.put(dead, b"claim")
+    for key in (record.key, "f" * 64):
+        store.objects.put(paths.log(key), b"log")
+    orphans = {paths.ticket(unused.sha256), paths.checkpoint(record.key), dead}
+    abandoned = {paths.checkpoint("f" * 64), paths.log("f" * 64)}
+    report = verify(store)
+    assert {item.path for item in report.orphaned} == orphans
+    assert {item.path for item in report.abandoned} == abandoned
 
-    assert collect(store, now=now, dry_run=False) == ()
-    later = now + timedelta(hours=25)
-    assert {item.path for item in collect(store, now=later, dry_run=True)} == orphans
-    assert {item.path for item in collect(store, now=later, dry_run=False)} == orphans
-    assert collect(store, now=later, dry_run=False) == ()
+    assert collect(store, dry_run=False) == ()
+    assert collected(store, dry_run=True) == orphans
+    assert collected(store, dry_run=False) == orphans
+    assert collected(store, dry_run=False) == set()
     assert store.ticket(used.sha256) == make_ticket()
     assert store.checkpoint("f" * 64) is not None
+    assert collected(store, abandoned=True, dry_run=False) == abandoned
+    assert {item.path for item in store.objects.list("")} == {
+        paths.record(record.key),
+        paths.ticket(used.sha256),
+        paths.log(record.key),
+    }
+
+
+def collected(store: TicketStore, **options: bool) -> set[str]:
+    """What a collector that spares nothing deletes."""
+    return {item.path for item in collect(store, grace=timedelta(hours=-1), **options)}
 
 
 def test_nothing_is_collected_while_a_record_is_unreadable(store: TicketStore) -> None:
     ref = store.put_ticket(make_ticket())
     store.objects.put(paths.record("a" * 64), b"{")
     with pytest.raises(Damaged):
-        collect(store, now=datetime.now(UTC) + timedelta(days=2), dry_run=False)
+        collected(store, dry_run=False)
     assert store.ticket(ref.sha256) == make_ticket()

@@ -6,9 +6,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,8 @@ class Home:
     """A folder for `--home`."""
 
     path: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """What its commands get beside the environment of the tests."""
 
     def sweep(self, content: dict[str, Any]) -> Path:
         """The sweep as a file, by its name."""
@@ -58,7 +60,7 @@ class Home:
         ours = {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN)}
         return subprocess.Popen(
             [str(part) for part in command],
-            env={**ours, "OMP_NUM_THREADS": "1", "COLUMNS": "160"},
+            env={**ours, "OMP_NUM_THREADS": "1", "COLUMNS": "160", **self.environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

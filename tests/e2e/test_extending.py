@@ -38,7 +38,7 @@ def test_only_the_new_runs_and_replays_for_new_riders(finished: Finished) -> Non
     point = next(
         t for t in plan if t.kind == "rewind" and t.rides == dense and t.key not in finished.records
     )
-    assert dense[:12] in home.call("plan", sweep, "--why", point.key).out
+    assert dense[:12] in home.call("explain", sweep, point.key).out
 
     ended = home.call("run", sweep)
     assert ended.code == 0, ended

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from orchestrator import workspace
 from orchestrator.plan import Trial
 from tests.e2e.harness import FRUGAL, Home
 
@@ -49,8 +50,24 @@ def test_a_run_that_fails_blocks_its_descendants_only(home: Home, tmp_path: Path
     done = {trial.key for trial in plan if trial.model == "vilt-tiny"}
     assert set(home.records()) == done
     with home.store() as store:
-        assert set(store.failures()) == {poisoned, starved}
-    watched = home.call("status", file, "--watch")
-    assert "2/6 trials, 2 failed" in watched.out
+        notes = store.failures()
+    assert set(notes) == {poisoned, starved}
+    assert {note["attempts"] for note in notes.values()} == {3}
+    assert all("Traceback" in note["trace"] for note in notes.values())
+    with workspace.serving(home.path, ["s3"]):  # kept up from one command to the next
+        watched = home.call("status", file, "--watch")
+        assert "2/6 trials, 2 failed, 2 blocked" in watched.out
+        assert f"failed {poisoned[:12]}" in watched.out
+        logs = home.call("logs", poisoned[:12])
+        assert logs.out.count("=== attempt") == 3
+        assert "lower the learning rate" in logs.out
+        assert "Traceback" in logs.out
+        (trained,) = (
+            key for key in done if plan.trials[key].kind == "train" and plan.trials[key].level
+        )
+        assert "ended after" in home.call("logs", trained[:12]).out
+        explained = home.call("explain", file, trained[:12]).out
+        assert "committed" in explained
+        assert "score" in explained
     page = (home.path / "reports" / "failing" / "report.html").read_text()
     assert poisoned[:12] in page

@@ -13,7 +13,7 @@ def content(finished: Finished) -> dict[str, dict[str, Any]]:
     """All that MLflow holds of the sweep, by the keys of the runs: run ids are MLflow's own."""
     services = local.start(finished.home.path, names=["mlflow"])
     experiment = connect(services.mlflow_uri, finished.plan.name)
-    keys = {run.info.run_id: key for key, run in experiment.runs().items()}
+    keys = {run.id: key for key, run in experiment.runs().items()}
     return {key: run_content(experiment, run_id, keys) for run_id, key in keys.items()}
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from cluster import local
 from tests.e2e.harness import Home, results
+from tests.faults.lab import sweep
 
 TIMEOUT_S = 900
 """Two runs of a sweep and the undisturbed one, where many share two cores."""
@@ -21,25 +22,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(TIMEOUT_S))
 
 
-def sweep() -> dict[str, Any]:
-    """13 training runs of 40 steps in two chains with their controls, about a second each."""
-    study = {
-        "model": "uniter-tiny",
-        "task": "easy_vqa",
-        "recipe": "short",
-        "rewind": [0, 20],
-        "schedule": {"rate": 0.3, "levels": 2},
-        "controls": ["random", "random_layerwise"],
-    }
-    recipe = {"steps": 40, "batch_size": 32, "eval_examples": 512}
-    return {"name": "disturbed", "recipes": {"short": recipe}, "studies": {"main": study}}
+LONG = sweep(steps=40)
+"""Runs of a second or so each: long enough to be hit in the middle."""
 
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, dict[str, Any]]]:
     """What the sweep gives when it is left alone: the results by trial key."""
     home = Home(tmp_path_factory.mktemp("undisturbed") / "home")
-    ended = home.call("run", home.sweep(sweep() | {"placement": {"tracking": "none"}}))
+    ended = home.call("run", home.sweep(LONG | {"placement": {"tracking": "none"}}))
     assert ended.code == 0, ended
     yield results(home.records())
     local.stop(home.path)

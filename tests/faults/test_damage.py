@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.store import paths
 from tests.e2e.harness import FRUGAL, Home, created, results
-from tests.faults.conftest import sweep
+from tests.faults.conftest import LONG
 
 pytestmark = pytest.mark.slow
 
@@ -16,8 +16,8 @@ pytestmark = pytest.mark.slow
 def chain(levels: int) -> dict[str, Any]:
     """The IMP chain from theta_0, without controls, and beside it a dense run of another seed, that
     is new at every number of levels."""
-    content = sweep() | {"placement": FRUGAL}
-    main = content["studies"].pop("main") | {"rewind": 0, "controls": []}
+    content = LONG | {"placement": FRUGAL}
+    main = content["studies"]["main"] | {"rewind": 0, "controls": []}
     content["studies"] = {
         "chain": main | {"schedule": {"rate": 0.3, "levels": levels}},
         "beside": main | {"schedule": {"rate": 0.3, "levels": 0}, "seed": levels},

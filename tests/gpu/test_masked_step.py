@@ -19,8 +19,9 @@ from trainables.spec import CutSpec, ModelSpec, Recipe
 from trainables.tasks.heads import PooledHead
 from trainables.tickets.weight_mask import pruned_nonzero, wearing
 from trainables.training.adversary import plain
-from trainables.training.engine import Batch, Engine, prepare_process, started
+from trainables.training.engine import Batch, Engine, started
 from trainables.training.network import Network
+from trainables.training.process import prepare_process
 from trainables.training.start import drawn_backbone
 
 pytestmark = [

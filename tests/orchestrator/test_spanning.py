@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from cluster import processes
-from tests.faults.nodes import Nodes
+from tests.faults.nodes import Nodes, several
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[2]
@@ -21,15 +20,8 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
-    port = processes.free_ports(["head"], {})["head"]
-    whole = Nodes(tmp_path_factory.mktemp("nodes"), port)
-    try:
-        whole.start_head()
-        whole.add()
-        whole.add()
+    with several(tmp_path_factory.mktemp("nodes"), 2) as whole:
         yield whole
-    finally:
-        whole.stop()
 
 
 def told(nodes: Nodes, *case: str) -> dict[str, Any]:
@@ -70,4 +62,5 @@ def test_what_ends_a_group_is_told_as_in_one_process(
 
 
 def test_a_machine_that_goes_away_is_no_fault_of_the_trial(nodes: Nodes) -> None:
-    assert told(nodes, "lose", nodes.alive[-1])["class"] == "MachineLost"
+    found = told(nodes, "lose", nodes.alive[-1])
+    assert found["class"] == "MachineLost", found["text"]

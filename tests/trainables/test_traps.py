@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tests.trainables.runs import CUT, MODES, RECIPE, TOTAL, Kept, inputs, spec, ticket
 from trainables import run as module
 from trainables.errors import InvariantError, TicketMismatch
+from trainables.peers import Stretch
 from trainables.run import Inputs, Outcome, cut, run
 from trainables.spec import CutSpec, ModelSpec, Recipe, Start, TrainSpec
 from trainables.tickets import weight_mask
@@ -86,7 +87,7 @@ def test_a_reset_that_does_nothing_is_caught(
     dense: TrainSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "load_weights", lambda net, weights: None)
-    with pytest.raises(InvariantError, match="not from the start weights"):
+    with pytest.raises(InvariantError, match="other weights than the start weights"):
         run(replace(dense, start=Start(seed=1)), inputs(), Kept())
 
 
@@ -212,12 +213,15 @@ def test_ranking_weights_rounded_to_bf16_is_refused(
     run(asked, given, sink, cuts={"k": replace(CUT, sparsity=0.8)})
     assert sum(int(kept.sum()) for kept in sink.cuts["k"].values()) == TOTAL // 5
 
-    def rounded(self: Engine) -> dict[str, Tensor]:
-        return {name: value.bfloat16().float() for name, value in honest(self).items()}
+    def rounded(self: Engine) -> dict[str, Stretch]:
+        return {
+            name: Stretch(each.start, each.values.bfloat16().float())
+            for name, each in honest(self).items()
+        }
 
-    honest = Engine.weights
+    honest = Engine.held
     monkeypatch.setattr(module.checks, "check_start", lambda *given: None)
-    monkeypatch.setattr(Engine, "weights", rounded)
+    monkeypatch.setattr(Engine, "held", rounded)
     with pytest.raises(InvariantError, match="bfloat16 values only"):
         run(asked, given, Kept(), cuts={"k": replace(CUT, sparsity=0.8)})
 

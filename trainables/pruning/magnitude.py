@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainables.errors import InvariantError
+from trainables.peers import ALONE, Peers
 from trainables.pruning import kept_count
 from trainables.pruning.selection import check_covers, keep_largest
 from trainables.spec import CutSpec
@@ -31,33 +32,42 @@ def cut(
     bfloat16, whose ties would decide by position who is kept; TicketMismatch if `worn` covers other
     tensors, or keeps fewer weights than the new ticket would.
     """
+    return cut_stretches(spec, weights, worn, ALONE)
+
+
+def cut_stretches(
+    spec: CutSpec, weights: Weights, worn: Masks | None, peers: Peers
+) -> dict[str, NDArray[np.bool_]]:
+    """This process's stretches (n,) of the same ticket, where `weights` and `worn` are its
+    stretches of the whole: bit for bit what `cut` gives for that."""
     if worn is not None:
         check_covers(worn, weights, spec.pool)
     if spec.run:
-        _check_precise(weights)
+        _check_precise(weights, peers)
+    sizes = peers.total(np.array([weight.numel() for weight in weights.values()], np.int64))
     keys = {
         name: partial(_keys, name, weight, None if worn is None else worn[name])
         for name, weight in weights.items()
     }
     if spec.scope == "global":
-        total = sum(weight.numel() for weight in weights.values())
-        return keep_largest(keys, kept_count(total, spec.sparsity))
+        return keep_largest(keys, kept_count(int(sizes.sum()), spec.sparsity), peers)
     masks: dict[str, NDArray[np.bool_]] = {}
-    for name, weight in weights.items():
-        kept = kept_count(weight.numel(), spec.sparsity)
-        masks |= keep_largest({name: keys[name]}, kept)
+    for name, size in zip(weights, sizes.tolist(), strict=True):
+        masks |= keep_largest({name: keys[name]}, kept_count(size, spec.sparsity), peers)
     return masks
 
 
-def _check_precise(weights: Weights) -> None:
+def _check_precise(weights: Weights, peers: Peers) -> None:
     """Training never leaves a pool of float32 masters with all their 16 low bits at zero."""
-    some = False
+    precise = some = False
     for weight in weights.values():
         bits = weight.detach().cpu().contiguous().numpy().view(np.int32)
-        if np.any(bits & np.int32(0xFFFF)):
-            return
+        precise = bool(np.any(bits & np.int32(0xFFFF)))
         some = some or bool(np.any(bits & np.int32(0x7FFFFFFF)))
-    if some:
+        if precise:
+            break
+    anywhere = peers.total(np.array([precise, some], np.int64))
+    if anywhere[1] and not anywhere[0]:
         raise InvariantError(
             "cut: the weights to be ranked hold bfloat16 values only, not the float32 masters; "
             "this is a defect, please report it"

@@ -2,8 +2,9 @@
 
 Keys are 31-bit integers. Two histograms, of the upper 15 bits and then of the lower 16 bits within
 one bucket, find the k-th largest key exactly; among keys equal to it the earliest are kept. That is
-two passes over the data and 0.75 MB of counts. The counts of parts of a tensor add up, and so
-would those of several machines.
+two passes over the data and 0.75 MB of counts. The counts of parts of a tensor add up, so processes
+that hold stretches of the tensors add up theirs; a third pass then tells each how many ties come
+before its own.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.errors import TicketMismatch
+from trainables.peers import ALONE, Peers
 from trainables.tickets.weight_mask import Masks, Weights, check_fit
 
 Keys: TypeAlias = Mapping[str, Callable[[], NDArray[np.int32]]]
@@ -23,31 +25,37 @@ A key below 0 is never kept."""
 _HIGH, _LOW = 1 << 15, 1 << 16
 
 
-def keep_largest(keys: Keys, kept: int) -> dict[str, NDArray[np.bool_]]:
+def keep_largest(keys: Keys, kept: int, peers: Peers = ALONE) -> dict[str, NDArray[np.bool_]]:
     """Masks that are True at the `kept` largest keys; ties go to the earlier tensor and index.
 
-    Raises TicketMismatch if fewer than `kept` keys are at or above 0.
+    Where `keys` are this process's stretches of the tensors, `kept` counts over all `peers`, and
+    the masks are its stretches of the one ticket. Raises TicketMismatch if fewer than `kept` keys
+    are at or above 0.
     """
-    threshold, ties = _threshold(keys, kept)
+    threshold, ties = _threshold(keys, kept, peers)
+    before = _ties_before(keys, threshold, peers)
     masks = {}
+    met = 0
     for name, of in keys.items():
         values = of()
         mask = values > threshold
-        if ties:
-            tied = np.flatnonzero(values == threshold)[:ties]
-            mask.flat[tied] = True
-            ties -= len(tied)
+        left = ties - before.get(name, met)
+        if left > 0:
+            tied = np.flatnonzero(values == threshold)
+            mask.flat[tied[:left]] = True
+            met += len(tied)
         masks[name] = mask
     return masks
 
 
-def _threshold(keys: Keys, kept: int) -> tuple[int, int]:
+def _threshold(keys: Keys, kept: int, peers: Peers) -> tuple[int, int]:
     """The kept-th largest key, and how many keys equal to it are kept."""
     if kept == 0:
         return np.iinfo(np.int32).max, 0
     counts = np.zeros(_HIGH, np.int64)
     for of in keys.values():
         counts += _histogram(of() >> 16, _HIGH)
+    counts = peers.total(counts)
     if counts.sum() < kept:
         raise TicketMismatch(
             f"cut: {kept} weights are to be kept but only {counts.sum()} may be; "
@@ -58,8 +66,19 @@ def _threshold(keys: Keys, kept: int) -> tuple[int, int]:
     for of in keys.values():
         values = of()
         counts += _histogram(values[values >> 16 == high] & 0xFFFF, _LOW)
-    low, ties = _bucket(counts, wanted)
+    low, ties = _bucket(peers.total(counts), wanted)
     return high << 16 | low, ties
+
+
+def _ties_before(keys: Keys, threshold: int, peers: Peers) -> dict[str, int]:
+    """Of each tensor: keys equal to the threshold in earlier tensors, and in it at earlier ranks.
+    Empty for one process, which meets them in this order."""
+    if peers.count == 1:
+        return {}
+    own = np.array([np.count_nonzero(of() == threshold) for of in keys.values()], np.int64)
+    counts = peers.listed(own).T  # (tensors, ranks)
+    before = np.cumsum(counts).reshape(counts.shape) - counts
+    return dict(zip(keys, before[:, peers.rank].tolist(), strict=True))
 
 
 def _histogram(values: NDArray[np.int32], bins: int) -> NDArray[np.int64]:

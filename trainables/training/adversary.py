@@ -29,9 +29,10 @@ from trainables.spec import Recipe
 from trainables.tasks.base import Batch, Task
 
 Forward: TypeAlias = Callable[[Batch], Tensor]
-Objective: TypeAlias = Callable[[Forward, Batch, int], Iterator[Tensor]]
-"""Of one of so many micro-batches: yields what is to be differentiated, one after another; whoever
-asks for the next has taken the gradients of the last. The values of all add up to the loss."""
+Objective: TypeAlias = Callable[[Forward, Batch, float], Iterator[Tensor]]
+"""Of a micro-batch, and what its loss is divided by, their number as a rule: yields what is to be
+differentiated, one after another; whoever asks for the next has taken the gradients of the last.
+The values of all add up to the loss."""
 
 _GROUPS: dict[str, tuple[tuple[str, ...], ...]] = {
     "text": (("text_delta",),),
@@ -48,7 +49,7 @@ def objective_of(task: Task, recipe: Recipe, hidden_size: int) -> Objective:
     if recipe.adversary == "none":
         return plain(task.loss)
 
-    def perturbed(forward: Forward, batch: Batch, parts: int) -> Iterator[Tensor]:
+    def perturbed(forward: Forward, batch: Batch, parts: float) -> Iterator[Tensor]:
         return _perturbed(task, recipe, hidden_size, forward, batch, parts)
 
     return perturbed
@@ -57,14 +58,14 @@ def objective_of(task: Task, recipe: Recipe, hidden_size: int) -> Objective:
 def plain(loss: Callable[[Tensor, Batch], Tensor]) -> Objective:
     """The loss of the batch as it is."""
 
-    def once(forward: Forward, batch: Batch, parts: int) -> Iterator[Tensor]:
+    def once(forward: Forward, batch: Batch, parts: float) -> Iterator[Tensor]:
         yield loss(forward(batch), batch) / parts
 
     return once
 
 
 def _perturbed(
-    task: Task, recipe: Recipe, hidden_size: int, forward: Forward, batch: Batch, parts: int
+    task: Task, recipe: Recipe, hidden_size: int, forward: Forward, batch: Batch, parts: float
 ) -> Iterator[Tensor]:
     # One forward pass per group and step; a group is perturbed together.
     groups = [

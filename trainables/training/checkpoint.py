@@ -33,7 +33,9 @@ def decode(payload: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors: dict[str, Tensor] = load(payload)
         size = int.from_bytes(payload[:8], "little")
         meta: dict[str, Any] = json.loads(json.loads(payload[8 : 8 + size])["__metadata__"][_KEY])
-    except (SafetensorError, KeyError, ValueError) as error:
+        if not isinstance(meta, dict):
+            raise ValueError("its metadata are no mapping")
+    except (SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"weights of {len(payload)} bytes are damaged or not ours ({error}); "
             "delete the object so that it is made again"

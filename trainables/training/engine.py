@@ -2,129 +2,88 @@
 
 What DeepSpeed 0.19 needs and does not say: `LOCAL_RANK` must be set; on CPU its first use compiles
 a shared-memory kernel for minutes unless told that none is compatible; at bf16 it throws away the
-low bits of the weights before it makes its float32 masters; an engine leaks unless destroyed and
-collected. Its process group is never torn down: a second one in the same process fails.
+low bits of the weights before it makes its float32 masters; at ZeRO 3 its way of setting those
+leaves the weights that compute as they were; an engine leaks unless destroyed and collected, and at
+ZeRO 3 even then.
 """
 
 from __future__ import annotations
 
-import ctypes
 import gc
-import importlib
-import os
-import platform
-import sys
-import warnings
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
+from trainables import peers
 from trainables.errors import InvariantError
+from trainables.peers import Peers, Stretch
 from trainables.spec import Recipe
+from trainables.training import shards
 from trainables.training.adversary import Objective
 from trainables.training.optimizer import MOMENTS, adamw, begin_moments, set_rates, updates
+from trainables.training.process import Device, release_freed_memory
+from trainables.training.reduce import add_up_gradients
 
-Device: TypeAlias = Literal["cpu", "cuda"]
 Batch: TypeAlias = Mapping[str, Tensor]
 Moments: TypeAlias = dict[str, dict[str, Tensor]]
 """`exp_avg` or `exp_avg_sq` -> parameter name -> float32 tensor on CPU."""
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-
-
-def prepare_process(device: Device, threads: int) -> None:
-    """Makes this process deterministic and a world of one; safe to call before every run."""
-    os.environ["DS_ACCELERATOR"] = device
-    os.environ["LOCAL_RANK"] = "0"
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    # Gloo opens a socket even alone; keep it off the network.
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
-    if device == "cpu":
-        # DeepSpeed would have it 1, and every optimizer step then open the GPU driver's library.
-        os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
-    # Deterministic mode would also fill fresh memory with NaN, at a cost in every step.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    torch.backends.cudnn.benchmark = False
-    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
-    if not torch.distributed.is_initialized():
-        _import_once()
-        # A store inside the process: no port to choose, to race for or to leave open.
-        torch.distributed.init_process_group(
-            "nccl" if device == "cuda" else "gloo",
-            store=torch.distributed.HashStore(),  # type: ignore[attr-defined]
-            rank=0,
-            world_size=1,
-        )
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    else:
-        _forbid_compiling()
-        _keep_freed_memory()
-
-
-def _import_once() -> None:
-    """Imports DeepSpeed and takes all that is alive now out of later garbage collections, which
-    then take milliseconds after each run instead of half a second."""
-    importlib.import_module("deepspeed")
-    gc.collect()
-    gc.freeze()
-
-
-def _keep_freed_memory() -> None:
-    """Lets glibc hand freed memory out again instead of returning it to the kernel, which would
-    have to clear it anew: a base-size step then meets 3,500 page faults, not 100,000."""
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
-        libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
-
-
-def _release_freed_memory(device: Device) -> None:
-    if device == "cpu" and platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-def _forbid_compiling() -> None:
-    """Tells DeepSpeed that no C++ operator is compatible, which spares minutes of compiler."""
-    import deepspeed.ops
-
-    deepspeed.ops.__dict__["__compatible_ops__"] = defaultdict(bool)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Engine:
-    """A network being trained. Names are those of the network's own state dict."""
+    """A network being trained, by this process or by several. Names are those of the network's own
+    state dict. All processes make the same calls; whole tensors are the first one's alone."""
 
     net: nn.Module
     deepspeed: Any
     optimizer: torch.optim.AdamW
     recipe: Recipe
     device: Device
+    peers: Peers
+    shapes: Mapping[str, torch.Size]
+    """Of the state dict, as they were before DeepSpeed: at ZeRO 3 it empties the parameters."""
 
-    def step(self, batches: Sequence[Batch], objective: Objective, lr: float) -> float:
+    def step(
+        self,
+        batches: Sequence[Batch],
+        objective: Objective,
+        lr: float,
+        *,
+        parts: Sequence[float] = (),
+        seeds: Sequence[int] = (),
+    ) -> float:
         """One optimizer step over micro-batches that count alike, whatever their sizes; the mean
-        loss before it.
+        loss before it, of all processes.
 
-        Raises InvariantError if the loss or its gradient is not finite.
+        Where several share the micro-batches, `parts` are what the loss of each is divided by, so
+        that all add up to the mean, and `seeds` drive the dropout in each. Raises InvariantError if
+        the loss or its gradient is not finite.
         """
         set_rates(self.optimizer, self.recipe, lr, self.deepspeed.global_steps + 1)
+        # Above stage 0 DeepSpeed takes the mean over the processes, of which we want the sum.
+        scale = self.peers.count if self.recipe.zero else 1
         total = torch.zeros((), device=self.device)
-        for batch in batches:
+        for number, batch in enumerate(batches):
+            if seeds:
+                self.seed(seeds[number])
+            divisor = (parts[number] if parts else len(batches)) / scale
             there = {name: value.to(self.device) for name, value in batch.items()}
-            for value in objective(self.deepspeed, there, len(batches)):
+            for value in objective(self.deepspeed, there, divisor):
                 total += value.detach()
                 self.deepspeed.backward(value, scale_wrt_gas=False)
-        if self.recipe.zero == 0 and self.recipe.clip_norm:
-            clip_grad_norm_(self.net.parameters(), self.recipe.clip_norm)
+        if self.recipe.zero == 0:
+            add_up_gradients(self.net.parameters(), self.peers)
+            if self.recipe.clip_norm:
+                clip_grad_norm_(self.net.parameters(), self.recipe.clip_norm)
         self.deepspeed.step()
-        mean = float(total)  # read once: each reading makes a GPU wait
+        # Read once: each reading makes a GPU wait.
+        mean = float(self.peers.total(np.array([float(total)], np.float32))[0]) / scale
         if mean - mean != 0 or not self.deepspeed.was_step_applied():
             raise InvariantError(
                 f"the loss or its gradient is not finite (loss {mean}); lower the learning rate"
@@ -146,80 +105,119 @@ class Engine:
         if self.device == "cuda":
             torch.cuda.manual_seed(value)
 
+    def held(self) -> dict[str, Stretch]:
+        """Copies on CPU of what this process answers for, of the float32 master of every parameter
+        and of the persistent buffers: each element is held by one process, the first where all have
+        it."""
+        parameters = self._parameters()
+        return shards.copied(
+            {
+                name: self._master(parameters[name], name)
+                if name in parameters
+                else self._of_first(Stretch(0, value.view(-1)))
+                for name, value in self.net.state_dict().items()
+            }
+        )
+
+    def own(self) -> dict[str, Stretch]:
+        """Copies on CPU of the module's own parameters as far as they are here."""
+        return shards.copied(
+            {
+                name: shards.own(weight, self.recipe.zero, self._size(name), self.peers)
+                for name, weight in self._parameters().items()
+            }
+        )
+
     def weights(self) -> dict[str, Tensor]:
-        """Copies on CPU: the float32 master of every parameter, and the persistent buffers."""
-        parameters = dict(self.net.named_parameters())
-        return {
-            name: self._master(parameters[name]) if name in parameters else _copy(value)
-            for name, value in self.net.state_dict().items()
-        }
+        """Whole copies on CPU of what all hold."""
+        return self.peers.assembled(self.held(), self.shapes)
 
     def set_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Writes masters and buffers, and the module's own weights rounded from the masters."""
-        from deepspeed.utils import safe_set_full_fp32_param
-
-        parameters = dict(self.net.named_parameters())
+        parameters, zero = self._parameters(), self.recipe.zero
         with torch.no_grad():
             for name, here in self.net.state_dict().items():
                 value = weights[name].to(here.device)
-                here.copy_(value)
-                if name in parameters:
-                    safe_set_full_fp32_param(parameters[name], value)
+                if here.numel():  # stage 3 leaves only small ones whole, beside the stretches
+                    here.copy_(value)
+                if name in parameters and zero:
+                    weight, size = parameters[name], self._size(name)
+                    shards.write(shards.master(weight, zero, size, self.peers), value)
+                    if zero == 3:
+                        shards.write(shards.own(weight, zero, size, self.peers), value)
 
     def moments(self) -> Moments:
-        """Copies of Adam's moments, zero before the first step."""
-        from deepspeed.utils import safe_get_full_optimizer_state
-
+        """Whole copies on CPU of Adam's moments, zero before the first step."""
         return {
-            kind: {
-                name: _copy(
-                    safe_get_full_optimizer_state(weight, kind)
-                    if _has_master(weight)
-                    else self.optimizer.state[weight][kind]
-                )
-                for name, weight in self.net.named_parameters()
-            }
+            kind: self.peers.assembled(
+                shards.copied(
+                    {
+                        name: self._of_first(self._moment(weight, name, kind))
+                        for name, weight in self._parameters().items()
+                    }
+                ),
+                self.shapes,
+            )
             for kind in MOMENTS
         }
 
     def set_moments(self, moments: Moments, steps: int) -> None:
-        """Gives the optimizer the moments that it, or one at another stage, had after `steps`."""
-        from deepspeed.utils import safe_set_full_optimizer_state
-
+        """Gives the optimizer the moments that it, or one at another stage or among other
+        processes, had after `steps`."""
         self.deepspeed.global_steps = steps
         for state in self.optimizer.state.values():
             state["step"].fill_(steps)
         for kind, values in moments.items():
-            for name, weight in self.net.named_parameters():
-                value = values[name].to(weight.device)
-                if _has_master(weight):
-                    safe_set_full_optimizer_state(weight, value, kind)
-                else:
-                    self.optimizer.state[weight][kind].copy_(value)
+            for name, weight in self._parameters().items():
+                shards.write(self._moment(weight, name, kind), values[name].to(self.device))
 
-    def _master(self, weight: nn.Parameter) -> Tensor:
-        from deepspeed.utils import safe_get_full_fp32_param
+    def _parameters(self) -> dict[str, nn.Parameter]:
+        return dict(self.net.named_parameters())
 
-        return _copy(safe_get_full_fp32_param(weight) if _has_master(weight) else weight)
+    def _size(self, name: str) -> int:
+        return self.shapes[name].numel()
+
+    def _master(self, weight: nn.Parameter, name: str) -> Stretch:
+        held = shards.master(weight, self.recipe.zero, self._size(name), self.peers)
+        return self._of_first(held) if self.recipe.zero == 0 else held
+
+    def _moment(self, weight: nn.Parameter, name: str, kind: str) -> Stretch:
+        return shards.moment(
+            weight, kind, self.optimizer, self.recipe.zero, self._size(name), self.peers
+        )
+
+    def _of_first(self, stretch: Stretch) -> Stretch:
+        return stretch if self.peers.first else Stretch(0, stretch.values[:0])
 
 
 @contextmanager
 def started(net: nn.Module, recipe: Recipe, device: Device) -> Iterator[Engine]:
     """An engine whose float32 masters are exactly the weights of `net`, destroyed at the end.
 
-    `net` must be in float32, on `device`, and already wear its mask.
+    `net` must be in float32, on `device`, the same in all processes, and already wear its mask.
     """
     import deepspeed
 
+    shapes = {name: value.shape for name, value in net.state_dict().items()}
     precise = {}
     if recipe.precision == "bf16":
-        precise = {name: _copy(value) for name, value in net.state_dict().items()}
+        precise = {
+            name: value.detach().to("cpu", copy=True) for name, value in net.state_dict().items()
+        }
     optimizer = adamw(net, recipe)
     inner, *_ = deepspeed.initialize(model=net, optimizer=optimizer, config=_config(recipe))
     begin_moments(optimizer, inner.optimizer)
-    # Nobody is there to reduce gradients with; ZeRO 1 and 2 move them to their partitions by it.
+    # ZeRO 1 to 3 move gradients to their partitions by it; at 0 `Engine.step` adds them up.
     inner.enable_backward_allreduce = recipe.zero > 0
-    engine = Engine(net=net, deepspeed=inner, optimizer=optimizer, recipe=recipe, device=device)
+    engine = Engine(
+        net=net,
+        deepspeed=inner,
+        optimizer=optimizer,
+        recipe=recipe,
+        device=device,
+        peers=peers.here(),
+        shapes=shapes,
+    )
     try:
         if precise:
             engine.set_weights(precise)
@@ -229,7 +227,7 @@ def started(net: nn.Module, recipe: Recipe, device: Device) -> Iterator[Engine]:
         inner.destroy()
         del inner, engine, optimizer
         gc.collect()
-        _release_freed_memory(device)
+        release_freed_memory(device)
 
 
 @contextmanager
@@ -262,12 +260,3 @@ def _config(recipe: Recipe) -> dict[str, Any]:
         "zero_optimization": {"stage": recipe.zero},
         "steps_per_print": None,
     }
-
-
-def _has_master(weight: nn.Parameter) -> bool:
-    """ZeRO 1 and 2 keep a float32 copy of the weight; at ZeRO 0 in fp32 it is its own."""
-    return getattr(weight, "_hp_mapping", None) is not None
-
-
-def _copy(value: Tensor) -> Tensor:
-    return value.detach().to("cpu", copy=True)

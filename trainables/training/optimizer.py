@@ -10,6 +10,7 @@ from torch import nn
 
 from trainables.spec import Recipe
 from trainables.training.recipe import undone_correction
+from trainables.training.shards import partitions
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -33,13 +34,12 @@ def begin_moments(optimizer: torch.optim.AdamW, zero: Any) -> None:
     DeepSpeed would look for it when the first of our parameter groups has stepped and the others
     have not, and never find theirs.
     """
-    for group in optimizer.param_groups:
-        for flat in group["params"]:  # a parameter at ZeRO 0, a flat partition above
-            optimizer.state[flat] = {
-                "step": torch.zeros((), device=flat.device),
-                **{kind: torch.zeros_like(flat, requires_grad=False) for kind in MOMENTS},
-            }
-    if zero is not optimizer:
+    for flat in partitions(optimizer, zero):
+        optimizer.state[flat] = {
+            "step": torch.zeros((), device=flat.device),
+            **{kind: torch.zeros_like(flat, requires_grad=False) for kind in MOMENTS},
+        }
+    if hasattr(zero, "_lazy_init_hp_params_optimizer_state"):  # at stages 1 and 2
         zero._lazy_init_hp_params_optimizer_state()
 
 

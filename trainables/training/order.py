@@ -1,11 +1,16 @@
-"""Which examples each micro-batch holds: a pure function of seed and place in the run."""
+"""Which examples each micro-batch holds, and which process takes it: a pure function of seed and
+place in the run."""
 
 from __future__ import annotations
+
+import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainables.errors import RecipeError
+from trainables.peers import Peers
 from trainables.seeds import batch_indices, permutation
 from trainables.spec import Recipe
 
@@ -14,6 +19,36 @@ Indices = NDArray[np.int64]
 BUCKET, GROUP = 8192, 8
 """Examples that are sorted by length together, and that enter a batch together, as in UNITER's
 `TokenBucketSampler`. Unlike there, the last batch of a bucket is kept, not dropped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A micro-batch, or one process's part of it."""
+
+    indices: Indices
+    place: int
+    """Its number within the optimizer step, over all processes."""
+    parts: float
+    """What its mean loss is divided by, so that the pieces of a step add up to the mean over its
+    micro-batches."""
+
+
+def pieces(micro_batches: list[Indices], peers: Peers) -> list[Piece]:
+    """Those of this process, of an optimizer step with these micro-batches.
+
+    The step sees the same examples however many processes there are. Whole micro-batches where
+    their number is a multiple of the processes'; else each is split, no further than it takes.
+    Where one has too few examples, a process takes its first for nothing: all must do as many
+    passes, for they meet in each.
+    """
+    split = peers.count // math.gcd(len(micro_batches), peers.count)
+    every: list[Piece] = []
+    for micro in micro_batches:
+        for indices in np.array_split(micro, split):
+            parts = len(micro_batches) * len(micro) / len(indices) if len(indices) else math.inf
+            every.append(Piece(indices if len(indices) else micro[:1], len(every), parts))
+    first, end = peers.even(len(every))
+    return every[first:end]
 
 
 class Order:

@@ -11,7 +11,12 @@ def check(recipe: Recipe) -> None:
     if recipe.precision == "bf16" and recipe.zero == 0:
         raise RecipeError(
             "recipe.zero = 0 is not allowed with precision bf16: DeepSpeed then takes one "
-            "optimizer step too many; use 1 or 2"
+            "optimizer step too many; use 1 or more"
+        )
+    if recipe.compile and recipe.zero == 3:
+        raise RecipeError(
+            "recipe.compile is not allowed with zero = 3, whose weights come and go in mid-pass; "
+            "use zero = 2 or less"
         )
     if recipe.steps < 1:
         raise RecipeError(f"recipe.steps = {recipe.steps} is not allowed; use 1 or more")

@@ -28,8 +28,9 @@ from trainables.models.base import Backbone
 from trainables.spec import ModelSpec, Recipe
 from trainables.tasks.heads import classifier
 from trainables.training.adversary import plain
-from trainables.training.engine import prepare_process, started
+from trainables.training.engine import started
 from trainables.training.network import Network
+from trainables.training.process import prepare_process
 
 TINY = ModelSpec(architecture="lxmert", size="tiny")
 HEADS_OF_PRETRAINING = {

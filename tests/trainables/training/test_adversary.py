@@ -18,7 +18,8 @@ from trainables.spec import Recipe
 from trainables.tasks.heads import symmetric_kl
 from trainables.tickets.weight_mask import kept_sha256, pruned_nonzero, wearing
 from trainables.training.adversary import Objective, objective_of, plain
-from trainables.training.engine import Engine, prepare_process, started
+from trainables.training.engine import Engine, started
+from trainables.training.process import prepare_process
 
 HIDDEN, DIM, WORDS, REGIONS = 6, 5, 4, 3
 RECIPE = Recipe(

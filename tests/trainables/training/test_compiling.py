@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from trainables.spec import Recipe
 from trainables.tickets.weight_mask import pruned_nonzero, wearing
 from trainables.training.adversary import plain
-from trainables.training.engine import compiling, prepare_process, started
+from trainables.training.engine import compiling, started
+from trainables.training.process import prepare_process
 
 pytestmark = [
     pytest.mark.slow,

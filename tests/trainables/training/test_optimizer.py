@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from trainables.spec import Recipe
 from trainables.training.adversary import plain
-from trainables.training.engine import prepare_process, started
+from trainables.training.engine import started
+from trainables.training.process import prepare_process
 from trainables.training.recipe import lr_at
 
 RECIPE = Recipe(

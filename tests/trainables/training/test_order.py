@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from trainables.errors import RecipeError
+from trainables.peers import Peers
 from trainables.spec import Recipe
-from trainables.training.order import BUCKET, GROUP, Order
+from trainables.training.order import BUCKET, GROUP, Order, pieces
 
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=300).map(np.array)
 
@@ -87,3 +88,29 @@ def test_without_a_token_limit_batches_are_of_one_size() -> None:
 def test_a_limit_that_the_longest_examples_do_not_fit_is_refused() -> None:
     with pytest.raises(RecipeError, match=f"use {30 * GROUP} or more"):
         Order(Recipe(tokens=30 * GROUP - 1), np.array([3, 30, 4]), 0)
+
+
+@given(sizes=st.lists(st.integers(1, 9), min_size=1, max_size=6), count=st.integers(1, 8))
+@settings(max_examples=100, deadline=None)
+def test_processes_share_a_step_whole_and_weigh_it_alike(sizes: list[int], count: int) -> None:
+    micros = [np.arange(size) + 100 * micro for micro, size in enumerate(sizes)]
+    shares = [pieces(micros, Peers(rank, count)) for rank in range(count)]
+    assert len({len(share) for share in shares}) == 1
+    every = [piece for share in shares for piece in share]
+    assert [piece.place for piece in every] == list(range(len(every)))
+    weighed = [piece for piece in every if piece.parts != np.inf]
+    assert np.concatenate([piece.indices for piece in weighed]).tolist() == [
+        example for micro in micros for example in micro
+    ]
+    # An example's weight: that of a mean over examples, then over micro-batches.
+    for piece in weighed:
+        own = len(micros[piece.indices[0] // 100])
+        assert 1 / (piece.parts * len(piece.indices)) == pytest.approx(1 / (len(micros) * own))
+
+
+def test_one_process_takes_the_micro_batches_as_they_are() -> None:
+    micros = [np.arange(3), np.arange(5)]
+    assert [(p.indices.tolist(), p.place, p.parts) for p in pieces(micros, Peers())] == [
+        ([0, 1, 2], 0, 2),
+        ([0, 1, 2, 3, 4], 1, 2),
+    ]

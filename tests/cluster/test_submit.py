@@ -1,0 +1,121 @@
+"""What travels with a job, and what is said when no cluster takes it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+from ray._private.runtime_env.packaging import create_package
+
+from cluster.submit import EXCLUDES, runtime_env
+
+SECRET = "do-not-tell-anyone"
+
+
+def travels(folder: Path, environment: dict[str, object], scratch: Path) -> set[str]:
+    """The files in the archive that Ray's client makes of a job's working directory."""
+    archive = scratch / "package.zip"
+    excludes = environment["excludes"]
+    assert isinstance(excludes, list)
+    create_package(str(folder), archive, include_gitignore=True, excludes=excludes)
+    return {name for name in ZipFile(archive).namelist() if not name.endswith("/")}
+
+
+def test_secrets_and_bulk_stay_behind(tmp_path: Path) -> None:
+    folder = tmp_path / "project"
+    left = (
+        *(".env", ".env.local", "auth_token", "keys/host.pem", ".aws/credentials"),
+        *(".sweepstakes/credentials.json", "deep/.sweepstakes/s3/volume.dat", "elsewhere/s3.log"),
+        *(".git/config", ".venv/bin/python", ".mypy_cache/x", "big/ignored.npz"),
+    )
+    taken = ("sweep.yaml", "deep/sweep.yaml", "orchestrator/cli.py", ".gitignore")
+    for name in (*left, *taken):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("*.npz" if name == ".gitignore" else SECRET)
+    environment = runtime_env(folder, ["/elsewhere"])
+    assert travels(folder, environment, tmp_path) == set(taken)
+
+
+def test_the_environment_of_a_job_holds_no_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_SECRET_ACCESS_KEY", "RAY_AUTH_TOKEN", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.setenv(name, SECRET)
+    environment = runtime_env(tmp_path)
+    assert SECRET not in json.dumps(environment)
+    assert environment["excludes"] == [*EXCLUDES]
+    assert environment["env_vars"] == {
+        "RAY_JOB_STOP_SIGNAL": "SIGINT",
+        "RAY_JOB_STOP_WAIT_TIME_S": "120",
+    }
+
+
+class _Refusing(BaseHTTPRequestHandler):
+    """A dashboard that lets nobody in."""
+
+    def do_GET(self) -> None:
+        self.send_response(403)
+        self.end_headers()
+        self.wfile.write(b"Forbidden: Invalid authentication token")
+
+    def log_message(self, format: str, *arguments: object) -> None: ...
+
+
+@pytest.fixture
+def refusing() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Refusing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def unused() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{probe.getsockname()[1]}"
+
+
+def test_a_cluster_that_cannot_be_used_costs_one_line(tmp_path: Path, refusing: str) -> None:
+    """And exit code 2. Each is asked by the whole command, whose Ray reads the token but once."""
+    sweep = "name: x\nstudies: {main: {model: uniter-tiny, task: easy_vqa}}\n"
+    (tmp_path / "sweep.yaml").write_text(sweep)
+    (tmp_path / "typo.yaml").write_text(sweep.replace("task", "tsak"))
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    cases = {
+        ("sweep.yaml", "--address", unused()): "no Ray dashboard answers",
+        ("sweep.yaml", "--address", "ray://head:10001"): "give http://HOST:8265",
+        ("sweep.yaml", "--address", refusing): "refuses our token",
+        ("sweep.yaml", "--working-dir", str(outside)): "not in the folder that travels",
+        ("typo.yaml",): "studies.main.tsak is not a known key",
+    }
+    command = Path(sys.executable).with_name("sweepstakes")
+    ours = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    running = {
+        arguments: subprocess.Popen(
+            [command, "submit", *arguments],
+            cwd=tmp_path,
+            env={**ours, "RAY_AUTH_TOKEN": SECRET, "COLUMNS": "400"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for arguments in cases
+    }
+    for arguments, process in running.items():
+        out, err = process.communicate(timeout=250)
+        assert process.returncode == 2, (arguments, err)
+        assert cases[arguments] in err
+        assert len(err.splitlines()) == 1, err
+        assert SECRET not in out + err

@@ -1,0 +1,83 @@
+"""A sweep on Ray's own autoscaler: nodes come while trials wait, and go when chains leave them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from cluster import local
+from orchestrator.store.objects import StoreAddress
+from tests.e2e.conftest import tiny
+from tests.e2e.fake_cluster import Cluster, cluster
+from tests.e2e.harness import Home
+
+pytestmark = pytest.mark.slow
+
+MOST = 3
+"""Worker nodes, of one trial each."""
+
+
+@pytest.fixture(scope="module")
+def growing(seaweed: local.Services) -> Iterator[Cluster]:
+    """A head without room for a trial, and an autoscaler."""
+    with cluster(
+        cpus=0,
+        worker={"CPU": 1},
+        most=MOST,
+        idle_s=4,
+        environment=seaweed.environment(),
+    ) as made:
+        yield made
+
+
+@pytest.fixture
+def driving(growing: Cluster, seaweed: local.Services, tmp_path: Path) -> Home:
+    """A home whose commands drive that cluster."""
+    environment = {
+        **growing.environment(),
+        **seaweed.environment(),
+        "RAY_ADDRESS": growing.address,
+    }
+    return Home(tmp_path / "home", environment)
+
+
+def test_nodes_come_and_go_with_the_chains(driving: Home, address: StoreAddress) -> None:
+    """Three chains, of which one is long: as many nodes as chains at first, few in the end."""
+    content: dict[str, Any] = tiny() | {
+        "placement": {
+            "store": {"url": address.url, "endpoint": address.endpoint},
+            "tracking": "none",
+        }
+    }
+    study = content["studies"]["main"] | {"rewind": 0, "controls": []}
+    content["recipes"]["long"] = content["recipes"]["four"] | {"steps": 300}
+    content["studies"] = {
+        "short": study | {"seed": [1, 2], "schedule": {"rate": 0.3, "levels": 1}},
+        "long": study | {"recipe": "long", "schedule": {"rate": 0.1, "levels": 7}},
+    }
+    run = driving.call("run", driving.sweep(content))
+    assert run.code == 0, run
+    assert "1 to 4 nodes" in run.out
+
+    report = driving.path / "reports" / "tiny"
+    assert (report / "capacity.svg").stat().st_size
+    samples = pd.read_csv(report / "capacity.csv")
+    assert samples.nodes.iloc[0] == 1
+    assert samples.places.iloc[0] == 0
+    grown = samples.nodes.idxmax()
+    assert samples.nodes[grown] == 1 + MOST
+    assert samples.busy.max() == MOST
+    # The long chain's node, and at most the one that Ray Tune keeps warm for a next lane.
+    late = samples[(samples.index > grown) & (samples.busy == 1)]
+    assert late.nodes.min() <= 1 + 2
+
+
+def test_a_store_of_one_machine_is_refused(driving: Home) -> None:
+    run = driving.call("run", driving.sweep(tiny() | {"placement": {"tracking": "none"}}))
+    assert run.code == 2, run
+    assert "placement.store = local" in run.err
+    assert "Traceback" not in run.err
