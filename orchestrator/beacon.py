@@ -58,20 +58,29 @@ class Beacon:
 
 
 class Listener:
-    """A worker's end: called, it says the word as it stands."""
+    """A worker's end: called, it says the word as it stands.
+
+    It must be closed: an actor whose call waits elsewhere does not end when it is told to, nor is
+    it noticed that one has failed to start.
+    """
 
     def __init__(self, beacon: Any) -> None:
         self._beacon = beacon
         self._word: Word = "go"
+        self._call = beacon.heed.remote(self._word)
         threading.Thread(target=self._listen, name="listener", daemon=True).start()
 
     def __call__(self) -> Word:
         return self._word
 
+    def close(self) -> None:
+        ray.cancel(self._call)
+
     def _listen(self) -> None:
         try:
             while self._word != "stop":
-                word: Word = ray.get(self._beacon.heed.remote(self._word))
-                self._word = word
-        except RayError:  # the driver is gone, and Ray ends this process for it
+                self._word = ray.get(self._call)
+                if self._word != "stop":
+                    self._call = self._beacon.heed.remote(self._word)
+        except RayError:  # closed; or the driver is gone, and Ray ends this process for it
             return

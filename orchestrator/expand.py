@@ -211,7 +211,7 @@ class _Resolver:
         changes = self.sweep.recipe_changes(label)
         recipe = replace(official, **changes)
         if recipe.precision == "bf16" and recipe.zero == 0:
-            raise ConfigError(f"recipes.{label}.zero = 0 is not allowed with bf16; use 1 or 2")
+            raise ConfigError(f"recipes.{label}.zero = 0 is not allowed with bf16; use 1 or more")
         if recipe.batch_size % recipe.accumulate:
             raise ConfigError(
                 f"recipes.{label}.accumulate = {recipe.accumulate} does not divide batch_size ="

@@ -28,8 +28,15 @@ class Lane(tune.Trainable):
     ) -> None:
         self._work = work
         self._listen = Listener(beacon)
-        self._worker = start(self._listen)
+        try:
+            self._worker = start(self._listen)
+        except BaseException:
+            self._listen.close()
+            raise
         self.reset_config(config)
+
+    def cleanup(self) -> None:
+        self._listen.close()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._lane = list(new_config[LANE])

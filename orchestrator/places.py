@@ -50,7 +50,10 @@ def at_once(placement: Placement, most: int | None = None) -> int:
 
 
 def shape(placement: Placement) -> PlacementGroupFactory:
-    """What a lane holds: all of its workers, which are processes on its machine."""
+    """What a lane holds: all of its workers, which are processes on its machine; next to nothing
+    where Ray Train places them on several, or they would be counted twice and never start."""
+    if placement.nodes > 1:
+        return PlacementGroupFactory([{"memory": 1}])
     workers = placement.workers
     return PlacementGroupFactory(
         [{"CPU": placement.cpus * workers, "GPU": placement.gpus * workers}]

@@ -75,6 +75,7 @@ class PlanSearcher(Searcher):
         self._lanes: dict[str, list[Unit]] = {}
         self._running: set[str] = set()
         self._lost: set[str] = set()
+        self._causes: dict[str, str] = {}
         self._ended = 0
         self._seconds = 0.0
         self._word: Word = "go"
@@ -151,6 +152,10 @@ class PlanSearcher(Searcher):
         """The node under the lane died; its end follows."""
         self._lost.add(trial_id)
 
+    def died(self, trial_id: str, cause: str) -> None:
+        """Why the lane's process died, where that is known; its end follows."""
+        self._causes[trial_id] = cause
+
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         lane = self._lanes.get(trial_id, [])
         unit = next((unit for unit in lane if unit.head == result.get("head")), None)
@@ -169,7 +174,7 @@ class PlanSearcher(Searcher):
                 self.outage = result["why"]
                 self._frontier.put_back(unit)
             case "lost":
-                self._bereave(unit, node=True)
+                self._bereave(unit, result["why"], node=True)
             case "elsewhere":
                 self._put_off(unit)
             case "stopped":
@@ -185,7 +190,8 @@ class PlanSearcher(Searcher):
         lane = self._lanes.pop(trial_id, [])
         left = [unit for unit in lane if unit.state is State.RUNNING]
         if error and left:
-            self._bereave(left.pop(0), node=trial_id in self._lost)
+            cause = self._causes.pop(trial_id, "the worker process died")
+            self._bereave(left.pop(0), cause, node=trial_id in self._lost)
         for unit in left:
             self._frontier.put_back(unit)
         if trial_id in self._running:
@@ -197,11 +203,11 @@ class PlanSearcher(Searcher):
         if self._lookout is not None:
             self._lookout.follow(unit.head, unit.members)
 
-    def _bereave(self, unit: Unit, *, node: bool) -> None:
+    def _bereave(self, unit: Unit, cause: str, *, node: bool) -> None:
         """The worker of a unit is gone, alone or with its node."""
         unit.losses += node
         if not node:
-            self._strike(unit, "the worker process died")
+            self._strike(unit, cause)
         elif unit.losses < MOST_LOSSES:
             self._frontier.put_back(unit)
         else:

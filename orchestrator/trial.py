@@ -252,7 +252,8 @@ class TrialWorker:
         if checks["final_sha256"] != before:
             raise Conflict(
                 f"trial {head.key[:12]}: its replay ended in other weights than the committed run;"
-                " replay on the kind of machine and the library versions named in its record"
+                " replay on the kind of machine, with the number of workers and the library versions"
+                " that its record names"
             )
 
 

@@ -32,16 +32,24 @@ class Watch(Callback):
 
 
 class Losses(FIFOScheduler):
-    """Tells the searcher, before it hears of a lane's end, whether its node died: that is no fault
-    of the unit's. (Tune itself starts a lane again whose node announced its preemption.)"""
+    """Tells the searcher, before it hears of a lane's end, why: that a node died is no fault of the
+    unit's. (Tune itself starts a lane again whose node announced its preemption.)"""
 
     def __init__(self, searcher: PlanSearcher) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._searcher = searcher
 
     def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
-        if _node_died(trial):
+        error = _error_of(trial)
+        if not isinstance(error, RayActorError):
+            return
+        # Ray tells this in words alone.
+        words = str(error)
+        if error.preempted or "node has died" in words or "node was terminated" in words:
             self._searcher.lost(trial.trial_id)
+        elif error.actor_init_failed:
+            last = words.strip().splitlines()[-1]
+            self._searcher.died(trial.trial_id, f"no worker can start: {last}")
 
 
 class Ender(Stopper):
@@ -57,13 +65,9 @@ class Ender(Stopper):
         return self._searcher.heed()
 
 
-def _node_died(trial: TuneTrial) -> bool:
-    """Whether a lane's worker went down with its whole node. Ray tells this in words alone."""
-    path = trial.pickled_error_file
+def _error_of(trial: TuneTrial) -> object:
+    path = trial.pickled_error_file  # written by this process
     if not path or not os.path.exists(path):
-        return False
+        return None
     with open(path, "rb") as file:
-        error = cloudpickle.load(file)
-    return isinstance(error, RayActorError) and (
-        error.preempted or "node has died" in str(error) or "node was terminated" in str(error)
-    )
+        return cloudpickle.load(file)

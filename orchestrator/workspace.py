@@ -64,10 +64,24 @@ def planned(path: Path, home: Path, *, offline: bool = False) -> Planned:
     try:
         known = by_name if offline else remembering(home / "fingerprints.json")
         found = inputs.read(sweep, known)
+        _check_workers(sweep.placement)
         plan = expand.expand(sweep, found)
         return Planned(path, home, sweep, found, plan, _profile(sweep.placement))
     except (ConfigError, MissingFile) as error:
         raise type(error)(f"{path}: {error}") from None
+
+
+def _check_workers(placement: Placement) -> None:
+    if placement.workers % placement.nodes:
+        raise ConfigError(
+            f"placement.workers = {placement.workers} is not allowed with {placement.nodes} nodes;"
+            f" use a multiple of {placement.nodes}, as many on each"
+        )
+    if placement.workers > 1 and placement.gpus not in (0, 1):
+        raise ConfigError(
+            f"placement.gpus = {placement.gpus:g} is not allowed with {placement.workers} workers;"
+            " use 1, the GPU of each worker, or 0"
+        )
 
 
 def _profile(placement: Placement) -> Profile | None:

@@ -26,6 +26,7 @@ from tests.e2e.harness import FOREIGN
 
 HEAD_ID = "f" * 51 + "00000"
 """The id that Ray's fake node provider gives the head (fake_multi_node/node_provider.py)."""
+PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
 PATIENCE_S = 120.0
 """A head takes 7 s to start on two idle cores."""
 PORTS = ("gcs", "dashboard", "agent", "agent_grpc", "client")
@@ -61,15 +62,18 @@ def autoscaling(gcs: str, worker: Mapping[str, int], most: int, idle_s: float) -
         "upscaling_speed": 100,
         "idle_timeout_minutes": idle_s / 60,
         "provider": {
-            "type": "fake_multinode",
-            "gcs_address": gcs,
+            "type": "external",  # by its own name Ray looks for defaults that its wheel lacks
+            "module": PROVIDER,
+            "gcs_address": gcs,  # by default port 6379
+            "head_node_id": HEAD_ID,
+            "launch_multiple": True,
             "use_node_id_as_ip": True,
             "disable_node_updaters": True,
             "disable_launch_config_check": True,
         },
         "available_node_types": {"ray.head.default": head, "worker": node},
         "head_node_type": "ray.head.default",
-        # Ray fills in none of these for this provider, and stops where one is missing.
+        # Ray fills in none of these for a provider like this, and stops where one is missing.
         **{key: [] for key in (*commands, "cluster_synced_files", "rsync_exclude", "rsync_filter")},
         **{key: {} for key in ("docker", "auth", "file_mounts")},
         "file_mounts_sync_continuously": False,
@@ -83,9 +87,11 @@ def cluster(
     worker: Mapping[str, int] | None = None,
     most: int = 0,
     idle_s: float = 5.0,
+    v2: bool = False,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Cluster]:
-    """A head with `cpus`; with `worker`, an autoscaler that adds up to `most` nodes like it.
+    """A head with `cpus`; with `worker`, an autoscaler that adds up to `most` nodes like it and
+    takes them away when they were idle for `idle_s`: that of `ray up`, or with `v2` KubeRay's.
 
     `environment` is what all its processes, and so the workers, inherit.
     """
@@ -109,7 +115,8 @@ def cluster(
         file.write_text(yaml.safe_dump(autoscaling(made.address, worker, most, idle_s)))
         options.append(f"--autoscaling-config={file}")
         every |= {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
-        every |= {"RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_ID}
+        every |= {"RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_ID, "RAY_CLOUD_INSTANCE_ID": HEAD_ID}
+        every |= {"RAY_enable_autoscaler_v2": str(int(v2))}
     try:
         processes.launch(
             [*head_command(folder, ports, cpus), *options],

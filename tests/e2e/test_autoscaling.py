@@ -21,14 +21,15 @@ MOST = 3
 """Worker nodes, of one trial each."""
 
 
-@pytest.fixture(scope="module")
-def growing(seaweed: local.Services) -> Iterator[Cluster]:
-    """A head without room for a trial, and an autoscaler."""
+@pytest.fixture(scope="module", params=["v1", "v2"])
+def growing(seaweed: local.Services, request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """A head without room for a trial, and an autoscaler: that of `ray up`, and KubeRay's."""
     with cluster(
         cpus=0,
         worker={"CPU": 1},
         most=MOST,
         idle_s=4,
+        v2=request.param == "v2",
         environment=seaweed.environment(),
     ) as made:
         yield made

@@ -16,7 +16,7 @@ import psutil
 
 from tests.faults.lab import Lab, server
 from tests.faults.nodes import several
-from tests.faults.s3_proxy import Armed, Fault
+from tests.faults.s3_proxy import PASSING, Armed, Fault
 from tests.faults.scene import Blow, Outcome, Scene, drive, lanes, together
 
 Kind: TypeAlias = Callable[[Lab, str, random.Random], Outcome]
@@ -25,7 +25,6 @@ Run: TypeAlias = "subprocess.Popen[str]"
 TRIALS = 22
 S3_FAULTS = 24
 """In one sweep, which makes about ten times as many requests."""
-PASSING = [fault for fault in Fault if fault is not Fault.TRICKLE]
 STALL_S = 5.0
 LIBRARY = Path(libfaketime.__file__).parent / "vendor/libfaketime/src/libfaketime.so.1"
 
@@ -41,7 +40,7 @@ def s3_refuses(lab: Lab, name: str, dice: random.Random) -> Outcome:
     fault = dice.choice([Fault.SLOW_DOWN, Fault.ERROR, Fault.RESET])
 
     def strike(run: Run) -> None:
-        lab.proxy.storm = fault
+        lab.proxy.storm = Armed(fault)
 
     return drive(
         Scene(lab, name, dice), [Blow("S3 fails for minutes", _when(dice), strike, lab.proxy.calm)]
@@ -177,6 +176,12 @@ def four_drivers(lab: Lab, name: str, dice: random.Random) -> Outcome:
     return together(Scene(lab, name, dice, placement={"slots": 1}), 4)
 
 
+def without_claims(lab: Lab, name: str, dice: random.Random) -> Outcome:
+    """Two drivers neither of which learns what the other is at."""
+    lab.proxy.storm = Armed(Fault.FORGOTTEN, within=f"{name}/claims/")
+    return together(Scene(lab, name, dice, placement={"slots": 1}), 2)
+
+
 KINDS: dict[Kind, tuple[str, int]] = {
     s3: ("S3 requests fail", 5),
     s3_refuses: ("S3 fails for minutes", 2),
@@ -193,6 +198,7 @@ KINDS: dict[Kind, tuple[str, int]] = {
     everything: ("all of it", 2),
     two_drivers: ("two drivers at once", 2),
     four_drivers: ("four drivers at once", 1),
+    without_claims: ("two drivers, no claim kept", 1),
 }
 """Each kind's title, and the sweeps that the whole schedule gives it."""
 

@@ -35,6 +35,7 @@ class Fault(StrEnum):
     TRUNCATED = "S3: half an answer"
     FLIPPED = "S3: a flipped bit in an answer"
     TRICKLE = "S3: an answer in a trickle"
+    FORGOTTEN = "S3: a write that is acknowledged and not kept"
 
 
 REFUSALS = {
@@ -43,7 +44,9 @@ REFUSALS = {
     Fault.SLOW_DOWN: (503, "SlowDown"),
     Fault.CONFLICT: (409, "ConditionalRequestConflict"),
 }
-WRITING = {Fault.LATE_ERROR, Fault.CONFLICT, Fault.LOST}
+PASSING = [fault for fault in Fault if fault not in (Fault.TRICKLE, Fault.FORGOTTEN)]
+"""Those that a store gets over by itself; a trickle is progress, and ended by the stall limit."""
+WRITING = {Fault.LATE_ERROR, Fault.CONFLICT, Fault.LOST, Fault.FORGOTTEN}
 """Faults that make sense for a PUT or DELETE only."""
 READING = {Fault.TRUNCATED, Fault.FLIPPED, Fault.TRICKLE}
 """Those for the GET of an object."""
@@ -84,7 +87,7 @@ class Proxy:
     upstream: str
     """Host and port of the server behind."""
     requests: list[Request] = field(default_factory=list)
-    storm: Fault | None = None
+    storm: Armed | None = None
     """Strikes every request that it fits, for as long as it is set."""
     _armed: deque[Armed] = field(default_factory=deque)
     _spared: int = 0
@@ -109,8 +112,8 @@ class Proxy:
     def choose(self, method: str, target: str) -> tuple[Fault | None, bool]:
         """The fault for this request, if it gets one, and whether that is a storm's."""
         storm = self.storm
-        if storm is not None and Armed(storm).fits(method, target):
-            return storm, True
+        if storm is not None and storm.fits(method, target):
+            return storm.fault, True
         return self._next(method, target), False
 
     def _next(self, method: str, target: str) -> Fault | None:
@@ -147,6 +150,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.proxy.requests.append(Request(self.command, path, status, fault, in_storm))
         if fault in REFUSALS:
             self._send(refusal(*REFUSALS[fault]))
+        elif fault is Fault.FORGOTTEN:
+            self._send(Reply(200, [("ETag", '"none"')], b""))
         elif fault is Fault.HANG:
             self._wait_for_the_client_to_leave()
         elif reply is None or fault in (Fault.RESET, Fault.LOST):

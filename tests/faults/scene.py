@@ -140,7 +140,7 @@ class Scene:
         faults = Counter(str(r.fault) for r in self.requests() if r.fault and not r.in_storm)
         return Outcome(
             faults=self.struck + faults,
-            reruns=len(self._known) - len(last),
+            reruns=len(self._known) - 1,
             incomplete="\n".join(unfinished(end, 1 if self.poison else 0) for end in last).strip(),
             twice=twice,
             again=len(again),

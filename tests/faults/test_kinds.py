@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.kinds import KINDS, Kind
+from tests.faults.kinds import KINDS, Kind, four_drivers, two_drivers, without_claims
 from tests.faults.lab import Lab, opened
 from tests.faults.scene import settle
 
@@ -25,5 +25,5 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 def test_nothing_is_lost_run_again_or_changed(lab: Lab, kind: Kind) -> None:
     outcome = kind(lab, kind.__name__.replace("_", "-"), random.Random(kind.__name__))
     assert outcome.good, outcome
-    together = "drivers" in kind.__name__
-    assert together or outcome.faults.total() > 0, "the fault found nothing to strike"
+    if kind not in (two_drivers, four_drivers, without_claims):
+        assert outcome.faults.total() > 0, "the fault found nothing to strike"

@@ -13,12 +13,10 @@ from orchestrator.store.objects import Patience, S3Objects, StoreAddress
 from orchestrator.store.tickets import TicketStore, each
 from orchestrator.store.upkeep import repair, verify
 from tests.contracts.test_ticket_store import make_record, make_ticket
-from tests.faults.s3_proxy import Armed, Fault, Proxy, serving
+from tests.faults.s3_proxy import PASSING, Armed, Fault, Proxy, serving
 
 HURRIED = Patience(connect=1.0, read=1.0, deadline=8.0)
 BRIEF = Patience(connect=1.0, read=1.0, deadline=8.0, attempts=2)
-PASSING = [fault for fault in Fault if fault is not Fault.TRICKLE]
-"""Those that the store gets over by itself; a trickle is progress, and ended by the stall limit."""
 
 
 @contextmanager
@@ -60,7 +58,7 @@ def test_a_busy_server_is_not_a_damaged_object(address: StoreAddress) -> None:
     """It says so for each attempt at the content, and answers for the object's name."""
     with proxied(address) as (proxy, store):
         store.objects.put("sound", b"content")
-        proxy.storm = Fault.SLOW_DOWN
+        proxy.storm = Armed(Fault.SLOW_DOWN)
         with pytest.raises(StoreUnreachable, match="503 SlowDown"):
             store.objects.get("sound")
 
@@ -76,7 +74,7 @@ def test_a_server_that_hung_until_now_is_not_a_damaged_object(address: StoreAddr
 def test_what_arrives_broken_each_time_is_damaged(address: StoreAddress) -> None:
     with proxied(address) as (proxy, store):
         store.objects.put("unsound", b"content")
-        proxy.storm = Fault.FLIPPED
+        proxy.storm = Armed(Fault.FLIPPED)
         with pytest.raises(Damaged, match=r"unsound.*its copy is damaged"):
             store.objects.get("unsound")
 
@@ -85,7 +83,7 @@ def test_a_repair_keeps_what_a_failing_server_made_look_damaged(address: StoreAd
     with proxied(address) as (proxy, store):
         ref = store.put_ticket(make_ticket())
         store.commit(make_record("cut", ticket=ref))
-        proxy.storm = Fault.TRUNCATED
+        proxy.storm = Armed(Fault.TRUNCATED)
         report = verify(store)
         assert not report.sound
         proxy.storm = None

@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from traceback import format_exception
 from typing import Any
 
 import ray
@@ -50,7 +51,7 @@ def failing(recipe: Recipe, at_three: Callable[[], Turn] = lambda: "go on") -> d
     try:
         trained(recipe, sink)
     except Exception as error:
-        told = {"class": type(error).__name__, "text": str(error)}
+        told = {"class": type(error).__name__, "text": "".join(format_exception(error))}
         return told | {"checkpoints": len(sink.checkpoints)}
     return {}
 

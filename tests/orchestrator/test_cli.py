@@ -35,6 +35,9 @@ from trainables.spec import CutSpec, ModelSpec
 
 SURFACE = {
     "": ["--help", "--home", "--version"],
+    "cluster": ["--help"],
+    "cluster policy": ["--help", "--principal", "--upkeep", "PATH"],
+    "cluster render": ["--form", "--help", "--sweep", "--to", "PATH"],
     "data": ["--help"],
     "data check": ["--help", "PATH"],
     "data scenes": ["--difficulty", "--help", "--images", "--seed", "FOLDER"],
@@ -44,11 +47,12 @@ SURFACE = {
     "report": ["--help", "--out", "SWEEP"],
     "run": ["--budget", "--help", "SWEEP"],
     "status": ["--help", "--watch", "SWEEP"],
+    "submit": ["--address", "--detach", "--driver-on", "--help", "--working-dir", "SWEEP"],
     "sync": ["--help", "SWEEP"],
     "tickets": ["--help", "--sweep"],
     "tickets diff": ["--help", "--json", "A", "B"],
     "tickets export": ["--form", "--help", "--to", "--weights", "KEY"],
-    "tickets gc": ["--dry-run", "--help", "--older-than"],
+    "tickets gc": ["--abandoned", "--dry-run", "--help", "--older-than"],
     "tickets list": ["--help", "--json"],
     "tickets show": ["--help", "--json", "KEY"],
     "tickets verify": ["--help", "--repair"],

@@ -132,6 +132,23 @@ def test_a_store_that_goes_away_stops_the_run_without_a_strike(tmp_path: Path) -
     assert not seen.failed_heads
 
 
+class Unstartable(Worker):
+    """Its machine lacks something."""
+
+    def __init__(self, folder: Path, listen: Listen) -> None:
+        super().__init__(folder, listen)
+        raise ImportError("no module named so")
+
+
+def test_workers_that_cannot_start_fail_their_units_and_say_why(tmp_path: Path) -> None:
+    plan = plan_of(document(seed=[0], controls=[]))
+    summary, seen = run(plan, Unstartable, tmp_path)
+    assert (summary.finished, summary.failed, summary.blocked) == (0, 1, 4)
+    (head,) = seen.failed_heads
+    assert "no module named so" in summary.failures[head]
+    assert len(list(tmp_path.glob("start-*"))) == 3
+
+
 class Patient(Worker):
     """At level 2 it works until it is told to stop."""
 
