@@ -13,6 +13,7 @@ from typing import Any
 from cluster import pods
 from cluster.errors import ProfileError
 from cluster.profile import AWS, HEAD, LAUNCHES, Machine, Mount, Profile
+from cluster.submit import ENVIRONMENT
 
 FILES = "ulimit -n 65536"
 """Ray's processes hold several open files for each other."""
@@ -117,6 +118,7 @@ def _cluster(profile: Profile, aws: AWS) -> dict[str, Any]:
             "max_workers": kind.max,
             "priority": kind.priority,
         }
+    stops = " ".join(f"{name}={value}" for name, value in ENVIRONMENT.items())  # for any job
     faster = f"AUTOSCALER_MAX_CONCURRENT_LAUNCHES={LAUNCHES} AUTOSCALER_MAX_LAUNCH_BATCH={LAUNCHES}"
     return {
         "cluster_name": profile.name,
@@ -136,7 +138,7 @@ def _cluster(profile: Profile, aws: AWS) -> dict[str, Any]:
         "worker_setup_commands": [],
         "head_start_ray_commands": [
             "ray stop",
-            f"{FILES}; {faster} ray start --head --num-cpus=0 --port=6379 "
+            f"{FILES}; {stops} {faster} ray start --head --num-cpus=0 --port=6379 "
             "--dashboard-host=127.0.0.1 --autoscaling-config=~/ray_bootstrap_config.yaml",
         ],
         "worker_start_ray_commands": [

@@ -2,7 +2,7 @@
 
 
 class ServiceError(Exception):
-    """A local service cannot be started, reached or stopped; one line that names its log."""
+    """A service, ours or a cluster's, cannot be started, reached or stopped; one line."""
 
 
 class ProfileError(Exception):

@@ -256,7 +256,8 @@ def _template(
                 {
                     "name": "ray",
                     "image": profile.image,
-                    "env": credentials,
+                    # The stop settings too, for jobs that were submitted without them.
+                    "env": [*credentials, *pods.values(ENVIRONMENT)],
                     "resources": pods.resources(**held),
                     "securityContext": dict(pods.CONTAINER_SECURITY),
                     "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}, *mounts],

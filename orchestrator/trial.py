@@ -252,8 +252,8 @@ class TrialWorker:
         if checks["final_sha256"] != before:
             raise Conflict(
                 f"trial {head.key[:12]}: its replay ended in other weights than the committed run;"
-                " replay on the kind of machine, with the number of workers and the library versions"
-                " that its record names"
+                " replay on the kind of machine, with the number of workers and the versions of"
+                " libraries that its record names"
             )
 
 

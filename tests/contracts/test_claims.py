@@ -21,7 +21,7 @@ KEY = "k" * 64
 @pytest.fixture
 def short_lived(monkeypatch: pytest.MonkeyPatch) -> None:
     """Servers date objects to the second, so this is as short as a test can have it."""
-    monkeypatch.setattr(claims, "ALIVE", timedelta(seconds=2))
+    monkeypatch.setattr(claims, "ALIVE", timedelta(seconds=3))
     monkeypatch.setattr(claims, "RENEWED_S", 0.5)
 
 
@@ -69,7 +69,7 @@ def test_a_run_takes_over_what_a_dead_worker_of_its_own_held(objects: S3Objects)
 
 def test_a_dead_claim_is_taken_over_by_one(objects: S3Objects, short_lived: None) -> None:
     with abandoned(objects, "dead"):
-        time.sleep(3.5)
+        time.sleep(4.5)
         ours, theirs = Claims(objects, "ours"), Claims(objects, "theirs")
         assert not ours.is_busy(KEY)
         assert ours.alive() == {}
@@ -80,7 +80,7 @@ def test_a_dead_claim_is_taken_over_by_one(objects: S3Objects, short_lived: None
 
 def test_a_claim_lives_as_long_as_it_is_held(objects: S3Objects, short_lived: None) -> None:
     with Claims(objects, "ours").held(KEY):
-        time.sleep(3.5)
+        time.sleep(4.5)
         assert Claims(objects, "theirs").is_busy(KEY)
 
 
