@@ -47,6 +47,7 @@ def check(plan: Plan, records: dict[str, Record]) -> None:
             assert record.ticket == records[cell.ticket].ticket
 
 
+@pytest.mark.slow
 def test_pre_training_serves_other_tasks_and_the_adversary(home: Home, world: Path) -> None:
     """theta_0 from a pre-training run, its ticket on two tasks, BERT's part, VILLA's adversary."""
     content = toy(world)

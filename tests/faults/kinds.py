@@ -183,10 +183,10 @@ def without_claims(lab: Lab, name: str, dice: random.Random) -> Outcome:
 
 
 KINDS: dict[Kind, tuple[str, int]] = {
-    s3: ("S3 requests fail", 5),
-    s3_refuses: ("S3 fails for minutes", 2),
-    s3_killed: ("S3 killed", 3),
-    disk_full: ("disk full", 3),
+    s3: ("S3 requests fail", 6),
+    s3_refuses: ("S3 fails for minutes", 1),
+    s3_killed: ("S3 killed", 2),
+    disk_full: ("disk full", 2),
     driver: ("driver killed", 3),
     worker: ("worker killed", 4),
     stopped: ("run stopped", 1),
@@ -194,8 +194,8 @@ KINDS: dict[Kind, tuple[str, int]] = {
     mlflow: ("MLflow killed", 2),
     clock: ("clock set back", 2),
     poison: ("poison trial", 2),
-    hang: ("trial hangs", 2),
-    everything: ("all of it", 2),
+    hang: ("trial hangs", 1),
+    everything: ("all of it", 1),
     two_drivers: ("two drivers at once", 2),
     four_drivers: ("four drivers at once", 1),
     without_claims: ("two drivers, no claim kept", 1),

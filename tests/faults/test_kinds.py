@@ -1,4 +1,4 @@
-"""The fault suite at its smallest: one sweep under each kind of fault (`make faults` runs more)."""
+"""The fault suite in small: `make faults` runs more sweeps, and each kind of fault by itself."""
 
 from __future__ import annotations
 
@@ -7,11 +7,18 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.kinds import KINDS, Kind, four_drivers, two_drivers, without_claims
+from tests.faults import kinds
+from tests.faults.kinds import Kind
 from tests.faults.lab import Lab, opened
 from tests.faults.scene import settle
 
 pytestmark = pytest.mark.slow
+
+KINDS = (
+    *(kinds.everything, kinds.s3_refuses, kinds.stopped, kinds.node, kinds.clock, kinds.hang),
+    *(kinds.two_drivers, kinds.without_claims),
+)
+"""`everything` brings S3 faults, a full disk, and the deaths of S3, a worker and the driver."""
 
 
 @pytest.fixture(scope="module")
@@ -25,5 +32,5 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 def test_nothing_is_lost_run_again_or_changed(lab: Lab, kind: Kind) -> None:
     outcome = kind(lab, kind.__name__.replace("_", "-"), random.Random(kind.__name__))
     assert outcome.good, outcome
-    if kind not in (two_drivers, four_drivers, without_claims):
+    if kind not in (kinds.two_drivers, kinds.without_claims):
         assert outcome.faults.total() > 0, "the fault found nothing to strike"
