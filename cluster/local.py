@@ -38,6 +38,8 @@ from cluster.services import (
 
 NAMES: tuple[Name, ...] = ("mlflow", "s3")  # MLflow is started first: it takes longest
 ROOT = Path(".sweepstakes")
+VANISHED_S = 1.0
+"""A process shows no environment, and so no token, while its program is being loaded."""
 PATIENCE_S = 90.0
 """On two idle cores S3 is ready in about 1.5 s and MLflow in 5 s; on crowded ones in 20 s."""
 
@@ -156,10 +158,13 @@ def _launch(name: Name, root: Path, state: _State) -> None:
 
 
 def _await(name: Name, root: Path, state: _State, credentials: tuple[str, str]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
+    seen = time.monotonic()
+    deadline = seen + PATIENCE_S
     while not (processes.listening(state.ports[name]) and works(name, state.ports, credentials)):
-        dead = not state.running(name)
-        if dead or time.monotonic() > deadline:
+        now = time.monotonic()
+        seen = now if state.running(name) else seen
+        dead = now - seen > VANISHED_S
+        if dead or now > deadline:
             processes.end(state.token(name))
             log = _log(root, name)
             raise ServiceError(
