@@ -12,8 +12,8 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from orchestrator.actors import local_actor
 from orchestrator.work import Word
 
 MOST_LISTENERS = 10_000
@@ -41,16 +41,7 @@ class Beacon:
     """The driver's end. Needs an initialized Ray; ends with its job."""
 
     def __init__(self) -> None:
-        here = ray.get_runtime_context().get_node_id()
-        self.actor: Any = (
-            ray.remote(_Beacon)
-            .options(
-                num_cpus=0,
-                max_concurrency=MOST_LISTENERS,
-                scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False),
-            )
-            .remote()
-        )
+        self.actor = local_actor(_Beacon, calls=MOST_LISTENERS)
 
     def say(self, word: Word) -> None:
         """Returns at once; workers hear it within milliseconds."""

@@ -1,33 +1,24 @@
 """What the nodes of a run cost as it goes, and when the budget says stop.
 
-`Ledger` adds up samples, and is pure; `Meter` takes them from Ray. A node is paid for from the
+`Ledger` adds up samples, and is pure; `Meter` is shown them. A node is paid for from the
 sample before the one that first shows it to the first that shows it no more. What a cloud bills
 while a node boots, before Ray sees it, and after the run, is not in it.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
-from types import TracebackType
-from typing import Any, Self
-
-import ray
 
 from orchestrator.config import Placement
 from orchestrator.costs import Cost, work_of
 from orchestrator.estimate import figure
 from orchestrator.frontier import Unit
+from orchestrator.nodes import Node
 from orchestrator.prices import HEAD, Profile, offers, price_of
 
-log = logging.getLogger(__name__)
-
-PERIOD_S = 2.0
-"""Between two samples: a node is charged at most 4 s too much."""
 NODE_GROUP = "ray.io/node-group"
 """The label under which Ray keeps a node's type; the autoscaler and KubeRay set it."""
 HEAD_MARK = "node:__internal_head__"
@@ -52,12 +43,12 @@ class Bill:
         return f"spent {figure(self.money)}{of} {self.currency}: {nodes}"
 
 
-def groups(nodes: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Id to node type of the nodes alive, from what `ray.nodes()` gives."""
-    return {node["NodeID"]: _group(node) for node in nodes if node["Alive"]}
+def groups(nodes: Iterable[Node]) -> dict[str, str]:
+    """Id to node type."""
+    return {node["NodeID"]: _group(node) for node in nodes}
 
 
-def _group(node: Mapping[str, Any]) -> str:
+def _group(node: Node) -> str:
     unknown = "a type not known"
     group: str = node["Labels"].get(NODE_GROUP, unknown)
     return HEAD if HEAD_MARK in node["Resources"] else group
@@ -97,33 +88,25 @@ class Foresight:
         self._pace_s = pace_s
         self._begun: dict[str, tuple[float, Unit]] = {}
         """Head of each unit in hand to when it began."""
-        self._next: dict[str, Unit] = {}
-        """What follows each unit in its lane."""
         self._ended_s = self._ended_cost = 0.0
         self._begun_cost, self._begun_runs = 0.0, 0
 
-    def started(self, lane: list[Unit], at: float) -> None:
-        self._next.update({unit.head: follower for unit, follower in pairwise(lane)})
-        self._begin(lane[0], at)
+    def begun(self, unit: Unit, at: float) -> None:
+        self._begun[unit.head] = at, unit
+        if unit.cost:
+            self._begun_cost += unit.cost
+            self._begun_runs += 1
 
     def committed(self, unit: Unit, at: float) -> None:
         if unit.head in self._begun and unit.cost:
             self._ended_s += at - self._begun[unit.head][0]
             self._ended_cost += unit.cost
             self._pace_s = self._ended_s / self._ended_cost
-        if self._begun.pop(unit.head, None) and unit.head in self._next:
-            self._begin(self._next.pop(unit.head), at)
+        self._begun.pop(unit.head, None)
 
     def ended(self, lane: list[Unit]) -> None:
         for unit in lane:
             self._begun.pop(unit.head, None)
-            self._next.pop(unit.head, None)
-
-    def _begin(self, unit: Unit, at: float) -> None:
-        self._begun[unit.head] = at, unit
-        if unit.cost:
-            self._begun_cost += unit.cost
-            self._begun_runs += 1
 
     def money(self, at: float) -> float:
         """0 as long as nothing was measured, here or before."""
@@ -134,8 +117,8 @@ class Foresight:
 
 
 class Meter:
-    """Charges the nodes that are up while it is entered, for which Ray must be; follows the run as
-    the searcher's Observer, to say when its budget is spent.
+    """Charges the nodes that it is shown, and follows the run as an Observer, to say when its
+    budget is spent.
 
     `cost` is what the run weighs its trials by: seconds, or `work_of` as long as nothing was
     measured. What ends in this run corrects either.
@@ -156,26 +139,18 @@ class Meter:
         """Whether anything has happened since `exhausted` was last worked out."""
         self._exhausted = False
         self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._sampler = threading.Thread(target=self._watch, name="meter", daemon=True)
 
-    def __enter__(self) -> Self:
-        self._sample()
-        self._sampler.start()
-        return self
+    def see(self, nodes: list[Node]) -> None:
+        """These nodes are up. The time since the last call is charged to whoever was shown then or
+        is now, so at 1 s between calls a node pays at most 2 s too much."""
+        with self._lock:
+            self._ledger.see(groups(nodes), time.monotonic())
+        self._news = True
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stop.set()
-        self._sampler.join()
-        self._sample()
+    def started(self, lane: list[Unit]) -> None: ...
 
-    def started(self, lane: list[Unit]) -> None:
-        self._foresight.started(lane, time.monotonic())
+    def begun(self, unit: Unit) -> None:
+        self._foresight.begun(unit, time.monotonic())
         self._news = True
 
     def committed(self, unit: Unit, keys: list[str], score: float | None) -> None:
@@ -197,7 +172,7 @@ class Meter:
         return self._exhausted
 
     def spent(self) -> float:
-        """Money of the nodes that were up since the meter was entered."""
+        """Money of the nodes since the first call of `see`."""
         with self._lock:
             return self._ledger.money(self._profile)
 
@@ -212,18 +187,3 @@ class Meter:
             budget=self._budget,
             exhausted=self._exhausted,
         )
-
-    def _watch(self) -> None:
-        while not self._stop.wait(PERIOD_S):
-            self._sample()
-
-    def _sample(self) -> None:
-        try:
-            nodes = groups(ray.nodes())  # type: ignore[no-untyped-call]
-        except ray.exceptions.RayError as error:
-            # The next sample charges the time between to whoever is in either.
-            log.warning("the nodes cannot be counted just now (%s)", error)
-            return
-        with self._lock:
-            self._ledger.see(nodes, time.monotonic())
-        self._news = True

@@ -24,14 +24,19 @@ from orchestrator import (
     cli_tickets,
     workspace,
 )
-from orchestrator.cli_shared import SWEEP, err, out
+from orchestrator.cli_shared import (
+    EXIT_INCOMPLETE,
+    EXIT_INPUT,
+    EXIT_INTERRUPTED,
+    SWEEP,
+    err,
+    out,
+)
 from orchestrator.errors import ConfigError, SweepstakesError
 
 if TYPE_CHECKING:
     from orchestrator.driver import Summary
     from orchestrator.report import ReportFiles
-
-EXIT_INCOMPLETE, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -79,10 +84,8 @@ def run(home: Path, sweep: Path, budget: float | None) -> None:
         )
     with cli_shared.opened(planned, home, tracking=True) as found:
         folder = _reports(home, planned.plan.name)
-        summary = session.run_sweep(planned, found, out, folder, budget)
-        if not summary.outage:  # without the store there is nothing to report from
-            files = session.report(planned, found, folder)
-            session.publish(planned, found, files)
+        summary, files = session.run_sweep(planned, found, out, folder, budget)
+        if files:
             session.print_verdicts(files, out)
             _print_files(files)
             out.print("look on   sweepstakes ui")

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from cluster import aws, kuberay, mlflow_server
 from cluster.errors import ProfileError
 from cluster.profile import Profile
 from orchestrator import prices, sweep_file, yaml_file
+from orchestrator.cli_shared import out
 from orchestrator.config import Store, Sweep
 from orchestrator.errors import ConfigError, InputError
 from orchestrator.store import policy as store_policy
@@ -21,8 +21,6 @@ from orchestrator.store.objects import StoreAddress
 
 FORMS = ("kuberay", "aws")
 POLICY = "store-policy.json"
-
-out = Console(highlight=False)
 
 PROFILE = click.argument("path", metavar="PROFILE", type=click.Path(path_type=Path))
 

@@ -9,18 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from orchestrator.cli_shared import err, out
 from orchestrator.errors import InputError
 
 if TYPE_CHECKING:
     from trainables.data.check import Checked
-
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
 
 _COLUMNS = ("task", "format", "split", "examples", "images", "tokens", "regions")
 

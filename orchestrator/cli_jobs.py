@@ -8,22 +8,18 @@ import sys
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.markup import escape
 
 from cluster import submit as job_server
 from orchestrator import sweep_file
+from orchestrator.cli_shared import EXIT_INTERRUPTED, SWEEP, err, out
 from orchestrator.config import Placement
 from orchestrator.errors import InputError
 
-EXIT_INTERRUPTED = 130
 DRIVER_SHARE = 0.01
 """Of the custom resource that holds the driver: it marks nodes, and says nothing of room."""
 IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Set by Ray in the process that a job runs."""
-
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
 
 
 def default_home() -> Path:
@@ -35,7 +31,7 @@ def default_home() -> Path:
 
 
 @click.command()
-@click.argument("sweep", type=click.Path(path_type=Path))
+@SWEEP
 @click.option(
     "--address",
     default=job_server.ADDRESS,

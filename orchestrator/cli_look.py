@@ -12,14 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator import cli_shared, sweep_file, workspace
-from orchestrator.cli_shared import SWEEP, out
+from orchestrator.cli_shared import KEY, SWEEP, out
 from orchestrator.config import Placement
 from orchestrator.errors import InputError
 
 if TYPE_CHECKING:
     from orchestrator.store.tickets import TicketStore
 
-KEY = click.argument("key")
 HEX = re.compile(r"[0-9a-f]{1,64}")
 
 

@@ -1,4 +1,4 @@
-"""What the commands that take a sweep share: how they read it and open its store."""
+"""What the commands share: where they print, how they end, how they read a sweep and its store."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from orchestrator.workspace import Connected, Planned
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
+EXIT_INCOMPLETE, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
+
 SWEEP = click.argument("sweep", type=click.Path(path_type=Path))
+KEY = click.argument("key")
 
 
 def planned(sweep: Path, home: Path, *, offline: bool = False) -> Planned:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from orchestrator import sweep_file, workspace
+from orchestrator.cli_shared import KEY, out
 from orchestrator.config import Placement
 from orchestrator.errors import InputError
 
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from orchestrator.store.record import Record, TicketRef
     from orchestrator.store.tickets import TicketStore
 
-out = Console(highlight=False)
-
-KEY = click.argument("key")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 

@@ -26,10 +26,11 @@ from orchestrator.elsewhere import Lookout
 from orchestrator.errors import RunError
 from orchestrator.frontier import Frontier, State, Unit
 from orchestrator.lane_actor import Lane, Start
+from orchestrator.observers import Observer
 from orchestrator.places import at_once, shape
 from orchestrator.plan import Plan
 from orchestrator.ray_cluster import joined
-from orchestrator.searcher import Meter, Observer, PlanSearcher
+from orchestrator.searcher import Meter, PlanSearcher
 from orchestrator.tune_hooks import Ender, Losses, Watch
 from orchestrator.work import Work
 

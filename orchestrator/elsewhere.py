@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
@@ -23,7 +24,12 @@ class News:
 
 
 class Lookout:
-    """Asked to `follow` a unit, it looks every few seconds until there is `news` of it."""
+    """Asked to `follow` a unit, it looks every few seconds until there is `news` of it.
+
+    While the store is away there is no news: a worker of ours meets the same, and says so with the
+    cure. Anything else that goes wrong on the thread is raised by `news`, or the run would wait for
+    ever.
+    """
 
     def __init__(self, store: TicketStore, claims: Claims) -> None:
         self._store = store
@@ -31,6 +37,7 @@ class Lookout:
         self._followed: dict[str, frozenset[str]] = {}
         self._news: SimpleQueue[News] = SimpleQueue()
         self._wake = threading.Event()
+        self._failed: Exception | None = None
         threading.Thread(target=self._look, name="lookout", daemon=True).start()
 
     def follow(self, head: str, trials: Iterable[str]) -> None:
@@ -39,6 +46,8 @@ class Lookout:
 
     def news(self) -> list[News]:
         """What has become known since the last call."""
+        if self._failed is not None:
+            raise self._failed
         found = []
         while True:
             try:
@@ -47,16 +56,15 @@ class Lookout:
                 return found
 
     def _look(self) -> None:
-        wait_s: float | None = None
-        while True:
-            self._wake.wait(wait_s)
-            self._wake.clear()
-            for head, trials in list(self._followed.items()):
-                try:
-                    self._ask(head, trials)
-                except StoreError:  # a worker of ours will say so, with the cure
-                    break
-            wait_s = PERIOD_S if self._followed else None
+        try:
+            while True:
+                self._wake.wait(PERIOD_S if self._followed else None)
+                self._wake.clear()
+                with suppress(StoreError):
+                    for head, trials in list(self._followed.items()):
+                        self._ask(head, trials)
+        except Exception as error:
+            self._failed = error
 
     def _ask(self, head: str, trials: frozenset[str]) -> None:
         busy = self._claims.is_busy(head)  # before the records: a claim outlives its last commit

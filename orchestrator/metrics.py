@@ -7,7 +7,6 @@ task. They are the driver's, so they are scraped from its node, and go when it e
 from __future__ import annotations
 
 import time
-from itertools import pairwise
 
 from ray.util.metrics import Gauge, Histogram
 
@@ -32,8 +31,6 @@ class Metrics:
         self._board = board
         self._told: dict[Mark, int] = {}
         self._begun: dict[str, float] = {}
-        self._next: dict[str, str] = {}
-        """What follows each unit in its lane."""
         self._trials = Gauge(
             "sweepstakes_trials",
             description="Training runs of the sweep by state.",
@@ -47,19 +44,17 @@ class Metrics:
             tag_keys=("sweep", "model", "task"),
         )
 
-    def started(self, lane: list[Unit]) -> None:
-        self._begun[lane[0].head] = time.monotonic()
-        self._next |= {unit.head: follower.head for unit, follower in pairwise(lane)}
+    def started(self, lane: list[Unit]) -> None: ...
+
+    def begun(self, unit: Unit) -> None:
+        self._begun[unit.head] = time.monotonic()
         self._tell()
 
     def committed(self, unit: Unit, keys: list[str], score: float | None) -> None:
-        now = time.monotonic()
         begun = self._begun.pop(unit.head, None)
         if begun is not None:  # else another run has done it
             tags = {"sweep": self._board.plan.name, "model": unit.model, "task": unit.task}
-            self._seconds.observe(now - begun, tags)
-            if unit.head in self._next:
-                self._begun[self._next.pop(unit.head)] = now
+            self._seconds.observe(time.monotonic() - begun, tags)
         self._tell()
 
     def failed(self, unit: Unit) -> None:
@@ -68,7 +63,6 @@ class Metrics:
     def ended(self, lane: list[Unit]) -> None:
         for unit in lane:
             self._begun.pop(unit.head, None)
-            self._next.pop(unit.head, None)
         self._tell()
 
     def _tell(self) -> None:

@@ -7,8 +7,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
-from itertools import pairwise
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -195,8 +194,6 @@ class Progress:
         """When the first trial began: what Ray takes to start is no part of the pace."""
         self._open_cost = sum(map(cost, board.open()))
         self._done_cost = 0.0
-        self._next: dict[str, Unit] = {}
-        """What follows each unit in its lane."""
         self._lock = threading.Lock()
         self._live = Live(
             console=console, get_renderable=self._render, refresh_per_second=2, transient=True
@@ -211,29 +208,23 @@ class Progress:
             self._ticker.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._stop.set()
         if self._live.is_started:
             self._live.stop()
 
-    def started(self, lane: list[Unit]) -> None:
+    def started(self, lane: list[Unit]) -> None: ...
+
+    def begun(self, unit: Unit) -> None:
         if self._begin is None:
             self._begin = time.monotonic()
-        self._next.update({unit.head: follower for unit, follower in pairwise(lane)})
-        self._set(lane[0], Mark.RUNNING)
+        self._set(unit, Mark.RUNNING)
 
     def committed(self, unit: Unit, keys: list[str], score: float | None) -> None:
         self._set(unit, Mark.DONE)
         if score is not None:
             self._board.scores[unit.head] = score
         self._done_cost += unit.cost
-        if unit.head in self._next:
-            self._set(self._next.pop(unit.head), Mark.RUNNING)
 
     def failed(self, unit: Unit) -> None:
         self._set(unit, Mark.FAILED)
@@ -244,7 +235,6 @@ class Progress:
 
     def ended(self, lane: list[Unit]) -> None:
         for unit in lane:
-            self._next.pop(unit.head, None)
             if self._board.mark(unit.head) is Mark.RUNNING:  # put back, to be done later
                 self._set(unit, Mark.OPEN)
 

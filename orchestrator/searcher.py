@@ -17,6 +17,7 @@ from ray.tune.search import Searcher
 from orchestrator.elsewhere import Lookout
 from orchestrator.frontier import Frontier, State, Unit
 from orchestrator.lanes import next_lane
+from orchestrator.observers import Observer
 from orchestrator.work import Word
 
 log = logging.getLogger(__name__)
@@ -28,21 +29,6 @@ STOP_GRACE_S = 100.0
 """How long running trials may take to save their state; `ray job stop` is told to wait 120 s."""
 MOST_LOSSES = 20
 """Nodes that may die under a unit before that counts against it: it may be what kills them."""
-
-
-class Observer(Protocol):
-    """Told what happens, as it happens; must return at once."""
-
-    def started(self, lane: list[Unit]) -> None:
-        """A worker has begun the lane."""
-
-    def committed(self, unit: Unit, keys: list[str], score: float | None) -> None: ...
-
-    def failed(self, unit: Unit) -> None:
-        """The unit has used up its strikes."""
-
-    def ended(self, lane: list[Unit]) -> None:
-        """The lane's worker is free, or gone."""
 
 
 class Meter(Protocol):
@@ -138,15 +124,23 @@ class PlanSearcher(Searcher):
         pace = self._seconds / self._ended if self._ended else None
         return next_lane(self._frontier, slots=self._slots, most=self._most, pace_s=pace)
 
-    def begun(self, trial_id: str) -> None:
+    def got_worker(self, trial_id: str) -> None:
         """The lane has got its worker."""
-        self._running.add(trial_id)
-        self._observer.started(self._lanes.get(trial_id, []))
+        lane = self._open(trial_id)
+        if lane:
+            self._running.add(trial_id)
+            self._observer.started(lane)
+            self._observer.begun(lane[0])
 
-    def waits_again(self, trial_id: str) -> None:
+    def lost_worker(self, trial_id: str) -> None:
         """The lane has lost its worker, and Ray Tune looks for another."""
-        self._running.discard(trial_id)
-        self._observer.ended(self._lanes.get(trial_id, []))
+        if trial_id in self._running:
+            self._running.discard(trial_id)
+            self._observer.ended(self._lanes[trial_id])
+
+    def _open(self, trial_id: str) -> list[Unit]:
+        """What the lane has yet to do; after the loss of a worker, not all of it."""
+        return [unit for unit in self._lanes.get(trial_id, []) if unit.state is State.RUNNING]
 
     def lost(self, trial_id: str) -> None:
         """The node under the lane died; its end follows."""
@@ -168,6 +162,8 @@ class PlanSearcher(Searcher):
         match result["end"]:
             case "whole":
                 self._observer.committed(unit, result["committed"], result.get("score"))
+                for follower in self._open(trial_id)[:1]:
+                    self._observer.begun(follower)
             case "error":
                 self._strike(unit, result["why"])
             case "outage":
@@ -187,8 +183,8 @@ class PlanSearcher(Searcher):
         # The result that ends a lane reaches a searcher only here.
         if result:
             self.on_trial_result(trial_id, result)
+        left = self._open(trial_id)
         lane = self._lanes.pop(trial_id, [])
-        left = [unit for unit in lane if unit.state is State.RUNNING]
         if error and left:
             cause = self._causes.pop(trial_id, "the worker process died")
             self._bereave(left.pop(0), cause, node=trial_id in self._lost)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,52 +15,44 @@ from rich.table import Table
 from orchestrator import costs, prices, status
 from orchestrator import report as reports
 from orchestrator.elsewhere import Lookout
-from orchestrator.errors import ConfigError, InputError, StoreError
+from orchestrator.errors import ConfigError, InputError
 from orchestrator.estimate import left_words
-from orchestrator.frontier import Unit
-from orchestrator.plan import Plan
+from orchestrator.observers import Mirror, Notes, Several
 from orchestrator.preview import preview
 from orchestrator.progress import Progress, board_of, clock
 from orchestrator.store.claims import Claims
-from orchestrator.store.record import Record
-from orchestrator.trial_log import redacted
 from orchestrator.work import CREDENTIALS, Context, start_worker
 from orchestrator.workspace import LOCAL, Connected, Planned
 
 if TYPE_CHECKING:
     from orchestrator.driver import Summary
-    from orchestrator.searcher import Observer
-    from orchestrator.store.tickets import TicketStore
-    from orchestrator.tracking import Projector
 
 log = logging.getLogger(__name__)
-
-MIRROR_PATIENCE_S = 120.0
-"""How long the end of a run waits for MLflow to catch up."""
 
 
 def run_sweep(
     planned: Planned, found: Connected, console: Console, folder: Path, budget: float | None
-) -> Summary:
-    """Run what is missing under a live display, and mirror it to MLflow as it comes; what the
-    cluster was meanwhile is drawn in `folder`, beside the report. `budget` is money, for which the
-    sweep names a cluster profile."""
+) -> tuple[Summary, reports.ReportFiles | None]:
+    """Run what is missing under a live display, mirror it to MLflow as it comes, and write the
+    report and the cluster's timeline into `folder`. `budget` is money, for which the sweep names a
+    cluster profile. There is no report where the store went away."""
     from orchestrator import driver
     from orchestrator.budget import Meter
     from orchestrator.metrics import Metrics
+    from orchestrator.nodes import shown
     from orchestrator.places import one_host
     from orchestrator.timeline import Timeline
 
     plan, placement = planned.plan, planned.sweep.placement
     records = found.store.records(plan.trials)
-    shown = preview(plan, records, planned.pools())
+    ahead = preview(plan, records, planned.pools())
     console.print(
-        f"[bold]{plan.name}[/]  {shown.trials} trials for {shown.cells} scores"
-        f" (naively {shown.naive_trials}), {shown.to_run} to run"
+        f"[bold]{plan.name}[/]  {ahead.trials} trials for {ahead.cells} scores"
+        f" (naively {ahead.naive_trials}), {ahead.to_run} to run"
     )
     context = _context(planned, found)
     lookout = Lookout(found.store, Claims(found.store.objects, context.run))
-    with Mirror(plan, found, records) as mirror:
+    with Mirror(plan, found.store, found.tracking, records) as mirror:
         board = board_of(plan, records)
         cost = costs.seconds(plan, records) or costs.work_of
         profile = planned.profile
@@ -72,7 +62,7 @@ def run_sweep(
             timeline = Timeline(placement)
             local_store = [one_host(planned.path)] if placement.store == LOCAL else []
             meters = [meter] if meter else []
-            observer = _Several(
+            observer = Several(
                 *(progress, mirror, Notes(found.store, plan), Metrics(board), timeline), *meters
             )
             summary = driver.run(
@@ -80,7 +70,7 @@ def run_sweep(
                 lookout=lookout,
                 meter=meter,
                 most=prices.places(profile, placement) if profile else None,
-                attend=[*local_store, timeline, *meters],
+                attend=[*local_store, shown(timeline.see, *(meter.see for meter in meters))],
             )
         console.print(f"{board.summary()} in {clock(summary.seconds)}")
         if told := timeline.write(folder):
@@ -90,7 +80,11 @@ def run_sweep(
     if summary.exhausted:
         records = found.store.records(plan.trials)
         console.print(left_words(plan, records, placement, profile))
-    return summary
+    if summary.outage:  # without the store there is nothing to report from
+        return summary, None
+    files = report(planned, found, folder)
+    _publish(planned, found, folder, whole=mirror.whole)
+    return summary, files
 
 
 def _context(planned: Planned, found: Connected) -> Context:
@@ -113,80 +107,6 @@ def _context(planned: Planned, found: Connected) -> Context:
         lost_every_s=placement.lost_every_s,
         credentials={name: os.environ[name] for name in CREDENTIALS if name in os.environ},
     )
-
-
-class Mirror:
-    """Hands committed trials to MLflow, off the driver's thread; does nothing without MLflow."""
-
-    def __init__(self, plan: Plan, found: Connected, records: dict[str, Record]) -> None:
-        self._store = found.store
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="mirror")
-        self._projector: Projector | None = None
-        if found.tracking:
-            from orchestrator.tracking import Projector
-
-            self._projector = Projector(plan, found.tracking, records)
-
-    def __enter__(self) -> Mirror:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._pool.shutdown(wait=True)
-        if self._projector is not None:
-            self._projector.close(MIRROR_PATIENCE_S)
-
-    def committed(self, unit: Unit, keys: list[str], score: float | None) -> None:
-        if self._projector is not None:
-            self._pool.submit(self._add, self._projector, keys)
-
-    def started(self, lane: list[Unit]) -> None: ...
-    def failed(self, unit: Unit) -> None: ...
-    def ended(self, lane: list[Unit]) -> None: ...
-
-    def _add(self, projector: Projector, keys: list[str]) -> None:
-        for key in keys:
-            projector.add(self._store.record(key))
-
-
-class Notes:
-    """Leaves word in the store of units whose worker could not: it died, or never started."""
-
-    def __init__(self, store: TicketStore, plan: Plan) -> None:
-        self._store = store
-        self._before = store.failures(plan.trials)
-
-    def failed(self, unit: Unit) -> None:
-        with suppress(StoreError):
-            noted = self._store.failures([unit.head]).get(unit.head)
-            if noted == self._before.get(unit.head):  # nothing was said of this run's attempts
-                self._store.note_failure(unit.head, {"error": redacted(unit.error)})
-
-    def started(self, lane: list[Unit]) -> None: ...
-    def committed(self, unit: Unit, keys: list[str], score: float | None) -> None: ...
-    def ended(self, lane: list[Unit]) -> None: ...
-
-
-class _Several:
-    """Observers as one."""
-
-    def __init__(self, *observers: Observer) -> None:
-        self._observers = observers
-
-    def started(self, lane: list[Unit]) -> None:
-        for observer in self._observers:
-            observer.started(lane)
-
-    def committed(self, unit: Unit, keys: list[str], score: float | None) -> None:
-        for observer in self._observers:
-            observer.committed(unit, keys, score)
-
-    def failed(self, unit: Unit) -> None:
-        for observer in self._observers:
-            observer.failed(unit)
-
-    def ended(self, lane: list[Unit]) -> None:
-        for observer in self._observers:
-            observer.ended(lane)
 
 
 def report(planned: Planned, found: Connected, folder: Path) -> reports.ReportFiles:
@@ -251,10 +171,12 @@ def sync(planned: Planned, found: Connected, folder: Path) -> int:
     return len(records)
 
 
-def publish(planned: Planned, found: Connected, files: reports.ReportFiles) -> None:
-    """Copy the report into MLflow, if there is one and it answers."""
+def _publish(planned: Planned, found: Connected, folder: Path, *, whole: bool) -> None:
+    """Copy the report into MLflow, if there is one that answers and is not far behind."""
     try:
+        if not whole:
+            raise InputError(f"{found.tracking}: MLflow is behind")
         if found.tracking:
-            sync(planned, found, files.page.parent)
+            sync(planned, found, folder)
     except InputError as error:
-        log.warning("%s; `sweepstakes sync` catches up", error)
+        log.warning("%s; `sweepstakes sync %s` catches up", error, planned.path)

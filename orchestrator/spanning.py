@@ -23,8 +23,8 @@ from ray.train.torch import TorchConfig
 from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import PreemptionError, TrainingFailedError
 from ray.train.v2.torch.torch_trainer import TorchTrainer
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from orchestrator.actors import local_actor
 from orchestrator.errors import MachineLost
 from trainables import group
 from trainables.errors import GroupError
@@ -188,16 +188,7 @@ class _Exchange:
         self.machines: set[str] = set()
         """Ids of the nodes that the members are on."""
         self._serve = serve
-        here = ray.get_runtime_context().get_node_id()
-        self.actor: Any = (
-            ray.remote(_Desk)
-            .options(
-                num_cpus=0,
-                max_concurrency=_MOST_CALLS,
-                scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False),
-            )
-            .remote()
-        )
+        self.actor = local_actor(_Desk, calls=_MOST_CALLS)
         self._thread = threading.Thread(target=self._answer, name="exchange", daemon=True)
 
     def __enter__(self) -> Self:

@@ -8,22 +8,17 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import pandas as pd
-import ray
-from ray.exceptions import RayError
 
 from orchestrator.config import Placement
 from orchestrator.frontier import Unit
+from orchestrator.nodes import Node
 from orchestrator.places import places
 from orchestrator.report.capacity import use, write_capacity
 
-PERIOD_S = 1.0
-"""Between two looks at the nodes; a look costs the driver some milliseconds on a thread."""
 MOST = 20_000
 """Samples kept. Past it every second one goes: the oldest parts of a long run become coarse."""
 
@@ -41,33 +36,22 @@ class Sample:
 
 
 class Timeline:
-    """Follows the run as the searcher's Observer, and the nodes while it is entered, for which Ray
-    must be up."""
+    """Follows the run as an Observer, and the nodes as it is shown them."""
 
     def __init__(self, placement: Placement) -> None:
         self._placement = placement
         self._begin = time.monotonic()
         self._samples: list[Sample] = []
         self._nodes = self._places = self._busy = 0
+        self._seen: Sample | None = None
         self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._watcher = threading.Thread(target=self._watch, name="timeline", daemon=True)
 
-    def __enter__(self) -> Self:
-        self._look()
-        self._watcher.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stop.set()
-        self._watcher.join()
+    def see(self, nodes: list[Node]) -> None:
+        """These nodes are alive."""
+        held = places(nodes, self._placement)
         with self._lock:
-            self._samples.append(self._now())
+            self._nodes, self._places = len(nodes), min(held, self._placement.slots or held)
+            self._seen = self._note()
 
     def started(self, lane: list[Unit]) -> None:
         self._change(1)
@@ -75,13 +59,15 @@ class Timeline:
     def ended(self, lane: list[Unit]) -> None:
         self._change(-1)
 
+    def begun(self, unit: Unit) -> None: ...
     def committed(self, unit: Unit, keys: list[str], score: float | None) -> None: ...
     def failed(self, unit: Unit) -> None: ...
 
     def samples(self) -> pd.DataFrame:
-        """One row per `Sample`, by its fields."""
+        """One row per `Sample`, by its fields; the last one is when the nodes were last seen."""
         with self._lock:
-            return pd.DataFrame([asdict(sample) for sample in self._samples])
+            last = [self._seen] if self._seen else []
+            return pd.DataFrame([asdict(sample) for sample in self._samples + last])
 
     def write(self, folder: Path) -> str:
         """Write `capacity.csv` and `capacity.svg`, and tell it in a line: `1 to 5 nodes, their
@@ -94,33 +80,16 @@ class Timeline:
         nodes = f"{least} to {most} nodes" if least < most else f"{most} node{'s' * (most > 1)}"
         return f"{nodes}, their places busy {use(samples):.0%} of the time"
 
-    def _watch(self) -> None:
-        while not self._stop.wait(PERIOD_S):
-            self._look()
-
-    def _look(self) -> None:
-        try:
-            nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-        except RayError:  # the head is being restarted; what was there is taken to be there
-            return
-        held = places(nodes, self._placement)
-        with self._lock:
-            self._nodes, self._places = len(nodes), min(held, self._placement.slots or held)
-            self._note()
-
     def _change(self, by: int) -> None:
         with self._lock:
             self._busy += by
             self._note()
 
-    def _note(self) -> None:
-        now = self._now()
-        if self._samples and asdict(self._samples[-1]) | {"seconds": now.seconds} == asdict(now):
-            return
-        self._samples.append(now)
+    def _note(self) -> Sample:
+        seconds = round(time.monotonic() - self._begin, 3)
+        now = Sample(seconds, self._nodes, self._places, self._busy)
+        if not self._samples or replace(self._samples[-1], seconds=seconds) != now:
+            self._samples.append(now)
         if len(self._samples) > MOST:
             del self._samples[1:-1:2]
-
-    def _now(self) -> Sample:
-        seconds = round(time.monotonic() - self._begin, 3)
-        return Sample(seconds, self._nodes, self._places, self._busy)
+        return now

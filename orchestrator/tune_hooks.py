@@ -23,12 +23,12 @@ class Watch(Callback):
     def on_trial_start(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
-        self._searcher.begun(trial.trial_id)
+        self._searcher.got_worker(trial.trial_id)
 
     def on_trial_recover(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
-        self._searcher.waits_again(trial.trial_id)
+        self._searcher.lost_worker(trial.trial_id)
 
 
 class Losses(FIFOScheduler):

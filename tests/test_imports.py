@@ -25,17 +25,13 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ),
     ("store",),
     ("tracking", "report", "progress", "trial_log", "status", "explain"),
-    ("exports", "environment", "watch", "work", "supplies", "elsewhere", "spanning", "trial"),
     (
-        "ray_cluster",
-        "places",
-        "beacon",
-        "searcher",
-        "lane_actor",
-        "tune_hooks",
-        "budget",
-        "timeline",
-        "metrics",
+        *("exports", "environment", "watch", "work", "supplies", "elsewhere", "actors"),
+        *("spanning", "trial"),
+    ),
+    (
+        *("ray_cluster", "places", "nodes", "beacon", "observers", "searcher", "lane_actor"),
+        *("tune_hooks", "budget", "timeline", "metrics"),
     ),
     ("driver",),
     (

@@ -15,6 +15,7 @@ from orchestrator.budget import Foresight, Ledger, Meter, groups
 from orchestrator.config import Placement
 from orchestrator.costs import work_of
 from orchestrator.frontier import Frontier, Unit
+from orchestrator.nodes import shown
 from orchestrator.plan import Plan, Trial
 from orchestrator.prices import HEAD
 from orchestrator.work import Done, Listen, Work
@@ -22,7 +23,7 @@ from tests.orchestrator.profiles import ON_DEMAND, SPOT, profile
 from tests.orchestrator.sweeps import document, plan_of
 
 HOUR_S = 3600.0
-ALIVE = {"Alive": True, "Resources": {"CPU": 16.0}, "Labels": {"ray.io/node-group": "spot"}}
+NODE = {"Resources": {"CPU": 16.0}, "Labels": {"ray.io/node-group": "spot"}}
 
 
 def test_nodes_are_told_apart_as_ray_labels_them() -> None:
@@ -32,10 +33,9 @@ def test_nodes_are_told_apart_as_ray_labels_them() -> None:
     }
     found = groups(
         [
-            ALIVE | head | {"NodeID": "a"},
-            ALIVE | {"NodeID": "b"},
-            ALIVE | {"NodeID": "c", "Alive": False},
-            ALIVE | {"NodeID": "d", "Labels": {}},
+            NODE | head | {"NodeID": "a"},
+            NODE | {"NodeID": "b"},
+            NODE | {"NodeID": "d", "Labels": {}},
         ]
     )
     assert list(found) == ["a", "b", "d"]
@@ -77,7 +77,7 @@ def test_what_is_in_hand_and_one_more_like_it_is_still_to_be_paid() -> None:
     lane = chain(plan_of(document(controls=[])))
     ahead = foresight(1.0)
     assert ahead.money(0.0) == 0.0
-    ahead.started(lane, 0.0)
+    ahead.begun(lane[0], 0.0)
     assert ahead.money(0.0) == pytest.approx(3 + 3 + 0.5)
     assert ahead.money(HOUR_S / 2) == pytest.approx(1.5 + 3 + 0.5)
     assert ahead.money(5 * HOUR_S) == pytest.approx(3 + 0.5)
@@ -89,14 +89,15 @@ def test_the_pace_of_this_run_corrects_what_was_expected() -> None:
     lane = chain(plan_of(document(controls=[])))
     for pace in (0.0, 1.0):
         ahead = foresight(pace)
-        ahead.started(lane, 0.0)
+        ahead.begun(lane[0], 0.0)
         ahead.committed(lane[0], 2 * HOUR_S)
+        ahead.begun(lane[1], 2 * HOUR_S)
         assert ahead.money(2 * HOUR_S) == pytest.approx(2 * (3 + 3 + 0.5))
 
 
 def test_without_any_measurement_nothing_is_foreseen() -> None:
     ahead = foresight(0.0)
-    ahead.started(chain(plan_of(document(controls=[]))), 0.0)
+    ahead.begun(chain(plan_of(document(controls=[])))[0], 0.0)
     assert ahead.money(HOUR_S) == 0.0
 
 
@@ -132,7 +133,9 @@ def test_a_budget_drains_a_run_and_the_bill_says_so() -> None:
     placement = Placement(slots=1)
     known = profile(SPOT | {"price_per_hour": 0.0}, head=HOUR_S)
     meter = Meter(known, placement, 4.0, work_of)
-    summary = driver.run(*(plan, set(), Endless, placement, meter), meter=meter, attend=[meter])
+    summary = driver.run(
+        *(plan, set(), Endless, placement, meter), meter=meter, attend=[shown(meter.see)]
+    )
     assert summary.exhausted
     assert summary.finished <= 2
     assert (summary.failed, summary.blocked) == (0, 0)
@@ -146,7 +149,8 @@ def test_a_budget_drains_a_run_and_the_bill_says_so() -> None:
 @pytest.mark.usefixtures("cluster")
 def test_a_run_without_a_budget_is_billed_all_the_same() -> None:
     known = profile(SPOT, head=HOUR_S)
-    with Meter(known, Placement(), None, work_of) as meter:
+    meter = Meter(known, Placement(), None, work_of)
+    with shown(meter.see):
         assert not meter.exhausted()
     assert 0 < meter.bill().money == meter.spent()
     assert not meter.bill().exhausted

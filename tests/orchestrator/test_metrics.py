@@ -74,10 +74,11 @@ def test_trials_by_state_and_seconds_per_trial(scrape: Scrape) -> None:
 
     lane = [dense, first, second, third]
     tell(dense, Mark.RUNNING)
-    metrics.started(lane)
+    metrics.begun(dense)
     tell(dense, Mark.DONE)
-    tell(first, Mark.RUNNING)
     metrics.committed(dense, [dense.head], 90.0)
+    tell(first, Mark.RUNNING)
+    metrics.begun(first)
     until(
         scrape,
         {

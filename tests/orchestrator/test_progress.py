@@ -114,9 +114,10 @@ def test_a_lane_is_followed_unit_by_unit(plan: Plan, console: Console) -> None:
     board = Board(plan)
     progress = Progress(board, console)
     assert progress.eta_s() is None
-    progress.started(lane)
+    progress.begun(lane[0])
     assert [board.mark(unit.head) for unit in lane] == [Mark.RUNNING, Mark.OPEN, Mark.OPEN]
     progress.committed(lane[0], [lane[0].head], 90.0)
+    progress.begun(lane[1])
     assert [board.mark(unit.head) for unit in lane] == [Mark.DONE, Mark.RUNNING, Mark.OPEN]
     assert board.scores == {lane[0].head: 90.0}
     assert progress.line().startswith("1/9 trials, 1 running, 0 failed, about 0:00 left")
@@ -132,8 +133,8 @@ def test_the_time_left_follows_the_pace(
     monkeypatch.setattr("orchestrator.progress.time", SimpleNamespace(monotonic=lambda: now))
     progress = Progress(Board(plan), console)
     now = 50.0  # until a worker is there
-    progress.started(units(plan, 3))
     for unit in units(plan, 3):
+        progress.begun(unit)
         progress.committed(unit, [unit.head], None)
     now = 150.0
     assert progress.eta_s() == pytest.approx(200.0)

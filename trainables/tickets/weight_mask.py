@@ -3,7 +3,7 @@
 A network trains as f(x; m * theta, phi) (VLT section 3) when its pruned weights start at zero,
 their gradients are masked, and the optimizer starts fresh: AdamW's update of a zero weight with
 zero moments is zero, weight decay included. Masking the gradient itself, before accumulation,
-keeps pruned weights out of the clipping norm too, and is exact at ZeRO 0 to 2 in fp32 and bf16.
+keeps pruned weights out of the clipping norm too, and is exact at ZeRO 0 to 3 in fp32 and bf16.
 """
 
 from __future__ import annotations
