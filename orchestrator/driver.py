@@ -25,6 +25,7 @@ from orchestrator.costs import Cost, work_of
 from orchestrator.elsewhere import Lookout
 from orchestrator.errors import RunError
 from orchestrator.frontier import Frontier, State, Unit
+from orchestrator.handout import Handout
 from orchestrator.lane_actor import Lane, Start
 from orchestrator.observers import Observer
 from orchestrator.places import at_once, shape
@@ -108,8 +109,8 @@ def run(
             lookout=lookout,
             meter=meter,
         )
-        work = {unit.head: _work(plan, unit) for unit in frontier.units}
-        lane = tune.with_parameters(Lane, work=work, start=start, beacon=beacon.actor)
+        handout = Handout(_work(plan, unit) for unit in frontier.units)
+        lane = tune.with_parameters(Lane, handout=handout, start=start, beacon=beacon.actor)
         tuner = Tuner(
             tune.with_resources(lane, shape(placement)),
             tune_config=TuneConfig(

@@ -10,8 +10,9 @@ from ray import tune
 
 from orchestrator.beacon import Listener
 from orchestrator.errors import MachineLost, StoreFull, StoreUnreachable, SweepstakesError
+from orchestrator.handout import Handout
 from orchestrator.searcher import LANE
-from orchestrator.work import Listen, Work, Worker
+from orchestrator.work import Listen, Worker
 from trainables.errors import TrainableError
 
 log = logging.getLogger(__name__)
@@ -24,9 +25,9 @@ class Lane(tune.Trainable):
     """A Tune trial: a list of units, one per `step`, on a process that outlives it."""
 
     def setup(  # type: ignore[override]
-        self, config: dict[str, Any], *, work: dict[str, Work], start: Start, beacon: Any
+        self, config: dict[str, Any], *, handout: Handout, start: Start, beacon: Any
     ) -> None:
-        self._work = work
+        self._handout = handout
         self._listen = Listener(beacon)
         try:
             self._worker = start(self._listen)
@@ -49,7 +50,7 @@ class Lane(tune.Trainable):
         if self._listen() != "go":
             return result | {"end": "stopped", "done": True}
         try:
-            done = self._worker.perform(self._work[head])
+            done = self._worker.perform(self._handout[head])
             result |= {"committed": done.committed, "score": done.score, "end": done.ended}
         except MachineLost as error:
             result |= {"end": "lost", "why": str(error)}

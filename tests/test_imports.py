@@ -30,8 +30,8 @@ ROWS: tuple[tuple[str, ...], ...] = (
         *("spanning", "trial"),
     ),
     (
-        *("ray_cluster", "places", "nodes", "beacon", "observers", "searcher", "lane_actor"),
-        *("tune_hooks", "budget", "timeline", "metrics"),
+        *("ray_cluster", "places", "nodes", "beacon", "observers", "searcher", "handout"),
+        *("lane_actor", "tune_hooks", "budget", "timeline", "metrics"),
     ),
     ("driver",),
     (
