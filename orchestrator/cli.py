@@ -69,7 +69,9 @@ def cli(context: click.Context, home: Path) -> None:
 )
 @click.pass_obj
 def run(home: Path, sweep: Path, budget: float | None) -> None:
-    """Run what a sweep still lacks: on this machine, or in a Ray job on its cluster.
+    """Run what a sweep still lacks.
+
+    On this machine, or in a Ray job on its cluster.
 
     Exit code 0: all done. 1: some trials failed or are blocked, or the budget is reached. 130:
     interrupted. What is committed is kept; the same command goes on from there.
@@ -132,7 +134,10 @@ def _exit_code(summary: Summary) -> int:
 )
 @click.pass_obj
 def report(home: Path, sweep: Path, folder: Path | None) -> None:
-    """Write tables, figures and one self-contained HTML page, from the store alone."""
+    """Write tables, figures and one page, from the store alone.
+
+    The page is HTML and needs nothing beside it.
+    """
     from orchestrator import session
 
     planned = cli_shared.planned(sweep, home)

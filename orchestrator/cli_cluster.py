@@ -68,9 +68,9 @@ def render(path: Path, folder: Path, sweep: Path | None, form: str | None) -> No
 @click.option("--principal", metavar="ARN", default="", help="For a policy of the bucket itself.")
 @click.option("--upkeep", is_flag=True, help="Allow what `tickets gc` and `verify --repair` do.")
 def policy(path: Path, principal: str, upkeep: bool) -> None:
-    """Print the least that a sweep needs of the store's bucket, as an AWS policy.
+    """Print the least that a sweep needs of its bucket.
 
-    It is one for a role of the workers; with --principal, one for the bucket.
+    As an AWS policy: for a role of the workers; with --principal, for the bucket itself.
     """
     profile = yaml_file.load(path, Profile, kind="profile")
     address = _address(profile, path)

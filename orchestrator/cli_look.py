@@ -27,7 +27,10 @@ HEX = re.compile(r"[0-9a-f]{1,64}")
 @click.option("--watch", is_flag=True, help="Look again every few seconds until all is done.")
 @click.pass_obj
 def status(home: Path, sweep: Path, watch: bool) -> None:
-    """Show how far a sweep is, what runs and what failed, from the store alone."""
+    """Show how far a sweep is, what runs and what failed.
+
+    From the store alone, so anywhere, whoever runs it.
+    """
     from orchestrator import status as statuses
 
     planned = cli_shared.planned(sweep, home)
@@ -83,9 +86,10 @@ def _log(store: TicketStore, beginning: str) -> str:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def explain(home: Path, sweep: Path, key: str, as_json: bool) -> None:
-    """Show a trial's place in the plan, why it runs or not, and where what it gave is.
+    """Show a trial's place in the plan, and why it runs or not.
 
-    KEY may be a unique beginning.
+    Also what rests on it, and where its ticket, scores, log and MLflow run are. KEY may be a unique
+    beginning.
     """
     from orchestrator import explain as explanations
     from orchestrator.status import Status, look

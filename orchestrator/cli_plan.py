@@ -26,7 +26,7 @@ UNMEASURED = "not measured yet"
 @click.option("--offline", is_flag=True, help="Count without the store and the data files.")
 @click.pass_obj
 def plan(home: Path, sweep: Path, as_json: bool, offline: bool) -> None:
-    """Show the trials of a sweep, what exists, and what the rest would cost."""
+    """Show a sweep's trials, what exists, what the rest costs."""
     planned = cli_shared.planned(sweep, home, offline=offline)
     placement = planned.sweep.placement
     records = {}

@@ -15,7 +15,8 @@ from orchestrator.searcher import PlanSearcher
 
 
 class Watch(Callback):
-    """Tells the searcher which lanes have a worker."""
+    """Tells the searcher which lanes have a worker, and forgets what Ray Tune would keep of ended
+    ones: statistics of every number in a result, for `ResultGrid`, some 40 KiB a lane."""
 
     def __init__(self, searcher: PlanSearcher) -> None:
         self._searcher = searcher
@@ -29,6 +30,12 @@ class Watch(Callback):
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
         self._searcher.lost_worker(trial.trial_id)
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
+    ) -> None:
+        trial.run_metadata.metric_analysis.clear()
+        trial.run_metadata.metric_n_steps.clear()
 
 
 class Losses(FIFOScheduler):
