@@ -1,13 +1,15 @@
-"""How the driver's word reaches every worker while it is busy: to go on, to drain, or to stop.
+"""How the driver reaches its workers: a word to all, while they are busy, to go on, to drain or to
+stop; and to each its next lane.
 
-One small actor on the driver's machine holds the word; each worker has one call waiting there on a
-thread of its own, so that a change reaches thousands of them at once and nobody polls.
+One small actor on the driver's machine holds both. Workers have calls waiting there, one of them on
+a thread of its own, so that a change reaches thousands at once and nobody polls.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
+from itertools import count
 from typing import Any
 
 import ray
@@ -16,14 +18,16 @@ from ray.exceptions import RayError
 from orchestrator.actors import local_actor
 from orchestrator.work import Word
 
-MOST_LISTENERS = 10_000
-"""Calls that may wait in the actor; one per worker."""
+MOST_CALLS = 20_000
+"""That may wait in the actor; two of each worker."""
 
 
 class _Beacon:
     def __init__(self) -> None:
         self._word: Word = "go"
         self._changed = asyncio.Event()
+        self._lanes: dict[str, tuple[int, list[str] | None]] = {}
+        self._handed: dict[str, asyncio.Event] = {}
 
     async def say(self, word: Word) -> None:
         self._word = word
@@ -36,16 +40,36 @@ class _Beacon:
             await self._changed.wait()
         return self._word
 
+    async def hand(self, stint: str, number: int, lane: list[str] | None) -> None:
+        if number > self._lanes.get(stint, (0, None))[0]:
+            self._lanes[stint] = number, lane
+            self._handed.pop(stint, asyncio.Event()).set()
+
+    async def take(self, stint: str, known: int) -> tuple[int, list[str]]:
+        """The lane of the stint and its number, as soon as that is another than `known`. Nothing is
+        removed: the call of a worker that died while it waited must not take what is another's."""
+        while True:
+            number, lane = self._lanes.get(stint, (0, None))
+            if number > known and lane is not None:
+                return number, lane
+            await self._handed.setdefault(stint, asyncio.Event()).wait()
+
 
 class Beacon:
     """The driver's end. Needs an initialized Ray; ends with its job."""
 
     def __init__(self) -> None:
-        self.actor = local_actor(_Beacon, calls=MOST_LISTENERS)
+        self.actor = local_actor(_Beacon, calls=MOST_CALLS)
+        self._numbers = count(1)
 
     def say(self, word: Word) -> None:
         """Returns at once; workers hear it within milliseconds."""
         self.actor.say.remote(word)
+
+    def hand(self, stint: str, lane: list[str] | None) -> None:
+        """Give the stint's worker the heads of what it is to do next, none if it is to end; with
+        None take back what its last worker had. Returns at once."""
+        self.actor.hand.remote(stint, next(self._numbers), lane)
 
 
 class Listener:

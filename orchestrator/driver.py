@@ -26,12 +26,12 @@ from orchestrator.elsewhere import Lookout
 from orchestrator.errors import RunError
 from orchestrator.frontier import Frontier, State, Unit
 from orchestrator.handout import Handout
-from orchestrator.lane_actor import Lane, Start
 from orchestrator.observers import Observer
 from orchestrator.places import at_once, shape
 from orchestrator.plan import Plan
 from orchestrator.ray_cluster import joined
 from orchestrator.searcher import Meter, PlanSearcher
+from orchestrator.stint import Start, Stint
 from orchestrator.tune_hooks import Ender, Losses, Watch
 from orchestrator.work import Work
 
@@ -106,13 +106,14 @@ def run(
             slots=slots,
             most=placement.lane,
             say=beacon.say,
+            hand=beacon.hand,
             lookout=lookout,
             meter=meter,
         )
         handout = Handout(_work(plan, unit) for unit in frontier.units)
-        lane = tune.with_parameters(Lane, handout=handout, start=start, beacon=beacon.actor)
+        stint = tune.with_parameters(Stint, handout=handout, start=start, beacon=beacon.actor)
         tuner = Tuner(
-            tune.with_resources(lane, shape(placement)),
+            tune.with_resources(stint, shape(placement)),
             tune_config=TuneConfig(
                 search_alg=searcher,
                 scheduler=Losses(searcher),

@@ -1,38 +1,29 @@
 """Lanes: the lists of units that one worker runs in order, on one warm process.
 
-A chain is one lane: its levels follow from one another, so nobody else could run them sooner. Short
-chains and single leaves that share model and task are batched: few enough that every slot keeps
-busy (guided self-scheduling: a share of what is ready, shrinking towards the end), but enough that
-a lane is worth its hand-over, for Ray Tune may answer a lull with a new process.
+A chain is one lane: its levels follow from one another, so nobody else could run them sooner.
+Single leaves that share model and task, and so what a process has loaded, are batched: few enough
+that every slot keeps busy (guided self-scheduling: a share of what is ready, shrinking to the end).
 """
 
 from __future__ import annotations
-
-import math
 
 from orchestrator.frontier import Frontier, State, Unit
 
 LEAF_LENGTH = 2
 """Units of a leaf: a random cut, and the run that wears it."""
-WORTH_S = 3.0
-"""Seconds that a lane should last: a process of ours takes 5 to 10 s to start."""
 
 
-def next_lane(
-    frontier: Frontier, *, slots: int, most: int, pace_s: float | None = None
-) -> list[Unit]:
+def next_lane(frontier: Frontier, *, slots: int, most: int) -> list[Unit]:
     """Take the most urgent lane off the frontier; empty when nothing is ready.
 
-    `slots` is how many workers run at once, `most` the longest batch of leaves, `pace_s` the mean
-    seconds per unit so far, if any has ended.
+    `slots` is how many workers run at once, `most` the longest batch of leaves.
     """
     first = frontier.peek()
     if first is None:
         return []
     share = min(most, frontier.counts[State.READY] // (2 * slots))
-    worth = min(most, math.ceil(WORTH_S / pace_s)) if pace_s else 0
     lane, taken = _take(frontier, first), 1
-    while len(lane) < worth or (taken < share and len(lane) <= LEAF_LENGTH * taken):
+    while taken < share and len(lane) <= LEAF_LENGTH * taken:
         unit = frontier.peek()
         if unit is None or (unit.model, unit.task) != (first.model, first.task):
             break

@@ -1,8 +1,10 @@
-"""The thin adapter between the frontier and Ray Tune: one Tune trial is one lane.
+"""The thin adapter between the frontier and Ray Tune: one Tune trial is a worker's stint.
 
-Ray Tune asks `suggest` and `heed` at every turn of its loop and reports each unit's end as a
-result; every decision is the frontier's. Nothing here is saved or restored: a new run asks the
-store.
+A stint is one lane after another, for as long as there are any: to end a Tune trial after each lane
+costs a process start whenever Tune has nothing else to give the process at that very moment (155
+starts for 300 lanes on 4 slots). Ray Tune asks `suggest` and `heed` at every turn of its loop and
+reports each unit's end as a result; every decision is the frontier's. Nothing here is saved or
+restored: a new run asks the store.
 """
 
 from __future__ import annotations
@@ -22,9 +24,11 @@ from orchestrator.work import Word
 
 log = logging.getLogger(__name__)
 
-LANE = "lane"
-"""The only key of a Tune config: the heads of the lane's units. Tune copies and snapshots configs
-at a cost per entry, so specs travel apart from it."""
+STINT = "stint"
+"""The only key of a Tune config: the name under which its worker is handed lanes. Tune copies and
+snapshots configs at a cost per entry, so what is to be done travels apart from them."""
+IDLE_S = 10.0
+"""How long a worker with nothing to do is kept; starting another takes 5 to 20 s."""
 STOP_GRACE_S = 100.0
 """How long running trials may take to save their state; `ray job stop` is told to wait 120 s."""
 MOST_LOSSES = 20
@@ -47,6 +51,7 @@ class PlanSearcher(Searcher):
         slots: int,
         most: int,
         say: Callable[[Word], None],
+        hand: Callable[[str, list[str] | None], None],
         lookout: Lookout | None = None,
         meter: Meter | None = None,
     ) -> None:
@@ -56,14 +61,17 @@ class PlanSearcher(Searcher):
         self._slots = slots
         self._most = most
         self._say = say
+        self._hand = hand
         self._lookout = lookout
         self._meter = meter
         self._lanes: dict[str, list[Unit]] = {}
+        """What each stint is at, or is to begin with once it has a worker; empty while idle."""
         self._running: set[str] = set()
+        """Stints that have a worker."""
+        self._idle: dict[str, float] = {}
+        """Since when."""
         self._lost: set[str] = set()
         self._causes: dict[str, str] = {}
-        self._ended = 0
-        self._seconds = 0.0
         self._word: Word = "go"
         self._deadline = 0.0
         self.interrupted = False
@@ -87,15 +95,15 @@ class PlanSearcher(Searcher):
         lane = self._next_lane()
         if lane:
             self._lanes[trial_id] = lane
-            return {LANE: [unit.head for unit in lane]}
+            return {STINT: trial_id}
         # Answering None with nothing to wait for would let Tune poll for ever, in silence.
         waits = self._lanes or self._frontier.counts[State.ELSEWHERE]
         assert waits, f"nothing runs and nothing is ready: {self._frontier.counts}"
         return None
 
     def heed(self) -> bool:
-        """Takes in what has happened outside; True once there is nothing left to wait for, though
-        not everything is done."""
+        """Takes in what has happened outside, and employs who is idle; True once there is nothing
+        left to wait for."""
         if self._lookout is not None:
             for news in self._lookout.news():
                 self._hear(news.head, list(news.committed))
@@ -104,8 +112,10 @@ class PlanSearcher(Searcher):
             self._tell("stop")
         elif self._word == "go" and (self.outage or (self._meter and self._meter.exhausted())):
             self._tell("drain")
+        self._employ()
         late = self._word == "stop" and time.monotonic() > self._deadline
-        return self._word != "go" and (late or not self._running)
+        over = self._word != "go" or self._frontier.settled
+        return over and (late or not self._running)
 
     def _tell(self, word: Word) -> None:
         self._word = word
@@ -121,49 +131,78 @@ class PlanSearcher(Searcher):
             self._observer.committed(unit, committed, None)
 
     def _next_lane(self) -> list[Unit]:
-        pace = self._seconds / self._ended if self._ended else None
-        return next_lane(self._frontier, slots=self._slots, most=self._most, pace_s=pace)
+        return next_lane(self._frontier, slots=self._slots, most=self._most)
 
     def got_worker(self, trial_id: str) -> None:
-        """The lane has got its worker."""
-        lane = self._open(trial_id)
-        if lane:
-            self._running.add(trial_id)
-            self._observer.started(lane)
-            self._observer.begun(lane[0])
+        """The stint has got its worker."""
+        self._running.add(trial_id)
+        if lane := self._lanes[trial_id]:
+            self._begin(trial_id, lane)
+        else:
+            self._idle[trial_id] = time.monotonic()
 
     def lost_worker(self, trial_id: str) -> None:
-        """The lane has lost its worker, and Ray Tune looks for another."""
-        if trial_id in self._running:
-            self._running.discard(trial_id)
-            self._observer.ended(self._lanes[trial_id])
-
-    def _open(self, trial_id: str) -> list[Unit]:
-        """What the lane has yet to do; after the loss of a worker, not all of it."""
-        return [unit for unit in self._lanes.get(trial_id, []) if unit.state is State.RUNNING]
+        """The stint has lost its worker, and Ray Tune looks for another, which goes on from
+        there."""
+        self._lanes[trial_id] = self._close(trial_id)
+        self._running.discard(trial_id)
+        self._idle.pop(trial_id, None)
+        self._hand(trial_id, None)
 
     def lost(self, trial_id: str) -> None:
-        """The node under the lane died; its end follows."""
+        """The node under the stint died; its end follows."""
         self._lost.add(trial_id)
 
     def died(self, trial_id: str, cause: str) -> None:
-        """Why the lane's process died, where that is known; its end follows."""
+        """Why the stint's process died, where that is known; its end follows."""
         self._causes[trial_id] = cause
 
+    def _employ(self) -> None:
+        """Give each idle worker a lane or, if there will be none or none soon, its leave."""
+        now = time.monotonic()
+        for stint, since in list(self._idle.items()):
+            lane = (self._next_lane() or self._waiting_lane()) if self._word == "go" else []
+            if lane:
+                self._begin(stint, lane)
+            elif self._word != "go" or self._frontier.settled or now - since > IDLE_S:
+                del self._idle[stint]
+                self._hand(stint, [])
+
+    def _waiting_lane(self) -> list[Unit]:
+        """The lane of a stint that waits for a worker, taken from it."""
+        for stint, lane in self._lanes.items():
+            if lane and stint not in self._running:
+                self._lanes[stint] = []
+                return lane
+        return []
+
+    def _begin(self, stint: str, lane: list[Unit]) -> None:
+        self._idle.pop(stint, None)
+        self._lanes[stint] = lane
+        self._hand(stint, [unit.head for unit in lane])
+        self._observer.started(lane)
+        self._observer.begun(lane[0])
+
+    def _close(self, stint: str) -> list[Unit]:
+        """End the stint's lane; returns what it has left undone."""
+        lane, self._lanes[stint] = self._lanes[stint], []
+        if lane and stint in self._running:
+            self._observer.ended(lane)
+        return _undone(lane)
+
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
-        lane = self._lanes.get(trial_id, [])
+        lane = _undone(self._lanes[trial_id])
         unit = next((unit for unit in lane if unit.head == result.get("head")), None)
-        if unit is None or unit.state is not State.RUNNING:
-            return  # done already, by the lane's first worker
-        self._ended += 1
-        self._seconds += result["time_this_iter_s"]
+        if unit is None:
+            return
         for key in result["committed"]:
             self._frontier.commit(key)
         match result["end"]:
             case "whole":
                 self._observer.committed(unit, result["committed"], result.get("score"))
-                for follower in self._open(trial_id)[:1]:
+                if follower := next(iter(_undone(lane)), None):
                     self._observer.begun(follower)
+                    return
             case "error":
                 self._strike(unit, result["why"])
             case "outage":
@@ -175,24 +214,30 @@ class PlanSearcher(Searcher):
                 self._put_off(unit)
             case "stopped":
                 self._frontier.put_back(unit)
+        self._put_back(self._close(trial_id))
+        if not result["done"]:
+            self._idle[trial_id] = time.monotonic()
+            self._employ()
 
     # Tune calls this by keyword: the names are part of its contract.
     def on_trial_complete(
         self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False
     ) -> None:
-        # The result that ends a lane reaches a searcher only here.
+        # The result that ends a stint reaches a searcher only here.
         if result:
             self.on_trial_result(trial_id, result)
-        left = self._open(trial_id)
-        lane = self._lanes.pop(trial_id, [])
+        left = self._close(trial_id)
         if error and left:
             cause = self._causes.pop(trial_id, "the worker process died")
             self._bereave(left.pop(0), cause, node=trial_id in self._lost)
-        for unit in left:
+        self._put_back(left)
+        del self._lanes[trial_id]
+        self._running.discard(trial_id)
+        self._idle.pop(trial_id, None)
+
+    def _put_back(self, lane: list[Unit]) -> None:
+        for unit in lane:
             self._frontier.put_back(unit)
-        if trial_id in self._running:
-            self._running.discard(trial_id)
-            self._observer.ended(lane)
 
     def _put_off(self, unit: Unit) -> None:
         self._frontier.put_off(unit)
@@ -215,3 +260,7 @@ class PlanSearcher(Searcher):
             self._observer.failed(unit)
         else:
             log.warning("trial %s: %s; it is tried again", unit.head[:12], error)
+
+
+def _undone(lane: list[Unit]) -> list[Unit]:
+    return [unit for unit in lane if unit.state is State.RUNNING]

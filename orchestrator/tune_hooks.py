@@ -15,8 +15,7 @@ from orchestrator.searcher import PlanSearcher
 
 
 class Watch(Callback):
-    """Tells the searcher which lanes have a worker, and forgets what Ray Tune would keep of ended
-    ones: statistics of every number in a result, for `ResultGrid`, some 40 KiB a lane."""
+    """Tells the searcher which stints have a worker."""
 
     def __init__(self, searcher: PlanSearcher) -> None:
         self._searcher = searcher
@@ -31,16 +30,10 @@ class Watch(Callback):
     ) -> None:
         self._searcher.lost_worker(trial.trial_id)
 
-    def on_trial_complete(
-        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
-    ) -> None:
-        trial.run_metadata.metric_analysis.clear()
-        trial.run_metadata.metric_n_steps.clear()
-
 
 class Losses(FIFOScheduler):
-    """Tells the searcher, before it hears of a lane's end, why: that a node died is no fault of the
-    unit's. (Tune itself starts a lane again whose node announced its preemption.)"""
+    """Tells the searcher, before it hears of a stint's end, why: that a node died is no fault of
+    the unit's. (Tune itself starts a stint again whose node announced its preemption.)"""
 
     def __init__(self, searcher: PlanSearcher) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

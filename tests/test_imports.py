@@ -31,7 +31,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ),
     (
         *("ray_cluster", "places", "nodes", "beacon", "observers", "searcher", "handout"),
-        *("lane_actor", "tune_hooks", "budget", "timeline", "metrics"),
+        *("stint", "tune_hooks", "budget", "timeline", "metrics"),
     ),
     ("driver",),
     (

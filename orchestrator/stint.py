@@ -1,4 +1,4 @@
-"""The worker's side of a lane: a Ray Tune trial that does its units one after another."""
+"""The worker's side: a Ray Tune trial that does one lane after another, unit by unit."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import logging
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+import ray
 from ray import tune
 
 from orchestrator.beacon import Listener
 from orchestrator.errors import MachineLost, StoreFull, StoreUnreachable, SweepstakesError
 from orchestrator.handout import Handout
-from orchestrator.searcher import LANE
+from orchestrator.searcher import STINT
 from orchestrator.work import Listen, Worker
 from trainables.errors import TrainableError
 
@@ -21,13 +22,15 @@ Start: TypeAlias = Callable[[Listen], Worker]
 """Makes the worker of a process, which may ask `Listen` at any time."""
 
 
-class Lane(tune.Trainable):
-    """A Tune trial: a list of units, one per `step`, on a process that outlives it."""
+class Stint(tune.Trainable):
+    """A Tune trial: what a worker does until there is nothing more to do for it, one unit per
+    `step`, on a process that may outlive it."""
 
     def setup(  # type: ignore[override]
         self, config: dict[str, Any], *, handout: Handout, start: Start, beacon: Any
     ) -> None:
         self._handout = handout
+        self._beacon = beacon
         self._listen = Listener(beacon)
         try:
             self._worker = start(self._listen)
@@ -40,13 +43,19 @@ class Lane(tune.Trainable):
         self._listen.close()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._lane = list(new_config[LANE])
+        self._stint = str(new_config[STINT])
+        self._number, self._lane = 0, list[str]()
         return True
 
     def step(self) -> dict[str, Any]:
         """One unit. Any end but a whole one ends the lane: what follows may need what is not."""
-        head = self._lane.pop(0)
-        result: dict[str, Any] = {"head": head, "committed": [], "score": None, "why": ""}
+        if not self._lane:
+            taken = ray.get(self._beacon.take.remote(self._stint, self._number))
+            self._number, self._lane = taken
+        result: dict[str, Any] = {"head": "", "committed": [], "score": None, "why": ""}
+        if not self._lane:
+            return result | {"end": "idle", "done": True}
+        result["head"] = head = self._lane.pop(0)
         if self._listen() != "go":
             return result | {"end": "stopped", "done": True}
         try:
@@ -61,4 +70,6 @@ class Lane(tune.Trainable):
         except Exception as error:  # a defect of ours or of a library: three strikes, then named
             result |= {"end": "error", "why": f"{type(error).__name__}: {error}"}
             log.exception("trial %s failed", head)
-        return result | {"done": not self._lane or result["end"] != "whole"}
+        if result["end"] != "whole":
+            self._lane = []
+        return result | {"done": result["end"] in ("stopped", "outage")}
