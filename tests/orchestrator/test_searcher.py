@@ -123,7 +123,7 @@ def test_a_lost_worker_is_followed_by_one_that_does_the_rest(bench: Bench) -> No
 def test_a_failed_unit_ends_its_lane_and_not_the_stint(bench: Bench) -> None:
     bench.suggest("a")
     bench.searcher.got_worker("a")
-    first, *rest = bench.lane("a")
+    first, *_ = bench.lane("a")
     bench.report("a", first, "error")
     assert bench.frontier.unit(first).strikes == 1
     second = bench.lane("a")
