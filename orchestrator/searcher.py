@@ -169,8 +169,8 @@ class PlanSearcher(Searcher):
                 self._hand(stint, [])
 
     def _waiting_lane(self) -> list[Unit]:
-        """The lane of a stint that waits for a worker, taken from it."""
-        for stint, lane in self._lanes.items():
+        """The lane of the stint that has waited least for a worker, taken from it."""
+        for stint, lane in reversed(self._lanes.items()):
             if lane and stint not in self._running:
                 self._lanes[stint] = []
                 return lane
