@@ -1,8 +1,8 @@
 """How the driver reaches its workers: a word to all, while they are busy, to go on, to drain or to
 stop; and to each its next lane.
 
-One small actor on the driver's machine holds both. Workers have calls waiting there, one of them on
-a thread of its own, so that a change reaches thousands at once and nobody polls.
+One small actor on the driver's machine holds both. Each worker has a call waiting there for either,
+so that a change reaches thousands at once and nobody polls.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class _Beacon:
     async def hand(self, stint: str, number: int, lane: list[str] | None) -> None:
         if number > self._lanes.get(stint, (0, None))[0]:
             self._lanes[stint] = number, lane
-            self._handed.pop(stint, asyncio.Event()).set()
+            if waited_for := self._handed.pop(stint, None):
+                waited_for.set()
 
     async def take(self, stint: str, known: int) -> tuple[int, list[str]]:
         """The lane of the stint and its number, as soon as that is another than `known`. Nothing is

@@ -128,7 +128,7 @@ def run(
                 callbacks=[Watch(searcher)],
                 stop=Ender(searcher),
                 checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
-                # Retries are the frontier's: it counts strikes per unit, not per lane.
+                # Retries are the frontier's: it counts strikes per unit, not per stint.
                 failure_config=FailureConfig(max_failures=0),
             ),
         )

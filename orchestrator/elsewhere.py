@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
@@ -13,6 +13,9 @@ from orchestrator.store.claims import Claims
 from orchestrator.store.tickets import TicketStore
 
 PERIOD_S = 3.0
+AWAY_S = 300.0
+"""How long a store may be away while others are at all that is left. A worker of ours that needs it
+gives up sooner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +29,8 @@ class News:
 class Lookout:
     """Asked to `follow` a unit, it looks every few seconds until there is `news` of it.
 
-    While the store is away there is no news: a worker of ours meets the same, and says so with the
-    cure. Anything else that goes wrong on the thread is raised by `news`, or the run would wait for
-    ever.
+    What goes wrong on its thread is raised by `news`, or the run would wait for ever; that the
+    store is away, once it has been so for long.
     """
 
     def __init__(self, store: TicketStore, claims: Claims) -> None:
@@ -38,6 +40,8 @@ class Lookout:
         self._news: SimpleQueue[News] = SimpleQueue()
         self._wake = threading.Event()
         self._failed: Exception | None = None
+        self._away: tuple[float, StoreError] | None = None
+        """Since when the store does not answer, and what it said at first."""
         threading.Thread(target=self._look, name="lookout", daemon=True).start()
 
     def follow(self, head: str, trials: Iterable[str]) -> None:
@@ -48,6 +52,8 @@ class Lookout:
         """What has become known since the last call."""
         if self._failed is not None:
             raise self._failed
+        if (away := self._away) and time.monotonic() - away[0] > AWAY_S:
+            raise away[1]
         found = []
         while True:
             try:
@@ -60,9 +66,12 @@ class Lookout:
             while True:
                 self._wake.wait(PERIOD_S if self._followed else None)
                 self._wake.clear()
-                with suppress(StoreError):
+                try:
                     for head, trials in list(self._followed.items()):
                         self._ask(head, trials)
+                    self._away = None
+                except StoreError as error:
+                    self._away = self._away or (time.monotonic(), error)
         except Exception as error:
             self._failed = error
 

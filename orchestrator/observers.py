@@ -24,7 +24,7 @@ class Observer(Protocol):
     """Told what happens, as it happens; must return at once."""
 
     def started(self, lane: list[Unit]) -> None:
-        """A worker has taken the lane."""
+        """A worker is handed the lane."""
 
     def begun(self, unit: Unit) -> None:
         """A worker is at the unit; the first of a lane, and each that follows a committed one."""

@@ -50,7 +50,7 @@ def at_once(placement: Placement, most: int | None = None) -> int:
 
 
 def shape(placement: Placement) -> PlacementGroupFactory:
-    """What a lane holds: all of its workers, which are processes on its machine; next to nothing
+    """What a stint holds: all of its workers, which are processes on its machine; next to nothing
     where Ray Train places them on several, or they would be counted twice and never start."""
     if placement.nodes > 1:
         return PlacementGroupFactory([{"memory": 1}])

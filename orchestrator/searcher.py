@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from ray.tune.search import Searcher
 
 from orchestrator.elsewhere import Lookout
+from orchestrator.errors import StoreError
 from orchestrator.frontier import Frontier, State, Unit
 from orchestrator.lanes import next_lane
 from orchestrator.observers import Observer
@@ -28,7 +29,9 @@ STINT = "stint"
 """The only key of a Tune config: the name under which its worker is handed lanes. Tune copies and
 snapshots configs at a cost per entry, so what is to be done travels apart from them."""
 IDLE_S = 10.0
-"""How long a worker with nothing to do is kept; starting another takes 5 to 20 s."""
+"""How long a worker without anything to do is kept; starting another takes 5 to 20 s."""
+OVERDUE_S = 60.0
+"""A stint that has waited so long for a worker has no place to start one."""
 STOP_GRACE_S = 100.0
 """How long running trials may take to save their state; `ray job stop` is told to wait 120 s."""
 MOST_LOSSES = 20
@@ -66,10 +69,12 @@ class PlanSearcher(Searcher):
         self._meter = meter
         self._lanes: dict[str, list[Unit]] = {}
         """What each stint is at, or is to begin with once it has a worker; empty while idle."""
-        self._running: set[str] = set()
-        """Stints that have a worker."""
+        self._waiting: dict[str, float] = {}
+        """Stints without a worker, and since when."""
         self._idle: dict[str, float] = {}
-        """Since when."""
+        """Stints whose worker has nothing to do, and since when."""
+        self._leaving: set[str] = set()
+        """Stints whose worker was told to end them."""
         self._lost: set[str] = set()
         self._causes: dict[str, str] = {}
         self._word: Word = "go"
@@ -95,6 +100,7 @@ class PlanSearcher(Searcher):
         lane = self._next_lane()
         if lane:
             self._lanes[trial_id] = lane
+            self._waiting[trial_id] = time.monotonic()
             return {STINT: trial_id}
         # Answering None with nothing to wait for would let Tune poll for ever, in silence.
         waits = self._lanes or self._frontier.counts[State.ELSEWHERE]
@@ -103,10 +109,13 @@ class PlanSearcher(Searcher):
 
     def heed(self) -> bool:
         """Takes in what has happened outside, and employs who is idle; True once there is nothing
-        left to wait for."""
+        left to wait for, or after a stop nothing more that is waited for."""
         if self._lookout is not None:
-            for news in self._lookout.news():
-                self._hear(news.head, list(news.committed))
+            try:
+                for news in self._lookout.news():
+                    self._hear(news.head, list(news.committed))
+            except StoreError as error:
+                self.outage = str(error)
         if self.interrupted and self._word != "stop":
             self._deadline = time.monotonic() + STOP_GRACE_S
             self._tell("stop")
@@ -115,7 +124,7 @@ class PlanSearcher(Searcher):
         self._employ()
         late = self._word == "stop" and time.monotonic() > self._deadline
         over = self._word != "go" or self._frontier.settled
-        return over and (late or not self._running)
+        return over and (late or len(self._waiting) == len(self._lanes))
 
     def _tell(self, word: Word) -> None:
         self._word = word
@@ -135,18 +144,21 @@ class PlanSearcher(Searcher):
 
     def got_worker(self, trial_id: str) -> None:
         """The stint has got its worker."""
-        self._running.add(trial_id)
-        if lane := self._lanes[trial_id]:
+        self._waiting.pop(trial_id, None)
+        lane = self._lanes[trial_id]
+        if lane and self._word == "go":
             self._begin(trial_id, lane)
         else:
+            self._lanes[trial_id] = []
+            self._put_back(lane)
             self._idle[trial_id] = time.monotonic()
 
     def lost_worker(self, trial_id: str) -> None:
         """The stint has lost its worker, and Ray Tune looks for another, which goes on from
         there."""
         self._lanes[trial_id] = self._close(trial_id)
-        self._running.discard(trial_id)
-        self._idle.pop(trial_id, None)
+        self._forget(trial_id)
+        self._waiting[trial_id] = time.monotonic()
         self._hand(trial_id, None)
 
     def lost(self, trial_id: str) -> None:
@@ -158,23 +170,31 @@ class PlanSearcher(Searcher):
         self._causes[trial_id] = cause
 
     def _employ(self) -> None:
-        """Give each idle worker a lane or, if there will be none or none soon, its leave."""
+        """Give each idle worker a lane or its leave: when all is over, when there has been nothing
+        to do for long, or when a stint waits that could use it, to which Ray Tune passes it on."""
         now = time.monotonic()
         for stint, since in list(self._idle.items()):
-            lane = (self._next_lane() or self._waiting_lane()) if self._word == "go" else []
-            if lane:
+            wanted = len(self._waiting) > len(self._leaving)
+            if self._word != "go" or self._frontier.settled or (wanted and self._is_overdue(now)):
+                self._dismiss(stint)
+            elif lane := self._next_lane():
                 self._begin(stint, lane)
-            elif self._word != "go" or self._frontier.settled or now - since > IDLE_S:
-                del self._idle[stint]
-                self._hand(stint, [])
+            elif wanted or now - since > IDLE_S:
+                self._dismiss(stint)
+            else:
+                return  # who comes after it has been idle for less
 
-    def _waiting_lane(self) -> list[Unit]:
-        """The lane of the stint that has waited least for a worker, taken from it."""
-        for stint, lane in reversed(self._lanes.items()):
-            if lane and stint not in self._running:
-                self._lanes[stint] = []
-                return lane
-        return []
+    def _is_overdue(self, now: float) -> bool:
+        """Whether the stint that waits longest should go before what is ready."""
+        stint, since = next(iter(self._waiting.items()))
+        lane, ready = self._lanes[stint], self._frontier.peek()
+        more_urgent = bool(lane) and (ready is None or lane[0].path >= ready.path)
+        return more_urgent and now - since > OVERDUE_S
+
+    def _dismiss(self, stint: str) -> None:
+        self._idle.pop(stint, None)
+        self._leaving.add(stint)
+        self._hand(stint, [])
 
     def _begin(self, stint: str, lane: list[Unit]) -> None:
         self._idle.pop(stint, None)
@@ -186,11 +206,13 @@ class PlanSearcher(Searcher):
     def _close(self, stint: str) -> list[Unit]:
         """End the stint's lane; returns what it has left undone."""
         lane, self._lanes[stint] = self._lanes[stint], []
-        if lane and stint in self._running:
+        if lane and stint not in self._waiting:
             self._observer.ended(lane)
         return _undone(lane)
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
+        if result["end"] == "outage":
+            self.outage = result["why"]
         lane = _undone(self._lanes[trial_id])
         unit = next((unit for unit in lane if unit.head == result.get("head")), None)
         if unit is None:
@@ -199,23 +221,25 @@ class PlanSearcher(Searcher):
             self._frontier.commit(key)
         match result["end"]:
             case "whole":
-                self._observer.committed(unit, result["committed"], result.get("score"))
-                if follower := next(iter(_undone(lane)), None):
-                    self._observer.begun(follower)
-                    return
+                if unit.state is State.RUNNING:
+                    self._strike(unit, "it ended without committing all that it should")
+                else:
+                    self._observer.committed(unit, result["committed"], result.get("score"))
+                    if follower := next(iter(_undone(lane)), None):
+                        self._observer.begun(follower)
+                        return
             case "error":
                 self._strike(unit, result["why"])
-            case "outage":
-                self.outage = result["why"]
-                self._frontier.put_back(unit)
             case "lost":
                 self._bereave(unit, result["why"], node=True)
             case "elsewhere":
                 self._put_off(unit)
-            case "stopped":
+            case "outage" | "stopped":
                 self._frontier.put_back(unit)
         self._put_back(self._close(trial_id))
-        if not result["done"]:
+        if result["spent"]:
+            self._dismiss(trial_id)
+        elif not result["done"]:
             self._idle[trial_id] = time.monotonic()
             self._employ()
 
@@ -228,12 +252,19 @@ class PlanSearcher(Searcher):
             self.on_trial_result(trial_id, result)
         left = self._close(trial_id)
         if error and left:
-            cause = self._causes.pop(trial_id, "the worker process died")
+            cause = self._causes.get(trial_id, "the worker process died")
             self._bereave(left.pop(0), cause, node=trial_id in self._lost)
         self._put_back(left)
+        self._forget(trial_id)
+        self._waiting.pop(trial_id, None)
         del self._lanes[trial_id]
-        self._running.discard(trial_id)
+
+    def _forget(self, trial_id: str) -> None:
+        """What was known of the stint's worker."""
         self._idle.pop(trial_id, None)
+        self._causes.pop(trial_id, None)
+        self._leaving.discard(trial_id)
+        self._lost.discard(trial_id)
 
     def _put_back(self, lane: list[Unit]) -> None:
         for unit in lane:

@@ -1,8 +1,8 @@
 """Run one trial in processes on several machines, by a nested Ray Train run.
 
 The call, the outcome and what the sink gets are those of `trainables.group`. Ray Train places the
-processes and lets them meet; no checkpoint of its is made and no attempt is repeated, since the
-lane does both. The first process asks the sink through a small actor on the machine of the caller.
+processes and lets them meet; it makes no checkpoint and repeats no attempt, which is the sink's and
+the searcher's part. The first process asks the sink through a small actor on the caller's machine.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import ray
 from ray import tune
+from ray.exceptions import RayError
 
 from orchestrator.beacon import Listener
 from orchestrator.errors import MachineLost, StoreFull, StoreUnreachable, SweepstakesError
@@ -32,6 +33,7 @@ class Stint(tune.Trainable):
         self._handout = handout
         self._beacon = beacon
         self._listen = Listener(beacon)
+        self._spent = False
         try:
             self._worker = start(self._listen)
         except BaseException:
@@ -44,16 +46,25 @@ class Stint(tune.Trainable):
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._stint = str(new_config[STINT])
-        self._number, self._lane = 0, list[str]()
+        self._number = 0
+        self._lane: list[str] = []
         return True
 
     def step(self) -> dict[str, Any]:
         """One unit. Any end but a whole one ends the lane: what follows may need what is not."""
-        if not self._lane:
-            taken = ray.get(self._beacon.take.remote(self._stint, self._number))
-            self._number, self._lane = taken
         result: dict[str, Any] = {"head": "", "committed": [], "score": None, "why": ""}
+        result |= {"done": False, "spent": False}
+        try:
+            self._take()
+        except RayError as error:
+            return result | {
+                "end": "outage",
+                "why": f"no word of the driver: {str(error).splitlines()[0]}",
+                "done": True,
+            }
         if not self._lane:
+            if self._spent:  # Ray Tune keeps no process that has raised
+                raise RuntimeError("after an error that nobody foresaw another process goes on")
             return result | {"end": "idle", "done": True}
         result["head"] = head = self._lane.pop(0)
         if self._listen() != "go":
@@ -67,9 +78,19 @@ class Stint(tune.Trainable):
             result |= {"end": "outage", "why": str(error)}
         except (TrainableError, SweepstakesError) as error:
             result |= {"end": "error", "why": str(error)}
-        except Exception as error:  # a defect of ours or of a library: three strikes, then named
-            result |= {"end": "error", "why": f"{type(error).__name__}: {error}"}
+        except Exception as error:
+            # A defect, of ours or of a library, or a device that answers nothing any more: three
+            # strikes, then named; whatever it did to this process, no other unit is to suffer.
+            why = f"{type(error).__name__}: {error}"
+            result |= {"end": "error", "why": why, "spent": True}
+            self._spent = True
             log.exception("trial %s failed", head)
         if result["end"] != "whole":
             self._lane = []
         return result | {"done": result["end"] in ("stopped", "outage")}
+
+    def _take(self) -> None:
+        """Wait for a lane, if this one is done; without any the stint is to end."""
+        if not self._lane:
+            taken = ray.get(self._beacon.take.remote(self._stint, self._number))
+            self._number, self._lane = taken

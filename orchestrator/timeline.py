@@ -66,8 +66,10 @@ class Timeline:
     def samples(self) -> pd.DataFrame:
         """One row per `Sample`, by its fields; the last one is when the nodes were last seen."""
         with self._lock:
-            last = [self._seen] if self._seen else []
-            return pd.DataFrame([asdict(sample) for sample in self._samples + last])
+            samples = list(self._samples)
+        if samples and self._seen and self._seen.seconds > samples[-1].seconds:
+            samples.append(self._seen)
+        return pd.DataFrame([asdict(sample) for sample in samples])
 
     def write(self, folder: Path) -> str:
         """Write `capacity.csv` and `capacity.svg`, and tell it in a line: `1 to 5 nodes, their

@@ -83,7 +83,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """Leave without the destructors of native libraries, which run in no set order: torch, Ray,
     Arrow and DuckDB in one process have ended a run in which every test had passed with a
     segmentation fault. Commands end as Python does, and their exit codes are tested."""
+    if (status := config.stash.get(_STATUS, None)) is None:
+        return  # nothing was run
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(config.stash.get(_STATUS, pytest.ExitCode.INTERNAL_ERROR))
+    os._exit(status)

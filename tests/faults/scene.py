@@ -24,8 +24,8 @@ from tests.faults.s3_proxy import Request
 PATIENCE_S = 900.0
 MOST_RUNS = 12
 """Of one sweep. A fault that needs more is not outlived."""
-LANE = "ray::ResourceTrainable"
-"""How Ray names the processes of our lanes."""
+WORKER = "ray::ResourceTrainable"
+"""How Ray names the processes of our workers."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -215,7 +215,7 @@ def lanes(run: subprocess.Popen[str]) -> list[psutil.Process]:
     found = []
     for process in family(run):
         with suppress(psutil.NoSuchProcess):
-            found += [process] if " ".join(process.cmdline()).startswith(LANE) else []
+            found += [process] if " ".join(process.cmdline()).startswith(WORKER) else []
     return found
 
 

@@ -51,8 +51,17 @@ class Bench:
 
     def report(self, stint: str, head: str, end: str = "whole", **more: Any) -> None:
         members = sorted(self.frontier.unit(head).members) if end == "whole" else []
-        result = {"head": head, "end": end, "committed": members, "why": "", "done": False}
+        result = {"head": head, "end": end, "committed": members, "why": "it"}
+        result |= {"done": False, "spent": False}
         self.searcher.on_trial_result(stint, result | more)
+
+    def suggest_nothing(self, stint: str) -> None:
+        assert self.searcher.suggest(stint) is None
+
+    def end(self, stint: str) -> None:
+        """As its worker does that was handed nothing more."""
+        result = {"head": "", "end": "idle", "done": True, "spent": False}
+        self.searcher.on_trial_complete(stint, result)
 
     def perform(self, stint: str) -> None:
         for head in self.lane(stint):
@@ -77,34 +86,109 @@ def test_a_worker_is_handed_one_lane_after_another(bench: Bench) -> None:
     assert sorted(seen) == sorted(unit.head for unit in bench.frontier.units)
     assert bench.frontier.settled
     assert bench.busy == []
-    bench.searcher.on_trial_complete("a", {"head": "", "end": "idle", "done": True})
+    bench.end("a")
     assert bench.searcher.heed()
     assert bench.searcher.suggest("b") == Searcher.FINISHED
 
 
-def test_who_is_idle_takes_the_lane_of_who_waits_for_a_worker(bench: Bench) -> None:
-    """Else a lane would wait for a machine that may never come, beside one with nothing to do."""
-    stints = ("a", "b", "c", "d")
-    for stint in stints:
+def test_who_is_idle_makes_room_for_who_waits_for_a_worker(bench: Bench) -> None:
+    """Ray Tune passes the process on, which withdraws the demand for another machine."""
+    for stint in "abcd":
         bench.suggest(stint)
     bench.searcher.got_worker("a")
-    for _ in stints:
-        bench.perform("a")
+    bench.searcher.got_worker("b")
+    bench.perform("a")
+    bench.perform("b")
+    assert bench.handed == {"a": [], "b": []}, "all that is left is bound to others"
+    for gone, come in ("ac", "bd"):
+        bench.end(gone)
+        bench.searcher.got_worker(come)
+        bench.perform(come)
     assert bench.frontier.settled
-    assert bench.handed == {"a": []}
+
+
+def test_who_waits_for_long_goes_before_what_is_no_more_urgent(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.suggest("a")
+    bench.suggest("b")
+    bench.searcher.got_worker("a")
+    bench.perform("a")
+    assert bench.lane("a"), "b may get its worker any moment"
+    monkeypatch.setattr(searchers, "OVERDUE_S", -1.0)
+    bench.perform("a")
+    assert bench.handed["a"] == []
 
 
 def test_who_has_been_idle_for_long_may_go(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    for stint in ("a", "b", "c", "d", "e"):
-        if stint != "e":
-            bench.suggest(stint)
-            bench.searcher.got_worker(stint)
+    for stint in "abcd":
+        bench.suggest(stint)
+        bench.searcher.got_worker(stint)
     bench.perform("a")
     assert bench.handed["a"] != [], "something may come up for it soon"
     monkeypatch.setattr(searchers, "IDLE_S", -1.0)
     assert not bench.searcher.heed()
     assert bench.handed["a"] == []
     assert bench.handed["b"] != []
+
+
+def test_one_that_dies_idle_costs_nobody_a_strike(bench: Bench) -> None:
+    for stint in "abcd":
+        bench.suggest(stint)
+        bench.searcher.got_worker(stint)
+    bench.perform("a")
+    bench.searcher.on_trial_complete("a", error=True)
+    bench.suggest_nothing("e")
+    for stint in "bcd":
+        bench.perform(stint)
+    assert bench.frontier.settled
+    assert not [unit for unit in bench.frontier.units if unit.strikes]
+
+
+@pytest.mark.parametrize("end", ["stop", "drain"])
+def test_at_the_end_of_a_run_nobody_begins_anything(bench: Bench, end: str) -> None:
+    for stint in "abcd":
+        bench.suggest(stint)
+    for stint in "abc":
+        bench.searcher.got_worker(stint)
+    bench.perform("a")
+    bench.searcher.got_worker("d")
+    bench.report("d", bench.lane("d")[0], "outage" if end == "drain" else "stopped", done=True)
+    bench.searcher.interrupted = end == "stop"
+    assert not bench.searcher.heed(), "b and c are still at work"
+    assert bench.handed["a"] == []
+    assert bench.searcher.suggest("e") == Searcher.FINISHED
+    for stint in "bc":
+        bench.report(stint, bench.lane(stint)[0], "stopped", done=True)
+    for stint in "abcd":
+        bench.end(stint)
+    assert bench.searcher.heed()
+    assert bench.busy == []
+    assert not [unit for unit in bench.frontier.units if unit.state is State.RUNNING]
+
+
+def test_what_another_run_is_at_ends_the_lane_only(bench: Bench) -> None:
+    bench.suggest("a")
+    bench.searcher.got_worker("a")
+    first, *_ = bench.lane("a")
+    bench.report("a", first, "elsewhere")
+    assert bench.frontier.unit(first).state is State.ELSEWHERE
+    assert bench.lane("a")[0] != first
+
+
+def test_a_unit_that_does_not_commit_all_of_it_is_struck(bench: Bench) -> None:
+    bench.suggest("a")
+    bench.searcher.got_worker("a")
+    first, *_ = bench.lane("a")
+    bench.report("a", first, committed=[])
+    assert bench.frontier.unit(first).strikes == 1
+
+
+def test_a_spent_process_gets_nothing_more(bench: Bench) -> None:
+    bench.suggest("a")
+    bench.searcher.got_worker("a")
+    bench.report("a", bench.lane("a")[0], "error", spent=True)
+    assert bench.handed["a"] == []
 
 
 def test_a_lost_worker_is_followed_by_one_that_does_the_rest(bench: Bench) -> None:
@@ -126,11 +210,8 @@ def test_a_failed_unit_ends_its_lane_and_not_the_stint(bench: Bench) -> None:
     first, *_ = bench.lane("a")
     bench.report("a", first, "error")
     assert bench.frontier.unit(first).strikes == 1
-    second = bench.lane("a")
-    states = {unit.head: unit.state for unit in bench.frontier.units}
-    assert [head for head in states if states[head] is State.RUNNING] == sorted(
-        second, key=list(states).index
-    ), "what followed the failed one was put back"
+    running = {unit.head for unit in bench.frontier.units if unit.state is State.RUNNING}
+    assert running == set(bench.lane("a")), "what followed the failed one was put back"
     bench.searcher.on_trial_complete("a", error=True)  # now its process has died
     assert sum(unit.strikes for unit in bench.frontier.units) == 2
     assert not [unit for unit in bench.frontier.units if unit.state is State.RUNNING]
