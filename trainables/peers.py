@@ -9,6 +9,7 @@ whatever device the network is on.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -18,6 +19,8 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
+
+from trainables.errors import InvariantError
 
 T = TypeVar("T")
 Number = TypeVar("Number", bound=np.generic)
@@ -122,6 +125,9 @@ class Peers:
             return {name: each.values.view(*shapes[name]) for name, each in stretches.items()}
         layout = [(each.start, each.values.numel()) for each in stretches.values()]
         layouts = self.listed(np.array(layout, np.int64).reshape(-1, 2))
+        there, wanted = layouts[:, :, 1].sum(axis=0), [math.prod(shapes[n]) for n in stretches]
+        if there.tolist() != wanted:  # what nobody holds would be whatever lies in memory
+            raise InvariantError("the processes do not hold each weight once between them")
         if not self.first:
             held = [each.values for each in stretches.values() if each.values.numel()]
             if held:

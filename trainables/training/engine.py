@@ -152,7 +152,7 @@ class Engine:
             kind: self.peers.assembled(
                 shards.copied(
                     {
-                        name: self._of_first(self._moment(weight, name, kind))
+                        name: self._answered_for(self._moment(weight, name, kind))
                         for name, weight in self._parameters().items()
                     }
                 ),
@@ -178,13 +178,18 @@ class Engine:
         return self.shapes[name].numel()
 
     def _master(self, weight: nn.Parameter, name: str) -> Stretch:
-        held = shards.master(weight, self.recipe.zero, self._size(name), self.peers)
-        return self._of_first(held) if self.recipe.zero == 0 else held
+        return self._answered_for(
+            shards.master(weight, self.recipe.zero, self._size(name), self.peers)
+        )
 
     def _moment(self, weight: nn.Parameter, name: str, kind: str) -> Stretch:
         return shards.moment(
             weight, kind, self.optimizer, self.recipe.zero, self._size(name), self.peers
         )
+
+    def _answered_for(self, stretch: Stretch) -> Stretch:
+        """Nothing, at stage 0, but in the first process: there all have the same."""
+        return self._of_first(stretch) if self.recipe.zero == 0 else stretch
 
     def _of_first(self, stretch: Stretch) -> Stretch:
         return stretch if self.peers.first else Stretch(0, stretch.values[:0])
