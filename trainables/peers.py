@@ -125,14 +125,15 @@ class Peers:
             return {name: each.values.view(*shapes[name]) for name, each in stretches.items()}
         layout = [(each.start, each.values.numel()) for each in stretches.values()]
         layouts = self.listed(np.array(layout, np.int64).reshape(-1, 2))
-        there, wanted = layouts[:, :, 1].sum(axis=0), [math.prod(shapes[n]) for n in stretches]
-        if there.tolist() != wanted:  # what nobody holds would be whatever lies in memory
-            raise InvariantError("the processes do not hold each weight once between them")
         if not self.first:
             held = [each.values for each in stretches.values() if each.values.numel()]
             if held:
                 dist.send(torch.cat(held).cpu(), 0)
             return {}
+        wanted = [math.prod(shapes[name]) for name in stretches]
+        if layouts[:, :, 1].sum(axis=0).tolist() != wanted:
+            # What nobody holds would be whatever lies in memory.
+            raise InvariantError("the processes do not hold each weight once between them")
         whole = {
             name: torch.empty(*shapes[name], dtype=each.values.dtype)
             for name, each in stretches.items()
