@@ -118,6 +118,6 @@ def until(so: Callable[[], bool], run: subprocess.Popen[str]) -> None:
         time.sleep(0.05)
 
 
-def gone(processes: list[psutil.Process]) -> bool:
-    """Whether all of them end within a minute."""
-    return not psutil.wait_procs(processes, timeout=60)[1]
+def gone(processes: list[psutil.Process], within_s: float = 60.0) -> bool:
+    """Whether all of them end soon."""
+    return not psutil.wait_procs(processes, timeout=within_s)[1]

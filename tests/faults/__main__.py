@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.faults.kinds import KINDS, Kind
@@ -33,18 +34,23 @@ def main() -> None:
     outcomes: dict[Kind, list[Outcome]] = {}
     with tempfile.TemporaryDirectory(prefix="faults-") as folder, opened(Path(folder)) as lab:
         settle(lab)
-        for kind in chosen:
-            for number in range(max(1, round(given.share * KINDS[kind][1]))):
-                outcome = _brought(lab, kind, number, given.seed)
-                outcomes.setdefault(kind, []).append(outcome)
+        try:
+            for kind in chosen:
+                for number in range(max(1, round(given.share * KINDS[kind][1]))):
+                    outcome = _brought(lab, kind, number, given.seed)
+                    outcomes.setdefault(kind, []).append(outcome)
+        finally:
+            _tell(outcomes, lab.seconds, time.monotonic() - begin)
+    sys.exit(0 if all(outcome.good for some in outcomes.values() for outcome in some) else 1)
+
+
+def _tell(outcomes: Mapping[Kind, list[Outcome]], undisturbed_s: float, seconds: float) -> None:
+    """The tables, also of a schedule that was not brought to its end."""
     every = [outcome for some in outcomes.values() for outcome in some]
     print(faults_table(sum((outcome.faults for outcome in every), Counter())))
     print()
-    print(kinds_table({KINDS[kind][0]: some for kind, some in outcomes.items()}, lab.seconds))
-    print(
-        f"\n{time.monotonic() - begin:.0f} s in all; undisturbed, a sweep takes {lab.seconds:.0f} s"
-    )
-    sys.exit(0 if all(outcome.good for outcome in every) else 1)
+    print(kinds_table({KINDS[kind][0]: some for kind, some in outcomes.items()}, undisturbed_s))
+    print(f"\n{seconds:.0f} s in all; undisturbed, a sweep takes {undisturbed_s:.0f} s")
 
 
 def _brought(lab: Lab, kind: Kind, number: int, seed: int) -> Outcome:

@@ -138,7 +138,9 @@ def clock(lab: Lab, name: str, dice: random.Random) -> Outcome:
         Blow("clock set back by 10 minutes", first, back("-600")),
         Blow("clock set back by a day", second, back("-86400"), lambda: back("+0")(None)),
     ]
-    return drive(Scene(lab, name, dice, environment=false_clock(offset)), blows)
+    # Ray's timers go by this clock, and look at it again after 5 minutes at the latest: till then a
+    # worker whose driver has ended may not notice.
+    return drive(Scene(lab, name, dice, environment=false_clock(offset)), blows, linger_s=400)
 
 
 def poison(lab: Lab, name: str, dice: random.Random) -> Outcome:
