@@ -12,7 +12,7 @@ from tests.faults.kinds import Kind
 from tests.faults.lab import Lab, opened
 from tests.faults.scene import settle
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slow
 
 KINDS = (
     *(kinds.everything, kinds.s3_refuses, kinds.stopped, kinds.node, kinds.clock, kinds.hang),
