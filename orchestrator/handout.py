@@ -13,7 +13,7 @@ import ray
 from orchestrator.work import Work
 
 PER_PART = 100
-"""Units, of some 900 bytes each: taking a part out costs a worker about a millisecond."""
+"""Units. Taking a part out takes a worker 1.3 to 1.6 ms."""
 
 
 class Handout:

@@ -22,7 +22,7 @@ from tests.benchmarks.table import Row
 SLOTS = 64
 CHAINS, LEVELS = 2_000, 5
 STOCK_CHAINS = 60
-"""Stock Ray Tune loses its actors at every lull and does some 10 of these trials a second."""
+"""Stock Ray Tune loses its actors at every lull and does 3 to 4 of these trials a second."""
 
 
 @dataclass(slots=True)

@@ -25,6 +25,8 @@ from orchestrator.store.tickets import TicketStore
 
 PATIENCE_S = 280.0
 """A run of some twenty tiny trials takes 25 s on two idle cores."""
+LINGER_S = 60.0
+"""What a run started may take to end after it."""
 FRUGAL = {"tracking": "none", "slots": 1}
 """A placement for sweeps so short that starting a second worker, or MLflow, would take longer."""
 FOREIGN = ("AWS_", "MLFLOW_", "RAY_", "TUNE_", "SWEEPSTAKES_")
@@ -118,6 +120,6 @@ def until(so: Callable[[], bool], run: subprocess.Popen[str]) -> None:
         time.sleep(0.05)
 
 
-def gone(processes: list[psutil.Process], within_s: float = 60.0) -> bool:
+def gone(processes: list[psutil.Process], within_s: float = LINGER_S) -> bool:
     """Whether all of them end soon."""
     return not psutil.wait_procs(processes, timeout=within_s)[1]

@@ -62,16 +62,16 @@ def test_nodes_come_and_go_with_the_chains(driving: Home, address: StoreAddress)
     }
     run = driving.call("run", driving.sweep(content))
     assert run.code == 0, run
-    assert "1 to 4 nodes" in run.out
 
     report = driving.path / "reports" / "tiny"
     assert (report / "capacity.svg").stat().st_size
     samples = pd.read_csv(report / "capacity.csv")
     assert samples.nodes.iloc[0] == 1
     assert samples.places.iloc[0] == 0
-    grown = samples.nodes.idxmax()
-    assert samples.nodes[grown] == 1 + MOST
-    assert samples.busy.max() == MOST
+    # Not the most nodes: an idle one that goes overlaps with the one that comes for it.
+    grown = samples.busy.idxmax()
+    assert samples.busy[grown] == MOST
+    assert samples.nodes[grown] >= 1 + MOST
     # The long chain's node, and at most the one that Ray Tune keeps warm for a next lane.
     late = samples[(samples.index > grown) & (samples.busy == 1)]
     assert late.nodes.min() <= 1 + 2

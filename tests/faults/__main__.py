@@ -40,7 +40,8 @@ def main() -> None:
                     outcome = _brought(lab, kind, number, given.seed)
                     outcomes.setdefault(kind, []).append(outcome)
         finally:
-            _tell(outcomes, lab.seconds, time.monotonic() - begin)
+            if outcomes:
+                _tell(outcomes, lab.seconds, time.monotonic() - begin)
     sys.exit(0 if all(outcome.good for some in outcomes.values() for outcome in some) else 1)
 
 

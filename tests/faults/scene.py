@@ -17,7 +17,7 @@ import psutil
 from orchestrator.store import paths
 from orchestrator.store.tickets import TicketStore
 from orchestrator.store.upkeep import collect, verify
-from tests.e2e.harness import Ended, Home, ended, gone, results
+from tests.e2e.harness import LINGER_S, Ended, Home, ended, gone, results
 from tests.faults.lab import Lab, sweep
 from tests.faults.s3_proxy import Request
 
@@ -172,7 +172,7 @@ def settle(lab: Lab) -> None:
         lab.seconds = outcome.seconds
 
 
-def drive(scene: Scene, blows: Sequence[Blow] = (), linger_s: float = 60.0) -> Outcome:
+def drive(scene: Scene, blows: Sequence[Blow] = (), linger_s: float = LINGER_S) -> Outcome:
     """Run the sweep, and again until it is done, while the blows fall. What a run started must end
     within `linger_s` of the last one's end."""
     coming = sorted(blows, key=lambda blow: blow.after)

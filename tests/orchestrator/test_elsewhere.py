@@ -62,4 +62,20 @@ def test_a_store_that_is_away_is_waited_for_and_a_defect_is_raised(store: Ticket
     lookout.follow(HEAD, [HEAD])
     with pytest.raises(ZeroDivisionError):
         news(lookout)
-    assert Broken.asked == 2
+
+
+class Away(TicketStore):
+    def has(self, key: str) -> bool:
+        raise StoreUnreachable("the store is away")
+
+
+def test_a_store_that_stays_away_is_told(
+    store: TicketStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lookout = Lookout(Away(store.objects), Claims(store.objects, "ours"))
+    lookout.follow(HEAD, [HEAD])
+    time.sleep(0.5)
+    assert lookout.news() == []
+    monkeypatch.setattr(elsewhere, "AWAY_S", 0.2)
+    with pytest.raises(StoreUnreachable):
+        news(lookout)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 from ray.tune.search import Searcher
 
 from orchestrator import searcher as searchers
+from orchestrator.elsewhere import News
+from orchestrator.errors import StoreUnreachable
 from orchestrator.frontier import Frontier, State, Unit
 from orchestrator.plan import Plan
 from orchestrator.searcher import STINT, PlanSearcher
@@ -25,8 +28,21 @@ class Bench:
         self.busy: list[str] = []
         """Heads of the first units of the lanes at work."""
         self.searcher = PlanSearcher(
-            self.frontier, self, slots=2, most=1, say=lambda word: None, hand=self.hand
+            *(self.frontier, self),
+            slots=2,
+            most=1,
+            say=lambda word: None,
+            hand=self.hand,
+            lookout=self,  # type: ignore[arg-type]
         )
+        self.away = False
+
+    def follow(self, head: str, trials: Iterable[str]) -> None: ...
+
+    def news(self) -> list[News]:
+        if self.away:
+            raise StoreUnreachable("the store is away")
+        return []
 
     def hand(self, stint: str, lane: list[str] | None) -> None:
         self.handed[stint] = lane
@@ -51,7 +67,7 @@ class Bench:
 
     def report(self, stint: str, head: str, end: str = "whole", **more: Any) -> None:
         members = sorted(self.frontier.unit(head).members) if end == "whole" else []
-        result = {"head": head, "end": end, "committed": members, "why": "it"}
+        result = {"head": head, "end": end, "committed": members, "score": None, "why": "it"}
         result |= {"done": False, "spent": False}
         self.searcher.on_trial_result(stint, result | more)
 
@@ -174,6 +190,22 @@ def test_what_another_run_is_at_ends_the_lane_only(bench: Bench) -> None:
     bench.report("a", first, "elsewhere")
     assert bench.frontier.unit(first).state is State.ELSEWHERE
     assert bench.lane("a")[0] != first
+
+
+def test_a_store_that_is_away_while_others_are_at_all_that_is_left_ends_the_run(
+    bench: Bench,
+) -> None:
+    bench.suggest("a")
+    bench.searcher.got_worker("a")
+    for _ in range(4):
+        bench.report("a", bench.lane("a")[0], "elsewhere")
+    assert not bench.searcher.heed()
+    bench.away = True
+    bench.searcher.heed()
+    assert bench.handed["a"] == []
+    bench.end("a")
+    assert bench.searcher.heed()
+    assert bench.searcher.outage == "the store is away"
 
 
 def test_a_unit_that_does_not_commit_all_of_it_is_struck(bench: Bench) -> None:
