@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from orchestrator.config import Placement
 from orchestrator.costs import Cost, work_of
 from orchestrator.estimate import figure
 from orchestrator.frontier import Unit
 from orchestrator.nodes import Node
+from orchestrator.plan import Trial
 from orchestrator.prices import HEAD, Profile, offers, price_of
 
 NODE_GROUP = "ray.io/node-group"
@@ -81,11 +83,15 @@ class Foresight:
     seconds of a clock that never goes back.
     """
 
-    def __init__(self, profile: Profile, placement: Placement, pace_s: float) -> None:
-        """`pace_s` is seconds per unit of `Unit.cost`; 0 as long as nobody knows."""
+    def __init__(
+        self, profile: Profile, placement: Placement, pace_s: float, typical: float
+    ) -> None:
+        """`pace_s` is seconds per unit of `Unit.cost`, 0 as long as nobody knows; `typical` is the
+        cost of a unit as they come, until some have."""
         self._place = offers(profile, placement)[-1].price
         self._head = price_of(profile, HEAD)
-        self._pace_s = pace_s
+        self._pace_s = self._known_s = pace_s
+        self._typical = typical
         self._begun: dict[str, tuple[float, Unit]] = {}
         """Head of each unit in hand to when it began."""
         self._ended_s = self._ended_cost = 0.0
@@ -101,7 +107,9 @@ class Foresight:
         if unit.head in self._begun and unit.cost:
             self._ended_s += at - self._begun[unit.head][0]
             self._ended_cost += unit.cost
-            self._pace_s = self._ended_s / self._ended_cost
+            # Never less than was known before: of a unit that went on from a checkpoint, only the
+            # rest was seen.
+            self._pace_s = max(self._known_s, self._ended_s / self._ended_cost)
         self._begun.pop(unit.head, None)
 
     def ended(self, lane: list[Unit]) -> None:
@@ -111,8 +119,8 @@ class Foresight:
     def money(self, at: float) -> float:
         """0 as long as nothing was measured, here or before."""
         rests = [unit.cost * self._pace_s - (at - begun) for begun, unit in self._begun.values()]
-        more = self._pace_s * self._begun_cost / max(1, self._begun_runs)
-        rests = [more, *(rest for rest in rests if rest > 0)]
+        like = self._begun_cost / self._begun_runs if self._begun_runs else self._typical
+        rests = [self._pace_s * like, *(rest for rest in rests if rest > 0)]
         return (self._place * sum(rests) + self._head * max(rests)) / 3600
 
 
@@ -121,7 +129,7 @@ class Meter:
     budget is spent.
 
     `cost` is what the run weighs its trials by: seconds, or `work_of` as long as nothing was
-    measured. What ends in this run corrects either.
+    measured; `left` are those to come. What ends in this run corrects either.
     """
 
     def __init__(
@@ -130,11 +138,14 @@ class Meter:
         placement: Placement,
         budget: float | None,
         cost: Cost,
+        left: Sequence[Trial],
     ) -> None:
         self._profile = profile
         self._budget = budget
         self._ledger = Ledger()
-        self._foresight = Foresight(profile, placement, 0.0 if cost is work_of else 1.0)
+        pace_s = 0.0 if cost is work_of else 1.0
+        typical = fmean(map(cost, left)) if left else 0.0
+        self._foresight = Foresight(profile, placement, pace_s, typical)
         self._news = True
         """Whether anything has happened since `exhausted` was last worked out."""
         self._exhausted = False

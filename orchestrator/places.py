@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,10 @@ from ray.tune import PlacementGroupFactory
 
 from orchestrator.config import Placement
 from orchestrator.errors import ConfigError
-from orchestrator.prices import workers_on
+from orchestrator.prices import needs_of, workers_on
+from orchestrator.ray_cluster import is_own
+
+log = logging.getLogger(__name__)
 
 WAITING = 200
 """Trials that wait at once for a cluster to grow when nobody said how far it may: Ray Tune's own
@@ -82,6 +86,24 @@ def one_host(path: Path) -> Iterator[None]:
             f"{path}: placement.store = local is not allowed here: the cluster {has}, and only one"
             " would reach it; name a store that all reach, {url: s3://…, endpoint: https://…}"
         )
+    yield
+
+
+@contextmanager
+def roomy(path: Path, placement: Placement) -> Iterator[None]:
+    """For a sweep, written in `path`: says that a trial fits nowhere yet, and raises ConfigError
+    where it never will, on a cluster that is this machine alone."""
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    if not places(nodes, placement):
+        needs = f"a trial needs {needs_of(placement)}"
+        if is_own():
+            has = nodes[0]["Resources"]
+            raise ConfigError(
+                f"{path}: placement: {needs}, and this machine has {has.get('CPU', 0):g} CPUs and"
+                f" {has.get('GPU', 0):g} GPUs; lower `cpus`, `gpus` or `workers`, or name a"
+                " cluster by RAY_ADDRESS"
+            )
+        log.warning("no node of the cluster has room yet (%s); waiting for one", needs)
     yield
 
 

@@ -96,13 +96,19 @@ def offers(profile: Profile, placement: Placement) -> list[Offer]:
         and node.max >= placement.nodes
     ]
     if not found:
-        needs = f"{placement.cpus * here:g} CPUs and {placement.gpus * here:g} GPUs"
-        where = "a node" if placement.nodes == 1 else f"each of {placement.nodes} nodes"
         raise ConfigError(
-            f"placement: a trial needs {needs} on {where}, but no node type of the cluster profile"
-            f" {profile.name!r} offers that; lower `cpus`, `gpus` or `workers`, or add a node type"
+            f"placement: a trial needs {needs_of(placement)}, but no node type of the cluster"
+            f" profile {profile.name!r} offers that; lower `cpus`, `gpus` or `workers`, or add a"
+            " node type"
         )
     return sorted(found, key=lambda offer: offer.price)
+
+
+def needs_of(placement: Placement) -> str:
+    """`4 CPUs and 1 GPUs on a node`."""
+    here = math.ceil(placement.workers / placement.nodes)
+    where = "a node" if placement.nodes == 1 else f"each of {placement.nodes} nodes"
+    return f"{placement.cpus * here:g} CPUs and {placement.gpus * here:g} GPUs on {where}"
 
 
 def places(profile: Profile, placement: Placement) -> int:

@@ -49,15 +49,19 @@ def joined() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    address = os.environ.get("RAY_ADDRESS", LOCAL)
-    if address == LOCAL:
+    if is_own():
         _start()
     else:
-        _join(address)
+        _join(os.environ["RAY_ADDRESS"])
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def is_own() -> bool:
+    """Whether the cluster is this machine's own, which never has more than this machine."""
+    return os.environ.get("RAY_ADDRESS", LOCAL) == LOCAL
 
 
 def _start() -> None:

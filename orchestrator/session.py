@@ -18,7 +18,7 @@ from orchestrator.elsewhere import Lookout
 from orchestrator.errors import ConfigError, InputError
 from orchestrator.estimate import left_words
 from orchestrator.observers import Mirror, Notes, Several
-from orchestrator.preview import preview
+from orchestrator.preview import preview, runs_left
 from orchestrator.progress import Progress, board_of, clock
 from orchestrator.store.claims import Claims
 from orchestrator.work import CREDENTIALS, Context, start_worker
@@ -40,7 +40,7 @@ def run_sweep(
     from orchestrator.budget import Meter
     from orchestrator.metrics import Metrics
     from orchestrator.nodes import shown
-    from orchestrator.places import one_host
+    from orchestrator.places import one_host, roomy
     from orchestrator.timeline import Timeline
 
     plan, placement = planned.plan, planned.sweep.placement
@@ -56,7 +56,8 @@ def run_sweep(
         board = board_of(plan, records)
         cost = costs.seconds(plan, records) or costs.work_of
         profile = planned.profile
-        meter = Meter(profile, placement, budget, cost) if profile else None
+        left = runs_left(plan, records)
+        meter = Meter(profile, placement, budget, cost, left) if profile else None
         with Progress(board, console, cost) as progress:
             start = partial(start_worker, context)
             timeline = Timeline(placement)
@@ -70,7 +71,11 @@ def run_sweep(
                 lookout=lookout,
                 meter=meter,
                 most=prices.places(profile, placement) if profile else None,
-                attend=[*local_store, shown(timeline.see, *(meter.see for meter in meters))],
+                attend=[
+                    *local_store,
+                    roomy(planned.path, placement),
+                    shown(timeline.see, *(meter.see for meter in meters)),
+                ],
             )
         console.print(f"{board.summary()} in {clock(summary.seconds)}")
         if told := timeline.write(folder):

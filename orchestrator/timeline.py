@@ -6,6 +6,7 @@ chains left its nodes idle.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from dataclasses import asdict, dataclass, replace
@@ -80,7 +81,8 @@ class Timeline:
         write_capacity(samples, folder)
         least, most = int(samples.nodes.min()), int(samples.nodes.max())
         nodes = f"{least} to {most} nodes" if least < most else f"{most} node{'s' * (most > 1)}"
-        return f"{nodes}, their places busy {use(samples):.0%} of the time"
+        share = use(samples)
+        return nodes if math.isnan(share) else f"{nodes}, their places busy {share:.0%} of the time"
 
     def _change(self, by: int) -> None:
         with self._lock:

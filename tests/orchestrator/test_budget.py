@@ -70,13 +70,13 @@ def chain(plan: Plan) -> list[Unit]:
 
 def foresight(pace_s: float) -> Foresight:
     """A place is a quarter of an on-demand node at 12, and the head costs 0.5."""
-    return Foresight(profile(SPOT, ON_DEMAND), Placement(gpus=1), pace_s)
+    return Foresight(profile(SPOT, ON_DEMAND), Placement(gpus=1), pace_s, HOUR_S / 2)
 
 
 def test_what_is_in_hand_and_one_more_like_it_is_still_to_be_paid() -> None:
     lane = chain(plan_of(document(controls=[])))
     ahead = foresight(1.0)
-    assert ahead.money(0.0) == 0.0
+    assert ahead.money(0.0) == pytest.approx((3 + 0.5) / 2)
     ahead.begun(lane[0], 0.0)
     assert ahead.money(0.0) == pytest.approx(3 + 3 + 0.5)
     assert ahead.money(HOUR_S / 2) == pytest.approx(1.5 + 3 + 0.5)
@@ -93,6 +93,22 @@ def test_the_pace_of_this_run_corrects_what_was_expected() -> None:
         ahead.committed(lane[0], 2 * HOUR_S)
         ahead.begun(lane[1], 2 * HOUR_S)
         assert ahead.money(2 * HOUR_S) == pytest.approx(2 * (3 + 3 + 0.5))
+
+
+def test_a_run_that_went_on_from_a_checkpoint_makes_no_other_look_short() -> None:
+    lane = chain(plan_of(document(controls=[])))
+    ahead = foresight(1.0)
+    ahead.begun(lane[0], 0.0)
+    ahead.committed(lane[0], HOUR_S / 60)
+    assert ahead.money(HOUR_S) == pytest.approx(3 + 0.5)
+
+
+def test_a_budget_below_one_trial_begins_none() -> None:
+    plan = plan_of(document(controls=[]))
+    known = profile(SPOT, ON_DEMAND)
+    for budget, exhausted in ((3.4, True), (3.6, False)):
+        meter = Meter(known, Placement(gpus=1), budget, hour, [t for t in plan if hour(t)])
+        assert meter.exhausted() == exhausted
 
 
 def test_without_any_measurement_nothing_is_foreseen() -> None:
@@ -132,7 +148,7 @@ def test_a_budget_drains_a_run_and_the_bill_says_so() -> None:
     plan = plan_of(document(controls=[]))
     placement = Placement(slots=1)
     known = profile(SPOT | {"price_per_hour": 0.0}, head=HOUR_S)
-    meter = Meter(known, placement, 4.0, work_of)
+    meter = Meter(known, placement, 4.0, work_of, list(plan))
     summary = driver.run(
         *(plan, set(), Endless, placement, meter), meter=meter, attend=[shown(meter.see)]
     )
@@ -149,7 +165,7 @@ def test_a_budget_drains_a_run_and_the_bill_says_so() -> None:
 @pytest.mark.usefixtures("cluster")
 def test_a_run_without_a_budget_is_billed_all_the_same() -> None:
     known = profile(SPOT, head=HOUR_S)
-    meter = Meter(known, Placement(), None, work_of)
+    meter = Meter(known, Placement(), None, work_of, [])
     with shown(meter.see):
         assert not meter.exhausted()
     assert 0 < meter.bill().money == meter.spent()

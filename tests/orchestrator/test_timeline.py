@@ -18,7 +18,7 @@ from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_put
 from orchestrator.config import Placement
 from orchestrator.errors import ConfigError
 from orchestrator.nodes import shown
-from orchestrator.places import WAITING, at_once, one_host, places
+from orchestrator.places import WAITING, at_once, one_host, places, roomy
 from orchestrator.report.capacity import use, write_capacity
 from orchestrator.timeline import Timeline
 
@@ -72,6 +72,23 @@ def test_as_many_trials_wait_as_the_cluster_may_come_to_hold(machine: None) -> N
     assert at_once(two, most=1) == 2
     assert at_once(Placement(cpus=2, slots=7), most=40) == 7
     assert at_once(Placement(cpus=64)) == WAITING  # none fits yet: only growth can help
+
+
+def test_a_trial_that_this_machine_never_holds_is_refused(
+    machine: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = roomy(Path("sweep.yaml"), Placement(gpus=1))
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    with large:  # a cluster may be about to grow
+        pass
+    monkeypatch.delenv("RAY_ADDRESS")
+    with roomy(Path("sweep.yaml"), Placement(cpus=5)):
+        pass
+    with (
+        pytest.raises(ConfigError, match=r"sweep\.yaml: placement: .* 1 GPUs .* 5 CPUs"),
+        roomy(Path("sweep.yaml"), Placement(gpus=1)),
+    ):
+        raise AssertionError("the run must not begin")
 
 
 def test_where_nodes_are_added_trials_wait_and_a_store_of_one_machine_is_refused(
