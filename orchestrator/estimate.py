@@ -97,7 +97,7 @@ def estimate(
     wall = money = None
     if slots:
         ahead = forecast(Frontier(plan, committed, cost=cost), slots)
-        wall = hours * (ahead.wall_s / sum(seconds) if left else 0.0)
+        wall = hours * (ahead.wall_s / sum(seconds) if any(seconds) else 0.0)
         money = _money(profile, placement, hours, wall, ahead) if profile else None
     return Estimate(
         measured=paces.share(left),

@@ -8,6 +8,7 @@ that anyone has to arrange.
 
 from __future__ import annotations
 
+import bisect
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -170,8 +171,10 @@ class _Resolver:
             study=study,
         )
         point = replace(point, origin=self._origin(point))
-        self._check(point)
-        return replace(point, chain=self._chain(point))
+        chain = self._chain(point)
+        for each in (point, chain or point):
+            self._check(each)
+        return replace(point, chain=chain)
 
     def _task(self, label: str, model: ModelInput) -> TaskInput:
         known = self.inputs.tasks
@@ -223,15 +226,17 @@ class _Resolver:
         where = f"studies.{self.study}"
         schedule = point.schedule
         if schedule.sparsity(schedule.levels) >= 1:
-            most = next(k for k in itertools.count() if schedule.sparsity(k + 1) >= 1)
+            levels = range(schedule.levels + 1)
+            most = bisect.bisect_left(levels, 1.0, key=schedule.sparsity) - 1
             raise ConfigError(
                 f"{where}.schedule.levels = {schedule.levels} would prune everything;"
                 f" use {most} or less at rate {schedule.rate:g}"
             )
-        if point.rewind > point.recipe.steps:
+        # A run from the very end for the remaining steps would have none.
+        latest = point.recipe.steps - (point.study.rewind_schedule == "remaining")
+        if point.rewind > latest:
             raise ConfigError(
-                f"{where}.rewind = {point.rewind} lies past the recipe's end; use"
-                f" {point.recipe.steps} or less"
+                f"{where}.rewind = {point.rewind} lies past the recipe's end; use {latest} or less"
             )
         for level in point.levels():
             if level > schedule.levels:

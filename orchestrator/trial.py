@@ -125,6 +125,7 @@ class TrialWorker:
                 self._check_replay(head, outcome.checks)
         else:
             worn = self.store.record(spec.ticket).ticket if spec.ticket else None
+            done.score = outcome.scores["score"]
             self._commit(
                 head,
                 done,
@@ -134,7 +135,6 @@ class TrialWorker:
                 checks=outcome.checks,
                 costs=outcome.costs,
             )
-            done.score = outcome.scores["score"]
         self.store.drop_checkpoint(head.key)
 
     def _resumed(

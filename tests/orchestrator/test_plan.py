@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.costs import work_of
+from orchestrator.errors import ConfigError
 from orchestrator.frontier import Frontier
 from orchestrator.plan import DENSE
 from orchestrator.preview import critical_path, preview, training_ancestry
@@ -22,7 +23,7 @@ POOLS = {"uniter-tiny": {"encoder+pooler": 102_400}}
 studies = st.fixed_dictionaries(
     {
         "seed": st.lists(st.integers(0, 3), min_size=1, max_size=3, unique=True),
-        "rewind": st.lists(st.integers(0, 10), min_size=1, max_size=3, unique=True),
+        "rewind": st.lists(st.integers(0, 9), min_size=1, max_size=3, unique=True),
         "tickets": st.lists(st.sampled_from(["imp", "omp"]), unique=True),
         "controls": st.lists(st.sampled_from(sorted(SOURCES)), unique=True),
         "vary": st.lists(st.sampled_from(["init", "head", "data"]), unique=True),
@@ -196,6 +197,22 @@ def test_levels_can_differ_by_task_and_the_dense_score_need_not_be_asked_for() -
     }
     found = {(cell.curve.task, cell.level) for cell in plan_of(content).cells}
     assert found == {("left", 1), ("right", 2), ("right", 3)}
+
+
+@pytest.mark.parametrize(
+    ("study", "most"),
+    [
+        ({"rewind": 11}, 10),
+        ({"rewind": 10, "rewind_schedule": "remaining"}, 9),
+        ({"rewind": 15, "recipe": "long", "ticket_recipe": "short"}, 10),
+        ({"schedule": {"kind": "linear", "rate": 1e-3, "levels": 10**9}}, 999),
+    ],
+)
+def test_what_no_run_could_do_is_refused(study: dict[str, Any], most: int) -> None:
+    content = document(**study)
+    content["recipes"]["long"] = content["recipes"]["short"] | {"steps": 20}
+    with pytest.raises(ConfigError, match=rf"^studies\.main\..* use {most} or less"):
+        plan_of(content)
 
 
 def test_tickets_can_come_from_chains_under_another_recipe() -> None:
