@@ -120,9 +120,10 @@ class TicketStore:
         self.objects.put(paths.checkpoint(key), payload)
 
     def checkpoint(self, key: str) -> bytes | None:
+        """None too if the store cannot deliver it: the run starts over, and replaces it."""
         try:
             return self.objects.get(paths.checkpoint(key))
-        except NotInStore:
+        except (NotInStore, Damaged):
             return None
 
     def drop_checkpoint(self, key: str) -> None:
@@ -160,10 +161,10 @@ class TicketStore:
         return [paths.stem(i.path) for i in self.objects.list(f"{paths.LOGS}{beginning}")]
 
     def log(self, key: str) -> str:
-        """What the attempts at a trial had to say; empty if nothing was kept."""
+        """What the attempts at a trial had to say; empty if nothing was kept, or it is damaged."""
         try:
             return self.objects.get(paths.log(key)).decode(errors="replace")
-        except NotInStore:
+        except (NotInStore, Damaged):
             return ""
 
     def _listed(self) -> dict[str, Listed]:

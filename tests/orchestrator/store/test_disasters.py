@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -88,14 +89,32 @@ def test_a_damaged_disk_is_told_from_a_dead_server(root: Path, maltreated: Store
     objects = S3Objects(maltreated, patience=HURRIED)
     content = os.urandom(50_000)
     objects.put("damaged/object", content)
-    (volume,) = (
-        path for path in (root / "s3").glob("*.dat") if content[100:200] in path.read_bytes()
-    )
+    damage(root / "s3", content)
+    with pytest.raises(Damaged, match=r"damaged/object.*its copy is damaged"):
+        objects.get("damaged/object")
+
+
+def test_a_trial_does_without_what_only_spares_it_work(
+    root: Path, maltreated: StoreAddress
+) -> None:
+    store = TicketStore(S3Objects(maltreated, patience=HURRIED))
+    key, content = "ab" * 32, secrets.token_hex(50_000)
+    store.put_checkpoint(key, content.encode())
+    damage(root / "s3", content.encode())
+    assert store.checkpoint(key) is None
+    store.put_checkpoint(key, b"again")
+    assert store.checkpoint(key) == b"again"
+    store.put_log(key, content)
+    damage(root / "s3", content.encode())
+    assert store.log(key) == ""
+
+
+def damage(folder: Path, content: bytes) -> None:
+    """Change a byte of `content` on the server's disk."""
+    (volume,) = (path for path in folder.glob("*.dat") if content[100:200] in path.read_bytes())
     with volume.open("r+b") as file:
         file.seek(volume.read_bytes().index(content[100:200]))
         file.write(bytes([content[100] ^ 1]))
-    with pytest.raises(Damaged, match=r"damaged/object.*its copy is damaged"):
-        objects.get("damaged/object")
 
 
 @contextmanager
