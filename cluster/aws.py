@@ -25,7 +25,7 @@ def render(profile: Profile, aws: AWS) -> dict[str, str]:
     """Files by name: `cluster.yaml` for `ray up`, and the policy of the head's role.
 
     Raises:
-        ProfileError: a machine has no `instance_type`.
+        ProfileError: a machine has no `instance_type`, or a mount no NFS export.
     """
     remarks = [
         f"Made from the profile {profile.name!r} with `sweepstakes cluster render`.",
@@ -184,6 +184,12 @@ def _mounting(mounts: list[Mount]) -> list[str]:
     """Commands for the machine itself, before its container; safe to repeat."""
     if not mounts:
         return []
+    for number, mount in enumerate(mounts):
+        if ":/" not in mount.source:
+            raise ProfileError(
+                f"mounts[{number}].source = {mount.source!r} is not allowed; on AWS name an NFS"
+                " export, such as fs-0123.efs.eu-west-1.amazonaws.com:/data"
+            )
     client = (
         "command -v mount.nfs4 || (sudo apt-get -q update && sudo apt-get -qy install nfs-common)"
     )

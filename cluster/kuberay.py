@@ -6,48 +6,40 @@ since 1.5.1. What is rendered holds no secret; `SECRETS` says which ones have to
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
 from importlib.metadata import version
 
-import yaml
-
-from cluster import mlflow_server, pods
+from cluster import mlflow_server, pods, rayjob
+from cluster.errors import ProfileError
 from cluster.pods import Manifest
 from cluster.profile import LAUNCHES, Kubernetes, Machine, Profile, Workers
+from cluster.rayjob import Sweep
 from cluster.submit import ENVIRONMENT
 
 DASHBOARD = 8265
+METRICS = 8080
+"""Of every node, for Prometheus; KubeRay's own choice."""
 GRACE_S = int(ENVIRONMENT["RAY_JOB_STOP_WAIT_TIME_S"])
 """Between SIGTERM and SIGKILL: a trial saves itself at its next step."""
 PENDING_S = 900
 """A pod that has not run for so long is given up, and its kind counts as not to be had for ten
 minutes: by itself Ray waits an hour. Booting a node and pulling the image have to fit in."""
-ATTEMPTS = 3
-"""A lost head node loses the job. Each further attempt makes a new cluster, and what the earlier
-ones committed is not run again."""
-KEPT_S = 600
-"""A finished job's cluster stays so long, for a look at its dashboard."""
-FOLDER = "/home/ray/sweep"
-MAX_NAME = 47
-"""KubeRay's limit for the name of a RayJob."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Sweep:
-    """A sweep to be run as a job."""
-
-    name: str
-    files: Mapping[str, str]
-    """Contents by path, relative to where the command runs: the sweep's file and those it names."""
-    path: str
-    """Of the sweep's own file, one of `files`."""
+SIDECAR_CPUS = SIDECAR_GB = 1
+"""What the autoscaler takes of the head's pod, twice KubeRay's own default."""
+DISK_GB = 10
+"""What a pod asks for of its node's disk (the image is not counted): it fits beside the system on
+the usual smallest, 20 GiB. It may write `disk_gb`."""
+CLAIM = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 
 
 def render(profile: Profile, kubernetes: Kubernetes, sweep: Sweep | None) -> dict[str, str]:
     """Files for `kubectl apply -f FOLDER`, by name; with a sweep the cluster lives as long as it
-    runs."""
+    runs.
+
+    Raises:
+        ProfileError: something fits into a profile and not onto Kubernetes.
+    """
+    _check(profile)
     made = (f"Made from the profile {profile.name!r} with `sweepstakes cluster render`.",)
     first = [_namespace(kubernetes), *_policies(profile, kubernetes)]
     files = {"0-namespace.yaml": pods.dump(first, [*made, "", *_secrets(kubernetes)])}
@@ -56,7 +48,10 @@ def render(profile: Profile, kubernetes: Kubernetes, sweep: Sweep | None) -> dic
         address = f"placement.tracking of the sweeps: {mlflow_server.address(profile)}"
         files["1-mlflow.yaml"] = pods.dump(server, [*made, address])
     if sweep:
-        files["2-job.yaml"] = pods.dump(_job(profile, kubernetes, sweep), made)
+        job = rayjob.objects(profile, kubernetes, sweep, _cluster_spec(profile, kubernetes))
+        again = "`kubectl apply` starts no job that ended. To run it again, first:"
+        remarks = [*made, "", f"{again}  {rayjob.delete(kubernetes, sweep)}"]
+        files["2-job.yaml"] = pods.dump(job, remarks)
     else:
         head = f"svc/{profile.name}-head-svc"
         look = f"kubectl -n {kubernetes.namespace} port-forward {head} {DASHBOARD}"
@@ -69,6 +64,25 @@ def render(profile: Profile, kubernetes: Kubernetes, sweep: Sweep | None) -> dic
     return files
 
 
+def _check(profile: Profile) -> None:
+    head = profile.head
+    for key, given, least in (
+        ("cpus", head.cpus, SIDECAR_CPUS + 1),
+        ("memory_gb", head.memory_gb, SIDECAR_GB + 1),
+    ):
+        if given < least:
+            raise ProfileError(
+                f"head.{key} = {given} is not allowed; use {least} or more: the autoscaler in the"
+                " head's pod takes 1 of it"
+            )
+    for number, mount in enumerate(profile.mounts):
+        if not CLAIM.fullmatch(mount.source):
+            raise ProfileError(
+                f"mounts[{number}].source = {mount.source!r} is not allowed; name a"
+                " PersistentVolumeClaim, in a-z, 0-9, '-' and '.'"
+            )
+
+
 def _secrets(kubernetes: Kubernetes) -> list[str]:
     """How to make the secrets that have to be there."""
     make = f"kubectl -n {kubernetes.namespace} create secret generic"
@@ -79,7 +93,8 @@ def _secrets(kubernetes: Kubernetes) -> list[str]:
     if kubernetes.store_secret:
         lines.append(f"{make} {kubernetes.store_secret} --from-env-file=FILE")
         lines.append("  FILE holds AWS_ACCESS_KEY_ID=… and AWS_SECRET_ACCESS_KEY=…, one a line")
-    return ["Secrets that have to be there:", *lines] if lines else []
+    first = "Apply this file first; the secrets that have to be there lie in its namespace:"
+    return [first, *lines] if lines else []
 
 
 def _namespace(kubernetes: Kubernetes) -> Manifest:
@@ -95,13 +110,21 @@ def _namespace(kubernetes: Kubernetes) -> Manifest:
 
 
 def _policies(profile: Profile, kubernetes: Kubernetes) -> list[Manifest]:
-    operator = {"kubernetes.io/metadata.name": kubernetes.operator_namespace}
-    dashboard = [{"namespaceSelector": {"matchLabels": operator}}, *pods.ours(profile, "submitter")]
-    rules = [
+    operator = _namespaced(kubernetes.operator_namespace)
+    dashboard = [operator, *pods.ours(profile, "submitter")]
+    rules: list[Manifest] = [
         {"from": pods.ours(profile, "ray")},
         {"from": dashboard, "ports": pods.port(DASHBOARD)},
     ]
+    if kubernetes.monitoring_namespace:
+        monitoring = [_namespaced(kubernetes.monitoring_namespace)]
+        rules.append({"from": monitoring, "ports": pods.port(METRICS)})
     return [pods.policy(profile, "ray", f"{profile.name}-ray", rules)]
+
+
+def _namespaced(name: str) -> Manifest:
+    """All pods of a namespace, as a peer of a rule."""
+    return {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}}
 
 
 def _cluster(profile: Profile, kubernetes: Kubernetes) -> Manifest:
@@ -111,41 +134,6 @@ def _cluster(profile: Profile, kubernetes: Kubernetes) -> Manifest:
         "metadata": pods.metadata(profile, profile.name, "ray"),
         "spec": _cluster_spec(profile, kubernetes),
     }
-
-
-def _job(profile: Profile, kubernetes: Kubernetes, sweep: Sweep) -> list[Manifest]:
-    name = f"sweep-{sweep.name}".replace("_", "-")[:MAX_NAME].rstrip("-")
-    keys = {path: f"file-{number}" for number, path in enumerate(sorted(sweep.files))}
-    config = {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": pods.metadata(profile, name, "ray"),
-        "data": {key: sweep.files[path] for path, key in keys.items()},
-    }
-    spec = _cluster_spec(profile, kubernetes)
-    head = spec["headGroupSpec"]["template"]["spec"]
-    items = [{"key": key, "path": path} for path, key in keys.items()]
-    head["volumes"].append({"name": "sweep", "configMap": {"name": name, "items": items}})
-    head["containers"][0]["volumeMounts"].append(
-        {"name": "sweep", "mountPath": FOLDER, "readOnly": True}
-    )
-    command = f"cd {FOLDER} && exec sweepstakes run {shlex.quote(sweep.path)}"
-    job = {
-        "apiVersion": "ray.io/v1",
-        "kind": "RayJob",
-        "metadata": pods.metadata(profile, name, "ray"),
-        "spec": {
-            "entrypoint": f"bash -c {shlex.quote(command)}",
-            "runtimeEnvYAML": yaml.safe_dump({"env_vars": ENVIRONMENT}),
-            "submissionMode": "K8sJobMode",
-            "submitterPodTemplate": _submitter(profile),
-            "backoffLimit": ATTEMPTS,
-            "shutdownAfterJobFinishes": True,
-            "ttlSecondsAfterFinished": KEPT_S,
-            "rayClusterSpec": spec,
-        },
-    }
-    return [config, job]
 
 
 def _cluster_spec(profile: Profile, kubernetes: Kubernetes) -> Manifest:
@@ -164,7 +152,7 @@ def _cluster_spec(profile: Profile, kubernetes: Kubernetes) -> Manifest:
                     "RAY_AUTOSCALER_RECONCILE_ALLOCATE_STATUS_TIMEOUT_S": str(PENDING_S),
                 }
             ),
-            "resources": pods.resources(cpu="1", memory="1Gi"),
+            "resources": pods.resources(cpu=str(SIDECAR_CPUS), memory=f"{SIDECAR_GB}Gi"),
             "securityContext": dict(pods.CONTAINER_SECURITY),
         },
         "headGroupSpec": _head(profile, kubernetes),
@@ -173,7 +161,9 @@ def _cluster_spec(profile: Profile, kubernetes: Kubernetes) -> Manifest:
 
 
 def _head(profile: Profile, kubernetes: Kubernetes) -> Manifest:
-    template = _template(profile, kubernetes, profile.head)
+    head = profile.head
+    beside = {"cpus": head.cpus - SIDECAR_CPUS, "memory_gb": head.memory_gb - SIDECAR_GB}
+    template = _template(profile, kubernetes, head.model_copy(update=beside))
     container = template["spec"]["containers"][0]
     container["ports"] = [
         {"name": "gcs-server", "containerPort": 6379},
@@ -218,13 +208,12 @@ def _template(
     profile: Profile, kubernetes: Kubernetes, machine: Machine, *, gpus: int = 0
 ) -> Manifest:
     memory = round(machine.memory_gb * 1024)
-    held = {
-        "cpu": str(machine.cpus),
-        "memory": f"{memory}Mi",
-        "ephemeral_storage": f"{machine.disk_gb}Gi",
-    }
+    held = {"cpu": str(machine.cpus), "memory": f"{memory}Mi"}
     if gpus:
         held["nvidia.com/gpu"] = str(gpus)
+    resources = pods.resources(**held)
+    resources["requests"]["ephemeral-storage"] = f"{min(machine.disk_gb, DISK_GB)}Gi"
+    resources["limits"]["ephemeral-storage"] = f"{machine.disk_gb}Gi"
     credentials = [
         pods.secret(key, name=kubernetes.store_secret, key=key)
         for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
@@ -258,31 +247,11 @@ def _template(
                     "image": profile.image,
                     # The stop settings too, for jobs that were submitted without them.
                     "env": [*credentials, *pods.values(ENVIRONMENT)],
-                    "resources": pods.resources(**held),
+                    "resources": resources,
                     "securityContext": dict(pods.CONTAINER_SECURITY),
                     "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}, *mounts],
                 }
             ],
             "volumes": [{"name": "shm", "emptyDir": shared}, *claims],
-        },
-    }
-
-
-def _submitter(profile: Profile) -> Manifest:
-    """The pod that hands the job to the cluster and passes on its output."""
-    return {
-        "metadata": {"labels": pods.labels(profile, "submitter")},
-        "spec": {
-            "automountServiceAccountToken": False,
-            "restartPolicy": "Never",
-            "securityContext": pods.security(),
-            "containers": [
-                {
-                    "name": "ray-job-submitter",
-                    "image": profile.image,
-                    "resources": pods.resources(cpu="500m", memory="1Gi"),
-                    "securityContext": dict(pods.CONTAINER_SECURITY),
-                }
-            ],
         },
     }

@@ -1,7 +1,7 @@
 """Building blocks of Kubernetes objects, as plain data: names, labels, limits, policies.
 
 Every pod runs without root, without capabilities and without a token of the Kubernetes API, and is
-held to its requests: they are its limits.
+held to its requests of CPUs, memory and GPUs: they are its limits.
 """
 
 from __future__ import annotations
@@ -51,9 +51,8 @@ def security(user: int = USER) -> Manifest:
 
 
 def resources(**amounts: str) -> Manifest:
-    """Limits that are the requests too; `_` in a name stands for the `-` of Kubernetes."""
-    held = {name.replace("_", "-"): amount for name, amount in amounts.items()}
-    return {"requests": held, "limits": dict(held)}
+    """Limits that are the requests too."""
+    return {"requests": amounts, "limits": dict(amounts)}
 
 
 def secret(variable: str, *, name: str, key: str) -> Manifest:

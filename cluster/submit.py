@@ -39,6 +39,8 @@ PERIOD_S = 1.0
 _YOUNG = "No available agent"
 """A head answers some seconds before it can take jobs, and says so in these words."""
 _CODES = {"SUCCEEDED": 0, "STOPPED": 130}
+ANSWER_S = 10.0
+"""How long a server may take to say who it is; Ray's client would wait for ever."""
 _TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
 
@@ -67,9 +69,15 @@ def connect(address: str) -> Jobs:
     """The job server at `http(s)://HOST:PORT`.
 
     Raises:
-        ServiceError: it does not answer, is none, or refuses the token.
+        ServiceError: it does not answer, is none, or refuses the token; or a password is in the
+            address, where others see it.
     """
     address = address.rstrip("/")
+    if "@" in address:
+        raise ServiceError(
+            "--address: holds a user name or password; give http://HOST:8265, and the cluster's"
+            " token in the file that RAY_AUTH_TOKEN_PATH names"
+        )
     if not address.startswith(("http://", "https://")):
         raise ServiceError(
             f"--address {address}: not the address of a dashboard; give http://HOST:8265"
@@ -78,21 +86,25 @@ def connect(address: str) -> Jobs:
         # Ray's client shows the token that is there only where this says so.
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ["RAY_API_SERVER_ADDRESS"] = address  # or RAY_ADDRESS would go before ours
+    import requests
     from ray.job_submission import JobSubmissionClient
 
     for name in ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
         logging.getLogger(name).setLevel(logging.ERROR)  # a line per ignored folder, else
     with _explained(address):
+        requests.get(f"{address}/api/version", timeout=ANSWER_S, stream=True).close()
         return Jobs(address, JobSubmissionClient(address))
 
 
-def runtime_env(folder: Path, exclude: Sequence[str] = ()) -> dict[str, Any]:
+def runtime_env(
+    folder: Path, exclude: Sequence[str], variables: Mapping[str, str]
+) -> dict[str, Any]:
     """The environment of a job that runs in a copy of `folder`, without `exclude` (patterns as in
-    a .gitignore) and `EXCLUDES`; it holds no secret."""
+    a .gitignore) and `EXCLUDES`, and with `variables`, none of which may be a secret."""
     return {
         "working_dir": str(folder),
         "excludes": [*EXCLUDES, *exclude],
-        "env_vars": dict(ENVIRONMENT),
+        "env_vars": {**variables, **ENVIRONMENT},
     }
 
 

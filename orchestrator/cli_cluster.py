@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import click
 
-from cluster import aws, kuberay, mlflow_server
+from cluster import aws, kuberay, mlflow_server, rayjob
 from cluster.errors import ProfileError
 from cluster.profile import Profile
-from orchestrator import prices, sweep_file, yaml_file
+from orchestrator import prices, sweep_file, travel, yaml_file
 from orchestrator.cli_shared import out
 from orchestrator.config import Store, Sweep
 from orchestrator.errors import ConfigError, InputError
@@ -50,17 +51,19 @@ def render(path: Path, folder: Path, sweep: Path | None, form: str | None) -> No
     """Write the manifests of the cluster that PROFILE describes."""
     profile = yaml_file.load(path, Profile, kind="profile")
     form = form or _only_form(profile, path)
+    address = _address(profile, path)
     job = _job(sweep, profile, path, form) if sweep else None
     try:
         files = _rendered(profile, path, form, job)
     except ProfileError as error:
         raise ConfigError(f"{path}: {error}") from None
     if form == "aws":  # `kubectl apply` takes every .json of its folder for a manifest
-        files[POLICY] = _json(store_policy.of(_address(profile, path)))
+        files[POLICY] = _json(store_policy.of(address))
     _write(folder, files)
     for name in files:
         out.print(f"{folder / name}", soft_wrap=True)
-    _print_next(folder, form, sweep)
+    again = rayjob.delete(profile.kubernetes, job) if profile.kubernetes and job else ""
+    _print_next(folder, form, sweep, again)
 
 
 @cluster.command()
@@ -93,7 +96,7 @@ def _sections(profile: Profile) -> dict[str, bool]:
     return {"kuberay": profile.kubernetes is not None, "aws": profile.aws is not None}
 
 
-def _rendered(profile: Profile, path: Path, form: str, job: kuberay.Sweep | None) -> dict[str, str]:
+def _rendered(profile: Profile, path: Path, form: str, job: rayjob.Sweep | None) -> dict[str, str]:
     if form == "kuberay" and profile.kubernetes:
         return kuberay.render(profile, profile.kubernetes, job)
     if form == "aws" and profile.aws:
@@ -102,27 +105,31 @@ def _rendered(profile: Profile, path: Path, form: str, job: kuberay.Sweep | None
     raise ConfigError(f"{path}: {section} is missing, which --form {form} needs; add it")
 
 
-def _job(sweep: Path, profile: Profile, path: Path, form: str) -> kuberay.Sweep:
+def _job(sweep: Path, profile: Profile, path: Path, form: str) -> rayjob.Sweep:
     """The sweep with what travels beside it.
 
     Raises:
         ConfigError: it cannot run on this cluster.
     """
-    read = sweep_file.load(sweep)
+    read, written = sweep_file.load(sweep), travel.locations(sweep)
     try:
-        for complaint in _misfits(read, profile, path, form):
+        variables = travel.variables(written)
+        for complaint in _misfits(read, written, profile, path, form):
             raise ConfigError(complaint)
+        travel.check_profile(written, Path())
         prices.offers(profile, read.placement)
     except ConfigError as error:
         raise ConfigError(f"{sweep}: {error}") from None
-    name = f"{read.name}.yaml"
+    name = f"{read.name}.sweep.yaml"  # a profile may have the sweep's name
     files = {name: sweep.read_text(encoding="utf-8")}
     if read.placement.cluster:
         files[os.path.relpath(read.placement.cluster)] = path.read_text(encoding="utf-8")
-    return kuberay.Sweep(name=read.name, files=files, path=name)
+    return rayjob.Sweep(name=read.name, files=files, path=name, variables=variables)
 
 
-def _misfits(sweep: Sweep, profile: Profile, path: Path, form: str) -> Iterator[str]:
+def _misfits(
+    sweep: Sweep, written: Mapping[str, str], profile: Profile, path: Path, form: str
+) -> Iterator[str]:
     """What of the sweep would not be found on the cluster."""
     placement = sweep.placement
     wanted = profile.store.model_dump()
@@ -134,21 +141,16 @@ def _misfits(sweep: Sweep, profile: Profile, path: Path, form: str) -> Iterator[
         if placement.tracking == "local":
             yield f"placement.tracking = 'local' is not seen by the workers; use {address}"
     if placement.cluster and placement.cluster != path.absolute():
-        yield f"placement.cluster = {str(placement.cluster)!r} is another profile; use {path}"
-    if placement.cluster and os.path.relpath(placement.cluster).startswith(os.pardir):
-        yield "placement.cluster lies outside of this folder; run where it is inside"
+        use = os.path.relpath(path)
+        yield f"placement.cluster = {str(placement.cluster)!r} is another profile; use {use}"
     folders = [Path(mount.path) for mount in profile.mounts]
-    for key, found in _paths(sweep).items():
-        if not any(found.is_relative_to(folder) for folder in folders):
+    for key, found in written.items():
+        # As the nodes have it: their home, and where they run, are others than here.
+        there = Path(os.path.normpath(os.path.expandvars(found)))
+        inside = any(there.is_relative_to(folder) for folder in folders)
+        if not inside and not key.startswith("placement."):
             known = ", ".join(map(str, folders)) or "none"
-            yield f"{key} = {str(found)!r} is in none of the profile's mounts ({known}); add one"
-
-
-def _paths(sweep: Sweep) -> dict[str, Path]:
-    """What the nodes have to read, by key."""
-    weights = {f"models.{name}.weights": model.weights for name, model in sweep.models.items()}
-    data = {f"tasks.{name}.data": task.data for name, task in sweep.tasks.items()}
-    return {key: path for key, path in (weights | data).items() if path}
+            yield f"{key} = {str(there)!r} is in none of the profile's mounts ({known}); add one"
 
 
 def _address(profile: Profile, path: Path) -> StoreAddress:
@@ -167,7 +169,8 @@ def _write(folder: Path, files: Mapping[str, str]) -> None:
     partials = {folder / f".{name}.partial": name for name in files}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        foreign = sorted(entry.name for entry in folder.iterdir() if entry.name not in files)
+        foreign = sorted(one.name for one in folder.iterdir() if one.name not in files)
+        foreign = [name for name in foreign if not (name[0] == "." and name.endswith(".partial"))]
         if foreign:
             raise InputError(f"--to {folder}: holds {foreign[0]} too; give an empty folder")
         for partial, name in partials.items():
@@ -175,17 +178,28 @@ def _write(folder: Path, files: Mapping[str, str]) -> None:
         for partial, name in partials.items():
             partial.replace(folder / name)
     except OSError as error:
-        for partial in partials:
-            partial.unlink(missing_ok=True)
         raise InputError(
             f"--to {folder}: cannot write here ({error.strerror}); choose another folder"
         ) from None
+    finally:  # also when interrupted
+        for partial in partials:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
 
 
-def _print_next(folder: Path, form: str, sweep: Path | None) -> None:
+def _print_next(folder: Path, form: str, sweep: Path | None, again: str) -> None:
     if form == "kuberay":
-        out.print(f"next      the secrets that {folder / '0-namespace.yaml'} names", soft_wrap=True)
-        out.print(f"then      kubectl apply -f {folder}", soft_wrap=True)
-        return
-    out.print(f"next      ray up {folder / 'cluster.yaml'}", soft_wrap=True)
-    out.print(f"then      sweepstakes submit {sweep or 'SWEEP'}", soft_wrap=True)
+        first = folder / "0-namespace.yaml"
+        steps = {
+            "next": f"kubectl apply -f {first}, and make the secrets that it names",
+            "then": f"kubectl apply -f {folder}",
+            "again": f"{again}, and apply" if again else "",
+        }
+    else:
+        steps = {
+            "next": f"ray up {folder / 'cluster.yaml'}",
+            "then": f"sweepstakes submit {sweep or 'SWEEP'}",
+        }
+    for when, what in steps.items():
+        if what:
+            out.print(f"{when:<10}{what}", soft_wrap=True)

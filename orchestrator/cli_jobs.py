@@ -11,10 +11,10 @@ import click
 from rich.markup import escape
 
 from cluster import submit as job_server
-from orchestrator import sweep_file
+from orchestrator import sweep_file, travel
 from orchestrator.cli_shared import EXIT_INTERRUPTED, SWEEP, err, out
 from orchestrator.config import Placement
-from orchestrator.errors import InputError
+from orchestrator.errors import ConfigError, InputError
 
 DRIVER_SHARE = 0.01
 """Of the custom resource that holds the driver: it marks nodes, and says nothing of room."""
@@ -65,7 +65,8 @@ def submit(
     """
     placement = sweep_file.load(sweep).placement
     command = shlex.join(["sweepstakes", "run", str(_within(sweep, folder))])
-    environment = job_server.runtime_env(folder.absolute(), _excluded(home, folder))
+    excluded, variables = _excluded(home, folder), _variables(sweep, folder)
+    environment = job_server.runtime_env(folder.absolute(), excluded, variables)
     with err.status("uploading the working directory"):
         jobs = job_server.connect(address)
         resources = {driver_on: DRIVER_SHARE} if driver_on else {}
@@ -99,6 +100,16 @@ def _within(sweep: Path, folder: Path) -> Path:
             f"{sweep}: not in the folder that travels with the job, {folder.resolve()}; move it"
             " there, or name another folder with --working-dir"
         ) from None
+
+
+def _variables(sweep: Path, folder: Path) -> dict[str, str]:
+    """What the sweep's paths are made with; ConfigError unless they can be in the job too."""
+    written = travel.locations(sweep)
+    try:
+        travel.check_profile(written, folder)
+        return travel.variables(written)
+    except ConfigError as error:
+        raise ConfigError(f"{sweep}: {error}") from None
 
 
 def _excluded(home: Path, folder: Path) -> list[str]:

@@ -70,6 +70,12 @@ def test_a_machine_without_a_type_is_one_line() -> None:
         cluster_of(profiles.profile(profiles.AWS, head=head))
 
 
+def test_a_mount_that_is_no_export_is_one_line() -> None:
+    mounts = [{"path": "/data", "source": "vlt-data"}]
+    with pytest.raises(ProfileError, match=r"^mounts\[0\]\.source = 'vlt-data'"):
+        cluster_of(profiles.profile(profiles.AWS, mounts=mounts))
+
+
 def test_the_head_may_start_and_end_its_own_workers_only() -> None:
     profile = profiles.profile(profiles.AWS)
     assert profile.aws

@@ -3,7 +3,7 @@ own autoscaler, which reads its cluster from these very objects."""
 
 from __future__ import annotations
 
-import shlex
+import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +11,6 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
-import yaml
 from mlflow.server.security_utils import is_allowed_host_header
 from ray.autoscaler._private.kuberay.autoscaling_config import (
     _derive_autoscaling_config_from_ray_cr,
@@ -21,29 +20,15 @@ from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingReque
 from ray.autoscaler.v2.utils import ResourceRequestUtil
 from sqlalchemy.engine import make_url
 
-from cluster import kuberay, mlflow_server
+from cluster import mlflow_server
+from cluster.errors import ProfileError
 from cluster.profile import Profile
 from tests.cluster import profiles
 from tests.cluster.kuberay_api import SPECS
+from tests.cluster.manifests import SWEEP, Manifest, rendered, the
 
 ROOT = Path(__file__).parents[2]
 KUBERNETES = "1.31"
-SWEEP = kuberay.Sweep(
-    name="a_study", files={"a_study.yaml": "name: a_study\n"}, path="a_study.yaml"
-)
-
-Manifest = dict[str, Any]
-
-
-def rendered(profile: Profile, sweep: kuberay.Sweep | None = None) -> list[Manifest]:
-    assert profile.kubernetes
-    files = kuberay.render(profile, profile.kubernetes, sweep)
-    return [item for name in sorted(files) for item in yaml.safe_load_all(files[name])]
-
-
-def the(objects: list[Manifest], kind: str) -> Manifest:
-    (found,) = (one for one in objects if one["kind"] == kind)
-    return found
 
 
 def pod_templates(found: Any) -> Iterator[Manifest]:
@@ -83,9 +68,11 @@ def test_every_pod_is_limited_and_nobody_is_root(objects: list[Manifest]) -> Non
     for template in pod_templates(objects):
         assert template["spec"]["securityContext"]["runAsNonRoot"]
         for container in template["spec"]["containers"]:
-            resources = container["resources"]
-            assert resources["limits"] == resources["requests"]
-            assert {"cpu", "memory"} <= resources["limits"].keys()
+            limits, requests = (dict(container["resources"][key]) for key in ("limits", "requests"))
+            for one in (limits, requests):
+                one.pop("ephemeral-storage", None)
+            assert limits == requests
+            assert {"cpu", "memory"} <= limits.keys()
             assert container["securityContext"]["allowPrivilegeEscalation"] is False
 
 
@@ -122,6 +109,38 @@ def test_ray_s_autoscaler_reads_the_groups_as_the_profile_means_them() -> None:
     assert spot["labels"] == {"ray.io/market-type": "spot", "ray.io/accelerator-type": "L4"}
     assert (on_demand["max_workers"], on_demand["priority"]) == (4, 0)
     assert (read["idle_timeout_minutes"], read["upscaling_speed"]) == (5.0, 1000)
+
+
+def test_the_profile_s_numbers_are_those_of_whole_pods() -> None:
+    """The head's is its own container and the autoscaler, which KubeRay puts beside it."""
+    profile = profiles.profile(profiles.KUBERAY)
+    spec = cluster_of(profile)["spec"]
+    (head,) = spec["headGroupSpec"]["template"]["spec"]["containers"]
+    both = [one["requests"] for one in (head["resources"], spec["autoscalerOptions"]["resources"])]
+    assert sum(int(one["cpu"]) for one in both) == profile.head.cpus
+    units = {"Mi": 1, "Gi": 1024}
+    memory = sum(int(one["memory"][:-2]) * units[one["memory"][-2:]] for one in both)
+    assert memory == profile.head.memory_gb * 1024
+
+
+def test_a_pod_fits_on_a_node_with_a_usual_disk() -> None:
+    for template in pod_templates(cluster_of(profiles.profile(profiles.KUBERAY))):
+        resources = template["spec"]["containers"][0]["resources"]
+        assert int(resources["requests"]["ephemeral-storage"].removesuffix("Gi")) < 17  # of 20
+        assert resources["limits"]["ephemeral-storage"] == "100Gi"
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"head": {"cpus": 1, "memory_gb": 4, "price_per_hour": 1}}, "head.cpus = 1"),
+        ({"head": {"cpus": 2, "memory_gb": 1.0, "price_per_hour": 1}}, "head.memory_gb = 1.0"),
+        ({"mounts": [{"path": "/data", "source": "host:/data"}]}, "mounts[0].source = 'host:/"),
+    ],
+)
+def test_what_only_kubernetes_minds_is_one_line(change: dict[str, Any], where: str) -> None:
+    with pytest.raises(ProfileError, match=re.escape(where)):
+        rendered(profiles.profile(profiles.KUBERAY, **change))
 
 
 def test_a_low_speed_is_conservative() -> None:
@@ -197,6 +216,19 @@ def test_who_can_reach_whom() -> None:
         assert not reaches(found, stranger, target, port)
 
 
+def test_prometheus_is_let_in_where_it_is_named() -> None:
+    section = profiles.document(profiles.KUBERAY)["kubernetes"] | {"monitoring_namespace": "prom"}
+    found = rendered(profiles.profile(profiles.KUBERAY, kubernetes=section))
+    (rule,) = (
+        rule
+        for one in found
+        if one["kind"] == "NetworkPolicy"
+        for rule in one["spec"]["ingress"]
+        if "'prom'" in str(rule["from"])
+    )
+    assert rule["ports"] == [{"protocol": "TCP", "port": 8080}]
+
+
 def test_services_lead_to_the_pods_they_name() -> None:
     found = rendered(profiles.profile(profiles.KUBERAY))
     services = {one["metadata"]["name"]: one for one in found if one["kind"] == "Service"}
@@ -250,29 +282,3 @@ def test_spot_nodes_are_asked_for_and_tolerated() -> None:
     assert market not in [one["key"] for one in on_demand["tolerations"]]
     head = spec["headGroupSpec"]["template"]["spec"]
     assert head["nodeSelector"][market] == "on-demand"
-
-
-def test_a_job_finds_the_sweep_and_what_lies_beside_it(tmp_path: Path) -> None:
-    files = {"study.yaml": "name: study\n", "configs/clusters/mine.yaml": "name: mine\n"}
-    sweep = kuberay.Sweep(name="study", files=files, path="study.yaml")
-    found = rendered(profiles.profile(profiles.KUBERAY), sweep)
-    job = the(found, "RayJob")["spec"]
-    head = job["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
-    (volume,) = (one["configMap"] for one in head["volumes"] if "configMap" in one)
-    config = the(found, "ConfigMap")
-    assert volume["name"] == config["metadata"]["name"]
-    mounted = {item["path"]: config["data"][item["key"]] for item in volume["items"]}
-    assert mounted == files
-    (place,) = (
-        one["mountPath"] for one in head["containers"][0]["volumeMounts"] if one["name"] == "sweep"
-    )
-    shell, option, script = shlex.split(job["entrypoint"])
-    assert (shell, option) == ("bash", "-c")
-    assert script == f"cd {place} && exec sweepstakes run study.yaml"
-
-
-def test_names_fit_kuberay_s_limit() -> None:
-    sweep = kuberay.Sweep(name="a_" + "long" * 15, files={"a.yaml": ""}, path="a.yaml")
-    name = the(rendered(profiles.profile(profiles.KUBERAY), sweep), "RayJob")["metadata"]["name"]
-    assert len(name) <= kuberay.MAX_NAME
-    assert "_" not in name

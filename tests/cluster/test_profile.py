@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from orchestrator.errors import ConfigError
 from tests.cluster import profiles
 
 SPOT: dict[str, Any] = {"name": "spot", "cpus": 4, "memory_gb": 8, "max": 2, "price_per_hour": 1.0}
+DATA = {"path": "/data", "source": "pvc"}
 
 
 @pytest.mark.parametrize("path", [profiles.KUBERAY, profiles.AWS], ids=lambda path: path.stem)
@@ -39,10 +41,26 @@ def test_those_that_ship_can_be_read(path: Path) -> None:
         ({"head": {"cpus": 2, "memory_gb": 4}}, "head.price_per_hour is missing", "add it"),
         ({"store": {"url": "gs://b"}}, "store.url = 'gs://b'", "must match ^s3://"),
         ({"store": {"url": "s3://bucket", "key": "x"}}, "store.key", "use one of url, endpoint"),
-        ({"mounts": [{"path": "data", "source": "pvc"}]}, "mounts[0].path = 'data'", "match ^/"),
+        ({"mounts": [{"path": "data", "source": "pvc"}]}, "mounts[0].path = 'data'", "match ^(/"),
         ({"mounts": [{"path": "/d", "source": "$(rm)"}]}, "mounts[0].source", "must match"),
         ({"currency": "euro"}, "currency = 'euro'", "must match"),
-        ({"idle_minutes": 0}, "idle_minutes = 0", "more than 0"),
+        ({"idle_minutes": 0}, "idle_minutes = 0", "0.1 or more"),
+        ({"idle_minutes": math.inf}, "idle_minutes = inf", "finite"),
+        ({"upscaling_speed": math.inf}, "upscaling_speed = inf", "finite"),
+        ({"workers": [SPOT | {"memory_gb": 1e-9}]}, "memory_gb = 1e-09", "0.25 or more"),
+        ({"workers": [SPOT | {"memory_gb": 1e300}]}, "memory_gb = 1e+300", "100000"),
+        ({"workers": [SPOT | {"price_per_hour": math.nan}]}, "price_per_hour = nan", "finite"),
+        ({"workers": [SPOT | {"cpus": 10**400}]}, "workers[0].cpus = 1000", "1000000 or less"),
+        ({"workers": [SPOT | {"gpu_type": "A 10/x"}]}, "gpu_type = 'A 10/x'", "must match"),
+        ({"image": ""}, "image = ''", "must match"),
+        ({"image": " a:1"}, "image = ' a:1'", "must match"),
+        ({"store": {"url": "s3://bucket", "region": "x y"}}, "store.region = 'x y'", "must match"),
+        ({"mounts": [{"path": "/a/../b", "source": "p"}]}, "mounts[0].path = '/a/../b'", "match"),
+        ({"mounts": [{"path": "/dev/shm", "source": "p"}]}, "mounts[0].path = '/dev/shm'", "/data"),
+        ({"mounts": [{"path": "/home", "source": "p"}]}, "mounts[0].path = '/home'", "/data"),
+        ({"mounts": [DATA, DATA]}, "mounts[1].path = '/data'", "not taken"),
+        ({"kubernetes": {"spot_labels": {"a b": "c"}}}, "kubernetes.spot_labels.a b", "match"),
+        ({"kubernetes": {"spot_labels": {"a/b": "c d"}}}, "kubernetes.spot_labels.a/b", "match"),
         ({"kubernetes": {"mlflow": {"password": "x"}}}, "kubernetes.mlflow.password", "secret"),
         ({"aws": {"region": "eu-west-1"}}, "aws.image_id is missing", "add it"),
     ],
@@ -59,3 +77,13 @@ def test_one_line_says_where_and_how_to_mend(
     assert where in message
     assert cure in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("key", ["url", "endpoint"])
+def test_a_password_in_an_address_is_refused_and_not_repeated(tmp_path: Path, key: str) -> None:
+    store = {"url": "s3://bucket", key: "https://me:do-not-tell@host/x"}
+    path = tmp_path / "profile.yaml"
+    path.write_text(yaml.safe_dump(profiles.document(profiles.KUBERAY, store=store)))
+    with pytest.raises(ConfigError, match=f"store.{key} holds a user name or password") as caught:
+        yaml_file.load(path, Profile, kind="profile")
+    assert "do-not-tell" not in str(caught.value)

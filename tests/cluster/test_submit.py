@@ -16,6 +16,8 @@ from zipfile import ZipFile
 import pytest
 from ray._private.runtime_env.packaging import create_package
 
+from cluster import submit
+from cluster.errors import ServiceError
 from cluster.submit import EXCLUDES, runtime_env
 
 SECRET = "do-not-tell-anyone"
@@ -42,7 +44,7 @@ def test_secrets_and_bulk_stay_behind(tmp_path: Path) -> None:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("*.npz" if name == ".gitignore" else SECRET)
-    environment = runtime_env(folder, ["/elsewhere"])
+    environment = runtime_env(folder, ["/elsewhere"], {})
     assert travels(folder, environment, tmp_path) == set(taken)
 
 
@@ -51,10 +53,11 @@ def test_the_environment_of_a_job_holds_no_secret(
 ) -> None:
     for name in ("AWS_SECRET_ACCESS_KEY", "RAY_AUTH_TOKEN", "MLFLOW_TRACKING_PASSWORD"):
         monkeypatch.setenv(name, SECRET)
-    environment = runtime_env(tmp_path)
+    environment = runtime_env(tmp_path, [], {"VLT_DATA": "/data"})
     assert SECRET not in json.dumps(environment)
     assert environment["excludes"] == [*EXCLUDES]
     assert environment["env_vars"] == {
+        "VLT_DATA": "/data",
         "RAY_JOB_STOP_SIGNAL": "SIGINT",
         "RAY_JOB_STOP_WAIT_TIME_S": "120",
     }
@@ -80,6 +83,16 @@ def refusing() -> Iterator[str]:
     server.server_close()
 
 
+def test_a_server_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submit, "ANSWER_S", 0.2)
+    for name in ("RAY_API_SERVER_ADDRESS", "RAY_AUTH_MODE"):
+        monkeypatch.setenv(name, "")  # `connect` sets them; so they are put back
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with pytest.raises(ServiceError, match="no Ray dashboard answers"):
+            submit.connect(f"http://127.0.0.1:{port}")
+
+
 def unused() -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -96,6 +109,7 @@ def test_a_cluster_that_cannot_be_used_costs_one_line(tmp_path: Path, refusing: 
     cases = {
         ("sweep.yaml", "--address", unused()): "no Ray dashboard answers",
         ("sweep.yaml", "--address", "ray://head:10001"): "give http://HOST:8265",
+        ("sweep.yaml", "--address", f"ray://me:{SECRET}@head"): "give http://HOST:8265",
         ("sweep.yaml", "--address", refusing): "refuses our token",
         ("sweep.yaml", "--working-dir", str(outside)): "not in the folder that travels",
         ("typo.yaml",): "studies.main.tsak is not a known key",

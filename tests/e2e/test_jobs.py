@@ -126,9 +126,11 @@ def test_a_sweep_runs_as_typed(site: Site) -> None:
     assert (site.home.path / "reports" / "tiny" / "report.html").exists()
 
 
-def test_an_outcome_is_an_exit_code(site: Site) -> None:
+def test_an_outcome_is_an_exit_code(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a path means there what it means here."""
+    monkeypatch.setenv("NOWHERE", "/no")
     broken = long("broken", 3)
-    broken["models"] = {"uniter-tiny": {"architecture": "uniter", "weights": "/no/such.pt"}}
+    broken["models"] = {"uniter-tiny": {"architecture": "uniter", "weights": "$NOWHERE/such.pt"}}
     refused = ended(site.submit(sweep(site, broken)))
     assert refused.code == 2, refused
     assert "/no/such.pt" in refused.out

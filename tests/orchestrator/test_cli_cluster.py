@@ -23,6 +23,8 @@ PLACEMENT: dict[str, Any] = {
     "cluster": "profile.yaml",
     "gpus": 1.0,
 }
+RENDER = ("render", "profile.yaml", "--to", "out", "--sweep")
+SUBMIT = ("submit", "--address", "http://127.0.0.1:1")
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +35,8 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def sweepstakes(*arguments: str) -> Result:
-    return CliRunner().invoke(cli, ["cluster", *arguments])
+    group = [] if arguments[0] == "submit" else ["cluster"]
+    return CliRunner().invoke(cli, [*group, *arguments])
 
 
 def refused(*arguments: str) -> str:
@@ -63,10 +66,14 @@ def test_a_profile_is_rendered_in_its_form_again_and_again() -> None:
     assert names("aws") == {"cluster.yaml", "head-policy.json", "store-policy.json"}
 
 
-def test_a_sweep_becomes_a_job_that_finds_its_profile(tmp_path: Path) -> None:
-    done = sweepstakes("render", "profile.yaml", "--to", "out", "--sweep", write_sweep())
+@pytest.mark.parametrize("profile", ["profile.yaml", "test.yaml"])
+def test_a_sweep_becomes_a_job_that_finds_its_profile(tmp_path: Path, profile: str) -> None:
+    """Also one that has the sweep's name, `test`."""
+    Path(profile).write_text(profiles.KUBERAY.read_text())
+    done = sweepstakes("render", profile, "--to", "out", "--sweep", write_sweep(cluster=profile))
     assert done.exit_code == 0, done.exception
     assert names("out") == {"0-namespace.yaml", "1-mlflow.yaml", "2-job.yaml"}
+    assert "delete rayjob sweep-test" in done.output
     config, job = yaml.safe_load_all(Path("out/2-job.yaml").read_text())
     head = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
     (items,) = (one["configMap"]["items"] for one in head["volumes"] if "configMap" in one)
@@ -74,8 +81,8 @@ def test_a_sweep_becomes_a_job_that_finds_its_profile(tmp_path: Path) -> None:
     mounted.mkdir()
     for item in items:
         (mounted / item["path"]).write_text(config["data"][item["key"]])
-    assert (mounted / "profile.yaml").read_text() == Path("profile.yaml").read_text()
-    assert sweep_file.load(mounted / "test.yaml") == sweep_file.load(Path("sweep.yaml"))
+    assert (mounted / profile).read_text() == Path(profile).read_text()
+    assert sweep_file.load(mounted / "test.sweep.yaml") == sweep_file.load(Path("sweep.yaml"))
 
 
 @pytest.mark.parametrize(
@@ -106,22 +113,70 @@ def test_a_profile_outside_of_the_folder_cannot_travel(
     monkeypatch.chdir(tmp_path / "below")
     sweep = write_sweep(cluster="../profile.yaml")
     message = refused("render", "../profile.yaml", "--to", "out", "--sweep", sweep)
-    assert "placement.cluster lies outside of this folder" in message
+    assert "placement.cluster = '../profile.yaml' is not the path of a file from" in message
 
 
-def test_data_that_the_nodes_cannot_see() -> None:
-    Path("sweep.yaml").write_text(
-        yaml.safe_dump(
-            document()
-            | {"placement": PLACEMENT, "tasks": {"mine": {"task": "nlvr2", "data": "/home/me"}}}
-        )
-    )
-    message = refused("render", "profile.yaml", "--to", "out", "--sweep", "sweep.yaml")
-    assert "tasks.mine.data = '/home/me' is in none of the profile's mounts (/data, /" in message
+@pytest.mark.parametrize("written", ["{here}/profile.yaml", "~/profile.yaml", "$HERE/profile.yaml"])
+@pytest.mark.parametrize("command", ["render", "submit"])
+def test_a_profile_that_is_elsewhere_on_the_cluster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, written: str
+) -> None:
+    monkeypatch.setenv("HERE", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    sweep = write_sweep(cluster=written.format(here=tmp_path))
+    message = refused(*(SUBMIT if command == "submit" else RENDER), sweep)
+    assert message.startswith("sweep.yaml: placement.cluster = ")
+    assert message.endswith("use profile.yaml")
+
+
+def write_task(data: str) -> str:
+    tasks = {"mine": {"task": "nlvr2", "data": data}}
+    content = document() | {"placement": PLACEMENT, "tasks": tasks}
+    Path("sweep.yaml").write_text(yaml.safe_dump(content))
+    return "sweep.yaml"
+
+
+@pytest.mark.parametrize("data", ["/home/me", "/data/../home/me", "relative", "~/data"])
+def test_data_that_the_nodes_cannot_see(monkeypatch: pytest.MonkeyPatch, data: str) -> None:
+    monkeypatch.setenv("HOME", "/data")
+    message = refused(*RENDER, write_task(data))
+    assert "tasks.mine.data = " in message
+    assert "is in none of the profile's mounts (/data, /weights)" in message
+
+
+def test_variables_travel_with_their_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLT_DATA", "/data")
+    monkeypatch.setenv("UNIT", "8")
+    assert sweepstakes(*RENDER, write_task("$VLT_DATA/${UNIT}")).exit_code == 0
+    _, job = yaml.safe_load_all(Path("out/2-job.yaml").read_text())
+    variables = yaml.safe_load(job["spec"]["runtimeEnvYAML"])["env_vars"]
+    assert variables.items() >= {"VLT_DATA": "/data", "UNIT": "8"}.items()
+
+
+@pytest.mark.parametrize(
+    ("name", "cure"),
+    [
+        ("NEVER_SET", "give it the value that it has on the cluster"),
+        ("MY_SECRET", "do not travel"),
+        ("PATH", "write the path on the cluster"),
+    ],
+)
+@pytest.mark.parametrize("command", ["render", "submit"])
+def test_a_variable_that_does_not_travel(
+    monkeypatch: pytest.MonkeyPatch, command: str, name: str, cure: str
+) -> None:
+    monkeypatch.setenv("MY_SECRET", "do-not-tell")
+    message = refused(*(SUBMIT if command == "submit" else RENDER), write_task(f"${{{name}}}/x"))
+    assert message.startswith(f"sweep.yaml: tasks.mine.data: ${name} ")
+    assert cure in message
+    assert "do-not-tell" not in message
 
 
 def test_a_folder_with_something_else_in_it_is_left_alone() -> None:
     assert sweepstakes("render", "profile.yaml", "--to", "out").exit_code == 0
+    Path("out/.2-job.yaml.partial").touch()  # what a killed one leaves, and kubectl does not read
+    assert sweepstakes("render", "profile.yaml", "--to", "out").exit_code == 0
+    Path("out/.2-job.yaml.partial").unlink()
     before = Path("out/1-mlflow.yaml").stat().st_mtime_ns
     message = refused("render", "profile.yaml", "--to", "out", "--sweep", write_sweep())
     assert "holds 2-cluster.yaml too; give an empty folder" in message
@@ -129,8 +184,15 @@ def test_a_folder_with_something_else_in_it_is_left_alone() -> None:
     assert Path("out/1-mlflow.yaml").stat().st_mtime_ns == before
 
 
+def test_a_folder_that_cannot_be_made() -> None:
+    message = refused("render", "profile.yaml", "--to", "profile.yaml/out")
+    assert "--to profile.yaml/out: cannot write here" in message
+
+
 def test_the_form_has_to_be_known() -> None:
-    both = profiles.document(profiles.KUBERAY, aws=profiles.document(profiles.AWS)["aws"])
+    both = profiles.document(
+        profiles.KUBERAY, aws=profiles.document(profiles.AWS)["aws"], mounts=[]
+    )
     Path("both.yaml").write_text(yaml.safe_dump(both))
     assert "it has both; choose with --form" in refused("render", "both.yaml", "--to", "out")
     assert sweepstakes("render", "both.yaml", "--to", "out", "--form", "aws").exit_code == 0
