@@ -8,13 +8,17 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from cluster import inner_keys
+from cluster.errors import ServiceError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
 Name = Literal["s3", "mlflow"]
 PORTS: dict[Name, tuple[str, ...]] = {
@@ -93,20 +97,7 @@ def _mlflow(root: Path, ports: Mapping[str, int]) -> list[str]:
 
 def _writes(port: int, credentials: tuple[str, str]) -> bool:
     """Whether a PUT succeeds: listing buckets does up to 5 s before writing does."""
-    client = boto3.session.Session().client(
-        "s3",
-        endpoint_url=f"http://127.0.0.1:{port}",
-        region_name=REGION,
-        aws_access_key_id=credentials[0],
-        aws_secret_access_key=credentials[1],
-        config=Config(
-            connect_timeout=1,
-            read_timeout=5,
-            retries={"total_max_attempts": 1},
-            s3={"addressing_style": "path"},
-            proxies={},
-        ),
-    )
+    client = _client(port, credentials)
     try:
         client.put_object(Bucket=BUCKET, Key="probe/start", Body=b"")
         client.delete_object(Bucket=BUCKET, Key="probe/start")
@@ -115,6 +106,30 @@ def _writes(port: int, credentials: tuple[str, str]) -> bool:
     finally:
         client.close()
     return True
+
+
+def _client(port: int, credentials: tuple[str, str]) -> S3Client:
+    config = Config(
+        connect_timeout=1,
+        read_timeout=5,
+        retries={"total_max_attempts": 1},
+        s3={"addressing_style": "path"},
+        proxies={},
+    )
+    try:
+        return boto3.session.Session().client(
+            "s3",
+            endpoint_url=f"http://127.0.0.1:{port}",
+            region_name=REGION,
+            aws_access_key_id=credentials[0],
+            aws_secret_access_key=credentials[1],
+            config=config,
+        )
+    except (BotoCoreError, ValueError) as error:  # the latter of a number that is none
+        raise ServiceError(
+            f"the AWS settings of this machine cannot be used ({error}); correct the variables"
+            " AWS_…, such as AWS_PROFILE, or the files in ~/.aws"
+        ) from error
 
 
 def _answers(port: int) -> bool:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import logging
+import os
 import signal
 import sys
 import time
@@ -12,6 +15,7 @@ from typing import TYPE_CHECKING, Never
 
 import click
 from rich.markup import escape
+from rich.text import Text
 
 from orchestrator import (
     __version__,
@@ -37,6 +41,8 @@ from orchestrator.errors import ConfigError, SweepstakesError
 if TYPE_CHECKING:
     from orchestrator.driver import Summary
     from orchestrator.report import ReportFiles
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -64,6 +70,7 @@ def cli(context: click.Context, home: Path) -> None:
 @click.option(
     "--budget",
     type=click.FloatRange(min=0, min_open=True),
+    callback=cli_shared.finite,
     metavar="MONEY",
     help="Begin no trial that would pass it, by the prices of `placement.cluster`.",
 )
@@ -190,11 +197,13 @@ def _interrupt(signum: int, frame: FrameType | None) -> Never:
 
 
 def main() -> None:
-    """Entry point: one line and an exit code for everything that can be foreseen."""
+    """Runs a command: one line and an exit code for everything that can be foreseen."""
     from cluster.errors import ServiceError
     from trainables.errors import TrainableError
 
     signal.signal(signal.SIGTERM, _interrupt)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # θ, ● and – where the locale has only ASCII
+        sys.stdout.reconfigure(errors="replace")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # it warns at each retry to MLflow
     try:
@@ -206,8 +215,25 @@ def main() -> None:
         err.print("interrupted; nothing committed is lost")
         sys.exit(EXIT_INTERRUPTED)
     except SweepstakesError as error:
-        err.print(f"[red]error[/]: {escape(str(error))}", soft_wrap=True)
-        sys.exit(error.exit_code)
+        _end(str(error), error.exit_code)
     except (TrainableError, ServiceError) as error:
-        err.print(f"[red]error[/]: {escape(str(error))}", soft_wrap=True)
-        sys.exit(EXIT_INPUT)
+        _end(str(error), EXIT_INPUT)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        _drop_output()
+        where = error.filename or "a file, or the output"
+        _end(f"{where}: {error.strerror}; make room, or write it elsewhere", EXIT_INCOMPLETE)
+
+
+def _end(error: str, code: int) -> Never:
+    err.print(Text.assemble(("error", "red"), f": {error}"), soft_wrap=True)
+    sys.exit(code)
+
+
+def _drop_output() -> None:
+    """Standard output may be what is full; what it still held would be missed at the very end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -100,7 +100,8 @@ def explain(home: Path, sweep: Path, key: str, as_json: bool) -> None:
     if workspace.has_store(planned.sweep.placement, home):
         with cli_shared.opened(planned, home, tracking=False) as found:
             known = look(planned.plan, found.store)
-    rows = explanations.explain(planned.plan, trial, known, mlflow=_mlflow(planned.sweep.placement))
+    mlflow = _mlflow(planned.sweep.placement)
+    rows = explanations.explain(planned.plan, trial, known, str(sweep), mlflow=mlflow)
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return

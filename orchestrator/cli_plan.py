@@ -14,7 +14,7 @@ from orchestrator import cli_shared, workspace
 from orchestrator.cli_shared import SWEEP, out
 from orchestrator.config import Placement
 from orchestrator.estimate import Estimate, Saving, estimate, figure
-from orchestrator.preview import Preview, preview
+from orchestrator.preview import Preview, describe, preview
 from orchestrator.progress import clock
 
 UNMEASURED = "not measured yet"
@@ -22,7 +22,7 @@ UNMEASURED = "not measured yet"
 
 @click.command()
 @SWEEP
-@click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the numbers, and every key, as JSON.")
 @click.option("--offline", is_flag=True, help="Count without the store and the data files.")
 @click.pass_obj
 def plan(home: Path, sweep: Path, as_json: bool, offline: bool) -> None:
@@ -36,7 +36,8 @@ def plan(home: Path, sweep: Path, as_json: bool, offline: bool) -> None:
     shown = preview(planned.plan, records, planned.pools())
     ahead = estimate(planned.plan, records, placement, planned.profile)
     if as_json:
-        numbers = shown.as_json() | {"estimate": asdict(ahead) if ahead else None}
+        keys = {} if offline else {trial.key: describe(trial) for trial in planned.plan}
+        numbers = shown.as_json() | {"estimate": asdict(ahead) if ahead else None, "keys": keys}
         click.echo(json.dumps(numbers, indent=2))
         return
     table = Table(box=None, show_header=False, pad_edge=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -12,13 +14,22 @@ from rich.console import Console
 from orchestrator import workspace
 from orchestrator.workspace import Connected, Planned
 
-out = Console(highlight=False)
+WIDE = 10_000
+"""Columns where nobody looks on: in a pipe or a file no line is cut or broken at 80."""
+out = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
 err = Console(stderr=True, highlight=False)
 
 EXIT_INCOMPLETE, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
 SWEEP = click.argument("sweep", type=click.Path(path_type=Path))
 KEY = click.argument("key")
+
+
+def finite(context: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
+    """Callback of an option that is a number: click's ranges let NaN through."""
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is no finite number.")
+    return value
 
 
 def planned(sweep: Path, home: Path, *, offline: bool = False) -> Planned:

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from orchestrator import sweep_file, workspace
-from orchestrator.cli_shared import KEY, out
+from orchestrator.cli_shared import KEY, finite, out
 from orchestrator.config import Placement
 from orchestrator.errors import InputError
 
@@ -61,7 +61,12 @@ def list_(opened: Opened, as_json: bool) -> None:
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in ("key", "model", "task", "level", "sparsity", "kept", "bytes", "hash"):
-        table.add_column(column, justify="right" if column in _NUMBERS else "left", no_wrap=True)
+        table.add_column(
+            column,
+            justify="right" if column in _NUMBERS else "left",
+            overflow="fold",
+            no_wrap=column not in ("model", "task"),  # which make room in a narrow terminal
+        )
     for row in rows:
         table.add_row(
             row["key"][:12],
@@ -216,7 +221,8 @@ def verify(opened: Opened, repair: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Only name what would be deleted.")
 @click.option(
     "--older-than",
-    type=click.FloatRange(min=0),
+    type=click.FloatRange(min=0, max=1e6),
+    callback=finite,
     default=24.0,
     show_default=True,
     help="Hours; a sweep that is running has objects no record needs yet.",

@@ -12,18 +12,25 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, get_type_hints
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
+from pydantic_core import PydanticCustomError
 
 from trainables.spec import Count, CountOrZero, Positive, Recipe, Scalar
 
 AXES = ("model", "task", "recipe", "schedule", "rewind", "seed")
+BUCKET = r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
+SERVER = r"https?://([\w.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?"
+"""An address without user and password: those would be told wherever the address is."""
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 def _expanded(path: Path) -> Path:
-    return Path(os.path.expandvars(path.expanduser())).absolute()
+    try:
+        return Path(os.path.expandvars(path.expanduser())).absolute()
+    except RuntimeError:
+        raise PydanticCustomError("home", "name a user whom this machine knows") from None
 
 
 Location: TypeAlias = Annotated[Path, Field(strict=False), AfterValidator(_expanded)]
@@ -69,7 +76,7 @@ class Schedule(Strict):
     """`linear` prunes `rate` of the original pool per level (10, 20, 30 %, as VLT reports);
     `geometric` prunes `rate` of what is left (20, 36, 48.8 %, as CV-LTH)."""
     rate: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    levels: CountOrZero = 9
+    levels: Annotated[CountOrZero, Field(le=1000)] = 9
     """Number of cuts; 0 trains the dense network only."""
 
     def sparsity(self, level: int) -> float:
@@ -146,16 +153,16 @@ class Win(Strict):
 
 
 class Store(Strict):
-    url: Annotated[str, Field(pattern=r"^s3://[a-z0-9][a-z0-9.-]+(/.*)?$")]
-    endpoint: str = ""
-    region: str = "us-east-1"
+    url: Annotated[str, Field(pattern=rf"^s3://{BUCKET}(/.*)?$")]
+    endpoint: Annotated[str, Field(pattern=rf"^({SERVER}/?)?$")] = ""
+    region: Annotated[str, Field(pattern=r"^[a-z0-9-]*$")] = "us-east-1"
 
 
 class Placement(Strict):
     """Where and how; nothing here can change a result."""
 
     store: Literal["local"] | Store = "local"
-    tracking: Annotated[str, Field(pattern=r"^(local|none|https?://.+)$")] = "local"
+    tracking: Annotated[str, Field(pattern=rf"^(local|none|{SERVER}(/[^@]*)?)$")] = "local"
     """`local`, `none`, or the address of an MLflow server."""
     cache: Location | None = None
     """Folder of each machine for decoded data; by default below `--home`."""

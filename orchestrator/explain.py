@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from orchestrator.errors import InputError
 from orchestrator.plan import Cell, Plan, Trial
 from orchestrator.preview import describe
-from orchestrator.status import Status
+from orchestrator.status import Status, logs_command
 from orchestrator.store import paths
 
 MOST_LINES = 12
@@ -23,8 +23,8 @@ def find(plan: Plan, beginning: str) -> Trial:
         return found[0]
     if not found:
         raise InputError(
-            f"{beginning!r} begins no key of {plan.name}; `sweepstakes plan` and `status` of the"
-            " same file name keys, and a changed file has others"
+            f"{beginning!r} begins no key of {plan.name}; `sweepstakes plan SWEEP --json` names"
+            " them all, and a changed file has others"
         )
     some = ", ".join(trial.key[: len(beginning) + 6] for trial in found[:3])
     raise InputError(
@@ -32,10 +32,12 @@ def find(plan: Plan, beginning: str) -> Trial:
     )
 
 
-def explain(plan: Plan, trial: Trial, known: Status, *, mlflow: str = "") -> dict[str, list[str]]:
+def explain(
+    plan: Plan, trial: Trial, known: Status, sweep: str, *, mlflow: str = ""
+) -> dict[str, list[str]]:
     """Headings, each with the lines below it; those that nothing is known of are left out.
 
-    `mlflow` says where the sweep's MLflow is; empty if it has none.
+    `sweep` is the path of the sweep's file; `mlflow` says where its MLflow is, empty without one.
     """
     rows = {
         "trial": [trial.key, describe(trial)],
@@ -49,7 +51,7 @@ def explain(plan: Plan, trial: Trial, known: Status, *, mlflow: str = "") -> dic
         ),
         "rests on it": [_resting(plan, trial.key)],
         **_result(trial, known),
-        "log": [f"sweepstakes logs {(trial.rides or trial.key)[:12]}"],
+        "log": [logs_command(trial.rides or trial.key, sweep)],
     }
     if trial.kind == "train" and mlflow:
         query = f"tags.`sweepstakes.key` = '{trial.key}'"

@@ -43,6 +43,7 @@ def run_sweep(
     from orchestrator.places import one_host, roomy
     from orchestrator.timeline import Timeline
 
+    reports.make_folder(folder)
     plan, placement = planned.plan, planned.sweep.placement
     records = found.store.records(plan.trials)
     ahead = preview(plan, records, planned.pools())

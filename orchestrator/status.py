@@ -138,7 +138,12 @@ def _lines(board: Board, status: Status, sweep: str) -> Iterator[Text]:
     if more > 0:
         yield Text(f"and {more:,} more", "dim")
     for key in list(status.failures)[:1]:
-        yield Text(f"see why: sweepstakes logs {key[:12]} --sweep {sweep}", "dim")
+        yield Text(f"see why: {logs_command(key, sweep)}", "dim")
+
+
+def logs_command(key: str, sweep: str) -> str:
+    """What prints the log of a trial that a run makes by itself."""
+    return f"sweepstakes logs {key[:12]} --sweep {sweep}"
 
 
 def _hosts(holders: Iterable[Holder]) -> str:

@@ -7,7 +7,7 @@ import re
 import reprlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -76,15 +76,17 @@ def load(path: Path, model: type[M], *, kind: str) -> M:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {explain(error, model)}") from None
+        raise ConfigError(f"{path}: {explain(error, model, data)}") from None
 
 
-def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first thing wrong, as `where = value is not allowed; cure`."""
+def explain(error: ValidationError, model: type[BaseModel], data: dict[Any, Any]) -> str:
+    """The first thing wrong in `data`, as `where = value is not allowed; cure`."""
     details = min(error.errors(include_url=False), key=_rank)
-    where = _where(details)
+    path = _path(details, data)
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    where = "".join(parts).removeprefix(".")
     if details["type"] == "extra_forbidden":
-        return _unknown_key(where, details, model)
+        return f"{where} is not a known key; {_known_keys(path, model)}"
     if details["type"] == "missing":
         return f"{where} is missing; add it"
     if details["type"] == "value_error":  # said by a model of ours, from its own place on
@@ -98,28 +100,28 @@ def _rank(details: ErrorDetails) -> tuple[bool, int]:
     return details["type"] != "extra_forbidden", -len(details["loc"])
 
 
-def _where(details: ErrorDetails) -> str:
-    """The key's path; pydantic's names of union members (`Schedule`, `list[...]`) are dropped."""
-    path = ""
+def _path(details: ErrorDetails, data: Any) -> list[str | int]:
+    """The keys and indices of `data` that lead to the place: pydantic has its own names of union
+    members (`Schedule`, `list[...]`) among them, which a file's names may be alike."""
+    path: list[str | int] = []
     for part in details["loc"]:
-        if isinstance(part, int):
-            path += f"[{part}]"
-        elif part[:1].islower() and not part.startswith(_UNION_MEMBERS):
-            path += f".{part}" if path else part
-    return path
+        indexed = isinstance(data, list) and isinstance(part, int)
+        if indexed or (isinstance(data, dict) and part in data):
+            path.append(part)
+            data = data[part]
+    return [*path, details["loc"][-1]] if details["type"] == "missing" else path
 
 
-_UNION_MEMBERS = ("list[", "constrained-", "literal[", "int", "str", "float", "bool")
-
-
-def _unknown_key(where: str, details: ErrorDetails, model: type[BaseModel]) -> str:
-    for part in details["loc"][:-1]:
-        if isinstance(part, str) and part in model.model_fields:
-            model = next(_models(model.model_fields[part].annotation), model)
+def _known_keys(path: list[str | int], model: type[BaseModel]) -> str:
+    """What the last key of the path may be instead."""
+    named = False  # whether the next part is a name of the file's own, as in `dict[str, Task]`
+    for part in path[:-1]:
+        field = None if named else model.model_fields.get(str(part))
+        named = field is not None and get_origin(field.annotation) is dict
+        model = next(_models(field.annotation), model) if field else model
     valid = list(model.model_fields)
-    near = difflib.get_close_matches(str(details["loc"][-1]), valid, n=1)
-    cure = f"did you mean `{near[0]}`?" if near else f"use one of {', '.join(valid)}"
-    return f"{where} is not a known key; {cure}"
+    near = difflib.get_close_matches(str(path[-1]), valid, n=1)
+    return f"did you mean `{near[0]}`?" if near else f"use one of {', '.join(valid)}"
 
 
 def _models(hint: Any) -> Iterator[type[BaseModel]]:
@@ -146,7 +148,7 @@ def _cure(details: ErrorDetails) -> str:
 
 
 def _short(value: Any) -> str:
-    bounded = reprlib.Repr()  # of a few aliases of aliases, `repr` makes gigabytes
+    bounded = _Bounded()  # of a few aliases of aliases, `repr` makes gigabytes
     bounded.maxlevel = 3
     bounded.maxstring = bounded.maxlong = bounded.maxother = SHOWN
     try:
@@ -154,3 +156,10 @@ def _short(value: Any) -> str:
     except ValueError:  # Python writes no number of more than 4,300 digits
         text = "a huge number"
     return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
+
+
+class _Bounded(reprlib.Repr):
+    """Leaves out what may be the user and the password of an address."""
+
+    def repr_str(self, text: str, level: int) -> str:
+        return super().repr_str(re.sub("//.*@", "//…@", text, flags=re.DOTALL), level)

@@ -36,7 +36,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("driver",),
     (
         *("workspace", "session", "cli", "cli_tickets", "cli_data", "cli_jobs", "cli_shared"),
-        *("cli_look", "cli_plan", "cli_cluster"),
+        *("cli_look", "cli_plan", "cli_cluster", "travel", "__main__"),
     ),
 )
 """The modules of `orchestrator`; each imports nothing of a later row."""

@@ -17,8 +17,10 @@ Scalar: TypeAlias = str | int | float | bool
 Options: TypeAlias = tuple[tuple[str, Scalar], ...]
 """Sorted (name, value) pairs: a small mapping that can be hashed."""
 
-Count: TypeAlias = Annotated[int, Ge(1)]
-CountOrZero: TypeAlias = Annotated[int, Ge(0)]
+MOST = 2**63 - 1
+"""What a column of a table holds."""
+Count: TypeAlias = Annotated[int, Ge(1), Le(MOST)]
+CountOrZero: TypeAlias = Annotated[int, Ge(0), Le(MOST)]
 Positive: TypeAlias = Annotated[float, Gt(0)]
 PositiveOrZero: TypeAlias = Annotated[float, Ge(0)]
 Role: TypeAlias = Literal["evaluation", "round"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from orchestrator.config import Win
+from orchestrator.errors import InputError
 from orchestrator.plan import Plan
 from orchestrator.report import sections, summary, tables
 from orchestrator.report.findings import Part, find
@@ -55,8 +57,10 @@ def write_report(
 
     Any part of the plan may lack records; the report says so. `fetch_ticket` gets the hashes of the
     tickets that the overlap and layer figures show, each once. `command` is what the page gives to
-    run the sweep again; `failures` maps the keys of failed trials to one line.
+    run the sweep again; `failures` maps the keys of failed trials to one line. Raises InputError
+    where `out` cannot be written.
     """
+    make_folder(out)
     cells = tables.cells(plan, records, failures)
     merged = tables.under_one_name(cells)
     judged = verdicts(merged, rule)
@@ -156,16 +160,36 @@ def _png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
+def make_folder(folder: Path) -> None:
+    """Make a report's folder; InputError unless files can be made in it."""
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+
+
 def replace(path: Path, data: bytes) -> Path:
-    """Write beside the target, then rename: a reader sees the old file or the new one, whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(scratch).chmod(0o644)  # mkstemp makes 0600, and a report is for others to read
-        Path(scratch).replace(path)
-    except BaseException:
-        Path(scratch).unlink(missing_ok=True)
-        raise
+    """Write beside the target, then rename: a reader sees the old file or the new one, whole.
+    InputError where it cannot be written."""
+    with _writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            Path(scratch).chmod(0o644)  # mkstemp makes 0600, and a report is for others to read
+            Path(scratch).replace(path)
+        except BaseException:
+            Path(scratch).unlink(missing_ok=True)
+            raise
     return path
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{folder}: no report can be written here ({error.strerror}); what a sweep gave is in"
+            " its store, and `sweepstakes report SWEEP --out FOLDER` writes it elsewhere"
+        ) from error

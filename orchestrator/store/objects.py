@@ -31,7 +31,15 @@ from tenacity import (
     wait_random,
 )
 
-from orchestrator.errors import ConfigError, Damaged, StoreError, StoreFull, StoreUnsafe
+from orchestrator.config import BUCKET, SERVER
+from orchestrator.errors import (
+    ConfigError,
+    Damaged,
+    StoreError,
+    StoreFull,
+    StoreUnreachable,
+    StoreUnsafe,
+)
 from orchestrator.store import paths
 from orchestrator.store.cures import FREE_SPACE, REPAIR
 from orchestrator.store.faults import (
@@ -51,8 +59,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 CONNECTIONS = 32
-BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
-ENDPOINT = re.compile(r"https?://[\w.-]+(:\d{1,5})?/?|https?://\[[\da-f:]+\](:\d{1,5})?/?")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,15 +73,15 @@ class StoreAddress:
     region: str = "us-east-1"
 
     def __post_init__(self) -> None:
-        if not self.url.startswith("s3://") or not BUCKET.fullmatch(self.bucket):
+        if not self.url.startswith("s3://") or not re.fullmatch(BUCKET, self.bucket):
             raise ConfigError(
                 f"store url = {self.url!r} is not allowed; use s3://bucket or s3://bucket/prefix, "
                 "the bucket in 3 to 63 of a-z, 0-9, '-' and '.'"
             )
-        if self.endpoint and not ENDPOINT.fullmatch(self.endpoint):
+        if self.endpoint and not re.fullmatch(f"{SERVER}/?", self.endpoint):
             raise ConfigError(
-                f"store endpoint = {self.endpoint!r} is not allowed; use an address such as "
-                "http://127.0.0.1:8333, or leave it empty for AWS S3"
+                "store endpoint: use an address such as http://127.0.0.1:8333, without user and "
+                "password, or leave it empty for AWS S3"
             )
 
     @property
@@ -315,9 +321,15 @@ def _client(address: StoreAddress, patience: Patience) -> S3Client:
     core = botocore.session.get_session()
     parsers = core.get_component("response_parser_factory")
     parsers.set_parser_defaults(timestamp_parser=_when)
-    return boto3.session.Session(botocore_session=core).client(
-        "s3", endpoint_url=address.endpoint or None, region_name=address.region, config=config
-    )
+    try:
+        return boto3.session.Session(botocore_session=core).client(
+            "s3", endpoint_url=address.endpoint or None, region_name=address.region, config=config
+        )
+    except (*FOREIGN, ValueError) as error:  # the latter of a number that is none
+        raise StoreUnreachable(
+            f"{address.url}: the AWS settings of this machine cannot be used ({error}); correct "
+            "`store.region`, the variables AWS_…, such as AWS_PROFILE, or the files in ~/.aws"
+        ) from error
 
 
 def _when(stamp: str) -> datetime:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import socket
 import subprocess
@@ -18,10 +19,11 @@ import pytest
 import yaml
 
 from orchestrator import cli as command_line
-from orchestrator import workspace
+from orchestrator import cli_shared, workspace
 from orchestrator.errors import StoreFull
 from orchestrator.identity import key_of, to_json
 from orchestrator.plan import Plan
+from orchestrator.preview import describe
 from orchestrator.store import paths
 from orchestrator.store.objects import S3Objects, StoreAddress
 from orchestrator.store.record import Record
@@ -30,7 +32,7 @@ from orchestrator.store.tickets import TicketStore
 from tests.orchestrator.profiles import SPOT, profile
 from tests.orchestrator.store.conftest import careless_server as careless_server
 from tests.orchestrator.store.test_disasters import HURRIED, fill, small_server
-from tests.orchestrator.sweeps import document, write
+from tests.orchestrator.sweeps import document, plan_of, write
 from trainables.spec import CutSpec, ModelSpec
 
 SURFACE = {
@@ -60,7 +62,7 @@ SURFACE = {
 }
 PLAN_KEYS = (
     *("name", "cells", "trials", "naive_trials", "rounds", "naive_rounds", "blocks", "by_kind"),
-    *("existing", "to_run", "replays", "critical_path", "steps", "store_bytes", "estimate"),
+    *("existing", "to_run", "replays", "critical_path", "steps", "store_bytes", "estimate", "keys"),
 )
 PROFILE = yaml.safe_dump(profile(SPOT).model_dump())
 TICKET_KEYS = (*("key", "model", "task", "level", "sparsity", "nnz", "bytes", "hash", "parents"),)
@@ -279,6 +281,9 @@ def test_plan_as_json(call: Call, tmp_path: Path) -> None:
     assert tuple(shown) == PLAN_KEYS
     assert (shown["trials"], shown["to_run"], shown["existing"]) == (9, 9, 0)
     assert shown["estimate"] is None
+    plan = plan_of(document())
+    assert len(shown["keys"]) == len(plan)
+    assert set(shown["keys"].values()) == {describe(trial) for trial in plan}
 
 
 def on_cluster(folder: Path, text: str, **placement: Any) -> Path:
@@ -474,4 +479,82 @@ def test_what_failed_is_in_sight_and_explained(
     assert rows["trial"][0] == head
     assert rows["last failure"] == ["error it broke", "attempts 3", "host node-a"]
     assert head in call("explain", sweep, head).out
-    assert "begins no key" in refused(call("explain", sweep, "zz"), home)
+    assert "`sweepstakes plan SWEEP --json`" in refused(call("explain", sweep, "zz"), home)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("tickets", "gc", "--older-than", "nan"),
+        ("tickets", "gc", "--older-than", "1e12"),
+        ("run", "sweep.yaml", "--budget", "nan"),
+        ("run", "sweep.yaml", "--budget", "inf"),
+    ],
+)
+def test_hours_and_money_are_finite(call: Call, arguments: tuple[str, ...]) -> None:
+    ended = call(*arguments)
+    assert ended.code == 2
+    assert f"Invalid value for '{arguments[-2]}'" in ended.err
+
+
+def test_a_report_that_cannot_be_written(
+    call: Call, home: Path, planned: tuple[Path, Plan], store: TicketStore
+) -> None:
+    sweep, _ = planned
+    line = refused(call("report", sweep, "--out", f"{sweep}/below"), home)
+    assert line.startswith(f"{sweep}/below: ")
+    assert "sweepstakes report SWEEP --out FOLDER" in line
+    home.mkdir(exist_ok=True)
+    (home / "reports").touch()
+    ended = call("run", sweep)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.startswith(f"error: {home}/reports/test: ")
+    assert not store.keys(), "told before the first trial"
+
+
+def test_a_pipe_and_a_narrow_terminal_show_whole_numbers(
+    in_store: Call, cuts: list[Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = json.loads(in_store("list", "--json").out)
+    for width in (None, 72):
+        if width:
+            monkeypatch.setattr(cli_shared.out, "width", width)
+        words = in_store("list").out.split()
+        for row in rows:
+            assert {row["key"][:12], row["hash"][:12], f"{row['bytes']:,}"} <= set(words)
+
+
+def test_output_in_ascii(
+    call: Call, planned: tuple[Path, Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    assert call("status", planned[0]).code == 0
+    assert b"uniter-tiny easy_vqa theta_0" in written.getvalue()
+
+
+def test_output_that_has_no_room(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        ended = call("plan", write(tmp_path, document()))
+    assert ended.code == 1
+    assert ended.err.endswith("No space left on device; make room, or write it elsewhere\n")
+
+
+INTERRUPTED = """
+import sys
+class Interrupted:
+    def find_spec(self, name, path=None, target=None):
+        if name == "orchestrator.cli":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupted())
+from orchestrator.__main__ import main
+main()
+"""
+
+
+def test_ctrl_c_while_the_commands_are_loading() -> None:
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr) == (130, b"")

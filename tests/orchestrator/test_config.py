@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 from orchestrator import config, expand, inputs, sweep_file
 from orchestrator.errors import ConfigError, MissingFile
 from orchestrator.fingerprints import remembering
-from tests.orchestrator.sweeps import document, fake_fingerprint, write
+from tests.orchestrator.sweeps import STUDY, document, fake_fingerprint, write
+
+REMOTE = {"url": "s3://bucket"}
 
 
 def load_and_plan(path: Path) -> None:
@@ -65,6 +68,20 @@ def with_value(path: str, value: Any) -> dict[str, Any]:
         ("placement.slots", 0, "placement.slots = 0", "use 1 or more"),
         ("name", "A sweep", "name = 'A sweep'", "must match"),
         ("studies", {}, "studies", "name a study"),
+        ("placement", {"strikes": 0}, "placement.strikes = 0", "use 1 or more"),
+        ("studies.interesting", STUDY | {"seed": -1}, "studies.interesting.seed = -1", "0 or more"),
+        ("studies.Main", STUDY | {"seed": -1}, "studies.Main.seed = -1", "use 0 or more"),
+        ("studies.placement", STUDY | {"sede": 1}, "studies.placement.sede", "mean `seed`?"),
+        ("models.int", {"size": "tiny"}, "models.int.architecture is missing", "add it"),
+        ("tasks", {5: {"task": "vqa"}}, "tasks[5] = 5", "string"),
+        ("studies.main.seed", 10**20, "studies.main.seed = 1000", "use 9223372036854775807 or"),
+        ("placement.cpus", 10**400, "placement.cpus = 1000", "use 9223372036854775807 or less"),
+        ("placement.gpus", math.nan, "placement.gpus = nan", "finite number"),
+        ("placement.checkpoint_every_s", math.inf, "checkpoint_every_s = inf", "finite number"),
+        ("recipes.short.lr", math.inf, "recipes.short.lr = inf", "finite number"),
+        ("placement.cluster", "~nosuchuser/x", "cluster = '~nosuchuser/x'", "whom this machine"),
+        ("placement.store", REMOTE | {"region": "x y"}, "store.region = 'x y'", "must match"),
+        ("placement.store", {"url": "s3://b-"}, "store.url = 's3://b-'", "must match"),
     ],
 )
 def test_one_line_says_where_and_how_to_mend(
@@ -77,6 +94,24 @@ def test_one_line_says_where_and_how_to_mend(
     assert where in message
     assert cure in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("placement.tracking", "http://user:SECRET@host"),
+        ("placement.tracking", f"http://user:SECRET{'T' * 60}@{'h' * 60}/mlflow"),
+        ("placement.tracking", "http://user:SEC/RET@host"),
+        ("placement.store", REMOTE | {"endpoint": "http://user:SECRET@h:1"}),
+        ("placement.store", "http://user:SECRET@h:1"),
+        ("placement.slots", ["http://user:SECRET@h:1"]),
+    ],
+)
+def test_no_error_tells_a_password(tmp_path: Path, key: str, value: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        sweep_file.load(write(tmp_path, with_value(key, value)))
+    assert key in str(caught.value)
+    assert "SEC" not in str(caught.value)
 
 
 def test_zip_needs_lists_of_one_length(tmp_path: Path) -> None:

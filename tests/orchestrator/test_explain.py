@@ -64,7 +64,7 @@ def test_why_a_trial_runs_or_does_not(plan: Plan) -> None:
 def test_the_place_of_a_dense_run(plan: Plan) -> None:
     dense, _ = cell(plan, DENSE, 0)
     _, cut = cell(plan, "imp", 1)
-    rows = explain(plan, plan.trials[dense], Status(), mlflow="http://mlflow")
+    rows = explain(plan, plan.trials[dense], Status(), "x.yaml", mlflow="http://mlflow")
     assert rows["trial"] == [dense, "train uniter-tiny easy_vqa level 0"]
     assert rows["asked for by"] == [
         "study main · uniter-tiny · easy_vqa · recipe short · theta_0 · dense · seed 0 · level 0"
@@ -73,7 +73,7 @@ def test_the_place_of_a_dense_run(plan: Plan) -> None:
     assert "needs" not in rows
     assert any(line.startswith(cut[:12]) for line in rows["gives"])
     assert rows["rests on it"] == ["3 of 5 scores"], "its own, and the chain's two"
-    assert rows["log"] == [f"sweepstakes logs {dense[:12]}"]
+    assert rows["log"] == [f"sweepstakes logs {dense[:12]} --sweep x.yaml"]
     assert rows["MLflow"][0] == "http://mlflow"
     assert dense in rows["MLflow"][1]
 
@@ -84,9 +84,9 @@ def test_the_place_of_a_cut_that_rides_a_run(plan: Plan) -> None:
     ticket = TicketRef(sha256="ab" * 32, kept=80, total=100, bytes=20)
     record = Record(key=cut, kind="cut", spec={}, ticket=ticket, created="2026-01-02T03:04:05Z")
     status = Status(records={cut: record, **made(plan, dense)})
-    rows = explain(plan, plan.trials[cut], status, mlflow="http://mlflow")
+    rows = explain(plan, plan.trials[cut], status, "x.yaml", mlflow="http://mlflow")
     assert rows["made by"] == [f"{dense[:12]} train uniter-tiny easy_vqa level 0: committed"]
-    assert rows["log"] == [f"sweepstakes logs {dense[:12]}"]
+    assert rows["log"] == [f"sweepstakes logs {dense[:12]} --sweep x.yaml"]
     assert [line.split()[0] for line in rows["needed by"]] == [first[:12]]
     assert rows["rests on it"] == ["2 of 5 scores"]
     assert rows["ticket"] == [
@@ -99,7 +99,7 @@ def test_the_place_of_a_cut_that_rides_a_run(plan: Plan) -> None:
 def test_a_failure_and_a_result(plan: Plan) -> None:
     first, cut = cell(plan, "imp", 1)
     note = {"error": "the loss is not finite", "attempts": 3, "host": "node-a", "trace": "…"}
-    rows = explain(plan, plan.trials[first], Status(failures={first: note}))
+    rows = explain(plan, plan.trials[first], Status(failures={first: note}), "x.yaml")
     assert rows["last failure"] == ["error the loss is not finite", "attempts 3", "host node-a"]
     record = Record(
         key=first,
@@ -109,7 +109,7 @@ def test_a_failure_and_a_result(plan: Plan) -> None:
         scores={"score": 87.25},
         costs={"seconds": 12.5},
     )
-    rows = explain(plan, plan.trials[first], Status(records={first: record}))
+    rows = explain(plan, plan.trials[first], Status(records={first: record}), "x.yaml")
     assert rows["scores"] == ["score 87.25"]
     assert rows["cost"] == ["seconds 12.5"]
     assert rows["wears"][1] == "keeps 60 of 100 weights: 40.00% pruned"
@@ -122,6 +122,6 @@ def test_many_children_fit_a_screen() -> None:
     rates = [{"rate": rate, "levels": 1} for rate in (0.1, 0.2, 0.3, 0.4)]
     wide = plan_of(document(rewind=list(range(11)), schedule=rates, controls=[]))
     dense = next(c.trial for c in wide.cells if c.curve.source == DENSE)
-    gives = explain(wide, wide.trials[dense], Status())["gives"]
+    gives = explain(wide, wide.trials[dense], Status(), "x.yaml")["gives"]
     assert len(gives) == MOST_LINES + 1
     assert gives[-1] == "and 2 more", "10 rewind points and 4 cuts"

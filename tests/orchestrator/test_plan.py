@@ -205,7 +205,7 @@ def test_levels_can_differ_by_task_and_the_dense_score_need_not_be_asked_for() -
         ({"rewind": 11}, 10),
         ({"rewind": 10, "rewind_schedule": "remaining"}, 9),
         ({"rewind": 15, "recipe": "long", "ticket_recipe": "short"}, 10),
-        ({"schedule": {"kind": "linear", "rate": 1e-3, "levels": 10**9}}, 999),
+        ({"schedule": {"kind": "linear", "rate": 1e-3, "levels": 1000}}, 999),
     ],
 )
 def test_what_no_run_could_do_is_refused(study: dict[str, Any], most: int) -> None:

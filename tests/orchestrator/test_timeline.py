@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,7 @@ def test_a_run_is_followed_from_its_start_to_its_end(machine: None, tmp_path: Pa
     with shown(timeline.see):
         for follow in (timeline.started, timeline.started, timeline.ended, timeline.ended):
             follow([])
+            time.sleep(0.005)  # samples are told apart by the millisecond
     told = timeline.write(tmp_path)
     assert told.startswith("1 node, ")
     samples = pd.read_csv(tmp_path / "capacity.csv")

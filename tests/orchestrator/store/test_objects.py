@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from cluster import services
+from cluster.errors import ServiceError
 from orchestrator.errors import (
     ConfigError,
     StoreError,
@@ -37,10 +39,25 @@ def test_an_address_that_names_no_bucket_is_refused(url: str) -> None:
         StoreAddress(url=url)
 
 
-@pytest.mark.parametrize("endpoint", ["localhost:8333", "http://", "ftp://host", "http://h:port"])
+@pytest.mark.parametrize(
+    "endpoint", ["localhost:8333", "http://", "ftp://host", "http://h:port", "http://u:p@h"]
+)
 def test_an_endpoint_that_is_no_address_is_refused(endpoint: str) -> None:
     with pytest.raises(ConfigError, match=r"use an address such as http://"):
         StoreAddress(url="s3://bucket", endpoint=endpoint)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("AWS_PROFILE", "nosuch"), ("AWS_CONFIG_FILE", __file__)]
+)
+def test_aws_settings_that_cannot_be_used(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(StoreUnreachable, match=rf"s3://bucket: .*{value}.*AWS_PROFILE"):
+        S3Objects(StoreAddress(url="s3://bucket"))
+    with pytest.raises(ServiceError, match=rf"{value}.*AWS_PROFILE"):
+        services.works("s3", {"s3": 1}, ("key", "secret"))
 
 
 @pytest.mark.parametrize("url", ["s3://bucket/a/b", "s3://bucket/a/b/"])
