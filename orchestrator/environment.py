@@ -18,7 +18,9 @@ def environment(device: str) -> dict[str, str]:
     if device == "cuda":
         import torch
 
-        found["device"] = torch.cuda.get_device_name()
+        # Where a trial spans machines, this one may have none.
+        here = torch.cuda.is_available()
+        found["device"] = torch.cuda.get_device_name() if here else "a GPU of another machine"
     else:
         found["device"] = _cpu_name()
     return found

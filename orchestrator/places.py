@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 WAITING = 200
 """Trials that wait at once for a cluster to grow when nobody said how far it may: Ray Tune's own
 number, below the some 600 placement groups that Ray is tested with (ray-project/ray#43451)."""
+STINT_BYTES = 2 * 2**30
+"""Memory of a stint whose workers are elsewhere: torch, and a trial's state on its way."""
 _STATUS = "__autoscaling_status"
 """Where the autoscaler of `ray up` reports; v2 says only that it is there."""
 _UNSCALED = "node_"
@@ -32,10 +35,10 @@ _UNSCALED = "node_"
 
 def places(nodes: Iterable[Mapping[str, Any]], placement: Placement) -> int:
     """Trials that fit on the nodes alive, as `ray.nodes()` gives them."""
-    workers = [_workers(node["Resources"], placement) for node in nodes if node["Alive"]]
-    if placement.nodes > 1:
-        return sum(workers) // placement.workers
-    return sum(count // placement.workers for count in workers)
+    held = [_workers(node["Resources"], placement) for node in nodes if node["Alive"]]
+    here = math.ceil(placement.workers / placement.nodes)
+    shares = [count // here for count in held if count >= here]
+    return sum(shares) // placement.nodes if len(shares) >= placement.nodes else 0
 
 
 def at_once(placement: Placement, most: int | None = None) -> int:
@@ -54,10 +57,10 @@ def at_once(placement: Placement, most: int | None = None) -> int:
 
 
 def shape(placement: Placement) -> PlacementGroupFactory:
-    """What a stint holds: all of its workers, which are processes on its machine; next to nothing
+    """What a stint holds: all of its workers, which are processes on its machine; nothing of theirs
     where Ray Train places them on several, or they would be counted twice and never start."""
     if placement.nodes > 1:
-        return PlacementGroupFactory([{"memory": 1}])
+        return PlacementGroupFactory([{"memory": STINT_BYTES}])
     workers = placement.workers
     return PlacementGroupFactory(
         [{"CPU": placement.cpus * workers, "GPU": placement.gpus * workers}]

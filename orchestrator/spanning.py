@@ -43,6 +43,8 @@ _SETTINGS = {
 _OVER = "over"
 _LOSS_SHOWS_S = 30
 """Ray asks a node five times, at intervals of 3 s, before it takes it for dead."""
+_SIGN_S = 1.0
+"""Between two signs of life while machines are waited for."""
 _MOST_CALLS = 1000
 """That wait in the actor: one of each process, and the caller's."""
 
@@ -72,7 +74,10 @@ def run(
     """
     os.environ.update(_SETTINGS)
     argument = group.packed(spec, inputs, cuts=cuts, rewinds=rewinds, until=until)
-    with _Exchange(group.serving(sink)) as exchange, tempfile.TemporaryDirectory() as scratch:
+    with (
+        _Exchange(group.serving(sink), span.workers) as exchange,
+        tempfile.TemporaryDirectory() as scratch,
+    ):
         trainer = TorchTrainer(
             _member,
             train_loop_config={
@@ -179,7 +184,7 @@ class _Desk:
 class _Exchange:
     """The caller's end: a thread that answers from the sink as long as it is entered."""
 
-    def __init__(self, serve: Serve) -> None:
+    def __init__(self, serve: Serve, count: int) -> None:
         self.outcome: Outcome | None = None
         self.failed: tuple[int, str, str, str] | None = None
         """Rank, class, text and traceback of the first member that failed."""
@@ -188,6 +193,8 @@ class _Exchange:
         self.machines: set[str] = set()
         """Ids of the nodes that the members are on."""
         self._serve = serve
+        self._missing = count
+        """Members that have no machine yet, for which the cluster may have to grow."""
         self.actor = local_actor(_Desk, calls=_MOST_CALLS)
         self._thread = threading.Thread(target=self._answer, name="exchange", daemon=True)
 
@@ -202,7 +209,11 @@ class _Exchange:
 
     def _answer(self) -> None:
         while True:
-            number, (name, arguments, blob) = ray.get(self.actor.next.remote())
+            asked = self.actor.next.remote()
+            while not ray.wait([asked], timeout=_SIGN_S)[0]:
+                if self._missing:
+                    self._serve("alive", (), None)
+            number, (name, arguments, blob) = ray.get(asked)
             if name == _OVER:
                 return
             heard, value = True, None
@@ -212,6 +223,7 @@ class _Exchange:
                 self.failed = self.failed or arguments
             elif name == "here":
                 self.machines.add(arguments[0])
+                self._missing -= 1
             else:
                 try:
                     value = self._serve(name, arguments, blob)

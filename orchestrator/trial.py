@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.environment import environment
-from orchestrator.errors import Conflict, StoreError
+from orchestrator.errors import Conflict, Damaged, StoreError
 from orchestrator.identity import to_json
 from orchestrator.pace import Pace
 from orchestrator.plan import Trial
@@ -134,6 +134,7 @@ class TrialWorker:
                 history=outcome.history,
                 checks=outcome.checks,
                 costs=outcome.costs,
+                gpu=outcome.gpu,
             )
         self.store.drop_checkpoint(head.key)
 
@@ -145,13 +146,13 @@ class TrialWorker:
     ) -> trainable.Outcome:
         """Go on from the checkpoint of an attempt that was cut short; from the start if that
         checkpoint cannot be used."""
-        checkpoint = self.store.checkpoint(key)
-        if checkpoint is not None:
-            try:
+        try:
+            checkpoint = self.store.checkpoint(key)
+            if checkpoint is not None:
                 return run(replace(inputs, checkpoint=checkpoint))
-            except CheckpointError as error:
-                log.warning("trial %s starts over: %s", key[:12], error)
-                self.store.drop_checkpoint(key)
+        except (CheckpointError, Damaged) as error:
+            log.warning("trial %s starts over: %s", key[:12], error)
+            self.store.drop_checkpoint(key)
         return run(inputs)
 
     def _launcher(self) -> Callable[..., trainable.Outcome]:
@@ -206,6 +207,7 @@ class TrialWorker:
         history: tuple[dict[str, float], ...] = (),
         checks: Mapping[str, str | int] | None = None,
         costs: Mapping[str, float] | None = None,
+        gpu: str = "",
     ) -> None:
         gpus = self.context.gpus * self.context.workers
         self.store.commit(
@@ -227,7 +229,8 @@ class TrialWorker:
                 checks=dict(checks or {}),
                 costs=dict(costs or {}) | ({"gpus": gpus} if scores else {}),
                 environment=environment(self.context.device)
-                | {"threads": str(self.context.threads), "workers": str(self.context.workers)},
+                | {"threads": str(self.context.threads), "workers": str(self.context.workers)}
+                | ({"device": gpu} if gpu else {}),
                 created=datetime.now(UTC).isoformat(timespec="milliseconds"),
             )
         )
@@ -285,6 +288,9 @@ class _Sink:
         self.pace.saved()
         self.log.say(f"checkpoint of {len(payload) / 1e6:.1f} MB")
         self.worker.keep_log(self.head, self.log)
+
+    def alive(self) -> None:
+        self.watch.alive()
 
     def turn(self, step: int) -> Turn:
         self.watch.step()

@@ -42,9 +42,13 @@ class StallWatch:
         self._thread.join()
         faulthandler.cancel_dump_traceback_later()
 
+    def alive(self) -> None:
+        """The run has good reason to make no step yet."""
+        self._last = time.monotonic()
+
     def step(self) -> None:
         """The run has made a step."""
-        self._last = time.monotonic()
+        self.alive()
         self._allowed_s = self._limit_s
 
     def _look(self) -> None:

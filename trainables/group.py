@@ -105,6 +105,9 @@ class _Relay:
     def progress(self, step: int, values: Mapping[str, float]) -> None:
         self._ask("progress", step, dict(values))
 
+    def alive(self) -> None:
+        self._ask("alive")
+
     def turn(self, step: int) -> Turn:
         return self._ask("turn", step) or "go on"
 

@@ -88,6 +88,8 @@ class Outcome:
     costs: dict[str, float] = field(compare=False)
     """`seconds`, `steps`, `evaluation_seconds`, `checkpoints` and `checkpoint_seconds`,
     `peak_rss_mb`; on CUDA `gpus`, `gpu_peak_mb`."""
+    gpu: str = field(compare=False, default="")
+    """What it ran on, which the caller's machine may not have; empty on CPUs."""
 
 
 def run(
@@ -177,6 +179,7 @@ def train_network(
             "final_sha256": kept_sha256(final, {}),
         },
         costs=_costs(progress, course, inputs.device, peers),
+        gpu=torch.cuda.get_device_name() if inputs.device == "cuda" else "",
     )
 
 

@@ -250,6 +250,7 @@ class Unshared:
         self.tickets[key] = masks
 
     def checkpoint(self, payload: bytes) -> None: ...
+    def alive(self) -> None: ...
     def turn(self, step: int) -> Turn:
         return "go on"
 

@@ -53,7 +53,9 @@ def node(alive: bool = True, **resources: float) -> dict[str, Any]:
         ({"workers": 4}, 3),
         ({"workers": 4, "nodes": 2}, 3),
         ({"workers": 5}, 1),
-        ({"workers": 5, "nodes": 2}, 2),  # 8 and 4 workers together hold two trials of 5
+        ({"workers": 8, "nodes": 2}, 1),
+        ({"workers": 10, "nodes": 2}, 0),  # the second node does not hold 5
+        ({"workers": 3, "nodes": 3}, 0),  # there are two
     ],
 )
 def test_places_are_what_the_nodes_alive_hold(placement: dict[str, Any], held: int) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from orchestrator.watch import EXIT_STALLED
 
 PROLOGUE = """
@@ -22,6 +24,13 @@ HOLDS_THE_INTERPRETER = "    watch.step(); time.sleep(0.2); ctypes.PyDLL(None).s
 STEPS = """
     for _ in range(15):
         watch.step()
+        time.sleep(0.1)
+print("done")
+"""
+WAITS = """
+    watch.step()
+    for _ in range(15):
+        watch.alive()
         time.sleep(0.1)
 print("done")
 """
@@ -46,6 +55,7 @@ def test_a_timer_ends_a_process_in_which_no_thread_gets_to_run() -> None:
     assert "Timeout" in ended.stderr
 
 
-def test_a_process_that_makes_steps_lives() -> None:
-    ended = run(STEPS, 0.8)
+@pytest.mark.parametrize("body", [STEPS, WAITS])
+def test_a_process_that_makes_steps_or_says_why_not_lives(body: str) -> None:
+    ended = run(body, 0.8)
     assert (ended.returncode, ended.stdout) == (0, "done\n")

@@ -59,6 +59,7 @@ class Kept:
     cuts: dict[str, Masks] = field(default_factory=dict)
     checkpoints: list[bytes] = field(default_factory=list)
     points: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+    lives: bool = False
 
     def rewind(self, step: int, payload: bytes) -> None:
         self.rewinds[step] = payload
@@ -70,6 +71,9 @@ class Kept:
         self.checkpoints.append(payload)
         if len(self.checkpoints) == self.kill_at:
             raise KeyboardInterrupt
+
+    def alive(self) -> None:
+        self.lives = True
 
     def turn(self, step: int) -> Turn:
         return "save" if self.kill_at else self.says

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,9 +13,12 @@ from torch import Tensor
 from tests.trainables.runs import CUT, RECIPE, Kept, bits, inputs, spec, ticket
 from trainables import run as single
 from trainables.errors import InvariantError, RecipeError, Stopped
-from trainables.group import run
+from trainables.group import member, packed, run, serving
+from trainables.launch import Call, together
+from trainables.peers import here
 from trainables.run import Outcome
 from trainables.spec import CutSpec, Recipe
+from trainables.training import checkpoint
 from trainables.training.checkpoint import decode
 from trainables.training.sink import Turn
 
@@ -82,6 +86,26 @@ def test_two_processes_stop_where_asked_and_one_goes_on_to_the_same_bits() -> No
     assert {k: bits(m) for k, m in rest.cuts.items()} == {
         k: bits(m) for k, m in whole[1].cuts.items()
     }
+
+
+def hesitant(argument: bytes, call: Call) -> Outcome:
+    """`group.member`, but the first process takes long over each checkpoint."""
+    encode = checkpoint.encode
+
+    def slowly(*given: Any) -> bytes:
+        time.sleep(2.0 * here().first)
+        return encode(*given)
+
+    checkpoint.encode = slowly
+    return member(argument, call)
+
+
+def test_a_group_that_stops_ends_when_its_state_is_safe() -> None:
+    stopped = Stopping(at=2)
+    work = packed(spec(recipe=STILL), inputs(), cuts={}, rewinds=(), until=None)
+    with pytest.raises(Stopped, match="step 2 of 6"):
+        together(f"{__name__}:hesitant", work, serving(stopped), count=2, device="cpu")
+    assert len(stopped.checkpoints) == 1
 
 
 @pytest.mark.slow

@@ -37,7 +37,7 @@ from trainables.errors import (
 )
 from trainables.run import Inputs, Outcome, cut, run
 from trainables.spec import CutSpec, Recipe, Seeds, Start, TrainSpec
-from trainables.training.checkpoint import decode
+from trainables.training.checkpoint import decode, encode
 from trainables.training.start import drawn_backbone
 
 
@@ -163,6 +163,15 @@ def test_a_checkpoint_past_a_rewind_point_that_is_wanted_now_is_not_used(dense: 
     assert whole == run(dense, inputs(), Kept())
 
 
+def test_a_long_evaluation_gives_signs_of_life(
+    dense: TrainSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = Kept()
+    monkeypatch.setattr("trainables.training.evaluate.SIGN_S", 0.0)
+    run(dense, inputs(), sink)
+    assert sink.lives
+
+
 def test_a_checkpoint_of_another_run_is_refused(dense: TrainSpec) -> None:
     killed = Kept(kill_at=1)
     with pytest.raises(KeyboardInterrupt):
@@ -170,6 +179,11 @@ def test_a_checkpoint_of_another_run_is_refused(dense: TrainSpec) -> None:
     other = replace(dense, start=Start(seed=1))
     with pytest.raises(CheckpointError, match="other start weights"):
         run(other, inputs(checkpoint=killed.checkpoints[-1]), Kept())
+    tensors, meta = decode(killed.checkpoints[-1])
+    for changed in ({"progress": meta["progress"] | {"epochs": 1}}, {"rewinds": 3}):
+        another = encode(tensors, meta | changed)
+        with pytest.raises(CheckpointError, match="another version"):
+            run(dense, inputs(checkpoint=another), Kept())
     with pytest.raises(CheckpointError, match="damaged"):
         run(dense, inputs(checkpoint=killed.checkpoints[-1][:999]), Kept())
 

@@ -84,7 +84,9 @@ def train(engine: Engine, task: Task, course: Course, progress: Progress, sink: 
         progress.losses.append(loss)
         progress.last_rates = engine.rates()
         progress.first_rates = progress.first_rates or progress.last_rates
-        point = _loss_point(course.recipe, progress, lr) | _score(engine, task, course, progress)
+        point = _loss_point(course.recipe, progress, lr) | _score(
+            engine, task, course, progress, sink
+        )
         if point:
             progress.history.append({"step": progress.step, **point})
             sink.progress(progress.step, point)
@@ -95,6 +97,8 @@ def train(engine: Engine, task: Task, course: Course, progress: Progress, sink: 
         if turn != "go on" and progress.step < course.end:
             _checkpoint(engine, course, progress, sink)
             if turn == "stop":
+                # Whoever ends first ends all, and only the first one's state is on its way.
+                engine.peers.agreed(turn)
                 raise Stopped(f"stopped after step {progress.step} of {course.end}")
 
 
@@ -122,19 +126,25 @@ def resume(engine: Engine, course: Course, payload: bytes | None) -> Progress:
     """The progress to go on from; the engine is put there too.
 
     That is the beginning without a checkpoint, and also where a rewind point that is wanted now
-    was passed without being kept. Raises CheckpointError if it is another run's.
+    was passed without being kept. Raises CheckpointError if it is another run's or version's.
     """
     fresh = Progress(step=course.first)
     if payload is None:
         return fresh
     tensors, meta = checkpoint.decode(payload)
-    if meta["start_sha256"] != course.start_sha256:
+    try:
+        start_sha256, kept = meta["start_sha256"], set(meta["rewinds"])
+        progress = Progress(**meta["progress"])
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"checkpoint: another version of the code wrote it ({error})"
+        ) from None
+    if start_sha256 != course.start_sha256:
         raise CheckpointError(
             "checkpoint: it belongs to a run from other start weights; delete it to start over"
         )
-    progress = Progress(**meta["progress"])
     passed = {step for step in course.rewinds if step <= progress.step}
-    if progress.step > course.end or not passed <= set(meta["rewinds"]):
+    if progress.step > course.end or not passed <= kept:
         return fresh
     engine.set_weights(_under("weights", tensors))
     moments = {kind: _under(kind, tensors) for kind in MOMENTS}
@@ -172,7 +182,9 @@ def _loss_point(plan: Recipe, progress: Progress, lr: float) -> dict[str, float]
     return {"loss": mean, "lr": lr}
 
 
-def _score(engine: Engine, task: Task, course: Course, progress: Progress) -> dict[str, float]:
+def _score(
+    engine: Engine, task: Task, course: Course, progress: Progress, sink: Sink
+) -> dict[str, float]:
     """Evaluates where the recipe says so, and at the end of its schedule; not in a replay."""
     plan, step = course.recipe, progress.step
     due = step == plan.steps or (plan.eval_every > 0 and step % plan.eval_every == 0)
@@ -186,6 +198,7 @@ def _score(engine: Engine, task: Task, course: Course, progress: Progress) -> di
         engine.device,
         peers=engine.peers,
         in_step=plan.zero == 3,
+        alive=sink.alive,
     )
     if not progress.best or progress.last["score"] > progress.best["score"]:
         progress.best, progress.best_step = progress.last, step

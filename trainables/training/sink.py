@@ -27,5 +27,8 @@ class Sink(Protocol):
         """Asked after every step, so it must return at once: whether to save a checkpoint now, or
         to save one and end with `Stopped`. A run that is through does neither."""
 
+    def alive(self) -> None:
+        """A sign of life from work between two steps that may take long; it must return at once."""
+
     def progress(self, step: int, values: Mapping[str, float]) -> None:
         """A point of the history: `loss` and `lr`, or `score`, or all."""

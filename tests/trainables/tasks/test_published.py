@@ -25,6 +25,8 @@ class _Nothing:
 
     def checkpoint(self, payload: bytes) -> None: ...
 
+    def alive(self) -> None: ...
+
     def turn(self, step: int) -> Turn:
         return "go on"
 
