@@ -169,7 +169,10 @@ class Placement(Strict):
     cluster: Location | None = None
     """Profile (YAML) of the cluster that this runs on: what its nodes hold and cost."""
     workers: Count = 1
-    """Processes that train one trial together; the last bits of a result depend on it."""
+    """Processes that train one trial together; the last bits of a result depend on it. More does
+    where `accumulate` is no multiple of it: micro-batches are then split, each part draws its own
+    masks and negatives, and in pre-training its loss weighs by its examples, however many words or
+    regions of them are masked."""
     nodes: Count = 1
     """Machines that a trial's workers are spread over, the same number on each."""
     cpus: Count = 1

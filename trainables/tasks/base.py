@@ -50,7 +50,9 @@ class Task(Protocol):
     def build_head(self, backbone: Backbone) -> nn.Module:
         """`head(encoded, batch)` maps `Encoded` to logits; drawn from torch's current generator.
 
-        Where it shares weights with the backbone it must not register them as its own.
+        Where it shares weights with the backbone it must not register them as its own. Weights of
+        other modules, its own parts included, that its `forward` itself reads it lists as `reads`:
+        at ZeRO 3 a weight is there only for modules that are known to read it.
         """
 
     def adopt(self, head: dict[str, Tensor], published: Mapping[str, Tensor]) -> dict[str, Tensor]:

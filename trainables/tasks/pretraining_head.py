@@ -64,6 +64,8 @@ class PretrainingHead(nn.Module):
     feat_regress: _Features
     region_classifier: _Classes
     itm_output: nn.Linear
+    reads: tuple[nn.Parameter, ...]
+    """See `trainables.tasks.base.Task.build_head`."""
 
     def __init__(self, backbone: Backbone, objectives: Collection[str], classes: int) -> None:
         """The heads of `objectives` alone; `classes`: the detector's, background included."""
@@ -86,8 +88,9 @@ class PretrainingHead(nn.Module):
             backbone.get_parameter("embeddings.word_embeddings.weight"),
             backbone.get_parameter("img_embeddings.img_linear.weight"),
         )
-        self._borrowed = tuple(borrowed)
-        """Weights of the backbone that some of the objectives reach and some do not."""
+        self._reached = (*self.parameters(), *borrowed)
+        """Weights, the backbone's too, that some of the objectives reach and some do not."""
+        self.reads = self._tied + self._reached
 
     def forward(self, encoded: Encoded, batch: Batch) -> Tensor:
         """`word_labels`: (n, vocabulary), for the tokens at `places` (n,) of the flat (B, T);
@@ -116,8 +119,7 @@ class PretrainingHead(nn.Module):
         """A zero that gives a gradient of zero to what this step's objective does not reach: Adam
         then counts each step for all weights, as in the official code, and a run that resumes need
         not know which steps had which objective."""
-        reached = [*self.parameters(), *self._borrowed]
-        return 0.0 * torch.stack([weight.sum() for weight in reached]).sum()
+        return 0.0 * torch.stack([weight.sum() for weight in self._reached]).sum()
 
 
 def _transform(hidden: int) -> Iterator[nn.Module]:

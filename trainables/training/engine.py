@@ -211,6 +211,10 @@ def started(net: nn.Module, recipe: Recipe, device: Device) -> Iterator[Engine]:
         }
     optimizer = adamw(net, recipe)
     inner, *_ = deepspeed.initialize(model=net, optimizer=optimizer, config=_config(recipe))
+    if recipe.zero == 3:
+        for part in net.modules():
+            for weight in getattr(part, "reads", ()):
+                deepspeed.zero.register_external_parameter(part, weight)
     begin_moments(optimizer, inner.optimizer)
     # ZeRO 1 to 3 move gradients to their partitions by it; at 0 `Engine.step` adds them up.
     inner.enable_backward_allreduce = recipe.zero > 0
@@ -262,6 +266,11 @@ def _config(recipe: Recipe) -> dict[str, Any]:
         # At stage 0 it reads the weights' norms one by one; `Engine.step` clips there.
         "gradient_clipping": recipe.clip_norm if recipe.zero else 0.0,
         "bf16": {"enabled": recipe.precision == "bf16"},
-        "zero_optimization": {"stage": recipe.zero},
+        # Stage 3 keeps weights of up to so many elements whole: biases and norms, for matrices are
+        # larger even in a model of size tiny. By DeepSpeed's 100,000 that would be kept whole.
+        "zero_optimization": {
+            "stage": recipe.zero,
+            "stage3_param_persistence_threshold": 4000,
+        },
         "steps_per_print": None,
     }

@@ -45,6 +45,8 @@ def prepare_process(device: Device, threads: int) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
+    # DeepSpeed makes a group of its own, over which gradients travel, and names no time-out.
+    torch.distributed.distributed_c10d.default_pg_timeout = PATIENCE
     if not torch.distributed.is_initialized():
         # A store inside the process: no port to choose, to race for or to leave open.
         store = torch.distributed.HashStore()  # type: ignore[attr-defined]

@@ -365,6 +365,9 @@ class Kept:
         if self.stop:
             raise KeyboardInterrupt
 
+    def alive(self) -> None:
+        pass
+
     def turn(self, step: int) -> Turn:
         return "save" if self.stop else "go on"
 
@@ -413,6 +416,24 @@ def test_a_round_keeps_its_ticket_and_cuts_the_next(data: Data, mode: dict[str, 
     for name, kept in ticket.items():
         assert not final[f"backbone.{name}"].numpy()[~kept].any()
         assert (sink.cuts["next"][name] <= kept).all()
+
+
+def test_zero_3_trains_like_zero_2(data: Data) -> None:
+    """The head reads weights that are the backbone's, and at ZeRO 3 are not there unless asked for;
+    8 steps meet three objectives, and the evaluations all."""
+    ticket = cut(
+        CutSpec(model=TINY, method="random", sparsity=0.3), Inputs(data=Path(), cache=Path())
+    )
+    sinks, losses = [Kept(), Kept()], []
+    for zero, sink in zip((2, 3), sinks, strict=True):
+        recipe = replace(RECIPE, steps=8, zero=zero)  # type: ignore[arg-type]
+        outcome = round_of(data, sink, recipe, ticket)
+        assert outcome.checks["pruned_nonzero"] == 0
+        losses.append([point["loss"] for point in outcome.history])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    two, three = (decode(sink.rewinds[8])[0] for sink in sinks)
+    assert max(float((two[name] - three[name]).abs().max()) for name in two) < RECIPE.lr / 10
+    assert not any(three[f"backbone.{name}"].numpy()[~kept].any() for name, kept in ticket.items())
 
 
 def test_a_round_that_was_cut_short_ends_the_same(data: Data) -> None:

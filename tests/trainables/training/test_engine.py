@@ -19,7 +19,7 @@ from trainables.spec import Recipe
 from trainables.tickets.weight_mask import kept_sha256, pruned_nonzero, wearing
 from trainables.training.adversary import plain
 from trainables.training.engine import Engine, started
-from trainables.training.process import prepare_process
+from trainables.training.process import PATIENCE, prepare_process
 
 MODES = [("fp32", 0), ("fp32", 1), ("fp32", 2), ("bf16", 1), ("bf16", 2)]
 RECIPE = Recipe(steps=8, batch_size=8, accumulate=2, lr=1e-2, weight_decay=0.1, dropout=0.0)
@@ -189,6 +189,13 @@ def test_a_loss_that_is_not_finite_ends_the_run(mode: tuple[str, int]) -> None:
         diverged.step(
             batches(0), plain(lambda logits, batch: loss(logits, batch) * float("nan")), 1e-2
         )
+
+
+def test_every_group_waits_as_long_for_the_first_process() -> None:
+    """DeepSpeed's own too: an evaluation by the first may take longer than torch's half hour."""
+    with engine(in_mode(("fp32", 1))) as sharded:
+        for group in (torch.distributed.group.WORLD, sharded.deepspeed.data_parallel_group):
+            assert group._get_backend(torch.device("cpu")).options._timeout == PATIENCE
 
 
 def test_the_first_engine_of_a_process_starts_in_seconds() -> None:
