@@ -100,6 +100,7 @@ def hesitant(argument: bytes, call: Call) -> Outcome:
     return member(argument, call)
 
 
+@pytest.mark.slow
 def test_a_group_that_stops_ends_when_its_state_is_safe() -> None:
     stopped = Stopping(at=2)
     work = packed(spec(recipe=STILL), inputs(), cuts={}, rewinds=(), until=None)

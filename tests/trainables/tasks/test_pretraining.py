@@ -427,6 +427,7 @@ def apart(argument: bytes, call: Call) -> tuple[Outcome, Kept]:
     return round_of(data, sink, recipe, ticket), sink
 
 
+@pytest.mark.slow
 def test_zero_3_trains_like_zero_2(data: Data) -> None:
     """The head reads weights that are the backbone's, and at ZeRO 3 are not there unless asked for;
     8 steps meet three objectives, and the evaluations all."""
