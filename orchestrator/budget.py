@@ -77,7 +77,7 @@ class Ledger:
 
 
 class Foresight:
-    """What the trials in hand, and one more like them, will still cost.
+    """What the trials in hand, and one more, will still cost.
 
     A place is priced at the dearest that the profile may give, for a budget is a promise. Times are
     seconds of a clock that never goes back.
@@ -86,8 +86,8 @@ class Foresight:
     def __init__(
         self, profile: Profile, placement: Placement, pace_s: float, typical: float
     ) -> None:
-        """`pace_s` is seconds per unit of `Unit.cost`, 0 as long as nobody knows; `typical` is the
-        cost of a unit as they come, until some have."""
+        """`pace_s` is seconds per unit of `Unit.cost`, 0 as long as nobody knows; `typical` is what
+        a unit costs as they come."""
         self._place = offers(profile, placement)[-1].price
         self._head = price_of(profile, HEAD)
         self._pace_s = self._known_s = pace_s
@@ -95,13 +95,9 @@ class Foresight:
         self._begun: dict[str, tuple[float, Unit]] = {}
         """Head of each unit in hand to when it began."""
         self._ended_s = self._ended_cost = 0.0
-        self._begun_cost, self._begun_runs = 0.0, 0
 
     def begun(self, unit: Unit, at: float) -> None:
         self._begun[unit.head] = at, unit
-        if unit.cost:
-            self._begun_cost += unit.cost
-            self._begun_runs += 1
 
     def committed(self, unit: Unit, at: float) -> None:
         if unit.head in self._begun and unit.cost:
@@ -119,8 +115,7 @@ class Foresight:
     def money(self, at: float) -> float:
         """0 as long as nothing was measured, here or before."""
         rests = [unit.cost * self._pace_s - (at - begun) for begun, unit in self._begun.values()]
-        like = self._begun_cost / self._begun_runs if self._begun_runs else self._typical
-        rests = [self._pace_s * like, *(rest for rest in rests if rest > 0)]
+        rests = [self._pace_s * self._typical, *(rest for rest in rests if rest > 0)]
         return (self._place * sum(rests) + self._head * max(rests)) / 3600
 
 

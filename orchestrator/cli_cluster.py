@@ -18,7 +18,7 @@ from orchestrator.cli_shared import out
 from orchestrator.config import Store, Sweep
 from orchestrator.errors import ConfigError, InputError
 from orchestrator.store import policy as store_policy
-from orchestrator.store.objects import StoreAddress
+from orchestrator.store.s3 import StoreAddress
 
 FORMS = ("kuberay", "aws")
 POLICY = "store-policy.json"

@@ -30,10 +30,10 @@ def data() -> None:
 @data.command()
 @click.argument("path", type=click.Path(path_type=Path, exists=True, file_okay=False))
 def check(path: Path) -> None:
-    """Read all published files below PATH, count what they hold, say what is wrong with them.
+    """Validate the published files below PATH, and count.
 
-    PATH is what a sweep names as a task's `data`: a folder with `uniter`, `lxmert` or `vilt` in
-    it. Exit code 2 if anything is wrong, one line for each finding.
+    Every record is read. PATH is what a sweep names as a task's `data`: a folder with `uniter`,
+    `lxmert` or `vilt` in it. Exit code 2 if anything is wrong, one line for each finding.
     """
     checked = _checked(path.absolute())
     if checked.counts:
@@ -51,7 +51,7 @@ def check(path: Path) -> None:
 @click.option("--difficulty", default=0.1, show_default=True, help="From 0 to 1.")
 @click.option("--seed", default=0, show_default=True)
 def scenes(folder: Path, images: int, difficulty: float, seed: int) -> None:
-    """Generate pictures of shapes, and the data of all seven tasks and of pre-training on them.
+    """Generate the data of all tasks, on pictures of shapes.
 
     FOLDER then holds `uniter`, `lxmert` and `vilt` in the published formats, with a fifth as many
     held-out scenes as training ones. The same options give the same bytes; a folder that has them

@@ -60,8 +60,9 @@ def submit(
 ) -> None:
     """Run a sweep as a job on a Ray cluster.
 
-    The exit code is that of `sweepstakes run`. Ctrl-C leaves the job running. To go on after a
-    stop, submit the sweep again.
+    The variables in the sweep's paths travel along: give them as they are on the cluster. The exit
+    code is that of `sweepstakes run`. Ctrl-C leaves the job running. To go on after a stop, submit
+    the sweep again.
     """
     placement = sweep_file.load(sweep).placement
     command = shlex.join(["sweepstakes", "run", str(_within(sweep, folder))])

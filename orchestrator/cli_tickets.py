@@ -162,7 +162,10 @@ def show(opened: Opened, key: str, as_json: bool) -> None:
 @JSON
 @click.pass_obj
 def diff(opened: Opened, a: str, b: str, as_json: bool) -> None:
-    """Overlap of two tickets: kept by both over kept by either, beside its chance level."""
+    """Show the overlap of two tickets beside its chance level.
+
+    The overlap is what both keep over what either keeps.
+    """
     from orchestrator.store.ticket import compare
 
     with opened() as store:

@@ -7,6 +7,7 @@ judges. Paths in `models` and `tasks` are replaced by fingerprints before anythi
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, get_type_hints
@@ -159,7 +160,8 @@ class Store(Strict):
 
 
 class Placement(Strict):
-    """Where and how; nothing here can change a result."""
+    """Where and how. A result does not depend on it, but for its last bits on `cpus`, and on
+    `workers` as told there."""
 
     store: Literal["local"] | Store = "local"
     tracking: Annotated[str, Field(pattern=rf"^(local|none|{SERVER}(/[^@]*)?)$")] = "local"
@@ -187,13 +189,19 @@ class Placement(Strict):
     """Failures after which a trial is given up and its descendants are blocked. The loss of a whole
     node, by preemption or not, is none."""
     stall_s: Positive = 1800.0
-    """A trial without a step for so many seconds is ended, which is a strike; an evaluation must
-    fit in. Before its first step a trial may take ten times as long."""
+    """A trial without a step, or a batch of an evaluation, for so many seconds is ended, which is a
+    strike. Before its first step a trial may take ten times as long, not counting the wait for the
+    machines that it spans."""
     checkpoint_every_s: Positive | Literal["auto"] = "auto"
     """Seconds between mid-trial checkpoints; shorter trials make none. `auto` follows from what a
     checkpoint costs and from `lost_every_s` (see `pace`)."""
     lost_every_s: Positive = 14_400.0
     """Mean seconds until a worker is lost. Four hours is a spot market in a bad mood."""
+
+    @property
+    def share(self) -> int:
+        """Workers of a trial on each of its machines."""
+        return math.ceil(self.workers / self.nodes)
 
 
 class Sweep(Strict):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,8 +35,7 @@ _UNSCALED = "node_"
 def places(nodes: Iterable[Mapping[str, Any]], placement: Placement) -> int:
     """Trials that fit on the nodes alive, as `ray.nodes()` gives them."""
     held = [_workers(node["Resources"], placement) for node in nodes if node["Alive"]]
-    here = math.ceil(placement.workers / placement.nodes)
-    shares = [count // here for count in held if count >= here]
+    shares = [count // placement.share for count in held if count >= placement.share]
     return sum(shares) // placement.nodes if len(shares) >= placement.nodes else 0
 
 

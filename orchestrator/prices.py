@@ -88,11 +88,10 @@ class Offer:
 
 def offers(profile: Profile, placement: Placement) -> list[Offer]:
     """The types that can hold a trial, cheapest place first; ConfigError if there is none."""
-    here = math.ceil(placement.workers / placement.nodes)
     found = [
         Offer(node=node, per_node=per_node, span=placement.nodes)
         for node in profile.workers
-        if (per_node := workers_on(node.cpus, node.gpus, placement) // here)
+        if (per_node := workers_on(node.cpus, node.gpus, placement) // placement.share)
         and node.max >= placement.nodes
     ]
     if not found:
@@ -106,9 +105,9 @@ def offers(profile: Profile, placement: Placement) -> list[Offer]:
 
 def needs_of(placement: Placement) -> str:
     """`4 CPUs and 1 GPUs on a node`."""
-    here = math.ceil(placement.workers / placement.nodes)
     where = "a node" if placement.nodes == 1 else f"each of {placement.nodes} nodes"
-    return f"{placement.cpus * here:g} CPUs and {placement.gpus * here:g} GPUs on {where}"
+    cpus, gpus = placement.cpus * placement.share, placement.gpus * placement.share
+    return f"{cpus:g} CPUs and {gpus:g} GPUs on {where}"
 
 
 def places(profile: Profile, placement: Placement) -> int:

@@ -26,8 +26,8 @@ from orchestrator.pace import Pace
 from orchestrator.plan import Trial
 from orchestrator.preview import describe
 from orchestrator.store.claims import Claims
-from orchestrator.store.objects import S3Objects
 from orchestrator.store.record import Record, TicketRef, WeightsRef
+from orchestrator.store.s3 import S3Objects
 from orchestrator.store.ticket import Ticket
 from orchestrator.store.tickets import TicketStore
 from orchestrator.supplies import Supplies, digest

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
 
 from orchestrator.plan import Trial
-from orchestrator.store.objects import StoreAddress
+from orchestrator.store.s3 import StoreAddress
 
 CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 """Variables in which boto3 looks for them."""

@@ -25,7 +25,7 @@ from orchestrator.inputs import Inputs
 from orchestrator.plan import Plan
 
 if TYPE_CHECKING:
-    from orchestrator.store.objects import StoreAddress
+    from orchestrator.store.s3 import StoreAddress
     from orchestrator.store.tickets import TicketStore
 
 LOCAL = "local"
@@ -100,7 +100,7 @@ def connected(placement: Placement, home: Path, *, tracking: bool) -> Iterator[C
 
     Raises StoreError if the store cannot be used.
     """
-    from orchestrator.store.objects import S3Objects
+    from orchestrator.store.s3 import S3Objects
     from orchestrator.store.tickets import TicketStore
 
     with _stored(placement, home) as address:
@@ -113,7 +113,7 @@ def connected(placement: Placement, home: Path, *, tracking: bool) -> Iterator[C
 @contextmanager
 def _stored(placement: Placement, home: Path) -> Iterator[StoreAddress]:
     """The address of the store; that of this machine runs meanwhile."""
-    from orchestrator.store.objects import StoreAddress
+    from orchestrator.store.s3 import StoreAddress
 
     if isinstance(placement.store, Store):
         yield StoreAddress(**placement.store.model_dump())

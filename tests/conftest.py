@@ -15,7 +15,7 @@ from moto.server import ThreadedMotoServer
 
 from cluster import local
 from cluster.services import BUCKET
-from orchestrator.store.objects import S3Objects, StoreAddress
+from orchestrator.store.s3 import S3Objects, StoreAddress
 from orchestrator.store.tickets import TicketStore
 
 

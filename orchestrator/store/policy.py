@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from orchestrator.store import paths
-from orchestrator.store.objects import StoreAddress
+from orchestrator.store.s3 import StoreAddress
 
 ONCE = (paths.RECORDS,)
 PASSING = (paths.CHECKPOINTS, paths.CLAIMS, paths.CATALOG, paths.PROBES)

@@ -33,7 +33,7 @@ from cluster import local
 from orchestrator import config, driver, expand, inputs, sweep_file
 from orchestrator.plan import Plan
 from orchestrator.preview import preview
-from orchestrator.store.objects import S3Objects, StoreAddress
+from orchestrator.store.s3 import S3Objects, StoreAddress
 from orchestrator.store.tickets import TicketStore
 from orchestrator.work import Context, start_worker
 from tests.benchmarks.scheduling import BLIND

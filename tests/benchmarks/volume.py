@@ -30,8 +30,8 @@ from orchestrator.plan import Plan, Trial
 from orchestrator.preview import preview
 from orchestrator.report import write_report
 from orchestrator.store import paths
-from orchestrator.store.objects import S3Objects, StoreAddress
 from orchestrator.store.record import Record, TicketRef, WeightsRef
+from orchestrator.store.s3 import S3Objects, StoreAddress
 from orchestrator.store.ticket import Ticket
 from orchestrator.store.tickets import TicketStore, each
 from orchestrator.tracking.experiment import Experiment, connect

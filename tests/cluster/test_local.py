@@ -18,7 +18,7 @@ import pytest
 
 from cluster import local, processes
 from cluster.errors import ServiceError
-from orchestrator.store.objects import S3Objects, StoreAddress
+from orchestrator.store.s3 import S3Objects, StoreAddress
 
 
 @pytest.fixture(scope="module")

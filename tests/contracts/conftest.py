@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from orchestrator.store.objects import S3Objects, StoreAddress
+from orchestrator.store.s3 import S3Objects, StoreAddress
 from orchestrator.store.tickets import TicketStore
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from orchestrator.store import claims, paths
 from orchestrator.store.claims import Claims
-from orchestrator.store.objects import S3Objects
+from orchestrator.store.s3 import S3Objects
 
 KEY = "k" * 64
 

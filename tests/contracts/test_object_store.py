@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from orchestrator.errors import NotInStore, StoreUnreachable
-from orchestrator.store.objects import S3Objects, StoreAddress
+from orchestrator.store.s3 import S3Objects, StoreAddress
 
 
 @pytest.mark.parametrize("data", [b"", b"x", bytes(range(256)) * 20_000])

@@ -40,6 +40,12 @@ class Cluster:
     dashboard: str
     """`http://…`, for the jobs API."""
     token: Path
+    mark: str
+    """Carried by all its processes."""
+
+    def nodes(self) -> int:
+        """Nodes up at this moment, the head among them."""
+        return sum(process.name() == "raylet" for process in processes.alive(self.mark))
 
     def headers(self) -> dict[str, str]:
         """What lets a request to the dashboard in."""
@@ -103,11 +109,11 @@ def cluster(
         f"127.0.0.1:{ports['gcs']}",
         f"http://127.0.0.1:{ports['dashboard']}",
         folder / "token",
+        secrets.token_hex(8),
     )
     made.token.write_text(secrets.token_hex(32))
     ours = {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN)}
     path = f"{Path(sys.executable).parent}:{ours['PATH']}"
-    mark = secrets.token_hex(8)
     every = {**ours, **made.environment(), "PATH": path, "OMP_NUM_THREADS": "1"}
     options = []
     if worker is not None:
@@ -120,15 +126,15 @@ def cluster(
     try:
         processes.launch(
             [*head_command(folder, ports, cpus), *options],
-            token=mark,
+            token=made.mark,
             folder=folder,
             log=folder / "head.log",
             environment={**every, **(environment or {})},
         )
-        _await(made, mark)
+        _await(made)
         yield made
     finally:
-        processes.end(mark)
+        processes.end(made.mark)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -145,7 +151,7 @@ def head_command(folder: Path, ports: Mapping[str, int], cpus: int) -> list[str]
     ]
 
 
-def _await(made: Cluster, mark: str) -> None:
+def _await(made: Cluster) -> None:
     """Until the head takes jobs."""
     deadline = time.monotonic() + PATIENCE_S
     request = urllib.request.Request(f"{made.dashboard}/api/jobs/", headers=made.headers())
@@ -154,6 +160,6 @@ def _await(made: Cluster, mark: str) -> None:
             if answer.status == HTTPStatus.OK:
                 return
         log = (made.folder / "head.log").read_text()
-        assert processes.alive(mark), f"the head ended: {log}"
+        assert processes.alive(made.mark), f"the head ended: {log}"
         assert time.monotonic() < deadline, f"no head after {PATIENCE_S:g} s: {log}"
         time.sleep(0.2)

@@ -19,8 +19,8 @@ import yaml
 from cluster import local
 from orchestrator import workspace
 from orchestrator.plan import Plan
-from orchestrator.store.objects import S3Objects, StoreAddress
 from orchestrator.store.record import Record
+from orchestrator.store.s3 import S3Objects, StoreAddress
 from orchestrator.store.tickets import TicketStore
 
 PATIENCE_S = 280.0

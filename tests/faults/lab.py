@@ -15,7 +15,7 @@ import psutil
 
 from cluster import local, processes
 from cluster.services import Name
-from orchestrator.store.objects import S3Objects, StoreAddress
+from orchestrator.store.s3 import S3Objects, StoreAddress
 from orchestrator.store.tickets import TicketStore
 from tests.faults.s3_proxy import Proxy, serving
 

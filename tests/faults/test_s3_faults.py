@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.errors import Damaged, StoreUnreachable
 from orchestrator.store import paths
-from orchestrator.store.objects import Patience, S3Objects, StoreAddress
+from orchestrator.store.s3 import Patience, S3Objects, StoreAddress
 from orchestrator.store.tickets import TicketStore, each
 from orchestrator.store.upkeep import repair, verify
 from tests.contracts.test_ticket_store import make_record, make_ticket

@@ -70,13 +70,13 @@ def chain(plan: Plan) -> list[Unit]:
 
 def foresight(pace_s: float) -> Foresight:
     """A place is a quarter of an on-demand node at 12, and the head costs 0.5."""
-    return Foresight(profile(SPOT, ON_DEMAND), Placement(gpus=1), pace_s, HOUR_S / 2)
+    return Foresight(profile(SPOT, ON_DEMAND), Placement(gpus=1), pace_s, HOUR_S)
 
 
 def test_what_is_in_hand_and_one_more_like_it_is_still_to_be_paid() -> None:
     lane = chain(plan_of(document(controls=[])))
     ahead = foresight(1.0)
-    assert ahead.money(0.0) == pytest.approx((3 + 0.5) / 2)
+    assert ahead.money(0.0) == pytest.approx(3 + 0.5)
     ahead.begun(lane[0], 0.0)
     assert ahead.money(0.0) == pytest.approx(3 + 3 + 0.5)
     assert ahead.money(HOUR_S / 2) == pytest.approx(1.5 + 3 + 0.5)

@@ -25,8 +25,8 @@ from orchestrator.identity import key_of, to_json
 from orchestrator.plan import Plan
 from orchestrator.preview import describe
 from orchestrator.store import paths
-from orchestrator.store.objects import S3Objects, StoreAddress
 from orchestrator.store.record import Record
+from orchestrator.store.s3 import S3Objects, StoreAddress
 from orchestrator.store.ticket import Ticket
 from orchestrator.store.tickets import TicketStore
 from tests.orchestrator.profiles import SPOT, profile

@@ -13,7 +13,7 @@ import pytest
 
 from cluster import local
 from cluster.processes import GRPC
-from orchestrator.store.objects import S3Objects, StoreAddress
+from orchestrator.store.s3 import S3Objects, StoreAddress
 
 ELSEWHERE = "http://evil.example"
 

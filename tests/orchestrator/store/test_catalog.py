@@ -13,8 +13,8 @@ import pytest
 from orchestrator.errors import StoreFull
 from orchestrator.identity import canonical
 from orchestrator.store import catalog, paths
-from orchestrator.store.objects import S3Objects, StoreAddress
 from orchestrator.store.record import Record, TicketRef
+from orchestrator.store.s3 import S3Objects, StoreAddress
 from orchestrator.store.tickets import TicketStore
 from orchestrator.store.upkeep import verify
 

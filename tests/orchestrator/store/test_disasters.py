@@ -20,7 +20,7 @@ import pytest
 
 from cluster import local, processes, services
 from orchestrator.errors import Damaged, StoreFull
-from orchestrator.store.objects import Patience, S3Objects, StoreAddress
+from orchestrator.store.s3 import Patience, S3Objects, StoreAddress
 from orchestrator.store.tickets import TicketStore
 from orchestrator.store.upkeep import collect, verify
 
@@ -164,7 +164,7 @@ def test_a_full_disk_is_recognised(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 WORKER = """
 import os, signal, sys
 import numpy as np
-from orchestrator.store.objects import S3Objects, StoreAddress
+from orchestrator.store.s3 import S3Objects, StoreAddress
 from orchestrator.store.ticket import Ticket
 from orchestrator.store.tickets import TicketStore
 

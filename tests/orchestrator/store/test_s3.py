@@ -19,7 +19,7 @@ from orchestrator.errors import (
     StoreUnreachable,
     StoreUnsafe,
 )
-from orchestrator.store.objects import Patience, S3Objects, StoreAddress
+from orchestrator.store.s3 import Patience, S3Objects, StoreAddress
 from orchestrator.store.tickets import each
 
 HURRIED = Patience(connect=1.0, read=1.0, deadline=3.0, attempts=3)
