@@ -12,8 +12,8 @@ from botocore import exceptions as boto
 from orchestrator.errors import NotInStore, StoreError, StoreFull, StoreUnreachable
 from orchestrator.store.cures import FREE_SPACE
 
-FOREIGN = (boto.BotoCoreError, boto.ClientError)
-"""Everything that boto3 raises."""
+FOREIGN = (boto.BotoCoreError, boto.ClientError, FileNotFoundError)
+"""Everything that boto3 raises; the last when it opens a role's token, at the first request."""
 BROKEN = (
     boto.ReadTimeoutError,
     boto.ResponseStreamingError,
@@ -98,6 +98,10 @@ def translate(error: Exception, *, where: str, endpoint: str) -> StoreError:
         return StoreUnreachable(
             f"{where}: no credentials for {server}; set AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY in the environment"
+        )
+    if isinstance(error, FileNotFoundError):
+        return StoreUnreachable(
+            f"{where}: no credentials for {server} ({error}); correct AWS_WEB_IDENTITY_TOKEN_FILE"
         )
     if not isinstance(error, boto.ClientError):
         return StoreUnreachable(

@@ -47,6 +47,17 @@ def test_an_endpoint_that_is_no_address_is_refused(endpoint: str) -> None:
         StoreAddress(url="s3://bucket", endpoint=endpoint)
 
 
+def test_the_token_of_a_role_that_is_not_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/sweeps")
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
+    with pytest.raises(StoreUnreachable, match=rf"{tmp_path / 'token'}.*AWS_WEB_IDENTITY_TOKEN"):
+        S3Objects(StoreAddress(url="s3://bucket")).probe()
+
+
 @pytest.mark.parametrize(
     ("name", "value"), [("AWS_PROFILE", "nosuch"), ("AWS_CONFIG_FILE", __file__)]
 )
