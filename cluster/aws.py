@@ -173,6 +173,10 @@ def _docker(profile: Profile) -> dict[str, Any]:
         "pull_before_run": True,
         "run_options": [
             "--env=RAY_AUTH_MODE=token",
+            # By these NVIDIA's runtime knows which GPUs to show; only its own images set them, and
+            # under Kubernetes they could show a pod more than it has.
+            "--env=NVIDIA_VISIBLE_DEVICES=all",
+            "--env=NVIDIA_DRIVER_CAPABILITIES=compute,utility",
             "--cap-drop=ALL",
             "--security-opt=no-new-privileges",
             *(f"--volume={mount.path}:{mount.path}:ro" for mount in profile.mounts),

@@ -23,6 +23,7 @@ from trainables.run import Inputs, Outcome
 from trainables.spec import CutSpec, TrainSpec
 from trainables.training import checkpoint
 from trainables.training import recipe as recipes
+from trainables.training.process import release_memory
 from trainables.training.sink import Sink, Turn
 
 
@@ -41,6 +42,7 @@ def run(
 
     Raises the same, and GroupError.
     """
+    release_memory(inputs.device)  # that of the trial before, of which no frame is left now
     if workers == 1 and spec.recipe.zero < 3:
         return single.run(spec, inputs, sink, cuts=cuts, rewinds=rewinds, until=until)
     recipes.check(spec.recipe)

@@ -29,7 +29,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from trainables import errors
 from trainables.errors import GroupError, Stopped, TrainableError
-from trainables.training.process import Device, join
+from trainables.training.process import PATIENCE, Device, join
 
 HOST = "127.0.0.1"
 _GRACE_S = 0.3
@@ -209,7 +209,7 @@ def _performed(task: _Task, link: Connection[Any, Any], turn: threading.Lock) ->
             _put(link, "call", name, *arguments, blob=blob)
             return _take(link)[1][0]
 
-    store = TCPStore(HOST, task.port, None, False)
+    store = TCPStore(HOST, task.port, None, False, timeout=PATIENCE)
     join(task.device, store, rank=task.rank, count=task.count)
     module, _, name = task.function.partition(":")
     result: object = getattr(import_module(module), name)(task.argument, call)

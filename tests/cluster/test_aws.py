@@ -53,6 +53,12 @@ def test_ray_s_own_schema_holds() -> None:
     assert config["setup_commands"] == []
 
 
+def test_the_container_sees_the_gpus_that_ray_counts() -> None:
+    """Ray chooses NVIDIA's runtime, which shows none unless it is asked."""
+    options = cluster_of(profiles.profile(profiles.AWS))["docker"]["run_options"]
+    assert "--env=NVIDIA_VISIBLE_DEVICES=all" in options
+
+
 def test_every_machine_has_a_role_an_encrypted_disk_and_no_key() -> None:
     config = cluster_of(profiles.profile(profiles.AWS))
     for name, kind in config["available_node_types"].items():

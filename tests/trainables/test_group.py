@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 
 from tests.trainables.runs import CUT, RECIPE, Kept, bits, inputs, spec, ticket
@@ -86,6 +88,26 @@ def test_two_processes_stop_where_asked_and_one_goes_on_to_the_same_bits() -> No
     assert {k: bits(m) for k, m in rest.cuts.items()} == {
         k: bits(m) for k, m in whole[1].cuts.items()
     }
+
+
+@dataclass
+class Counting(Kept):
+    """Counts the optimizers that are there during the run."""
+
+    optimizers: int = 0
+
+    def progress(self, step: int, values: Mapping[str, float]) -> None:
+        self.optimizers = sum(isinstance(one, torch.optim.AdamW) for one in gc.get_objects())
+
+
+@pytest.mark.parametrize("zero", [0, 1, 2])
+def test_nothing_of_a_trial_is_left_in_the_next_one_of_its_process(zero: int) -> None:
+    """Else a GPU would hold both."""
+    recipe = replace(RECIPE, zero=zero)  # type: ignore[arg-type]
+    sinks = Counting(), Counting()
+    for sink in sinks:
+        run(spec(recipe=recipe), inputs(), sink)
+    assert [sink.optimizers for sink in sinks] == [1, 1]
 
 
 def hesitant(argument: bytes, call: Call) -> Outcome:

@@ -3,13 +3,13 @@
 What DeepSpeed 0.19 needs and does not say: `LOCAL_RANK` must be set; on CPU its first use compiles
 a shared-memory kernel for minutes unless told that none is compatible; at bf16 it throws away the
 low bits of the weights before it makes its float32 masters; at ZeRO 3 its way of setting those
-leaves the weights that compute as they were; an engine leaks unless destroyed and collected, and at
-ZeRO 3 even then.
+leaves the weights that compute as they were; its statistics make a GPU wait before every
+micro-batch; its default buckets take room for 500 million gradients; an engine leaks unless
+destroyed and collected, and at ZeRO 3 even then.
 """
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from trainables.spec import Recipe
 from trainables.training import shards
 from trainables.training.adversary import Objective
 from trainables.training.optimizer import MOMENTS, adamw, begin_moments, set_rates, updates
-from trainables.training.process import Device, release_freed_memory
+from trainables.training.process import Device
 from trainables.training.reduce import add_up_gradients
 
 Batch: TypeAlias = Mapping[str, Tensor]
@@ -73,7 +73,7 @@ class Engine:
             if seeds:
                 self.seed(seeds[number])
             divisor = (parts[number] if parts else len(batches)) / scale
-            there = {name: value.to(self.device) for name, value in batch.items()}
+            there = {name: _sent(value, self.device) for name, value in batch.items()}
             for value in objective(self.deepspeed, there, divisor):
                 total += value.detach()
                 self.deepspeed.backward(value, scale_wrt_gas=False)
@@ -197,7 +197,8 @@ class Engine:
 
 @contextmanager
 def started(net: nn.Module, recipe: Recipe, device: Device) -> Iterator[Engine]:
-    """An engine whose float32 masters are exactly the weights of `net`, destroyed at the end.
+    """An engine whose float32 masters are exactly the weights of `net`, destroyed at the end. Its
+    memory comes free at the first `release_memory` after whoever names it has returned.
 
     `net` must be in float32, on `device`, the same in all processes, and already wear its mask.
     """
@@ -210,7 +211,8 @@ def started(net: nn.Module, recipe: Recipe, device: Device) -> Iterator[Engine]:
             name: value.detach().to("cpu", copy=True) for name, value in net.state_dict().items()
         }
     optimizer = adamw(net, recipe)
-    inner, *_ = deepspeed.initialize(model=net, optimizer=optimizer, config=_config(recipe))
+    config = _config(recipe, sum(weight.numel() for weight in net.parameters()))
+    inner, *_ = deepspeed.initialize(model=net, optimizer=optimizer, config=config)
     if recipe.zero == 3:
         for part in net.modules():
             for weight in getattr(part, "reads", ()):
@@ -234,9 +236,6 @@ def started(net: nn.Module, recipe: Recipe, device: Device) -> Iterator[Engine]:
         yield engine
     finally:
         inner.destroy()
-        del inner, engine, optimizer
-        gc.collect()
-        release_freed_memory(device)
 
 
 @contextmanager
@@ -249,14 +248,27 @@ def compiling(net: nn.Module) -> Iterator[None]:
     net.compile(dynamic=True)
     try:
         # Past its limit, 8, torch would go on without compiling and say so in the log only.
-        with torch._dynamo.config.patch(recompile_limit=64, fail_on_recompile_limit_hit=True):
+        with (
+            torch._dynamo.config.patch(recompile_limit=64, fail_on_recompile_limit_hit=True),
+            # On a GPU the backward pass has a thread of its own, for which Inductor would compile
+            # as if nobody had asked for determinism; so all of it is compiled in this one.
+            torch._functorch.config.patch(force_non_lazy_backward_lowering=True),
+        ):
             yield
     finally:
         net._compiled_call_impl = None
         torch.compiler.reset()
 
 
-def _config(recipe: Recipe) -> dict[str, Any]:
+def _sent(value: Tensor, device: Device) -> Tensor:
+    """On the device. A GPU takes it in while this process goes on: from memory that is not pinned
+    it would first have to end all that it has been given to do."""
+    if device == "cpu":
+        return value
+    return value.pin_memory().to(device, non_blocking=True)
+
+
+def _config(recipe: Recipe, elements: int) -> dict[str, Any]:
     return {
         "train_micro_batch_size_per_gpu": 1,  # for its own statistics only, like the next
         "gradient_accumulation_steps": 1,
@@ -271,6 +283,8 @@ def _config(recipe: Recipe) -> dict[str, Any]:
         "zero_optimization": {
             "stage": recipe.zero,
             "stage3_param_persistence_threshold": 4000,
+            "reduce_bucket_size": elements,  # all gradients in one piece; it is allocated
         },
         "steps_per_print": None,
+        "timers": {"throughput": {"enabled": False}},
     }

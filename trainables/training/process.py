@@ -44,6 +44,8 @@ def prepare_process(device: Device, threads: int) -> None:
     # Deterministic mode would also fill fresh memory with NaN, at a cost in every step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
+    # Matrices are exempt by default; convolutions, such as ViLT's of patches, would lose 13 bits.
+    torch.backends.cudnn.allow_tf32 = False
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     # DeepSpeed makes a group of its own, over which gradients travel, and names no time-out.
     torch.distributed.distributed_c10d.default_pg_timeout = PATIENCE
@@ -64,9 +66,9 @@ def prepare_process(device: Device, threads: int) -> None:
 def join(device: Device, store: Store, *, rank: int, count: int) -> None:
     """Joins the `count` processes of this machine that meet at `store`."""
     os.environ["LOCAL_RANK"] = str(rank)
-    # Gloo opens a socket even alone; keep it off the network.
+    # Gloo and NCCL open sockets even alone; keep them off the network.
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
-    if device == "cuda" and count > 1:
+    if device == "cuda":
         os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
         torch.cuda.set_device(rank)
     torch.distributed.init_process_group(
@@ -92,9 +94,14 @@ def _keep_freed_memory() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
-def release_freed_memory(device: Device) -> None:
-    """Gives what a run held back to the kernel."""
-    if device == "cpu" and platform.libc_ver()[0] == "glibc":
+def release_memory(device: Device) -> None:
+    """Gives what a run held back to the kernel, or to the GPU's other processes. DeepSpeed's engine
+    is a cycle of references, which stays until it is collected: to no avail as long as a frame of
+    the run is there."""
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.empty_cache()
+    elif platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -189,6 +191,32 @@ def test_a_loss_that_is_not_finite_ends_the_run(mode: tuple[str, int]) -> None:
         diverged.step(
             batches(0), plain(lambda logits, batch: loss(logits, batch) * float("nan")), 1e-2
         )
+
+
+@pytest.mark.parametrize("zero", [0, 1, 2])
+def test_a_step_lets_a_gpu_run_on_and_takes_no_more_room_than_its_gradients(
+    zero: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By default DeepSpeed's statistics wait for the device before every micro-batch, from the
+    third step on, and its buckets hold 500 million gradients."""
+    from deepspeed.accelerator import get_accelerator
+
+    empty, taken, waited = torch.empty, [0], []
+
+    def measured(*size: Any, **options: Any) -> Tensor:
+        made: Tensor = empty(*size, **options)
+        taken.append(made.numel())
+        return made
+
+    with engine(in_mode(("fp32", zero))) as running:
+        advance(running, 0, 2)
+        gc.collect()  # engines of other tests wait when they go
+        monkeypatch.setattr(torch, "empty", measured)
+        monkeypatch.setattr(get_accelerator(), "synchronize", lambda: waited.append("here"))
+        advance(running, 2, 6)
+        monkeypatch.undo()
+        assert not waited
+        assert max(taken) <= sum(weight.numel() for weight in running.net.parameters())
 
 
 def test_every_group_waits_as_long_for_the_first_process() -> None:

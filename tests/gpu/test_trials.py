@@ -1,0 +1,64 @@
+"""Whole trials on a GPU, several in one process: the same bits again, and nothing left behind."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.trainables.runs import CUT, RECIPE, Kept, bits, inputs, spec, ticket
+from trainables.group import run
+from trainables.run import Outcome
+from trainables.spec import Recipe
+from trainables.training.process import release_memory
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+MODES = [
+    RECIPE,
+    replace(RECIPE, zero=1, precision="bf16"),
+    replace(RECIPE, zero=2, adversary="both"),
+    replace(RECIPE, zero=3),
+    replace(RECIPE, compile=True),
+]
+
+
+def trained(recipe: Recipe, workers: int = 1) -> tuple[Outcome, Kept]:
+    sink = Kept()
+    given = inputs(device="cuda", ticket=ticket())
+    masked = spec(ticket="worn", recipe=recipe)
+    outcome = run(
+        masked,
+        given,
+        sink,
+        workers=workers,
+        cuts={"cut": replace(CUT, sparsity=0.8)},
+        rewinds={3, 6},
+    )
+    return outcome, sink
+
+
+@pytest.mark.parametrize(
+    "recipe", MODES, ids=["fp32", "bf16-1", "adversary-2", "zero-3", "compile"]
+)
+def test_a_trial_gives_the_same_bits_again_and_leaves_nothing(recipe: Recipe) -> None:
+    first, second = trained(recipe), trained(recipe)
+    assert first[0] == second[0]
+    assert first[0].gpu == torch.cuda.get_device_name()
+    assert first[0].checks["pruned_nonzero"] == 0
+    assert first[1].rewinds == second[1].rewinds
+    assert bits(first[1].cuts["cut"]) == bits(second[1].cuts["cut"])
+    release_memory("cuda")
+    assert torch.cuda.memory_allocated() < 2**24  # cuBLAS keeps a workspace
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one CUDA device")
+@pytest.mark.parametrize("zero", [0, 1, 2, 3])
+def test_two_gpus_cut_the_ticket_of_one(zero: int) -> None:
+    recipe = replace(RECIPE, dropout=0.0, zero=zero)  # type: ignore[arg-type]
+    alone, together = trained(replace(recipe, zero=0)), trained(recipe, workers=2)
+    assert together[0].checks["pruned_nonzero"] == 0
+    assert bits(alone[1].cuts["cut"]) == bits(together[1].cuts["cut"])
