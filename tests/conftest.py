@@ -11,12 +11,16 @@ from uuid import uuid4
 
 import boto3
 import pytest
+from hypothesis import settings
 from moto.server import ThreadedMotoServer
 
 from cluster import local
 from cluster.services import BUCKET
 from orchestrator.store.s3 import S3Objects, StoreAddress
 from orchestrator.store.tickets import TicketStore
+
+settings.register_profile("untimed", deadline=None)  # a busy machine is no defect
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

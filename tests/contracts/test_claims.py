@@ -48,6 +48,7 @@ def test_a_unit_is_held_by_one_run_at_a_time(objects: S3Objects) -> None:
     assert not list(objects.list(paths.CLAIMS))
 
 
+@pytest.mark.parametrize("address", ["seaweed"], indirect=True)  # moto writes without a lock
 def test_of_many_that_try_at_once_one_gets_it(objects: S3Objects) -> None:
     start, tried = Barrier(6), Barrier(6)
 
@@ -78,9 +79,12 @@ def test_a_dead_claim_is_taken_over_by_one(objects: S3Objects, short_lived: None
     assert not list(objects.list(paths.CLAIMS)), "the dead claim goes with its follower's"
 
 
-def test_a_claim_lives_as_long_as_it_is_held(objects: S3Objects, short_lived: None) -> None:
+def test_a_claim_lives_as_long_as_it_is_held(
+    objects: S3Objects, short_lived: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "ALIVE", timedelta(seconds=6))  # this process may be held up
     with Claims(objects, "ours").held(KEY):
-        time.sleep(4.5)
+        time.sleep(7.5)
         assert Claims(objects, "theirs").is_busy(KEY)
 
 

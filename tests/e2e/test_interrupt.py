@@ -27,7 +27,9 @@ def stop_job(driver: int) -> None:
 
 @pytest.mark.parametrize("send", [ctrl_c, pytest.param(stop_job, marks=pytest.mark.slow)])
 def test_an_interrupted_sweep_loses_nothing_and_goes_on(home: Home, send: Send) -> None:
-    sweep = home.sweep(tiny() | {"placement": FRUGAL})
+    content = tiny() | {"placement": FRUGAL}
+    content["recipes"]["four"]["steps"] = 60  # the rest outlasts the signal's way
+    sweep = home.sweep(content)
     with home.store() as store:
         run = home.start("run", sweep)
         until(lambda: len(store.keys()) >= 3, run)

@@ -25,8 +25,9 @@ from tests.e2e.harness import FOREIGN, FRUGAL, Home, created, ended, results, un
 
 pytestmark = pytest.mark.slow
 
-STEPS = 600
-"""Fifteen seconds on an idle core, so that a stop meets the run at work."""
+STEPS = 3000
+"""Some fifteen seconds on an idle core from the quick chain's end, so that a stop meets the run at
+work."""
 
 ONLY_AT_A_STOP = {"checkpoint_every_s": 1e6}
 
@@ -147,7 +148,9 @@ def test_a_detached_job_is_left_alone(site: Site) -> None:
 
 def test_ctrl_c_leaves_the_job_running(site: Site) -> None:
     following = site.submit(sweep(site, long("followed", 2)))
-    until(lambda: bool(site.running()), following)
+    assert following.stdout is not None
+    while "trials for" not in (line := following.stdout.readline()):  # it follows the job's output
+        assert line, ended(following)
     os.killpg(following.pid, signal.SIGINT)
     left = ended(following)
     assert left.code == 130, left

@@ -72,8 +72,6 @@ def test_a_killed_driver(home: Home, undisturbed: Results) -> None:
     file = home.sweep(LONG | {"placement": {"checkpoint_every_s": 0.05}})
     disturbed = disturb(home, file, "driver")
     assert disturbed.run.code == -9
-    with home.store() as store:
-        assert half_done(store)
     finish(home, file, disturbed, undisturbed)
     assert not server(home.path, "mlflow"), "the second run ends the servers that the first left"
     assert gone(disturbed.family)

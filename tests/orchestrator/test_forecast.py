@@ -49,7 +49,7 @@ def test_nothing_left_takes_no_time() -> None:
     assert forecast(done, 4) == Forecast(wall_s=0.0, busy_s={})
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(studies, st.integers(1, 9))
 def test_it_lies_between_no_idle_place_and_a_list_schedules_bound(
     study: dict[str, object], slots: int

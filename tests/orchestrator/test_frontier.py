@@ -34,7 +34,7 @@ def finish(plan: Plan, frontier: Frontier, *, slots: int = 3) -> list[str]:
     return committed
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(studies)
 def test_every_trial_is_committed_once_and_after_its_parents(study: dict[str, object]) -> None:
     plan = plan_of(document(**study))
@@ -42,7 +42,7 @@ def test_every_trial_is_committed_once_and_after_its_parents(study: dict[str, ob
     assert sorted(committed) == sorted(plan.trials)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(studies, st.randoms(use_true_random=False))
 def test_whatever_is_committed_already_is_not_run_again(
     study: dict[str, object], chance: random.Random

@@ -42,7 +42,7 @@ studies = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(studies)
 def test_every_parent_stands_before_its_child_and_sharing_never_costs(
     study: dict[str, Any],
@@ -61,7 +61,7 @@ def test_every_parent_stands_before_its_child_and_sharing_never_costs(
     assert wanted == {trial.key for trial in plan.training_runs()}
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(studies)
 def test_expansion_is_a_function_of_the_file(study: dict[str, Any]) -> None:
     first, second = plan_of(document(**study)), plan_of(document(**study))

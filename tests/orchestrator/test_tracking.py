@@ -326,10 +326,10 @@ def test_a_dead_server_stops_nobody() -> None:
     for record in make_records(plan).values():
         projector.add(record)
         live.log(1, {"loss": 1.0})
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 5
     assert not projector.close(5)
     live.close(5)
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 30
 
 
 def test_a_lost_database_and_a_server_that_comes_back(tmp_path: Path) -> None:

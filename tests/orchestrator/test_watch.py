@@ -9,6 +9,8 @@ import pytest
 
 from orchestrator.watch import EXIT_STALLED
 
+LIMIT_S = 3.0
+"""Below the four seconds of a process that lives, above what noise takes from one."""
 PROLOGUE = """
 import time, ctypes
 from orchestrator.watch import StallWatch
@@ -17,19 +19,19 @@ def report(line, stacks):
     print(line, flush=True)
     print(stacks, flush=True)
 
-with StallWatch(LIMIT_S, report) as watch:
+with StallWatch(LIMIT, report) as watch:
 """
 SLEEPS = "    watch.step(); time.sleep(60)"
-HOLDS_THE_INTERPRETER = "    watch.step(); time.sleep(0.2); ctypes.PyDLL(None).sleep(60)"
+HOLDS_THE_INTERPRETER = "    watch.step(); time.sleep(2.0); ctypes.PyDLL(None).sleep(60)"
 STEPS = """
-    for _ in range(15):
+    for _ in range(40):
         watch.step()
         time.sleep(0.1)
 print("done")
 """
 WAITS = """
     watch.step()
-    for _ in range(15):
+    for _ in range(40):
         watch.alive()
         time.sleep(0.1)
 print("done")
@@ -37,25 +39,25 @@ print("done")
 
 
 def run(body: str, limit_s: float) -> subprocess.CompletedProcess[str]:
-    code = PROLOGUE.replace("LIMIT_S", str(limit_s)) + body
+    code = PROLOGUE.replace("LIMIT", str(limit_s)) + body
     command = [sys.executable, "-c", code]
     return subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
 
 
 def test_a_thread_ends_a_process_that_sleeps_and_says_where() -> None:
-    ended = run(SLEEPS, 0.5)
+    ended = run(SLEEPS, LIMIT_S)
     assert ended.returncode == EXIT_STALLED
     assert "placement.stall_s" in ended.stdout
     assert "MainThread" in ended.stdout
 
 
 def test_a_timer_ends_a_process_in_which_no_thread_gets_to_run() -> None:
-    ended = run(HOLDS_THE_INTERPRETER, 0.5)
+    ended = run(HOLDS_THE_INTERPRETER, LIMIT_S)
     assert ended.returncode == 1
     assert "Timeout" in ended.stderr
 
 
 @pytest.mark.parametrize("body", [STEPS, WAITS])
 def test_a_process_that_makes_steps_or_says_why_not_lives(body: str) -> None:
-    ended = run(body, 0.8)
+    ended = run(body, LIMIT_S)
     assert (ended.returncode, ended.stdout) == (0, "done\n")

@@ -49,7 +49,7 @@ def same(a: dict[str, NDArray[np.bool_]], b: dict[str, NDArray[np.bool_]]) -> bo
 
 
 @given(arrays=st.lists(ARRAYS, min_size=1, max_size=4), sparsity=SPARSITIES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_global_cut_equals_the_reference(
     arrays: list[NDArray[np.float32]], sparsity: float
 ) -> None:
@@ -65,7 +65,7 @@ def test_global_cut_equals_the_reference(
     sparsities=st.tuples(SPARSITIES, SPARSITIES).map(sorted),
     data=st.data(),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_a_child_is_within_its_parent_even_when_kept_weights_are_zero(
     arrays: list[NDArray[np.float32]], sparsities: list[float], data: st.DataObject
 ) -> None:

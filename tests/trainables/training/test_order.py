@@ -19,7 +19,7 @@ def steps_of(order: Order, first: int, last: int) -> list[list[NDArray[np.int64]
 
 
 @given(lengths=LENGTHS, tokens=st.integers(40 * GROUP, 900), seed=st.integers(0, 3))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_an_epoch_holds_every_example_once_within_the_limit(
     lengths: NDArray[np.int64], tokens: int, seed: int
 ) -> None:
@@ -91,7 +91,7 @@ def test_a_limit_that_the_longest_examples_do_not_fit_is_refused() -> None:
 
 
 @given(sizes=st.lists(st.integers(1, 9), min_size=1, max_size=6), count=st.integers(1, 8))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_processes_share_a_step_whole_and_weigh_it_alike(sizes: list[int], count: int) -> None:
     micros = [np.arange(size) + 100 * micro for micro, size in enumerate(sizes)]
     shares = [pieces(micros, Peers(rank, count)) for rank in range(count)]
