@@ -24,6 +24,7 @@ from torch.nn.functional import cross_entropy
 
 from tests.benchmarks.alone import alone
 from tests.benchmarks.table import Row
+from tests.trainables.runs import evenly
 from trainables.spec import ModelSpec, Recipe
 from trainables.tasks.heads import PooledHead, symmetric_kl
 from trainables.tickets.weight_mask import pruned_nonzero, wearing
@@ -114,11 +115,11 @@ def measure() -> dict[str, float]:
             masks = ticket(net) if kind == "masked" else {}
             stack.enter_context(wearing(net, masks))
             engine = stack.enter_context(started(net, RECIPE, "cpu"))
-            steps[kind] = partial(engine.step, [examples], plain(loss), RECIPE.lr)
+            steps[kind] = partial(engine.step, evenly([examples]), plain(loss), RECIPE.lr)
             if kind == "dense":
                 task: Any = Answers()
                 against = objective_of(task, ADVERSARIAL, net.backbone.hidden_size)  # type: ignore[arg-type]
-                steps["adversarial"] = partial(engine.step, [examples], against, RECIPE.lr)
+                steps["adversarial"] = partial(engine.step, evenly([examples]), against, RECIPE.lr)
         steps["torch"] = torch_step(network(), examples)
         times = _take_turns(steps)
         assert pruned_nonzero(net.state_dict(), masks) == 0

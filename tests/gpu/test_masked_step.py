@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tests.trainables.runs import evenly
 from trainables.models.base import Backbone
 from trainables.pruning.magnitude import cut
 from trainables.spec import CutSpec, ModelSpec, Recipe
@@ -64,11 +65,11 @@ def network(model: ModelSpec, recipe: Recipe) -> tuple[Network, Masks]:
 
 def samples_per_second(engine: Engine, examples: Batch, steps: int = 20) -> float:
     for _ in range(5):
-        engine.step([examples], plain(loss), 1e-4)
+        engine.step(evenly([examples]), plain(loss), 1e-4)
     torch.cuda.synchronize()
     begin = time.perf_counter()
     for _ in range(steps):
-        engine.step([examples], plain(loss), 1e-4)
+        engine.step(evenly([examples]), plain(loss), 1e-4)
     torch.cuda.synchronize()
     return steps * BATCH / (time.perf_counter() - begin)
 
@@ -108,6 +109,6 @@ def test_two_runs_on_the_device_are_bit_identical() -> None:
         with started(net, recipe, "cuda") as engine:
             for step in range(5):
                 torch.manual_seed(step)
-                engine.step([batch(net.backbone, step)], plain(loss), 1e-4)  # type: ignore[arg-type]
+                engine.step(evenly([batch(net.backbone, step)]), plain(loss), 1e-4)  # type: ignore[arg-type]
             finals.append(engine.weights())
     assert all(torch.equal(finals[0][name], finals[1][name]) for name in finals[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from trainables.data.fingerprint import fingerprint
 from trainables.run import Inputs, cut
 from trainables.spec import CutSpec, ModelSpec, Recipe, TaskSpec, TrainSpec
 from trainables.tasks import TASKS
+from trainables.training.engine import Batch, Micro
 from trainables.training.sink import Turn
 
 MODEL = ModelSpec(architecture="uniter", size="tiny")
@@ -88,6 +89,11 @@ def inputs(**changes: Any) -> Inputs:
 
 def ticket(sparsity: float = 0.7) -> Masks:
     return cut(CutSpec(model=MODEL, method="random", sparsity=sparsity), inputs())
+
+
+def evenly(batches: Sequence[Batch]) -> list[Micro]:
+    """Micro-batches of a step that count alike."""
+    return [Micro(batch, len(batches)) for batch in batches]
 
 
 def bits(masks: Masks) -> str:

@@ -10,7 +10,7 @@ destroyed and collected, and at ZeRO 3 even then.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -35,6 +35,17 @@ Moments: TypeAlias = dict[str, dict[str, Tensor]]
 """`exp_avg` or `exp_avg_sq` -> parameter name -> float32 tensor on CPU."""
 
 
+@dataclass(frozen=True, slots=True)
+class Micro:
+    """A micro-batch, or this process's piece of one."""
+
+    batch: Batch
+    parts: float
+    """What its mean loss is divided by, so that those of a step, of all processes, add up."""
+    seed: int | None = None
+    """Of the dropout in it; without, its draws follow those before it."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Engine:
     """A network being trained, by this process or by several. Names are those of the network's own
@@ -49,32 +60,24 @@ class Engine:
     shapes: Mapping[str, torch.Size]
     """Of the state dict, as they were before DeepSpeed: at ZeRO 3 it empties the parameters."""
 
-    def step(
-        self,
-        batches: Sequence[Batch],
-        objective: Objective,
-        lr: float,
-        *,
-        parts: Sequence[float] = (),
-        seeds: Sequence[int] = (),
-    ) -> float:
-        """One optimizer step over micro-batches that count alike, whatever their sizes; the mean
-        loss before it, of all processes.
+    def step(self, micros: Iterable[Micro], objective: Objective, lr: float) -> float:
+        """One optimizer step; the sum of the losses before it, of all processes, each divided as
+        its micro-batch says. They are taken one by one as they come.
 
-        Where several share the micro-batches, `parts` are what the loss of each is divided by, so
-        that all add up to the mean, and `seeds` drive the dropout in each. Raises InvariantError if
-        the loss or its gradient is not finite.
+        Raises InvariantError if the loss or its gradient is not finite.
         """
         set_rates(self.optimizer, self.recipe, lr, self.deepspeed.global_steps + 1)
         # Above stage 0 DeepSpeed takes the mean over the processes, of which we want the sum.
         scale = self.peers.count if self.recipe.zero else 1
         total = torch.zeros((), device=self.device)
-        for number, batch in enumerate(batches):
-            if seeds:
-                self.seed(seeds[number])
-            divisor = (parts[number] if parts else len(batches)) / scale
-            there = {name: _sent(value, self.device) for name, value in batch.items()}
-            for value in objective(self.deepspeed, there, divisor):
+        for micro in micros:
+            if micro.seed is not None:
+                self.seed(micro.seed)
+            there = {
+                name: value.to(self.device, non_blocking=True)
+                for name, value in micro.batch.items()
+            }
+            for value in objective(self.deepspeed, there, micro.parts / scale):
                 total += value.detach()
                 self.deepspeed.backward(value, scale_wrt_gas=False)
         if self.recipe.zero == 0:
@@ -260,12 +263,12 @@ def compiling(net: nn.Module) -> Iterator[None]:
         torch.compiler.reset()
 
 
-def _sent(value: Tensor, device: Device) -> Tensor:
-    """On the device. A GPU takes it in while this process goes on: from memory that is not pinned
-    it would first have to end all that it has been given to do."""
+def pinned(batch: Batch, device: Device) -> Batch:
+    """In memory from which a GPU takes it while this process goes on; from other memory it would
+    first have to end all that it has been given to do."""
     if device == "cpu":
-        return value
-    return value.pin_memory().to(device, non_blocking=True)
+        return batch
+    return {name: value.pin_memory() for name, value in batch.items()}
 
 
 def _config(recipe: Recipe, elements: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from trainables.peers import ALONE, Peers
 from trainables.tasks.base import Batch, Task
+from trainables.training.ahead import ahead
 
 BATCH = 256
 """Examples per forward pass; fixed, so that a score does not depend on the training batch."""
@@ -39,7 +40,7 @@ def evaluate(
     net.eval()
     forward = Forward(net, device)
     with torch.no_grad():
-        batches = _telling(task.eval_batches(BATCH, examples), alive)
+        batches = _telling(ahead(task.eval_batches(BATCH, examples)), alive)
         if peers.count == 1:
             scores = task.score((forward(batch), batch) for batch in batches)
         else:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from typing import Any
 
 from torch import Tensor
@@ -20,10 +22,11 @@ from trainables.spec import Recipe
 from trainables.tasks.base import Task
 from trainables.training import checkpoint, recipe
 from trainables.training.adversary import Objective
-from trainables.training.engine import Engine
+from trainables.training.ahead import ahead
+from trainables.training.engine import Engine, Micro, pinned
 from trainables.training.evaluate import evaluate
 from trainables.training.optimizer import MOMENTS
-from trainables.training.order import Order, pieces
+from trainables.training.order import Order, pieces, pieces_each
 from trainables.training.sink import Sink
 
 LOSS_POINTS = 200
@@ -77,29 +80,29 @@ def train(engine: Engine, task: Task, course: Course, progress: Progress, sink: 
     if progress.step == course.first:
         _keep_rewind(engine, course, progress, sink)
     engine.net.train()
-    order = Order(course.recipe, task.lengths(), course.data_seed)
-    while progress.step < course.end:
-        loss, lr = _step(engine, task, course, order, progress.step)
-        progress.step += 1
-        progress.losses.append(loss)
-        progress.last_rates = engine.rates()
-        progress.first_rates = progress.first_rates or progress.last_rates
-        point = _loss_point(course.recipe, progress, lr) | _score(
-            engine, task, course, progress, sink
-        )
-        if point:
-            progress.history.append({"step": progress.step, **point})
-            sink.progress(progress.step, point)
-        _keep_rewind(engine, course, progress, sink)
-        now = time.monotonic()
-        progress.seconds, mark = progress.seconds + now - mark, now
-        turn = engine.peers.agreed(sink.turn(progress.step))
-        if turn != "go on" and progress.step < course.end:
-            _checkpoint(engine, course, progress, sink)
-            if turn == "stop":
-                # Whoever ends first ends all, and only the first one's state is on its way.
-                engine.peers.agreed(turn)
-                raise Stopped(f"stopped after step {progress.step} of {course.end}")
+    with closing(ahead(_micros(engine, task, course, progress.step))) as micros:
+        while progress.step < course.end:
+            loss, lr = _step(engine, course, progress.step, micros)
+            progress.step += 1
+            progress.losses.append(loss)
+            progress.last_rates = engine.rates()
+            progress.first_rates = progress.first_rates or progress.last_rates
+            point = _loss_point(course.recipe, progress, lr) | _score(
+                engine, task, course, progress, sink
+            )
+            if point:
+                progress.history.append({"step": progress.step, **point})
+                sink.progress(progress.step, point)
+            _keep_rewind(engine, course, progress, sink)
+            now = time.monotonic()
+            progress.seconds, mark = progress.seconds + now - mark, now
+            turn = engine.peers.agreed(sink.turn(progress.step))
+            if turn != "go on" and progress.step < course.end:
+                _checkpoint(engine, course, progress, sink)
+                if turn == "stop":
+                    # Whoever ends first ends all, and only the first one's state is on its way.
+                    engine.peers.agreed(turn)
+                    raise Stopped(f"stopped after step {progress.step} of {course.end}")
 
 
 def _checkpoint(engine: Engine, course: Course, progress: Progress, sink: Sink) -> None:
@@ -152,24 +155,27 @@ def resume(engine: Engine, course: Course, payload: bytes | None) -> Progress:
     return progress
 
 
+def _micros(engine: Engine, task: Task, course: Course, first: int) -> Iterator[Micro]:
+    """What this process takes of all steps from `first` on."""
+    peers, seed = engine.peers, course.data_seed
+    order = Order(course.recipe, task.lengths(), seed)
+    for step in range(first, course.end):
+        for piece in pieces(order.micro_batches(step), peers):
+            batch = task.train_batch(piece.indices, Chance(seed, "batch", step, piece.place))
+            # A process alone has one stream for all micro-batches of the step, seeded before it.
+            dropout = None if peers.count == 1 else derive(seed, "dropout", step, piece.place)
+            yield Micro(pinned(batch, engine.device), piece.parts, dropout)
+
+
 def _step(
-    engine: Engine, task: Task, course: Course, order: Order, step: int
+    engine: Engine, course: Course, step: int, micros: Iterator[Micro]
 ) -> tuple[float, float]:
     """The loss before the update, and its learning rate."""
-    alone, seed = engine.peers.count == 1, course.data_seed
-    mine = pieces(order.micro_batches(step), engine.peers)
-    batches = [task.train_batch(p.indices, Chance(seed, "batch", step, p.place)) for p in mine]
     lr = recipe.lr_at(course.recipe, step)
-    if alone:  # one stream for all micro-batches of the step
-        engine.seed(derive(seed, "dropout", step))
-        return engine.step(batches, course.objective, lr), lr
-    return engine.step(
-        batches,
-        course.objective,
-        lr,
-        parts=[piece.parts for piece in mine],
-        seeds=[derive(seed, "dropout", step, piece.place) for piece in mine],
-    ), lr
+    if engine.peers.count == 1:
+        engine.seed(derive(course.data_seed, "dropout", step))
+    these = islice(micros, pieces_each(course.recipe.accumulate, engine.peers))
+    return engine.step(these, course.objective, lr), lr
 
 
 def _loss_point(plan: Recipe, progress: Progress, lr: float) -> dict[str, float]:

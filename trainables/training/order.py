@@ -51,6 +51,11 @@ def pieces(micro_batches: list[Indices], peers: Peers) -> list[Piece]:
     return every[first:end]
 
 
+def pieces_each(micro_batches: int, peers: Peers) -> int:
+    """How many of them each process takes of a step."""
+    return micro_batches // math.gcd(micro_batches, peers.count)
+
+
 class Order:
     """The micro-batches of a run, by optimizer step."""
 

@@ -23,6 +23,7 @@ from tests.trainables.models.inputs import (
     regions,
     words,
 )
+from tests.trainables.runs import evenly
 from trainables.models import lxmert
 from trainables.models.base import Backbone
 from trainables.spec import ModelSpec, Recipe
@@ -172,7 +173,7 @@ def test_what_training_leaves_of_unreached_matrices(
     objective = plain(lambda logits, seen: cross_entropy(logits, seen["labels"]))
     with started(Network(model, classifier(64, 128, 3)), recipe, "cpu") as engine:
         for _ in range(3):
-            engine.step([batch], objective, recipe.lr)
+            engine.step(evenly([batch]), objective, recipe.lr)
         after = engine.weights()
     shrunk = 1.0 if zero == 0 else (1 - recipe.lr * decay) ** 3
     for name in _unreached(model):

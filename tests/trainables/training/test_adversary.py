@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from tests.trainables.runs import evenly
 from trainables.spec import Recipe
 from trainables.tasks.heads import symmetric_kl
 from trainables.tickets.weight_mask import kept_sha256, pruned_nonzero, wearing
@@ -188,7 +189,7 @@ def test_the_engine_takes_the_step_of_that_gradient(stage: tuple[str, int]) -> N
         eps=0.1,  # else Adam's first step is the gradient's sign, which rounding can turn round
     )
     with engine(recipe, masked=False) as ours:
-        ours.step(batches(0), objective(recipe), 1e-2)
+        ours.step(evenly(batches(0)), objective(recipe), 1e-2)
         moved = ours.weights()
     net = reader()
     whole: dict[str, Tensor] = {}
@@ -275,7 +276,7 @@ def test_one_step_without_divergence_is_plain_training() -> None:
     runs = []
     for kind in (plain(TASK.loss), objective(recipe), objective(replace(recipe, adversary_kl=0.0))):
         with engine(recipe) as each:
-            losses = [each.step(batches(step), kind, 1e-2) for step in range(3)]
+            losses = [each.step(evenly(batches(step)), kind, 1e-2) for step in range(3)]
             runs.append((losses, each.weights()))
     for losses, weights in runs[1:]:
         assert losses == pytest.approx(runs[0][0], rel=1e-6)
@@ -298,7 +299,7 @@ def test_a_ticket_holds_and_a_resumed_run_is_the_same(mode: Any, stage: tuple[st
         losses = []
         for step in range(first, last):
             torch.manual_seed(step)
-            losses.append(engine.step(batches(step), objective(recipe), 1e-2))
+            losses.append(engine.step(evenly(batches(step)), objective(recipe), 1e-2))
         return losses
 
     with engine(recipe) as whole:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.trainables.runs import evenly
 from trainables.spec import Recipe
 from trainables.tickets.weight_mask import pruned_nonzero, wearing
 from trainables.training.adversary import plain
@@ -52,7 +53,9 @@ def trained(*, compiled: bool) -> tuple[list[float], dict[str, Tensor]]:
         for step in range(4):
             # Of several sizes: one compilation serves them all.
             x = torch.randn(4 + step, 12, generator=torch.Generator().manual_seed(step))
-            losses.append(engine.step([{"x": x}], plain(lambda out, _: (out**2).mean()), 1e-2))
+            losses.append(
+                engine.step(evenly([{"x": x}]), plain(lambda out, _: (out**2).mean()), 1e-2)
+            )
         return losses, engine.weights()
 
 

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tests.trainables.runs import evenly
 from trainables.errors import InvariantError
 from trainables.spec import Recipe
 from trainables.tickets.weight_mask import kept_sha256, pruned_nonzero, wearing
@@ -73,7 +74,7 @@ def engine(recipe: Recipe, *, masked: bool = True) -> Iterator[Engine]:
 
 
 def advance(engine: Engine, first: int, last: int) -> list[float]:
-    return [engine.step(batches(step), plain(loss), 1e-2) for step in range(first, last)]
+    return [engine.step(evenly(batches(step)), plain(loss), 1e-2) for step in range(first, last)]
 
 
 def in_mode(mode: tuple[str, int]) -> Recipe:
@@ -161,7 +162,7 @@ def test_accumulation_equals_the_whole_batch() -> None:
     with engine(RECIPE) as split:
         halves = advance(split, 0, 5)
     with engine(replace(RECIPE, accumulate=1)) as one:
-        wholes = [one.step(whole(step), plain(loss), 1e-2) for step in range(5)]
+        wholes = [one.step(evenly(whole(step)), plain(loss), 1e-2) for step in range(5)]
     assert halves == pytest.approx(wholes, rel=1e-5)
 
 
@@ -179,7 +180,7 @@ def test_vectors_are_not_decayed() -> None:
     with engine(replace(RECIPE, weight_decay=0.5, accumulate=1), masked=False) as still:
         before = still.weights()
         nothing = {"x": torch.randn(4, 12), "y": torch.zeros(4, dtype=torch.int64)}
-        still.step([nothing], plain(lambda logits, batch: logits.sum() * 0.0), 1e-2)
+        still.step(evenly([nothing]), plain(lambda logits, batch: logits.sum() * 0.0), 1e-2)
         after = still.weights()
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved == {"backbone.0.weight", "head.weight"}
@@ -189,7 +190,9 @@ def test_vectors_are_not_decayed() -> None:
 def test_a_loss_that_is_not_finite_ends_the_run(mode: tuple[str, int]) -> None:
     with engine(in_mode(mode)) as diverged, pytest.raises(InvariantError, match="not finite"):
         diverged.step(
-            batches(0), plain(lambda logits, batch: loss(logits, batch) * float("nan")), 1e-2
+            evenly(batches(0)),
+            plain(lambda logits, batch: loss(logits, batch) * float("nan")),
+            1e-2,
         )
 
 

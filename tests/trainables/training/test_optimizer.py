@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.trainables.runs import evenly
 from trainables.spec import Recipe
 from trainables.training.adversary import plain
 from trainables.training.engine import started
@@ -60,7 +61,7 @@ def trained(recipe: Recipe) -> dict[str, Tensor]:
     prepare_process("cpu", 1)
     with started(line(), recipe, "cpu") as engine:
         for step, batch in enumerate(batches()):
-            engine.step([batch], plain(loss), lr_at(recipe, step))
+            engine.step(evenly([batch]), plain(loss), lr_at(recipe, step))
         assert engine.updates() == recipe.steps
         return engine.weights()
 

@@ -1,0 +1,34 @@
+"""The next batch is made while the network is at this one."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+
+def ahead(items: Iterable[T]) -> Generator[T]:
+    """The same items, each made by a thread while the caller is at the one before it. What goes
+    wrong in making one is raised when it is due.
+
+    Padding the regions of 64 examples takes 42 ms of one core, making numbers of 32 pictures for
+    ViLT 102 ms: a GPU that has to wait for it stands still for half of its time or more.
+    """
+    source, end = iter(items), object()
+    with ThreadPoolExecutor(1, "batches", _on_this_gpu()) as thread:
+        coming = thread.submit(next, source, end)
+        while (item := coming.result()) is not end:
+            coming = thread.submit(next, source, end)
+            yield item  # type: ignore[misc]
+
+
+def _on_this_gpu() -> partial[None] | None:
+    """What a thread begins with; else memory that it pins would belong to the first GPU."""
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return None
+    return partial(torch.cuda.set_device, torch.cuda.current_device())
