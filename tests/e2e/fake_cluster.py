@@ -19,6 +19,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 from cluster import processes
@@ -45,7 +46,11 @@ class Cluster:
 
     def nodes(self) -> int:
         """Nodes up at this moment, the head among them."""
-        return sum(process.name() == "raylet" for process in processes.alive(self.mark))
+        found = 0
+        for process in processes.alive(self.mark):
+            with suppress(psutil.NoSuchProcess):
+                found += process.name() == "raylet"
+        return found
 
     def headers(self) -> dict[str, str]:
         """What lets a request to the dashboard in."""

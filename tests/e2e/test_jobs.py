@@ -25,7 +25,7 @@ from tests.e2e.harness import FOREIGN, FRUGAL, Home, created, ended, results, un
 
 pytestmark = pytest.mark.slow
 
-STEPS = 3000
+STEPS = 1500
 """Some fifteen seconds on an idle core from the quick chain's end, so that a stop meets the run at
 work."""
 
