@@ -42,18 +42,17 @@ def run(
 
     Raises the same, and GroupError.
     """
-    release_memory(inputs.device)  # that of the trial before, of which no frame is left now
+    release_memory(inputs.device)  # of a trial that failed: its error held on to it
     if workers == 1 and spec.recipe.zero < 3:
-        return single.run(spec, inputs, sink, cuts=cuts, rewinds=rewinds, until=until)
+        outcome = single.run(spec, inputs, sink, cuts=cuts, rewinds=rewinds, until=until)
+        release_memory(inputs.device)
+        return outcome
     recipes.check(spec.recipe)
-    outcome: Outcome = together(
-        f"{__name__}:member",
-        packed(spec, inputs, cuts=cuts, rewinds=rewinds, until=until),
-        serving(sink),
-        count=workers,
-        device=inputs.device,
+    work = packed(spec, inputs, cuts=cuts, rewinds=rewinds, until=until)
+    joint: Outcome = together(
+        f"{__name__}:member", work, serving(sink), count=workers, device=inputs.device
     )
-    return outcome
+    return joint
 
 
 def packed(

@@ -12,8 +12,11 @@ from botocore import exceptions as boto
 from orchestrator.errors import NotInStore, StoreError, StoreFull, StoreUnreachable
 from orchestrator.store.cures import FREE_SPACE
 
-FOREIGN = (boto.BotoCoreError, boto.ClientError, FileNotFoundError)
-"""Everything that boto3 raises; the last when it opens a role's token, at the first request."""
+UNREADABLE = (FileNotFoundError, PermissionError)
+"""What boto3 lets through when it opens a role's token, which it does at the first request. Not
+OSError: some of its own are that too."""
+FOREIGN = (boto.BotoCoreError, boto.ClientError, *UNREADABLE)
+"""Everything that boto3 raises."""
 BROKEN = (
     boto.ReadTimeoutError,
     boto.ResponseStreamingError,
@@ -99,9 +102,10 @@ def translate(error: Exception, *, where: str, endpoint: str) -> StoreError:
             f"{where}: no credentials for {server}; set AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY in the environment"
         )
-    if isinstance(error, FileNotFoundError):
+    if isinstance(error, UNREADABLE):
         return StoreUnreachable(
-            f"{where}: no credentials for {server} ({error}); correct AWS_WEB_IDENTITY_TOKEN_FILE"
+            f"{where}: no credentials for {server} ({error}); correct the variable AWS_… or the "
+            "profile that names the file, such as AWS_WEB_IDENTITY_TOKEN_FILE"
         )
     if not isinstance(error, boto.ClientError):
         return StoreUnreachable(

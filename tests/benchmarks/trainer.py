@@ -67,7 +67,7 @@ class Examples:
 
     tensors: dict[str, Tensor]
     ends: list[float] = field(default_factory=list)
-    """CPU seconds at the start of each step."""
+    """CPU seconds when each step's batch is made, one step ahead."""
     inner: EasyVQA | None = None
 
     def lengths(self) -> NDArray[np.int64]:

@@ -22,7 +22,7 @@ from trainables.tickets.weight_mask import pruned_nonzero, wearing
 from trainables.training.adversary import plain
 from trainables.training.engine import Batch, Engine, started
 from trainables.training.network import Network
-from trainables.training.process import prepare_process
+from trainables.training.process import prepare_process, release_memory
 from trainables.training.start import drawn_backbone
 
 pytestmark = [
@@ -94,8 +94,8 @@ def test_pruned_weights_stay_exactly_zero(architecture: str, zero: int) -> None:
         nonzero = pruned_nonzero(final, masks) + pruned_nonzero(module, masks)
         assert (nonzero == 0) == (kind == "masked")
         told.append(f"{kind} {rate:.0f}/s {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
-        del net, final, module
-        torch.cuda.empty_cache()
+        del net, engine, final, module
+        release_memory("cuda")
     name = torch.cuda.get_device_name()
     print(f"| {name} | {architecture}-base | bf16, ZeRO {zero} | {' | '.join(told)} |")
 

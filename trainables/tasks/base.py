@@ -60,7 +60,10 @@ class Task(Protocol):
         the run starts from (`Checkpoint.heads`; empty without one)."""
 
     def train_batch(self, indices: NDArray[np.int64], chance: Chance) -> Batch:
-        """The training examples at `indices`, each 0 to E - 1, in that order; whatever is
+        """Called by a thread of its own, also while another draws from `eval_batches`: neither may
+        change the task, use torch's own generator, or write to what it returned before.
+
+        The training examples at `indices`, each 0 to E - 1, in that order; whatever is
         random in them (masking, negatives) is drawn from `chance`, and from `chance.outer()` what
         all micro-batches of an optimizer step share (the pre-training objective)."""
 

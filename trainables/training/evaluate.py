@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from itertools import islice
 
 import torch
@@ -39,8 +40,8 @@ def evaluate(
     """
     net.eval()
     forward = Forward(net, device)
-    with torch.no_grad():
-        batches = _telling(ahead(task.eval_batches(BATCH, examples)), alive)
+    with torch.no_grad(), closing(ahead(task.eval_batches(BATCH, examples))) as made:
+        batches = _telling(made, alive)
         if peers.count == 1:
             scores = task.score((forward(batch), batch) for batch in batches)
         else:

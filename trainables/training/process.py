@@ -101,6 +101,7 @@ def release_memory(device: Device) -> None:
     gc.collect()
     if device == "cuda":
         torch.cuda.empty_cache()
+        torch.accelerator.empty_host_cache()  # pinned memory
     elif platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
 

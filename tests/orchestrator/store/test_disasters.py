@@ -74,7 +74,7 @@ def test_a_killed_server_loses_nothing_that_it_acknowledged(
             assert time.monotonic() < deadline
             time.sleep(0.05)
 
-    writers = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    writers = [threading.Thread(target=write, args=(n,), daemon=True) for n in range(4)]
     for thread in writers:
         thread.start()
     wait_for_more_than(20)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from trainables.errors import RecipeError
 from trainables.peers import Peers
 from trainables.spec import Recipe
-from trainables.training.order import BUCKET, GROUP, Order, pieces
+from trainables.training.order import BUCKET, GROUP, Order, pieces, pieces_each
 
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=300).map(np.array)
 
@@ -95,7 +95,8 @@ def test_a_limit_that_the_longest_examples_do_not_fit_is_refused() -> None:
 def test_processes_share_a_step_whole_and_weigh_it_alike(sizes: list[int], count: int) -> None:
     micros = [np.arange(size) + 100 * micro for micro, size in enumerate(sizes)]
     shares = [pieces(micros, Peers(rank, count)) for rank in range(count)]
-    assert len({len(share) for share in shares}) == 1
+    each = pieces_each(len(sizes), Peers(0, count))
+    assert {len(share) for share in shares} == {each}
     every = [piece for share in shares for piece in share]
     assert [piece.place for piece in every] == list(range(len(every)))
     weighed = [piece for piece in every if piece.parts != np.inf]
