@@ -19,7 +19,7 @@ def report(line, stacks):
     print(line, flush=True)
     print(stacks, flush=True)
 
-with StallWatch(LIMIT, report) as watch:
+with StallWatch(LIMIT_S, report) as watch:
 """
 SLEEPS = "    watch.step(); time.sleep(60)"
 HOLDS_THE_INTERPRETER = "    watch.step(); time.sleep(2.0); ctypes.PyDLL(None).sleep(60)"
@@ -38,26 +38,26 @@ print("done")
 """
 
 
-def run(body: str, limit_s: float) -> subprocess.CompletedProcess[str]:
-    code = PROLOGUE.replace("LIMIT", str(limit_s)) + body
+def run(body: str) -> subprocess.CompletedProcess[str]:
+    code = PROLOGUE.replace("LIMIT_S", str(LIMIT_S)) + body
     command = [sys.executable, "-c", code]
     return subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
 
 
 def test_a_thread_ends_a_process_that_sleeps_and_says_where() -> None:
-    ended = run(SLEEPS, LIMIT_S)
+    ended = run(SLEEPS)
     assert ended.returncode == EXIT_STALLED
     assert "placement.stall_s" in ended.stdout
     assert "MainThread" in ended.stdout
 
 
 def test_a_timer_ends_a_process_in_which_no_thread_gets_to_run() -> None:
-    ended = run(HOLDS_THE_INTERPRETER, LIMIT_S)
+    ended = run(HOLDS_THE_INTERPRETER)
     assert ended.returncode == 1
     assert "Timeout" in ended.stderr
 
 
 @pytest.mark.parametrize("body", [STEPS, WAITS])
 def test_a_process_that_makes_steps_or_says_why_not_lives(body: str) -> None:
-    ended = run(body, LIMIT_S)
+    ended = run(body)
     assert (ended.returncode, ended.stdout) == (0, "done\n")

@@ -16,8 +16,8 @@ def ahead(items: Iterable[T]) -> Generator[T]:
     """The same items, each made by a thread while the caller is at the one before it. What goes
     wrong in making one is raised when it is due.
 
-    Padding the regions of 64 examples takes 42 ms of one core, making numbers of 32 pictures for
-    ViLT 102 ms: time for which a GPU need not stand still.
+    Padding 64 examples of 20 to 60 regions takes 42 ms of one core, making numbers of 32 pictures
+    of 384 x 608 for ViLT 102 ms: time for which a GPU need not stand still.
     """
     source, end = iter(items), object()
     with ThreadPoolExecutor(1, "batches", _on_this_gpu()) as thread:

@@ -41,7 +41,7 @@ def pieces(micro_batches: list[Indices], peers: Peers) -> list[Piece]:
     Where one has too few examples, a process takes its first for nothing: all must do as many
     passes, for they meet in each.
     """
-    split = peers.count // math.gcd(len(micro_batches), peers.count)
+    split = pieces_each(len(micro_batches), peers) * peers.count // len(micro_batches)
     every: list[Piece] = []
     for micro in micro_batches:
         for indices in np.array_split(micro, split):
