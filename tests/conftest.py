@@ -14,8 +14,8 @@ import pytest
 from hypothesis import settings
 from moto.server import ThreadedMotoServer
 
-from cluster import local
-from cluster.services import BUCKET
+from cluster.local import servers as local
+from cluster.local.services import BUCKET
 from orchestrator.store.s3 import S3Objects, StoreAddress
 from orchestrator.store.tickets import TicketStore
 

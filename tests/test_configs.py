@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import workspace
-from orchestrator.preview import preview
+from orchestrator.api import workspace
+from orchestrator.plan.counts import preview
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 CLUSTERS = ROOT / "configs/clusters"  # tests/cluster renders these
 SWEEPS = sorted(
     path.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.yaml") if path.parent != CLUSTERS

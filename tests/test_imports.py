@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.orchestrator.sweeps import document
-
-ROOT = Path(__file__).parents[1]
+from tests.support.paths import ROOT
+from tests.support.sweeps import document
 
 ROWS: tuple[tuple[str, ...], ...] = (
     (
@@ -57,11 +56,26 @@ CLUSTER_BY = {"workspace", "cli_cluster", "cli", "cli_jobs"}
 PURE = (
     *("trainables.spec", "trainables.errors", "trainables.models", "trainables.tasks"),
     *("trainables.pruning", "trainables.data.fingerprint"),
-    *("orchestrator.errors", "orchestrator.plan", "orchestrator.identity", "orchestrator.frontier"),
-    *("orchestrator.lanes", "orchestrator.config", "orchestrator.inputs", "orchestrator.recipes"),
-    *("orchestrator.expand", "orchestrator.preview", "orchestrator.fingerprints"),
-    *("orchestrator.sweep_file", "orchestrator.yaml_file", "orchestrator.costs"),
-    *("orchestrator.prices", "orchestrator.forecast", "orchestrator.pace", "orchestrator.estimate"),
+    *(
+        "orchestrator.errors",
+        "orchestrator.plan.graph",
+        "orchestrator.plan.keys",
+        "orchestrator.schedule.frontier",
+    ),
+    *(
+        "orchestrator.schedule.batching",
+        "orchestrator.sweep.config",
+        "orchestrator.sweep.resolve",
+        "orchestrator.expand.sources",
+    ),
+    *("orchestrator.expand.studies", "orchestrator.plan.counts", "orchestrator.sweep.fingerprints"),
+    *("orchestrator.sweep.sweep_file", "orchestrator.sweep.yaml_file", "orchestrator.plan.work"),
+    *(
+        "orchestrator.cost.prices",
+        "orchestrator.schedule.forecast",
+        "orchestrator.cost.checkpointing",
+        "orchestrator.cost.estimate",
+    ),
 )
 HEAVY = (
     *("ray", "torch", "deepspeed", "transformers", "mlflow", "matplotlib", "pandas"),
@@ -86,7 +100,7 @@ class Absent:
         if name.partition(".")[0] in {"ray", "torch"}:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Absent())
-from orchestrator.cli import main
+from orchestrator.cli.main import main
 main()
 """
 

@@ -22,22 +22,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainables.distributed.collectives import Peers, here
+from trainables.distributed.process import Device, prepare_process
 from trainables.errors import RecipeError, TicketMismatch
 from trainables.models.base import Backbone
-from trainables.peers import Peers, here
 from trainables.pruning.choose import choose, choose_among
 from trainables.seeds import derive
 from trainables.spec import CutSpec, TrainSpec
 from trainables.tasks import TASKS
 from trainables.tasks.base import Source, Task
-from trainables.tickets.weight_mask import Masks, check_fit, kept_sha256, wearing
+from trainables.tickets.weights import Masks, check_fit, kept_sha256, wearing
 from trainables.training import checks
 from trainables.training import recipe as recipes
 from trainables.training.adversary import objective_of
 from trainables.training.engine import compiling, started
 from trainables.training.loop import Course, Progress, resume, train
 from trainables.training.network import Network, load_weights
-from trainables.training.process import Device, prepare_process
 from trainables.training.sink import Sink
 from trainables.training.start import (
     drawn_backbone,

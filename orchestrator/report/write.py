@@ -14,18 +14,20 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
-from orchestrator.config import Win
 from orchestrator.errors import InputError
-from orchestrator.plan import Plan
-from orchestrator.report import sections, summary, tables
-from orchestrator.report.findings import Part, find
-from orchestrator.report.headline import headline
-from orchestrator.report.page import Page, Section, Table, markdown, render, svg_bytes
-from orchestrator.report.style import RC
-from orchestrator.report.ticket_section import tickets
-from orchestrator.report.verdicts import verdicts
+from orchestrator.plan.graph import Plan
+from orchestrator.report import contents as sections
+from orchestrator.report.data import tables
+from orchestrator.report.data.verdicts import verdicts
+from orchestrator.report.page.page import Page, Section, Table, markdown, render, svg_bytes
+from orchestrator.report.page.style import RC
+from orchestrator.report.sections import summary
+from orchestrator.report.sections.base import Part, find
+from orchestrator.report.sections.headline import headline
+from orchestrator.report.sections.tickets import tickets
 from orchestrator.store.record import Record
 from orchestrator.store.ticket import Ticket
+from orchestrator.sweep.config import Win
 
 MOST_ROWS = 2000
 """Of a table on the page or in Markdown: with the cells of 100,000 trials the page took 28 MB, more

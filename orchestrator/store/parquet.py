@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestrator.errors import Damaged
-from orchestrator.store.cures import REPAIR
+from orchestrator.store.advice import REPAIR
 from orchestrator.store.ticket import FORMAT, Ticket, TicketTensor, content_hash, count_bits
 
 SCHEMA = pa.schema(

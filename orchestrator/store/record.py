@@ -13,8 +13,8 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from orchestrator.errors import Damaged
-from orchestrator.identity import canonical
-from orchestrator.store.cures import REPAIR
+from orchestrator.plan.keys import canonical
+from orchestrator.store.advice import REPAIR
 
 FORMAT = "sweepstakes-record/1"
 

@@ -31,7 +31,6 @@ from tenacity import (
     wait_random,
 )
 
-from orchestrator.config import BUCKET, SERVER
 from orchestrator.errors import (
     ConfigError,
     Damaged,
@@ -41,8 +40,9 @@ from orchestrator.errors import (
     StoreUnsafe,
 )
 from orchestrator.store import paths
-from orchestrator.store.cures import FREE_SPACE, REPAIR
-from orchestrator.store.faults import (
+from orchestrator.store.advice import FREE_SPACE, REPAIR
+from orchestrator.store.objects import Listed
+from orchestrator.store.s3_errors import (
     FOREIGN,
     brief,
     is_missing,
@@ -53,7 +53,7 @@ from orchestrator.store.faults import (
     server_time,
     translate,
 )
-from orchestrator.store.objects import Listed
+from orchestrator.sweep.config import BUCKET, SERVER
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

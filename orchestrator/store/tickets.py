@@ -14,11 +14,11 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from orchestrator.errors import Conflict, Damaged, NotInStore
-from orchestrator.identity import canonical
+from orchestrator.plan.keys import canonical
 from orchestrator.store import parquet, paths
 from orchestrator.store import record as records_json
+from orchestrator.store.advice import REPAIR
 from orchestrator.store.catalog import Catalog
-from orchestrator.store.cures import REPAIR
 from orchestrator.store.objects import Listed, ObjectStore
 from orchestrator.store.record import Record, TicketRef, WeightsRef
 from orchestrator.store.ticket import Ticket

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 
-from orchestrator.identity import canonical
-from orchestrator.plan import DENSE, Cell, Curve, Plan
+from orchestrator.plan.graph import DENSE, Cell, Curve, Plan
+from orchestrator.plan.keys import canonical
 from orchestrator.store.record import Record
 from orchestrator.tracking.experiment import CONTENT, NAME, Point
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from orchestrator.identity import canonical
+from orchestrator.plan.keys import canonical
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from orchestrator.identity import canonical
-from orchestrator.plan import Cell, Curve, Plan
+from orchestrator.plan.graph import Cell, Curve, Plan
+from orchestrator.plan.keys import canonical
 from orchestrator.store.record import Record
 from orchestrator.tracking import content
 from orchestrator.tracking.experiment import (

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 
-from orchestrator.plan import Plan
+from orchestrator.plan.graph import Plan
 from orchestrator.store.record import Record
 from orchestrator.tracking.experiment import connect, first_line
 from orchestrator.tracking.projection import Projection

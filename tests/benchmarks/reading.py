@@ -21,8 +21,8 @@ from tests.benchmarks.alone import alone
 from tests.benchmarks.table import Row
 from trainables.data.batches import image_batch, text_batch
 from trainables.data.fingerprint import fingerprint
-from trainables.data.layouts import files_of
 from trainables.data.scenes.folder import write
+from trainables.data.schema.layouts import files_of
 from trainables.seeds import Chance
 from trainables.spec import ModelSpec, TaskSpec
 from trainables.tasks import retrieval, vqa

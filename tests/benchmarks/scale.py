@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from orchestrator.config import Placement
-from orchestrator.frontier import Unit
+from orchestrator.schedule.frontier import Unit
+from orchestrator.sweep.config import Placement
 from tests.benchmarks.alone import alone
 from tests.benchmarks.scheduling import Runner, dag, lanes, measure, stock
 from tests.benchmarks.table import Row

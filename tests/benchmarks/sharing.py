@@ -29,19 +29,22 @@ from ray.tune import CheckpointConfig, RunConfig, TuneConfig, Tuner
 from safetensors.torch import load
 from torch import Tensor
 
-from cluster import local
-from orchestrator import config, driver, expand, inputs, sweep_file
-from orchestrator.plan import Plan
-from orchestrator.preview import preview
+from cluster.local import servers as local
+from orchestrator.expand import studies as expand
+from orchestrator.plan.counts import preview
+from orchestrator.plan.graph import Plan
 from orchestrator.store.s3 import S3Objects, StoreAddress
 from orchestrator.store.tickets import TicketStore
-from orchestrator.work import Context, start_worker
+from orchestrator.sweep import config, sweep_file
+from orchestrator.sweep import resolve as inputs
+from orchestrator.tune import driver
+from orchestrator.worker.protocol import Context, start_worker
 from tests.benchmarks.scheduling import BLIND
 from tests.benchmarks.table import Row
 from trainables import run as trainable
 from trainables.data.fingerprint import fingerprint
 from trainables.spec import CutSpec, RewindSpec, TrainSpec, TrialSpec
-from trainables.tickets.weight_mask import Masks
+from trainables.tickets.weights import Masks
 from trainables.training.sink import Turn
 
 STEPS = 10

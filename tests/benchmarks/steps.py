@@ -24,14 +24,14 @@ from torch.nn.functional import cross_entropy
 
 from tests.benchmarks.alone import alone
 from tests.benchmarks.table import Row
-from tests.trainables.runs import evenly
+from tests.support.runs import evenly
+from trainables.distributed.process import prepare_process
 from trainables.spec import ModelSpec, Recipe
 from trainables.tasks.heads import PooledHead, symmetric_kl
-from trainables.tickets.weight_mask import pruned_nonzero, wearing
+from trainables.tickets.weights import pruned_nonzero, wearing
 from trainables.training.adversary import objective_of, plain
 from trainables.training.engine import Batch, started
 from trainables.training.network import Network
-from trainables.training.process import prepare_process
 from trainables.training.start import drawn_backbone
 
 MODEL = ModelSpec(architecture="uniter", size="base")

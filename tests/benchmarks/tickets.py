@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from orchestrator.preview import entropy
+from orchestrator.plan.counts import entropy
 from orchestrator.store import parquet
 from orchestrator.store.ticket import Ticket
 from tests.benchmarks.cuts import shapes

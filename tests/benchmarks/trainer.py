@@ -30,6 +30,7 @@ from torch.nn.functional import cross_entropy
 from tests.benchmarks.alone import alone
 from tests.benchmarks.table import Row
 from trainables.data.fingerprint import fingerprint
+from trainables.distributed.process import prepare_process
 from trainables.seeds import Chance
 from trainables.spec import ModelSpec, Recipe, TaskSpec
 from trainables.tasks import TASKS
@@ -40,7 +41,6 @@ from trainables.training.adversary import objective_of
 from trainables.training.engine import started
 from trainables.training.loop import Course, Progress, train
 from trainables.training.network import Network
-from trainables.training.process import prepare_process
 from trainables.training.sink import Turn
 from trainables.training.start import drawn_backbone
 

@@ -20,28 +20,29 @@ from typing import Any
 
 import numpy as np
 
-from cluster import local
-from orchestrator import expand, inputs
-from orchestrator.config import Sweep, Win
-from orchestrator.frontier import Frontier
-from orchestrator.identity import to_json
-from orchestrator.lanes import next_lane
-from orchestrator.plan import Plan, Trial
-from orchestrator.preview import preview
+from cluster.local import servers as local
+from orchestrator.expand import studies as expand
+from orchestrator.plan.counts import preview
+from orchestrator.plan.graph import Plan, Trial
+from orchestrator.plan.keys import to_json
 from orchestrator.report import write_report
+from orchestrator.schedule.batching import next_lane
+from orchestrator.schedule.frontier import Frontier
 from orchestrator.store import paths
 from orchestrator.store.record import Record, TicketRef, WeightsRef
 from orchestrator.store.s3 import S3Objects, StoreAddress
 from orchestrator.store.ticket import Ticket
 from orchestrator.store.tickets import TicketStore, each
+from orchestrator.sweep import resolve as inputs
+from orchestrator.sweep.config import Sweep, Win
 from orchestrator.tracking.experiment import Experiment, connect
 from orchestrator.tracking.projection import Projection
-from orchestrator.work import Work
+from orchestrator.worker.protocol import Work
 from tests.benchmarks.alone import Cost, alone, measured
 from tests.benchmarks.sharing import context
 from tests.benchmarks.table import Row
-from tests.faults.s3_proxy import serving
-from tests.orchestrator.sweeps import document, plan_of
+from tests.support.s3_proxy import serving
+from tests.support.sweeps import document, plan_of
 from trainables.data.fingerprint import fingerprint
 from trainables.spec import CutSpec, RewindSpec
 
@@ -186,7 +187,7 @@ def _calls(plan: Plan, experiment: Experiment, batches: list[list[Record]]) -> t
 
 def _asked() -> list[Row]:
     """A chain of real runs by a real worker, whose store lies behind a proxy that counts."""
-    from orchestrator.trial import TrialWorker  # imports torch
+    from orchestrator.worker.trial import TrialWorker  # imports torch
 
     sweep = Sweep.model_validate(
         document(schedule={"rate": 0.2, "levels": 3}, controls=[])

@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from cluster.profile import Profile
-from orchestrator import yaml_file
 from orchestrator.errors import ConfigError
-from tests.cluster import profiles
+from orchestrator.sweep import yaml_file
+from tests.support import cluster_profiles as profiles
 
 SPOT: dict[str, Any] = {"name": "spot", "cpus": 4, "memory_gb": 8, "max": 2, "price_per_hour": 1.0}
 DATA = {"path": "/data", "source": "pvc"}

@@ -39,7 +39,7 @@ def test_secrets_and_bulk_stay_behind(tmp_path: Path) -> None:
         *(".sweepstakes/credentials.json", "deep/.sweepstakes/s3/volume.dat", "elsewhere/s3.log"),
         *(".git/config", ".venv/bin/python", ".mypy_cache/x", "big/ignored.npz"),
     )
-    taken = ("sweep.yaml", "deep/sweep.yaml", "orchestrator/cli.py", ".gitignore")
+    taken = ("sweep.yaml", "deep/sweep.yaml", "orchestrator/cli/main.py", ".gitignore")
     for name in (*left, *taken):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,8 +11,9 @@ from threading import Barrier
 
 import pytest
 
-from orchestrator.store import claims, paths
-from orchestrator.store.claims import Claims
+from orchestrator.store import leases as claims
+from orchestrator.store import paths
+from orchestrator.store.leases import Claims
 from orchestrator.store.s3 import S3Objects
 
 KEY = "k" * 64

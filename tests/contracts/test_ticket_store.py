@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from orchestrator.errors import Conflict, Damaged, NotInStore
-from orchestrator.identity import canonical
+from orchestrator.plan.keys import canonical
 from orchestrator.store import paths
+from orchestrator.store.maintenance import collect, repair, verify
 from orchestrator.store.record import Record
 from orchestrator.store.ticket import Ticket
 from orchestrator.store.tickets import TicketStore
-from orchestrator.store.upkeep import collect, repair, verify
 
 
 def make_ticket(seed: int = 0) -> Ticket:

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from cluster import local
-from orchestrator import workspace
-from orchestrator.plan import Plan
+from cluster.local import servers as local
+from orchestrator.api import workspace
+from orchestrator.plan.graph import Plan
 from orchestrator.store.record import Record
-from tests.e2e.harness import Ended, Home
+from tests.support.harness import Ended, Home
 
 TIMEOUT_S = 900
 """A sweep of seconds takes minutes where many share two cores."""

@@ -10,11 +10,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from cluster import local
+from cluster.local import servers as local
 from orchestrator.store.s3 import StoreAddress
 from tests.e2e.conftest import tiny
-from tests.e2e.fake_cluster import Cluster, cluster
-from tests.e2e.harness import Home, ended, until
+from tests.support.fake_cluster import Cluster, cluster
+from tests.support.harness import Home, ended, until
 
 pytestmark = pytest.mark.slow
 

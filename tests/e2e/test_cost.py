@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from tests.e2e.conftest import Finished, tiny
-from tests.e2e.harness import FRUGAL, Home
-from tests.orchestrator.profiles import SPOT, profile
+from tests.support.harness import FRUGAL, Home
+from tests.support.profiles import SPOT, profile
 
 
 @pytest.fixture

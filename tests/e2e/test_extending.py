@@ -6,9 +6,9 @@ import json
 from copy import deepcopy
 from typing import Any
 
-from orchestrator.plan import DENSE
+from orchestrator.plan.graph import DENSE
 from tests.e2e.conftest import Finished, tiny
-from tests.e2e.harness import FRUGAL, created, results
+from tests.support.harness import FRUGAL, created, results
 
 
 def extended() -> dict[str, Any]:

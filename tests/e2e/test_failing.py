@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from orchestrator import workspace
-from orchestrator.plan import Trial
-from tests.e2e.harness import FRUGAL, Home
+from orchestrator.api import workspace
+from orchestrator.plan.graph import Trial
+from tests.support.harness import FRUGAL, Home
 
 
 def sweep(data: Path) -> dict[str, Any]:

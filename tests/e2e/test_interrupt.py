@@ -9,9 +9,9 @@ from collections.abc import Callable
 import psutil
 import pytest
 
-from cluster import local
+from cluster.local import servers as local
 from tests.e2e.conftest import tiny
-from tests.e2e.harness import FRUGAL, Home, created, ended, gone, until
+from tests.support.harness import FRUGAL, Home, created, ended, gone, until
 
 Send = Callable[[int], None]
 

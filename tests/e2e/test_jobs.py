@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 from ray.job_submission import JobSubmissionClient
 
-from cluster import local
+from cluster.local import servers as local
 from orchestrator.store import paths
 from orchestrator.store.tickets import TicketStore
 from tests.e2e.conftest import tiny
-from tests.e2e.fake_cluster import Cluster, cluster
-from tests.e2e.harness import FOREIGN, FRUGAL, Home, created, ended, results, until
+from tests.support.fake_cluster import Cluster, cluster
+from tests.support.harness import FOREIGN, FRUGAL, Home, created, ended, results, until
 
 pytestmark = pytest.mark.slow
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from orchestrator.plan import DENSE
+from orchestrator.plan.graph import DENSE
 from tests.e2e.conftest import Finished
-from tests.e2e.harness import created
+from tests.support.harness import created
 
 
 def test_everything_planned_is_committed(finished: Finished) -> None:

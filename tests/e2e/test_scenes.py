@@ -9,13 +9,14 @@ import pandas as pd
 import pytest
 import yaml
 
-from orchestrator.plan import Plan
+from orchestrator.plan.graph import Plan
 from orchestrator.store.record import Record
-from tests.e2e.harness import FRUGAL, Home
+from tests.support.harness import FRUGAL, Home
+from tests.support.paths import ROOT
 from trainables.data import scenes
 from trainables.spec import TrainSpec
 
-SCENES = Path(__file__).parents[2] / "configs" / "scenes.yaml"
+SCENES = ROOT / "configs" / "scenes.yaml"
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cluster import local
+from cluster.local import servers as local
 from tests.e2e.conftest import Finished, tiny
-from tests.e2e.harness import FRUGAL, Ended, Home, ended
+from tests.support.harness import FRUGAL, Ended, Home, ended
 
 KNOW = {"credentials.json", "inner.pem"}
 """Files that hold secrets, for this user's eyes."""
@@ -62,7 +62,7 @@ def test_a_wrong_secret_costs_one_line(
 
 def _with(home: Home, file: Path, environment: dict[str, str], patch: pytest.MonkeyPatch) -> Ended:
     """`run` with variables that the harness keeps away otherwise."""
-    patch.setattr("tests.e2e.harness.FOREIGN", ("RAY_", "TUNE_", "MLFLOW_", "SWEEPSTAKES_"))
+    patch.setattr("tests.support.harness.FOREIGN", ("RAY_", "TUNE_", "MLFLOW_", "SWEEPSTAKES_"))
     for name, value in environment.items():
         patch.setenv(name, value)
     return home.call("run", file)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file
 
-from orchestrator.plan import Trial
+from orchestrator.plan.graph import Trial
 from orchestrator.store.ticket import compare
 from tests.e2e.conftest import Finished
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cluster import local
+from cluster.local import servers as local
 from orchestrator.tracking.experiment import KEY, PARENT, Experiment, connect
 from tests.e2e.conftest import Finished
 

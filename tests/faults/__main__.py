@@ -17,9 +17,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.faults.kinds import KINDS, Kind
-from tests.faults.lab import Lab, opened
 from tests.faults.scene import Outcome, settle
 from tests.faults.table import faults_table, kinds_table
+from tests.support.lab import Lab, opened
 
 
 def main() -> None:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from cluster import local
-from tests.e2e.harness import Home, results
-from tests.faults.lab import sweep
+from cluster.local import servers as local
+from tests.support.harness import Home, results
+from tests.support.lab import sweep
 
 TIMEOUT_S = 900
 """Two runs of a sweep and the undisturbed one, where many share two cores."""

@@ -14,10 +14,10 @@ from typing import TypeAlias
 import libfaketime
 import psutil
 
-from tests.faults.lab import Lab, server
-from tests.faults.nodes import several
-from tests.faults.s3_proxy import PASSING, Armed, Fault
 from tests.faults.scene import Blow, Outcome, Scene, drive, lanes, together
+from tests.support.lab import Lab, server
+from tests.support.nodes import several
+from tests.support.s3_proxy import PASSING, Armed, Fault
 
 Kind: TypeAlias = Callable[[Lab, str, random.Random], Outcome]
 Run: TypeAlias = "subprocess.Popen[str]"

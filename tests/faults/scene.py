@@ -15,11 +15,11 @@ from typing import Any
 import psutil
 
 from orchestrator.store import paths
+from orchestrator.store.maintenance import collect, verify
 from orchestrator.store.tickets import TicketStore
-from orchestrator.store.upkeep import collect, verify
-from tests.e2e.harness import LINGER_S, Ended, Home, ended, gone, results
-from tests.faults.lab import Lab, sweep
-from tests.faults.s3_proxy import Request
+from tests.support.harness import LINGER_S, Ended, Home, ended, gone, results
+from tests.support.lab import Lab, sweep
+from tests.support.s3_proxy import Request
 
 PATIENCE_S = 900.0
 MOST_RUNS = 12

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from orchestrator.store import paths
-from tests.e2e.harness import FRUGAL, Home, created, results
 from tests.faults.conftest import LONG
+from tests.support.harness import FRUGAL, Home, created, results
 
 pytestmark = pytest.mark.slow
 

@@ -15,9 +15,9 @@ import pytest
 
 from orchestrator.store import paths
 from orchestrator.store.tickets import TicketStore
-from tests.e2e.harness import Ended, Home, created, ended, gone, results, until
 from tests.faults.conftest import LONG
-from tests.faults.lab import server
+from tests.support.harness import Ended, Home, created, ended, gone, results, until
+from tests.support.lab import server
 
 pytestmark = pytest.mark.slow
 

@@ -9,8 +9,8 @@ import pytest
 
 from tests.faults import kinds
 from tests.faults.kinds import Kind
-from tests.faults.lab import Lab, opened
 from tests.faults.scene import settle
+from tests.support.lab import Lab, opened
 
 pytestmark = pytest.mark.slow
 

@@ -9,11 +9,11 @@ import pytest
 
 from orchestrator.errors import Damaged, StoreUnreachable
 from orchestrator.store import paths
+from orchestrator.store.maintenance import repair, verify
 from orchestrator.store.s3 import Patience, S3Objects, StoreAddress
 from orchestrator.store.tickets import TicketStore, each
-from orchestrator.store.upkeep import repair, verify
 from tests.contracts.test_ticket_store import make_record, make_ticket
-from tests.faults.s3_proxy import PASSING, Armed, Fault, Proxy, serving
+from tests.support.s3_proxy import PASSING, Armed, Fault, Proxy, serving
 
 HURRIED = Patience(connect=1.0, read=1.0, deadline=8.0)
 BRIEF = Patience(connect=1.0, read=1.0, deadline=8.0, attempts=2)

@@ -13,16 +13,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tests.trainables.runs import evenly
+from tests.support.runs import evenly
+from trainables.distributed.process import prepare_process, release_memory
 from trainables.models.base import Backbone
 from trainables.pruning.magnitude import cut
 from trainables.spec import CutSpec, ModelSpec, Recipe
 from trainables.tasks.heads import PooledHead
-from trainables.tickets.weight_mask import pruned_nonzero, wearing
+from trainables.tickets.weights import pruned_nonzero, wearing
 from trainables.training.adversary import plain
 from trainables.training.engine import Batch, Engine, started
 from trainables.training.network import Network
-from trainables.training.process import prepare_process, release_memory
 from trainables.training.start import drawn_backbone
 
 pytestmark = [

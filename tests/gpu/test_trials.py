@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.trainables.runs import CUT, RECIPE, Kept, bits, inputs, spec, ticket
-from trainables.group import run
+from tests.support.runs import CUT, RECIPE, Kept, bits, inputs, spec, ticket
 from trainables.run import Outcome
+from trainables.run_group import run
 from trainables.spec import Recipe
 
 pytestmark = [

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import sweep_file
 from orchestrator.errors import ConfigError
-from tests.safety import hostile
-from trainables.data.arrays import from_npz
+from orchestrator.sweep import sweep_file
+from tests.support import hostile_server as hostile
+from trainables.data.formats.uniter.arrays import from_npz
 from trainables.errors import CheckpointError
 from trainables.models.checkpoint import read
 

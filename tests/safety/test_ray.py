@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.fake_cluster import cluster
-from tests.e2e.harness import FOREIGN
+from tests.support.fake_cluster import cluster
+from tests.support.harness import FOREIGN
 
 JOIN = """
 import json, os, psutil, ray
 from orchestrator.errors import InputError
-from orchestrator.ray_cluster import joined
+from orchestrator.ray_cluster.join import joined
 
 def heard(process):
     found = process.net_connections("tcp")

@@ -11,8 +11,8 @@ from pathlib import Path
 import grpc
 import pytest
 
-from cluster import local
-from cluster.processes import GRPC
+from cluster.local import servers as local
+from cluster.local.processes import GRPC
 from orchestrator.store.s3 import S3Objects, StoreAddress
 
 ELSEWHERE = "http://evil.example"

@@ -20,7 +20,7 @@ from orchestrator.store import paths
 from orchestrator.store import record as records
 from orchestrator.store.record import Record, WeightsRef
 from orchestrator.store.tickets import TicketStore
-from tests.safety import hostile
+from tests.support import hostile_server as hostile
 from trainables.errors import CheckpointError
 from trainables.training import checkpoint
 

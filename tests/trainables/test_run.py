@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.trainables import runs
-from tests.trainables.runs import (
+from tests.support.paths import ROOT
+from tests.support.runs import (
     CUT,
     MODEL,
     MODES,
@@ -97,16 +97,16 @@ def test_warm_equals_cold(dense: TrainSpec) -> None:
         "import sys\n"
         "from dataclasses import replace\n"
         "sys.path.insert(0, sys.argv[1])\n"
-        "from tests.trainables.runs import CUT, Kept, bits, inputs, spec, ticket\n"
+        "from tests.support.runs import CUT, Kept, bits, inputs, spec, ticket\n"
         "from trainables.run import run\n"
         "sink = Kept()\n"
         "cuts = {'k': replace(CUT, sparsity=0.8)}\n"
         "outcome = run(spec(ticket='worn'), inputs(ticket=ticket()), sink, cuts=cuts)\n"
         "print(outcome.checks['final_sha256'], bits(sink.cuts['k']))\n"
     )
-    root = Path(runs.__file__).parents[2]
+
     cold = subprocess.run(
-        [sys.executable, "-c", code, str(root)],
+        [sys.executable, "-c", code, str(ROOT)],
         timeout=120,
         capture_output=True,
         text=True,

@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.trainables.runs import CUT, MODES, RECIPE, TOTAL, Kept, inputs, spec, ticket
+from tests.support.runs import CUT, MODES, RECIPE, TOTAL, Kept, inputs, spec, ticket
 from trainables import run as module
+from trainables.distributed.collectives import Stretch
 from trainables.errors import InvariantError, TicketMismatch
-from trainables.peers import Stretch
 from trainables.run import Inputs, Outcome, cut, run
 from trainables.spec import CutSpec, ModelSpec, Recipe, Start, TrainSpec
-from trainables.tickets import weight_mask
+from trainables.tickets import weights as weight_mask
 from trainables.training import engine as engine_module
 from trainables.training import loop, recipe
 from trainables.training.checkpoint import decode

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainables.data.examples import Pixels, Regions, Split
+from trainables.data.schema.examples import Pixels, Regions, Split
 
 Rows = NDArray[Any]
 

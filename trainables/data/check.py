@@ -10,13 +10,13 @@ from typing import TypeAlias
 
 import numpy as np
 
-from trainables.data.cache_write import decoded
-from trainables.data.json_stream import read_json, read_pairs
-from trainables.data.layouts import CORPORA, LAYOUTS, Layout, files_of, layout
-from trainables.data.lxmert_tsv import read_answers
+from trainables.data.cache.write import decoded
+from trainables.data.formats.json_stream import read_json, read_pairs
+from trainables.data.formats.lxmert.tsv import read_answers
+from trainables.data.formats.uniter.lmdb import TextDb
 from trainables.data.open import reader_of
-from trainables.data.records import SPLITS, Decode, ImageName, Reader, SplitName
-from trainables.data.uniter_lmdb import TextDb
+from trainables.data.schema.layouts import CORPORA, LAYOUTS, Layout, files_of, layout
+from trainables.data.schema.records import SPLITS, Decode, ImageName, Reader, SplitName
 from trainables.errors import DataError
 from trainables.models import Format
 from trainables.spec import Scalar

@@ -7,14 +7,14 @@ import json
 from functools import lru_cache
 from pathlib import Path
 
-from trainables.data.cache import cached
-from trainables.data.examples import Data
+from trainables.data.cache.build import cached
 from trainables.data.fingerprint import check
-from trainables.data.layouts import Layout, files_of, layout
-from trainables.data.read_lxmert import LxmertReader
-from trainables.data.read_uniter import UniterReader
-from trainables.data.read_vilt import ViltReader
-from trainables.data.records import Reader
+from trainables.data.formats.lxmert.reader import LxmertReader
+from trainables.data.formats.uniter.reader import UniterReader
+from trainables.data.formats.vilt.reader import ViltReader
+from trainables.data.schema.examples import Data
+from trainables.data.schema.layouts import Layout, files_of, layout
+from trainables.data.schema.records import Reader
 from trainables.models import Format
 from trainables.spec import TaskSpec
 

@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainables.distributed.collectives import Peers, Stretch
 from trainables.errors import CheckpointError
-from trainables.peers import Peers, Stretch
 from trainables.pruning import CUTS
 from trainables.spec import CutSpec
-from trainables.tickets.weight_mask import Masks
+from trainables.tickets.weights import Masks
 
 
 def choose(

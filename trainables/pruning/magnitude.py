@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainables.distributed.collectives import ALONE, Peers
 from trainables.errors import InvariantError
-from trainables.peers import ALONE, Peers
 from trainables.pruning import kept_count
 from trainables.pruning.selection import check_covers, keep_largest
 from trainables.spec import CutSpec
-from trainables.tickets.weight_mask import Masks, Weights
+from trainables.tickets.weights import Masks, Weights
 
 _INFINITY = 0x7F800000
 

@@ -15,7 +15,7 @@ from trainables.pruning import kept_count
 from trainables.pruning.selection import check_covers, keep_largest
 from trainables.seeds import stream
 from trainables.spec import CutSpec
-from trainables.tickets.weight_mask import Masks, Weights
+from trainables.tickets.weights import Masks, Weights
 
 
 def cut(

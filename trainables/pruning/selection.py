@@ -15,9 +15,9 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from trainables.distributed.collectives import ALONE, Peers
 from trainables.errors import TicketMismatch
-from trainables.peers import ALONE, Peers
-from trainables.tickets.weight_mask import Masks, Weights, check_fit
+from trainables.tickets.weights import Masks, Weights, check_fit
 
 Keys: TypeAlias = Mapping[str, Callable[[], NDArray[np.int32]]]
 """Tensor name -> a function that gives its keys, so that only one tensor's are held at a time.

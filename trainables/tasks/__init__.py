@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trainables.data.layouts import LAYOUTS
+from trainables.data.schema.layouts import LAYOUTS
 from trainables.spec import Recipe, Scalar
 from trainables.tasks import recipes
 
@@ -36,8 +36,8 @@ class TaskEntry:
     """Architecture -> the recipe its authors published for the task, or the one we tuned. A model
     whose architecture is not listed cannot be trained on the task."""
     published: bool = False
-    """Its data are the published files that `trainables.data.layouts` names, and only these count
-    for the data's fingerprint; else all files of its folder do."""
+    """Its data are the published files that `trainables.data.schema.layouts` names, and only
+    these count for the data's fingerprint; else all files of its folder do."""
     options: Mapping[str, Scalar] = field(default_factory=dict)
     """What `TaskSpec.options` may name, with the defaults."""
     grows: Mapping[str, tuple[Growth, ...]] = field(default_factory=dict)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from trainables.data.batches import image_batch, text_batch
-from trainables.data.examples import Data, Split
+from trainables.data.schema.examples import Data, Split
 from trainables.errors import DataError
 from trainables.models.base import Backbone
 from trainables.seeds import Chance

@@ -1,8 +1,8 @@
 """easy-VQA as 13-way classification: 38,575 questions to train on, 9,673 held out.
 
 Questions are words with ids of the task's own, not WordPiece's. Region models see crops: the
-object's box and a grid (see `trainables.data.easy_vqa.GRID`), standardised per pixel position by
-the train split; pixel models see the image, standardised per channel.
+object's box and a grid (see `GRID` of `trainables.data.formats.easy_vqa`), standardised per pixel
+position by the train split; pixel models see the image, standardised per channel.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate, pad
 
-from trainables.data import easy_vqa as reader
 from trainables.data import fingerprint
+from trainables.data.formats import easy_vqa as reader
 from trainables.errors import DataError, TrainableError
 from trainables.models import Modality
 from trainables.models.base import Backbone

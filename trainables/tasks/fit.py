@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.data.examples import Data, Pixels, Regions, Split
-from trainables.data.layouts import LAYOUTS
 from trainables.data.open import open_data
+from trainables.data.schema.examples import Data, Pixels, Regions, Split
+from trainables.data.schema.layouts import LAYOUTS
 from trainables.errors import DataError, TrainableError
 from trainables.models import MODELS
 from trainables.models.base import Backbone

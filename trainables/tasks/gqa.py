@@ -6,7 +6,7 @@ it exactly. A question whose answer is not in the vocabulary has no target and i
 
 from __future__ import annotations
 
-from trainables.data.examples import Data
+from trainables.data.schema.examples import Data
 from trainables.models.base import Backbone
 from trainables.spec import TaskSpec
 from trainables.tasks import fit

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.data.examples import Vocabulary
+from trainables.data.schema.examples import Vocabulary
 from trainables.seeds import Chance
 
 SHARE = 0.15

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.data.examples import Split
+from trainables.data.schema.examples import Split
 from trainables.errors import DataError
 from trainables.seeds import Chance
 

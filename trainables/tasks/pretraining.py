@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from trainables.data.batches import image_batch, text_batch
-from trainables.data.examples import Data, Ragged, Regions, Split
+from trainables.data.schema.examples import Data, Ragged, Regions, Split
 from trainables.errors import CheckpointError, DataError, TrainableError
 from trainables.models.base import Backbone
 from trainables.seeds import Chance

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.data.examples import Ragged
+from trainables.data.schema.examples import Ragged
 
 Rows = NDArray[np.int64]
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from trainables.data.batches import image_batch, text_batch
-from trainables.data.examples import Data, Split
+from trainables.data.schema.examples import Data, Split
 from trainables.errors import TrainableError
 from trainables.models.base import Backbone, Encoded
 from trainables.seeds import Chance

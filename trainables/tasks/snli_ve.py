@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from torch.nn.functional import cross_entropy
 
-from trainables.data.examples import Data
+from trainables.data.schema.examples import Data
 from trainables.models.base import Backbone
 from trainables.spec import TaskSpec
 from trainables.tasks import fit

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
 from trainables.data.batches import image_batch, text_batch
-from trainables.data.examples import Data, Split
+from trainables.data.schema.examples import Data, Split
 from trainables.models.base import Backbone
 from trainables.seeds import Chance
 from trainables.spec import TaskSpec

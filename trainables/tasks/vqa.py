@@ -7,7 +7,7 @@ break-down told by the answer: `yes_no`, `number`, `other`.
 
 from __future__ import annotations
 
-from trainables.data.examples import Data
+from trainables.data.schema.examples import Data
 from trainables.models.base import Backbone
 from trainables.spec import TaskSpec
 from trainables.tasks import fit

@@ -1,0 +1,4 @@
+"""One training run: the engine, the loop, evaluation, checkpoints, and the checks at its end.
+
+It may import `tasks`, `models`, `tickets`, `optim`, `distributed` and what lies below them.
+"""

@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainables.distributed.collectives import ALONE, Peers, Stretch
 from trainables.errors import InvariantError
-from trainables.peers import ALONE, Peers, Stretch
 from trainables.spec import Recipe
-from trainables.tickets.weight_mask import Masks, kept_sha256, pruned_nonzero
+from trainables.tickets.weights import Masks, kept_sha256, pruned_nonzero
 from trainables.training.recipe import lr_at, undone_correction
 
 _REPORT = "this is a defect, please report it"

@@ -20,15 +20,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from trainables import peers
+from trainables.distributed import collectives as peers
+from trainables.distributed import zero as shards
+from trainables.distributed.collectives import Peers, Stretch
+from trainables.distributed.process import Device
+from trainables.distributed.reduce import add_up_gradients
 from trainables.errors import InvariantError
-from trainables.peers import Peers, Stretch
+from trainables.optim.adamw import MOMENTS, adamw, begin_moments, set_rates, updates
 from trainables.spec import Recipe
-from trainables.training import shards
 from trainables.training.adversary import Objective
-from trainables.training.optimizer import MOMENTS, adamw, begin_moments, set_rates, updates
-from trainables.training.process import Device
-from trainables.training.reduce import add_up_gradients
 
 Batch: TypeAlias = Mapping[str, Tensor]
 Moments: TypeAlias = dict[str, dict[str, Tensor]]

@@ -11,9 +11,9 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
-from trainables.peers import ALONE, Peers
+from trainables.distributed.collectives import ALONE, Peers
 from trainables.tasks.base import Batch, Task
-from trainables.training.ahead import ahead
+from trainables.training.prefetch import ahead
 
 BATCH = 256
 """Examples per forward pass; fixed, so that a score does not depend on the training batch."""

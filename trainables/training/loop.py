@@ -17,16 +17,16 @@ from typing import Any
 from torch import Tensor
 
 from trainables.errors import CheckpointError, Stopped
+from trainables.optim.adamw import MOMENTS
 from trainables.seeds import Chance, derive
 from trainables.spec import Recipe
 from trainables.tasks.base import Task
 from trainables.training import checkpoint, recipe
 from trainables.training.adversary import Objective
-from trainables.training.ahead import ahead
 from trainables.training.engine import Engine, Micro, pinned
 from trainables.training.evaluate import evaluate
-from trainables.training.optimizer import MOMENTS
 from trainables.training.order import Order, pieces, pieces_each
+from trainables.training.prefetch import ahead
 from trainables.training.sink import Sink
 
 LOSS_POINTS = 200

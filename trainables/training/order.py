@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from trainables.distributed.collectives import Peers
 from trainables.errors import RecipeError
-from trainables.peers import Peers
 from trainables.seeds import batch_indices, permutation
 from trainables.spec import Recipe
 

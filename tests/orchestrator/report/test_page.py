@@ -16,10 +16,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from orchestrator.config import Win
 from orchestrator.report import ReportFiles, write_report
-from tests.orchestrator.report import paper
-from tests.orchestrator.report.builders import World, make_ticket, quickstart
+from orchestrator.sweep.config import Win
+from tests.support import paper_report as paper
+from tests.support.report_rows import World, make_ticket, quickstart
 
 RULE = Win(ratio=0.99, tolerance="one_sd", seeds=2)
 COMMAND = "sweepstakes run configs/quickstart.yaml"

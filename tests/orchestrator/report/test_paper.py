@@ -5,14 +5,21 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from orchestrator.config import Win
-from orchestrator.plan import DENSE
-from orchestrator.report import adversarial, controls, published, rewinding, transfer, universal
-from orchestrator.report.page import Entry, Table, Value, markdown
-from orchestrator.report.tables import Labels, Networks, cells, labels, levels, networks
-from orchestrator.report.verdicts import verdicts
-from tests.orchestrator.report import paper
-from tests.orchestrator.report.builders import World
+from orchestrator.plan.graph import DENSE
+from orchestrator.report.data.tables import Labels, Networks, cells, labels, levels, networks
+from orchestrator.report.data.verdicts import verdicts
+from orchestrator.report.page.page import Entry, Table, Value, markdown
+from orchestrator.report.sections import (
+    adversarial,
+    controls,
+    published,
+    rewinding,
+    transfer,
+    universal,
+)
+from orchestrator.sweep.config import Win
+from tests.support import paper_report as paper
+from tests.support.report_rows import World
 from trainables.spec import ModelSpec
 
 ONE_SD = Win(ratio=0.99, tolerance="one_sd", seeds=3)

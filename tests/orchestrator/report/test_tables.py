@@ -7,14 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from orchestrator.config import Win
-from orchestrator.plan import DENSE
-from orchestrator.report.overlap import choose, layers, overlaps
-from orchestrator.report.tables import cells, dense, levels, networks, states, under_one_name
-from orchestrator.report.verdicts import verdicts
+from orchestrator.plan.graph import DENSE
+from orchestrator.report.data.tables import cells, dense, levels, networks, states, under_one_name
+from orchestrator.report.data.verdicts import verdicts
+from orchestrator.report.sections.overlap import choose, layers, overlaps
 from orchestrator.store.ticket import Ticket
-from tests.orchestrator.report import paper
-from tests.orchestrator.report.builders import TOTAL, World, quickstart
+from orchestrator.sweep.config import Win
+from tests.support import paper_report as paper
+from tests.support.report_rows import TOTAL, World, quickstart
 from trainables.spec import Recipe
 
 RULE = Win(ratio=0.99, tolerance="none", seeds=2)

@@ -6,12 +6,12 @@ import math
 
 import pytest
 
-from orchestrator.config import Win
-from orchestrator.plan import DENSE
+from orchestrator.plan.graph import DENSE
 from orchestrator.report import verdict_table
-from orchestrator.report.tables import cells
-from orchestrator.report.verdicts import verdicts
-from tests.orchestrator.report.builders import World
+from orchestrator.report.data.tables import cells
+from orchestrator.report.data.verdicts import verdicts
+from orchestrator.sweep.config import Win
+from tests.support.report_rows import World
 
 STRICT = Win(ratio=0.99, tolerance="none", seeds=3)
 ONE_SD = Win(ratio=0.99, tolerance="one_sd", seeds=3)

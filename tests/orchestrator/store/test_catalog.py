@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from orchestrator.errors import StoreFull
-from orchestrator.identity import canonical
+from orchestrator.plan.keys import canonical
 from orchestrator.store import catalog, paths
+from orchestrator.store.maintenance import verify
 from orchestrator.store.record import Record, TicketRef
 from orchestrator.store.s3 import S3Objects, StoreAddress
 from orchestrator.store.tickets import TicketStore
-from orchestrator.store.upkeep import verify
 
 
 @pytest.fixture(autouse=True)

@@ -18,11 +18,12 @@ from pathlib import Path
 
 import pytest
 
-from cluster import local, processes, services
+from cluster.local import processes, services
+from cluster.local import servers as local
 from orchestrator.errors import Damaged, StoreFull
+from orchestrator.store.maintenance import collect, verify
 from orchestrator.store.s3 import Patience, S3Objects, StoreAddress
 from orchestrator.store.tickets import TicketStore
-from orchestrator.store.upkeep import collect, verify
 
 HURRIED = Patience(connect=5.0, read=2.0, deadline=8.0, attempts=2)
 STUBBORN = Patience(deadline=90.0, attempts=60)

@@ -14,12 +14,13 @@ import pytest
 from botocore.exceptions import ClientError
 
 from orchestrator.errors import StoreError
-from orchestrator.store import paths, policy, upkeep
-from orchestrator.store.claims import Claims
+from orchestrator.store import maintenance as upkeep
+from orchestrator.store import paths, policy
+from orchestrator.store.leases import Claims
 from orchestrator.store.s3 import S3Objects, StoreAddress
 from orchestrator.store.tickets import TicketStore
-from tests.cluster import moto_process
 from tests.contracts.test_ticket_store import make_record, make_ticket
+from tests.support import moto_process
 
 BUCKET, PREFIX = "study", "vlt"
 

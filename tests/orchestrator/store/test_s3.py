@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster import services
 from cluster.errors import ServiceError
+from cluster.local import services
 from orchestrator.errors import (
     ConfigError,
     StoreError,

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.trainables.data import published
-from tests.trainables.data.published import EXAMPLES, IMAGES
+from tests.support import published_files as published
+from tests.support.published_files import EXAMPLES, IMAGES
 from trainables.data.check import Count, check
-from trainables.data.json_stream import write_json
-from trainables.data.layouts import LAYOUTS, files_of, layout
-from trainables.data.lxmert_tsv import write_tsv
-from trainables.data.uniter_lmdb import Boxes, write_image_db, write_text_db
+from trainables.data.formats.json_stream import write_json
+from trainables.data.formats.lxmert.tsv import write_tsv
+from trainables.data.formats.uniter.lmdb import Boxes, write_image_db, write_text_db
+from trainables.data.schema.layouts import LAYOUTS, files_of, layout
 from trainables.errors import DataError
 
 

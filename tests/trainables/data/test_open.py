@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.trainables.data import published
-from tests.trainables.data.published import (
+from tests.support import published_files as published
+from tests.support.published_files import (
     ANSWERS,
     EXAMPLES,
     IMAGES,
@@ -20,14 +20,14 @@ from tests.trainables.data.published import (
     regions,
     sentence,
 )
-from trainables.data.examples import Data, Pixels, Ragged, Regions, Split
-from trainables.data.json_stream import write_list
-from trainables.data.layouts import LAYOUTS, files_of, layout
-from trainables.data.lxmert_tsv import write_answers
+from trainables.data.formats.json_stream import write_list
+from trainables.data.formats.lxmert.tsv import write_answers
+from trainables.data.formats.uniter.lmdb import write_text_db
+from trainables.data.formats.vilt.arrow import write_table
+from trainables.data.formats.vilt.reader import resized
 from trainables.data.open import open_data
-from trainables.data.read_vilt import resized
-from trainables.data.uniter_lmdb import write_text_db
-from trainables.data.vilt_arrow import write_table
+from trainables.data.schema.examples import Data, Pixels, Ragged, Regions, Split
+from trainables.data.schema.layouts import LAYOUTS, files_of, layout
 from trainables.errors import DataError
 from trainables.models import Format
 from trainables.spec import Options, TaskSpec

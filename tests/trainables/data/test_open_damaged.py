@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from tests.trainables.data import published
-from tests.trainables.data.published import META, opened
-from trainables.data.json_stream import read_json, write_json, write_list
-from trainables.data.layouts import LAYOUTS
-from trainables.data.uniter_lmdb import write_text_db
-from trainables.data.vilt_arrow import write_table
+from tests.support import published_files as published
+from tests.support.published_files import META, opened
+from trainables.data.formats.json_stream import read_json, write_json, write_list
+from trainables.data.formats.uniter.lmdb import write_text_db
+from trainables.data.formats.vilt.arrow import write_table
+from trainables.data.schema.layouts import LAYOUTS
 from trainables.errors import DataError
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.trainables.models.inputs import backbone, batch_for, gradients
+from tests.support.model_inputs import backbone, batch_for, gradients
 from trainables.models import MODELS
 from trainables.models.base import Encoded
 from trainables.spec import ModelSpec

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import LxmertConfig, LxmertModel
 
-from tests.trainables.models.inputs import (
+from tests.support.model_inputs import (
     REGIONS,
     TEXT,
     backbone,
@@ -23,7 +23,8 @@ from tests.trainables.models.inputs import (
     regions,
     words,
 )
-from tests.trainables.runs import evenly
+from tests.support.runs import evenly
+from trainables.distributed.process import prepare_process
 from trainables.models import lxmert
 from trainables.models.base import Backbone
 from trainables.spec import ModelSpec, Recipe
@@ -31,7 +32,6 @@ from trainables.tasks.heads import classifier
 from trainables.training.adversary import plain
 from trainables.training.engine import started
 from trainables.training.network import Network
-from trainables.training.process import prepare_process
 
 TINY = ModelSpec(architecture="lxmert", size="tiny")
 HEADS_OF_PRETRAINING = {

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu, layer_norm
 
-from tests.trainables.models.inputs import (
+from tests.support.model_inputs import (
     REGIONS,
     TEXT,
     backbone,

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import ViltModel
 
-from tests.trainables.models.inputs import (
+from tests.support.model_inputs import (
     PATCH,
     TEXT,
     backbone,

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.trainables.tasks.toys import ANSWERS, NOWHERE, backbone, toy_data, toy_split, toy_task
-from trainables.data.examples import Data, Ragged, Split
+from tests.support.toy_tasks import ANSWERS, NOWHERE, backbone, toy_data, toy_split, toy_task
+from trainables.data.schema.examples import Data, Ragged, Split
 from trainables.errors import DataError
 from trainables.models import lxmert
 from trainables.seeds import Chance

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.trainables.tasks.toys import NOWHERE, backbone, toy_data, toy_task
+from tests.support.toy_tasks import NOWHERE, backbone, toy_data, toy_task
 from trainables.errors import DataError, TrainableError
 from trainables.seeds import Chance
 from trainables.tasks import TASKS, fit

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.trainables.tasks.toys import backbone, toy_data, toy_split, toy_task
-from trainables.data.examples import Ragged
+from tests.support.toy_tasks import backbone, toy_data, toy_split, toy_task
+from trainables.data.schema.examples import Ragged
 from trainables.seeds import Chance
 from trainables.tasks.nlvr2 import PairedAttention
 

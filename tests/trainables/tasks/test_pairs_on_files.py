@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.trainables.data import published
+from tests.support import published_files as published
 from trainables.errors import DataError
 from trainables.models import Format
 from trainables.run import Inputs, Outcome, run

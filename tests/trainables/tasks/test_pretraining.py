@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from tests.trainables.tasks.pairs import (
+from tests.support.image_text_pairs import (
     CLASSES,
     MASK,
     VOCABULARY,
@@ -24,9 +24,10 @@ from tests.trainables.tasks.pairs import (
     captioned,
     task_on,
 )
-from trainables.data.examples import Data, Regions
+from trainables.data.schema.examples import Data, Regions
+from trainables.distributed.launch import Call, together
+from trainables.distributed.process import prepare_process
 from trainables.errors import CheckpointError, DataError, TrainableError
-from trainables.launch import Call, together
 from trainables.models.base import Backbone
 from trainables.run import Inputs, Outcome, cut, train_network
 from trainables.seeds import Chance
@@ -38,7 +39,6 @@ from trainables.tasks.pretraining import parse_mixture
 from trainables.training.checkpoint import decode
 from trainables.training.evaluate import evaluate
 from trainables.training.network import Network
-from trainables.training.process import prepare_process
 from trainables.training.sink import Turn
 
 ALL = tuple(OBJECTIVES)

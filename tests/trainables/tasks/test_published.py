@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.trainables.data import published
+from tests.support import published_files as published
 from tests.trainables.tasks.test_cells import CELLS
 from trainables.errors import DataError
 from trainables.models import MODELS

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.trainables.tasks.pairs import backbone, referring, task_on
-from trainables.data.examples import Data
+from tests.support.image_text_pairs import backbone, referring, task_on
+from trainables.data.schema.examples import Data
 from trainables.seeds import Chance
 from trainables.tasks.refcoco import PADDED, overlap
 from trainables.training.network import Network

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.trainables.tasks.pairs import backbone, captioned, draw_shown, pairs, task_on
+from tests.support.image_text_pairs import backbone, captioned, draw_shown, pairs, task_on
 from trainables.data.batches import image_batch, text_batch
-from trainables.data.examples import Data
+from trainables.data.schema.examples import Data
 from trainables.errors import DataError, TrainableError
 from trainables.models.base import Backbone
 from trainables.seeds import Chance

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.trainables.tasks.toys import backbone, toy_data, toy_split, toy_task
-from trainables.data.examples import Ragged
+from tests.support.toy_tasks import backbone, toy_data, toy_split, toy_task
+from trainables.data.schema.examples import Ragged
 from trainables.seeds import Chance
 
 DATA = toy_data("vcr", "uniter", count=3)

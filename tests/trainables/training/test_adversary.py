@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from tests.trainables.runs import evenly
+from tests.support.runs import evenly
+from trainables.distributed.process import prepare_process
 from trainables.spec import Recipe
 from trainables.tasks.heads import symmetric_kl
-from trainables.tickets.weight_mask import kept_sha256, pruned_nonzero, wearing
+from trainables.tickets.weights import kept_sha256, pruned_nonzero, wearing
 from trainables.training.adversary import Objective, objective_of, plain
 from trainables.training.engine import Engine, started
-from trainables.training.process import prepare_process
 
 HIDDEN, DIM, WORDS, REGIONS = 6, 5, 4, 3
 RECIPE = Recipe(

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.trainables.runs import evenly
+from tests.support.runs import evenly
+from trainables.distributed.process import prepare_process
 from trainables.spec import Recipe
-from trainables.tickets.weight_mask import pruned_nonzero, wearing
+from trainables.tickets.weights import pruned_nonzero, wearing
 from trainables.training.adversary import plain
 from trainables.training.engine import compiling, started
-from trainables.training.process import prepare_process
 
 pytestmark = [
     pytest.mark.slow,

@@ -16,13 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tests.trainables.runs import evenly
+from tests.support.runs import evenly
+from trainables.distributed.process import PATIENCE, prepare_process
 from trainables.errors import InvariantError
 from trainables.spec import Recipe
-from trainables.tickets.weight_mask import kept_sha256, pruned_nonzero, wearing
+from trainables.tickets.weights import kept_sha256, pruned_nonzero, wearing
 from trainables.training.adversary import plain
 from trainables.training.engine import Engine, started
-from trainables.training.process import PATIENCE, prepare_process
 
 MODES = [("fp32", 0), ("fp32", 1), ("fp32", 2), ("bf16", 1), ("bf16", 2)]
 RECIPE = Recipe(steps=8, batch_size=8, accumulate=2, lr=1e-2, weight_decay=0.1, dropout=0.0)
@@ -235,7 +235,7 @@ def test_the_first_engine_of_a_process_starts_in_seconds() -> None:
         "import torch\n"
         "from trainables.spec import Recipe\n"
         "from trainables.training.engine import started\n"
-        "from trainables.training.process import prepare_process\n"
+        "from trainables.distributed.process import prepare_process\n"
         "prepare_process('cpu', 1)\n"
         "net = torch.nn.ModuleDict({'head': torch.nn.Linear(3, 3)})\n"
         "with started(net, Recipe(zero=1), 'cpu'):\n"

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from trainables.distributed.collectives import Peers
 from trainables.errors import RecipeError
-from trainables.peers import Peers
 from trainables.spec import Recipe
 from trainables.training.order import BUCKET, GROUP, Order, pieces, pieces_each
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from trainables.data.scenes.dice import Dice
 from trainables.data.scenes.phrases import (
     SIMPLE,
     Wanted,
@@ -15,6 +14,7 @@ from trainables.data.scenes.phrases import (
     sides,
     singular,
 )
+from trainables.data.scenes.rng import Dice
 from trainables.data.scenes.world import BOX, SHAPES, Scene, Thing
 
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six")

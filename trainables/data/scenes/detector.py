@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.data.scenes.dice import normal
+from trainables.data.scenes.rng import normal
 from trainables.data.scenes.world import BOX, COLORS, GRAY, SHAPES, SIDE, Scene, Thing
 from trainables.seeds import Chance
 

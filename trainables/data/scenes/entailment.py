@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trainables.data.scenes.dice import Dice
 from trainables.data.scenes.phrases import SIDES, Balance, Wanted, at, random_kind, side
+from trainables.data.scenes.rng import Dice
 from trainables.data.scenes.world import BOX, COLORS, GRAY, SHAPES, Scene
 
 LABELS = ("contradiction", "entailment", "neutral")

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from trainables.data.scenes.dice import Dice
 from trainables.data.scenes.phrases import at, of, sides, singular
+from trainables.data.scenes.rng import Dice
 from trainables.data.scenes.world import SHAPES, Scene, Thing
 
 _LOOKS = ("shape", "color", "big", "striped")

@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import mkdtemp
 
-from trainables.data.json_stream import read_json, write_json
-from trainables.data.scenes import as_lxmert, as_uniter, as_vilt
-from trainables.data.scenes.book import compose
+from trainables.data.formats.json_stream import read_json, write_json
+from trainables.data.scenes import write_lxmert as as_lxmert
+from trainables.data.scenes import write_uniter as as_uniter
+from trainables.data.scenes import write_vilt as as_vilt
+from trainables.data.scenes.dataset import compose
 from trainables.errors import DataError
 
 FEWEST = 50

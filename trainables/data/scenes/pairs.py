@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trainables.data.scenes.dice import Dice
 from trainables.data.scenes.phrases import Balance, random_kind
+from trainables.data.scenes.rng import Dice
 from trainables.data.scenes.world import Scene
 
 

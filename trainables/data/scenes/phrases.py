@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from trainables.data.scenes.dice import Dice
+from trainables.data.scenes.rng import Dice
 from trainables.data.scenes.world import BOX, COLORS, GRAY, SHAPES, Scene, Thing
 
 APART = 10.0

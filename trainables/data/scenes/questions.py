@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from trainables.data.scenes.dice import Dice
 from trainables.data.scenes.phrases import (
     APART,
     SIDES,
@@ -19,6 +18,7 @@ from trainables.data.scenes.phrases import (
     side,
     singular,
 )
+from trainables.data.scenes.rng import Dice
 from trainables.data.scenes.world import BOX, COLORS, GRAY, SHAPES, SIDE, Scene, Thing
 
 _SHAPES, _COLORS = SHAPES[:BOX], COLORS[:GRAY]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from trainables.data.scenes.dice import normal
+from trainables.data.scenes.rng import normal
 from trainables.data.scenes.world import SHAPES, SIDE, Scene, Thing
 from trainables.seeds import Chance
 

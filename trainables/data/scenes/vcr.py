@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trainables.data.scenes.dice import Dice
 from trainables.data.scenes.phrases import SIDES, Wanted, at, sides, singular
+from trainables.data.scenes.rng import Dice
 from trainables.data.scenes.world import COLORS, GRAY, SHAPES, Scene, Thing
 
 CHOICES = 4

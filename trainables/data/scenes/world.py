@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trainables.data.scenes.dice import Dice
+from trainables.data.scenes.rng import Dice
 
 SIDE = 64
 """Of a picture, in pixels."""

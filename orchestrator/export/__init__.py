@@ -1,0 +1,4 @@
+"""Tickets and weights in formats that other tools read.
+
+It may import `store` and `plan`, and the loaders of `trainables`.
+"""

@@ -1,0 +1,145 @@
+"""One panel of a score-sparsity figure: its curves, what they are measured against, its axes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+from orchestrator.report.data import labels as words
+from orchestrator.report.data.figure_groups import Family
+from orchestrator.report.page.style import BAND, GRID, HUES, INK, MUTED
+from orchestrator.sweep.config import Win
+
+_DASHES: dict[str, Any] = {"imp": "-", "random": (0, (4, 2)), "random_layerwise": (0, (1, 1.6))}
+_OTHER_DASH = (0, (5, 1.5, 1, 1.5))
+_MARKERS = {"imp": "o", "random": "s", "random_layerwise": "^"}
+_BY_HUE = "osD^vPX*"
+_LINE_DASH: Any = (0, (6, 2, 1, 2))
+_PRIOR_DASH: Any = (0, (1, 2))
+_SCHEDULE_TICKS = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How a curve is drawn. Colour is never alone: dash, marker or both differ too."""
+
+    color: str
+    dash: Any
+    marker: str
+    strong: bool
+
+    def line(self, x: Any = (), y: Any = ()) -> Line2D:
+        return Line2D(
+            x,
+            y,
+            color=self.color,
+            ls=self.dash,
+            lw=1.9 if self.strong else 1.2,
+            marker=self.marker,
+            ms=4.6 if self.strong else 3.6,
+            mfc=self.color if self.strong else "none",
+            mew=1,
+            zorder=4 if self.strong else 3,
+        )
+
+
+def looks(family: Family) -> dict[tuple[str, bool], Look]:
+    """The look of each (line, strong) of a family, the same in all of its panels."""
+    found = {}
+    unique = family.rows.drop_duplicates(["line", "strong"]).sort_values("hue", kind="stable")
+    for line, strong, place, source in unique[["line", "strong", "hue", "source"]].to_numpy():
+        dash, marker = _DASHES.get(source, _OTHER_DASH), _MARKERS.get(source, "D")
+        if family.kind == "transfer":
+            dash, marker = "-", _BY_HUE[place % len(_BY_HUE)]
+        elif family.kind == "adversarial":
+            dash, marker = "-" if strong else (0, (4, 2)), _BY_HUE[place % len(_BY_HUE)]
+        elif family.kind == "weights" and source != "imp":
+            dash, marker = (0, (4, 2)), _BY_HUE[place % len(_BY_HUE)]
+        color = HUES[place % len(HUES)]
+        found[str(line), bool(strong)] = Look(color, dash, marker, bool(strong))
+    return found
+
+
+def references(axes: Axes, network: pd.Series | None, prior: float, rule: Win) -> None:
+    """The dense band (mean, sd, and the seeds' range), the p % line, the question-only prior."""
+    if network is not None and pd.notna(network["mean"]):
+        mean, sd = network["mean"], network.sd
+        axes.axhspan(network["min"], network["max"], color=BAND, alpha=0.35, lw=0, zorder=0.5)
+        if pd.notna(sd):
+            axes.axhspan(mean - sd, mean + sd, color=BAND, alpha=0.55, lw=0, zorder=0.6)
+        axes.axhline(mean, color=INK, lw=1.1, zorder=1.5)
+        axes.axhline(rule.ratio * mean, color=INK, lw=0.9, ls=_LINE_DASH, zorder=1.5)
+    if pd.notna(prior):
+        axes.axhline(prior, color=MUTED, lw=1, ls=_PRIOR_DASH, zorder=1.4)
+
+
+def reference_handles(rule: Win, prior: bool) -> list[Line2D]:
+    """Legend entries of the lines that `references` draws."""
+    found = [
+        Line2D((), (), color=INK, lw=1.1, label="dense"),
+        Line2D((), (), color=INK, lw=0.9, ls=_LINE_DASH, label=words.share_of_dense(rule)),
+    ]
+    if prior:
+        label = "question only"
+        found.append(Line2D((), (), color=MUTED, lw=1, ls=_PRIOR_DASH, label=label))
+    return found
+
+
+def curve(axes: Axes, rows: pd.DataFrame, network: pd.Series | None, look: Look) -> float | None:
+    """One line over the levels that have a score, from the dense network at sparsity 0; its end,
+    None if it has none. A cross marks levels that lack seeds."""
+    done = rows[rows.n > 0].sort_values("sparsity")
+    if done.empty:
+        return None
+    columns = ["sparsity", "mean", "min", "max"]
+    points = done[columns].to_numpy(float)
+    if network is not None and network["n"]:
+        points = np.vstack([network[columns].to_numpy(float), points])
+    sparsity, mean, low, high = points.T
+    shade = 0.16 if look.strong else 0.1
+    axes.fill_between(100 * sparsity, low, high, color=look.color, alpha=shade, lw=0, zorder=2)
+    axes.add_line(look.line(100 * sparsity, mean))
+    partial = done[done.n < done.planned]
+    axes.plot(100 * partial.sparsity, partial["mean"], "x", color=INK, ms=6, mew=1, zorder=5)
+    return float(mean[-1])
+
+
+def x_axis(axes: Axes, rows: pd.DataFrame) -> None:
+    """Linear; a geometric schedule gets its levels evenly spaced, as it keeps an equal share of
+    the weights at each."""
+    deepest = 100 * rows.sparsity.max()
+    if not str(rows.schedule.iloc[0]).startswith("geometric"):
+        axes.set_xlim(-1.5, min(deepest + 2, 100))
+        return
+    floor = 100 - 0.9 * (100 - deepest)
+    axes.set_xscale(
+        "function",
+        functions=(
+            lambda s: -np.log(np.maximum(1 - np.asarray(s) / 100, 1e-6)),
+            lambda t: 100 * (1 - np.exp(-np.asarray(t))),
+        ),
+    )
+    axes.set_xlim(0 if deepest < 1 else -1.5, floor)
+    ticks = sorted({0.0, *(round(100 * s, 1) for s in rows.planned_sparsity)})
+    axes.xaxis.set_major_locator(FixedLocator(ticks[:: 1 + len(ticks) // _SCHEDULE_TICKS]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+
+
+def y_axis(axes: Axes, rows: pd.DataFrame, network: pd.Series | None, prior: float) -> None:
+    values = [rows["min"].min(), rows["max"].max(), prior]
+    if network is not None:
+        values += [network["min"], network["max"]]
+    known = [float(value) for value in values if pd.notna(value)]
+    low, high = (min(known), max(known)) if known else (0.0, 100.0)
+    pad = max(0.06 * (high - low), 0.5)
+    axes.set_ylim(low - pad, high + pad)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins="auto", steps=[1, 2, 2.5, 5, 10]))
+    axes.grid(axis="y", color=GRID)
+    axes.tick_params(length=0)

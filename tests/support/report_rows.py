@@ -1,0 +1,201 @@
+"""A synthetic sweep: a plan, the records that its trials could have left, and their tickets."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from orchestrator.plan.graph import DENSE, Cell, Curve, Plan, Trial
+from orchestrator.store.record import Record, TicketRef
+from orchestrator.store.ticket import Ticket
+from trainables.spec import CutSpec, ModelSpec, Recipe, TaskSpec, TrainSpec
+
+MODEL = ModelSpec(architecture="uniter", size="tiny")
+TASK = TaskSpec(name="easy_vqa", data="0" * 64)
+SHAPES = {
+    **{
+        f"encoder.layer.{layer}.{kind}.weight": shape
+        for layer in range(2)
+        for kind, shape in {
+            "attention.self.query": (64, 64),
+            "attention.self.key": (64, 64),
+            "attention.self.value": (64, 64),
+            "attention.output.dense": (64, 64),
+            "intermediate.dense": (256, 64),
+            "output.dense": (64, 256),
+        }.items()
+    },
+    "pooler.dense.weight": (64, 64),
+}
+TOTAL = sum(a * b for a, b in SHAPES.values())
+
+
+def key(*parts: object) -> str:
+    return hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()
+
+
+@dataclass
+class World:
+    """Collects cells and records; `plan()` and `records` are what a report reads."""
+
+    name: str = "synthetic"
+    trials: dict[str, Trial] = field(default_factory=dict)
+    cells: list[Cell] = field(default_factory=list)
+    records: dict[str, Record] = field(default_factory=dict)
+    tickets: dict[str, tuple[tuple[object, ...], float]] = field(default_factory=dict)
+    """What to make each from, and its sparsity."""
+    models: dict[str, ModelSpec] = field(default_factory=dict)
+    """What labels stand for, and below; a label that is not here stands for the default."""
+    tasks: dict[str, str] = field(default_factory=dict)
+    recipes: dict[str, Recipe] = field(default_factory=dict)
+
+    def plan(self) -> Plan:
+        return Plan(self.name, self.trials, tuple(self.cells))
+
+    def fetch(self, sha256: str) -> Ticket:
+        (model, origin, _, _, rewind, seed, _), sparsity = self.tickets[sha256]
+        return make_ticket(sparsity, seed=seed, of=f"{model}/{origin}/{rewind}")
+
+    def cell(
+        self,
+        source: str,
+        level: int,
+        sparsity: float,
+        seed: int,
+        score: float | None,
+        *,
+        rewind: int = 0,
+        schedule: str = "linear 0.1",
+        model: str = "uniter-tiny",
+        task: str = "easy_vqa",
+        study: str = "main",
+        recipe: str = "default",
+        origin: str = "",
+        variant: str = "",
+        prior: float = 67.0,
+        history: int = 5,
+        scores: Mapping[str, float] | None = None,
+    ) -> str:
+        """Adds a training run and its cut; without a score the run has no record.
+
+        `origin` (`TASK/RECIPE/imp`) names the curve whose tickets it wears, where that is not its
+        own; `variant` is what a study may set that no label of a cell tells.
+        """
+        is_dense = source == DENSE
+        curve = Curve(
+            study=study, model=model, task=task, recipe=recipe,
+            schedule="" if is_dense else schedule, rewind=0 if is_dense else rewind,
+            source=source, seed=seed,
+        )  # fmt: skip
+        origin = origin or f"{task}/{recipe}/{source}"
+        cut_at = 0 if source == "random" else rewind  # it looks at no weights
+        worn = (model, origin, variant, schedule, cut_at, seed, level)
+        run = key("run", task, recipe, source, rewind, *worn)
+        cut = "" if is_dense else key("cut", *worn)
+        spec = self.models.get(model, MODEL)
+        if cut:
+            chosen = CutSpec(model=spec, sparsity=sparsity, seed=seed)
+            self.trials[cut] = Trial(
+                key=cut, kind="cut", spec=chosen, model=model, task=task, level=level
+            )
+        named = replace(TASK, name=self.tasks.get(task, TASK.name))
+        how = self.recipes.get(recipe, Recipe())
+        train = TrainSpec(model=spec, task=named, recipe=how, ticket=cut)
+        parents = (cut,) if cut else ()
+        self.trials[run] = Trial(
+            key=run, kind="train", spec=train, parents=parents, model=model, task=task, level=level
+        )
+        self.cells.append(Cell(curve=curve, level=level, sparsity=sparsity, trial=run, ticket=cut))
+        if score is not None:
+            ref = self._ticket(worn, sparsity) if cut else None
+            if cut:
+                self.records[cut] = Record(
+                    key=cut, kind="cut", spec={"sparsity": sparsity}, ticket=ref,
+                    costs={"seconds": 0.2}, created=self._created(),
+                )  # fmt: skip
+            self.records[run] = Record(
+                key=run,
+                kind="train",
+                spec={"lr": 2e-3},
+                about={"sweep": self.name, "model": model, "task": task, "level": level},
+                parents=parents,
+                ticket=ref,
+                scores={
+                    "score": score, "last": score, "best": score + 0.25, "best_step": 400.0,
+                    "prior": prior, **(scores or {}),
+                },
+                history=tuple(_history(history, score)),
+                checks={"pruned_nonzero": 0},
+                costs={"seconds": 16.0 + seed, "steps": 400.0, "peak_rss_mb": 900.0},
+                environment={"python": "3.11", "torch": "2.13.0", "machine": "x86_64, 2 cores"},
+                created=self._created(),
+            )  # fmt: skip
+        return run
+
+    def round(self, model: str, task: str) -> None:
+        """A training run that no cell asks for, such as a round of pre-training."""
+        named = replace(TASK, name=self.tasks[task])
+        spec = TrainSpec(model=self.models.get(model, MODEL), task=named, recipe=Recipe())
+        run = key("round", model, task)
+        self.trials[run] = Trial(key=run, kind="train", spec=spec, model=model, task=task)
+
+    def _created(self) -> str:
+        minutes, seconds = divmod(len(self.records), 60)
+        return f"2026-01-02T{3 + minutes // 60:02d}:{minutes % 60:02d}:{seconds:02d}Z"
+
+    def _ticket(self, worn: tuple[object, ...], sparsity: float) -> TicketRef:
+        kept = TOTAL - round(TOTAL * sparsity)
+        sha256 = key("ticket", *worn)
+        self.tickets[sha256] = (worn, sparsity)
+        return TicketRef(sha256=sha256, kept=kept, total=TOTAL, bytes=4096)
+
+
+def _history(points: int, score: float) -> list[dict[str, float]]:
+    steps = [400.0 * (i + 1) / points for i in range(points)]
+    rows = [{"step": s, "loss": 2.0 * 0.99 ** (s / 4), "lr": 2e-3 * (1 - s / 400)} for s in steps]
+    rows[-1]["score"] = score
+    return rows
+
+
+def make_ticket(sparsity: float, *, seed: object, of: str) -> Ticket:
+    """Keeps the largest of made-up weights; those of one seed resemble each other, early layers
+    are larger. Random tickets keep any."""
+    own = np.random.default_rng(int(key(seed, of)[:8], 16))
+    common = np.random.default_rng(7)
+    by_seed = np.random.default_rng(int(key(seed)[:8], 16))
+    weights = {}
+    for depth, (name, shape) in enumerate(SHAPES.items()):
+        if "/random" in of:
+            weights[name] = own.random(shape)
+        else:
+            blend = common.normal(size=shape) + by_seed.normal(size=shape) + own.normal(size=shape)
+            weights[name] = np.abs(blend) * (1.25 - 0.04 * depth)
+    values = np.concatenate([w.ravel() for w in weights.values()])
+    threshold = np.sort(values)[round(TOTAL * sparsity)]
+    masks = {name: w >= threshold for name, w in weights.items()}
+    return Ticket.from_masks(masks, scheme="uniter", model_sha256="0" * 64, pool="encoder+pooler")
+
+
+def quickstart(*, missing: int = 0) -> World:
+    """Two seeds, levels to 90 %, IMP from theta_0 and theta_60, both random controls; the last
+    `missing` cells have no record. Scores follow the shape of a real run."""
+    world = World("quickstart")
+    noise = np.random.default_rng(0)
+    wanted = []
+    for seed in range(2):
+        wanted.append((DENSE, 0, seed, 0, 92.4 + 1.6 * seed))
+    fall = {"imp": 0.5, "random": 9.0, "random_layerwise": 7.0}
+    for rewind, source, seed, level in itertools.product((0, 60), fall, range(2), range(1, 10)):
+        rise = 1.8 * np.sin(level / 3) if source == "imp" else 0.0
+        score = 92.8 + seed + rise + rewind / 80 - fall[source] * (level / 9) ** 2
+        wanted.append((source, level, seed, rewind, score + noise.normal(0, 0.5)))
+    for i, (source, level, seed, rewind, score) in enumerate(wanted):
+        known = i < len(wanted) - missing
+        world.cell(
+            source, level, level / 10, seed, float(score) if known else None, rewind=rewind
+        )  # fmt: skip
+    return world

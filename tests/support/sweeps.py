@@ -1,0 +1,44 @@
+"""Small sweeps for tests: a sweep file's text in, its plan out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from orchestrator.expand import studies as expand
+from orchestrator.plan.graph import Plan
+from orchestrator.sweep import config
+from orchestrator.sweep import resolve as inputs
+
+STUDY: dict[str, Any] = {
+    "model": "uniter-tiny",
+    "task": "easy_vqa",
+    "recipe": "short",
+    "schedule": {"rate": 0.2, "levels": 4},
+}
+
+
+def fake_fingerprint(path: Path, patterns: tuple[str, ...] = ()) -> str:
+    return path.name.encode().hex().ljust(64, "0")[:64]
+
+
+def document(**study: Any) -> dict[str, Any]:
+    """A sweep with one study, `STUDY` with changes."""
+    return {
+        "name": "test",
+        "recipes": {"short": {"steps": 10, "batch_size": 8}},
+        "studies": {"main": STUDY | study},
+    }
+
+
+def write(folder: Path, content: dict[str, Any] | str) -> Path:
+    path = folder / "sweep.yaml"
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+    return path
+
+
+def plan_of(content: dict[str, Any]) -> Plan:
+    sweep = config.Sweep.model_validate(content)
+    return expand.expand(sweep, inputs.read(sweep, fake_fingerprint))

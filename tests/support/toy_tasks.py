@@ -1,0 +1,112 @@
+"""Small data in memory, in which the image decides: each shows one of `CLASSES` things."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trainables.data.schema.examples import Data, Pixels, Ragged, Regions, Split, Vocabulary
+from trainables.models import MODELS
+from trainables.models.base import Backbone
+from trainables.spec import ModelSpec, Options, TaskSpec
+from trainables.tasks import TASKS
+from trainables.tasks.base import Source
+from trainables.training.start import grown_backbone
+
+CLS, SEP, WORD = 1, 2, 20
+CLASSES = 4
+IMAGES = 12
+ANSWERS = ("yes", "no", "2", "red")
+NOWHERE = Source(Path("data"), Path("cache"))
+
+
+def toy_data(
+    task: str, architecture: str, count: int = 16, answers: tuple[str, ...] = ANSWERS
+) -> Data:
+    """VQA, GQA, SNLI-VE: the answer is the class of the image. NLVR2: is that of the first image
+    below 2? VCR: the choice that names the class is right."""
+    return Data(
+        train=toy_split(task, architecture, count, 0),
+        held_out=toy_split(task, architecture, count, 1),
+        answers=answers,
+        vocabulary=Vocabulary(pad=0, cls=CLS, sep=SEP, mask=3, unknown=4, first=5, size=128),
+    )
+
+
+def toy_split(task: str, architecture: str, count: int, seed: int) -> Split:
+    chance = np.random.default_rng(seed)
+    images = chance.integers(IMAGES, size=(count, 2 if task == "nlvr2" else 1)).astype(np.int32)
+    shown = images % CLASSES
+    kinds = None
+    if task == "vcr":
+        labels = chance.integers(4, size=(count, 2)).tolist()
+        texts = [
+            _sentence(WORD + (shown[e, 0] + choice - right) % CLASSES)
+            for e, both in enumerate(labels)
+            for right in both
+            for choice in range(4)
+        ]
+        row = [[0, 0, 2], [2, 3, 3]]
+        kinds = Ragged.of([row[n // 4 % 2] for n in range(8 * count)], np.uint8)
+    else:
+        # Two sentences, of different length.
+        texts = [_sentence(*[WORD] * (1 + e % 2)) for e in range(count)]
+        labels = [[int(a < 2)] if b else [int(a)] for a, *b in shown.tolist()]
+    return Split(
+        keys=[str(e) for e in range(count)],
+        texts=Ragged.of(texts, np.int32),
+        kinds=kinds,
+        images=images,
+        labels=Ragged.of(labels, np.int32),
+        scores=Ragged.of([[1.0] * len(each) for each in labels], np.float32),
+        seen=_regions() if MODELS[architecture].modality == "regions" else _pixels(),
+    )
+
+
+def backbone(task: str, architecture: str, size: str = "tiny", overrides: Options = ()) -> Backbone:
+    spec = ModelSpec(architecture=architecture, size=size, overrides=overrides)
+    return grown_backbone(spec, TASKS[task].grows.get(architecture, ()), 0.0)
+
+
+def toy_task(
+    task: str, data: Data, model: Backbone, options: Options = (), source: Source = NOWHERE
+) -> Any:
+    module = import_module(TASKS[task].module)
+    spec = TaskSpec(name=task, data="d", options=options)
+    if task == "vcr":
+        return module.over(data, spec)
+    if task == "nlvr2":
+        return module.over(data, spec, model)
+    return module.over(data, source, spec, model)
+
+
+def _sentence(*words: int) -> list[int]:
+    return [CLS, *words, SEP]
+
+
+def _regions() -> Regions:
+    """2 or 3 regions each; a class is a place in the features."""
+    chance = np.random.default_rng(7)
+    features = []
+    for image in range(IMAGES):
+        seen = 0.1 * chance.standard_normal((2 + image % 2, 192))
+        seen[:, 8 * (image % CLASSES) :][:, :8] += 2
+        features.append(seen)
+    boxes = [chance.random((len(seen), 7)) for seen in features]
+    return Regions(
+        features=Ragged.of(features, np.float16, (192,)), boxes=Ragged.of(boxes, np.float32, (7,))
+    )
+
+
+def _pixels() -> Pixels:
+    """16 x 16 and 16 x 24; a class is a colour."""
+    colours = [[0, 0, 255], [255, 0, 0], [0, 255, 0], [255, 255, 255]]
+    sizes = [(16, 16 + 8 * (image % 2)) for image in range(IMAGES)]
+    pixels = [
+        np.tile(colours[image % CLASSES], (height * width, 1))
+        for image, (height, width) in enumerate(sizes)
+    ]
+    return Pixels(pixels=Ragged.of(pixels, np.uint8, (3,)), sizes=np.array(sizes, np.int32))

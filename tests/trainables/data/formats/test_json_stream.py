@@ -1,0 +1,80 @@
+"""JSON read entry by entry is JSON read whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from trainables.data.formats import json_stream
+from trainables.data.formats.json_stream import read_json, read_list, read_pairs, write_list
+from trainables.errors import DataError
+
+values = some.recursive(
+    some.none() | some.booleans() | some.integers() | some.floats(allow_nan=False) | some.text(),
+    lambda inner: some.lists(inner, max_size=3) | some.dictionaries(some.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(entries=some.lists(values, max_size=5), indent=some.sampled_from([None, 1]))
+def test_lists_whatever_the_chunks(
+    tmp_path_factory: pytest.TempPathFactory, entries: list[Any], indent: int | None
+) -> None:
+    file = tmp_path_factory.mktemp("json") / "list.json"
+    file.write_text(json.dumps(entries, indent=indent))
+    for chunk in (1, 7, 2**20):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(json_stream, "_CHUNK", chunk)
+            assert list(read_list(file, "")) == entries
+
+
+@given(entries=some.dictionaries(some.text(), values, max_size=5))
+def test_mappings_whatever_the_chunks(
+    tmp_path_factory: pytest.TempPathFactory, entries: dict[str, Any]
+) -> None:
+    file = tmp_path_factory.mktemp("json") / "pairs.json"
+    file.write_text(json.dumps(entries, indent=2))
+    for chunk in (1, 5, 2**20):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(json_stream, "_CHUNK", chunk)
+            assert list(read_pairs(file, "")) == list(entries.items())
+
+
+def test_what_is_written_as_it_comes_is_a_plain_list(tmp_path: Path) -> None:
+    entries = [{"a": 1}, [2], "é"]
+    assert write_list(tmp_path / "x" / "list.json", iter(entries)) == 3
+    assert json.loads((tmp_path / "x" / "list.json").read_text()) == entries
+    assert write_list(tmp_path / "none.json", []) == 0
+    assert json.loads((tmp_path / "none.json").read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("", "its end where one of '\\['"),
+        ('{"a": 1}', "'{' where one of '\\['"),
+        ('[{"a": 1}, {"a": 2', "after 1 entries"),
+        ("[1, 2", "its end where one of ',\\]' belongs, after 2 entries"),
+        ("[1 2]", "'2' where one of"),
+        ("[1] [2]", "something follows its end"),
+    ],
+)
+def test_damage_is_told_with_its_place(tmp_path: Path, text: str, what: str) -> None:
+    file = tmp_path / "list.json"
+    file.write_text(text)
+    with pytest.raises(DataError, match=f"list.json: cannot be read \\(.*{what}.*\\); again$"):
+        list(read_list(file, "again"))
+
+
+def test_whole_files_of_the_wrong_kind(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("[1]")
+    assert read_json(tmp_path / "a.json", list, "") == [1]
+    with pytest.raises(DataError, match="holds a list, not a dict; again"):
+        read_json(tmp_path / "a.json", dict, "again")
+    with pytest.raises(DataError, match=r"b.json: no such file; again"):
+        read_json(tmp_path / "b.json", dict, "again")

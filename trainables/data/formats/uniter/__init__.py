@@ -1,0 +1,4 @@
+"""The format of the UNITER repository: LMDB of texts and of regions.
+
+It may import `data.formats`, `data.formats.lxmert` (for GQA's answers) and `data.schema`.
+"""
