@@ -9,7 +9,7 @@ import sys
 def main() -> None:
     """Run the command line. It takes half a second to load, and Ctrl-C may come meanwhile."""
     try:
-        from orchestrator.cli.main import main as cli
+        from orchestrator.cli import main as cli
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     cli.main()

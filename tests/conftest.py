@@ -18,6 +18,7 @@ from cluster.local import servers as local
 from cluster.local.services import BUCKET
 from orchestrator.store.s3 import S3Objects, StoreAddress
 from orchestrator.store.tickets import TicketStore
+from tests.support.careless_s3 import careless_s3
 
 settings.register_profile("untimed", deadline=None)  # a busy machine is no defect
 settings.load_profile("untimed")
@@ -66,6 +67,13 @@ def address(seaweed: local.Services) -> StoreAddress:
 def store(address: StoreAddress) -> TicketStore:
     """An empty ticket store on SeaweedFS."""
     return TicketStore(S3Objects(address))
+
+
+@pytest.fixture
+def careless_server() -> Iterator[str]:
+    """The endpoint of an S3 server that ignores conditional PUT."""
+    with careless_s3() as endpoint:
+        yield endpoint
 
 
 _STATUS = pytest.StashKey[int]()

@@ -1,4 +1,4 @@
-"""Who may import whom, and what planning must never load."""
+"""Which room may import which, and what planning must never load."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -16,67 +17,64 @@ import yaml
 from tests.support.paths import ROOT
 from tests.support.sweeps import document
 
-ROWS: tuple[tuple[str, ...], ...] = (
-    (
-        *("errors", "identity", "plan", "frontier", "lanes", "config", "sweep_file", "yaml_file"),
-        *("inputs", "fingerprints", "recipes", "expand", "costs", "preview", "prices", "forecast"),
-        *("pace", "estimate"),
+FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "orchestrator": (
+        ("__main__",),
+        ("cli",),
+        ("api",),
+        ("tune",),
+        ("worker", "monitor", "export", "report"),
+        ("report.sections",),
+        ("report.page",),
+        ("report.data", "tracking", "ray_cluster"),
+        ("cost", "expand"),
+        ("schedule", "store"),
+        ("plan", "sweep"),
+        ("files", "credentials"),
+        ("errors",),
     ),
-    ("store",),
-    ("tracking", "report", "progress", "trial_log", "status", "explain"),
-    (
-        *("exports", "environment", "watch", "work", "supplies", "elsewhere", "actors"),
-        *("spanning", "trial"),
+    "trainables": (
+        ("run_group",),
+        ("run",),
+        ("training", "data.scenes"),
+        ("tasks", "optim", "pruning"),
+        ("data",),
+        ("data.cache", "data.formats.uniter", "data.formats.vilt"),
+        ("data.formats.lxmert",),
+        ("data.formats",),
+        ("data.schema",),
+        ("models", "tickets", "distributed"),
+        ("seeds",),
+        ("spec", "errors"),
     ),
-    (
-        *("ray_cluster", "places", "nodes", "beacon", "observers", "searcher", "handout"),
-        *("stint", "tune_hooks", "budget", "timeline", "metrics"),
+    "cluster": (
+        ("providers",),
+        ("providers.kuberay",),
+        ("local", "profile", "submit"),
+        ("errors",),
     ),
-    ("driver",),
-    (
-        *("workspace", "session", "cli", "cli_tickets", "cli_data", "cli_jobs", "cli_shared"),
-        *("cli_look", "cli_plan", "cli_cluster", "travel", "__main__"),
-    ),
-)
-"""The modules of `orchestrator`; each imports nothing of a later row."""
+}
+"""The rooms of each package, from the top floor down: folders, and the modules that lie beside
+them. A room imports only from the floors below its own."""
 
-TRAINABLES_ANYWHERE = {
-    *("spec", "errors", "models", "tasks", "pruning", "data.fingerprint", "data.layouts"),
+PURE = {"plan", "sweep", "expand", "schedule", "cost", "files", "credentials", "errors"}
+"""Rooms of `orchestrator` that load nothing heavy, so that planning starts at once."""
+LIGHT = {
+    *("spec", "errors", "models", "tasks", "pruning", "data.fingerprint", "data.schema.layouts"),
 }
 """What any module of `orchestrator` may import of `trainables`: light, without torch."""
 TRAINABLES_BY = {
-    "trial": {"run", "group", "training.sink"},
-    "spanning": {"run", "group", "launch", "training.process", "training.sink"},
-    "supplies": {"run"},
-    "exports": {"training.start"},
-    "cli_data": {"data.check", "data.scenes"},
+    "worker.trial": {"run", "run_group", "training.sink"},
+    "worker.multi_node": {
+        *("run", "run_group", "distributed.launch", "distributed.process", "training.sink"),
+    },
+    "worker.inputs": {"run"},
+    "export.weights": {"training.start"},
+    "cli.data": {"data.check", "data.scenes"},
 }
-CLUSTER_BY = {"workspace", "cli_cluster", "cli", "cli_jobs"}
+CLUSTER_BY = {"api", "cli"}
+"""The rooms of `orchestrator` that know `cluster`."""
 
-PURE = (
-    *("trainables.spec", "trainables.errors", "trainables.models", "trainables.tasks"),
-    *("trainables.pruning", "trainables.data.fingerprint"),
-    *(
-        "orchestrator.errors",
-        "orchestrator.plan.graph",
-        "orchestrator.plan.keys",
-        "orchestrator.schedule.frontier",
-    ),
-    *(
-        "orchestrator.schedule.batching",
-        "orchestrator.sweep.config",
-        "orchestrator.sweep.resolve",
-        "orchestrator.expand.sources",
-    ),
-    *("orchestrator.expand.studies", "orchestrator.plan.counts", "orchestrator.sweep.fingerprints"),
-    *("orchestrator.sweep.sweep_file", "orchestrator.sweep.yaml_file", "orchestrator.plan.work"),
-    *(
-        "orchestrator.cost.prices",
-        "orchestrator.schedule.forecast",
-        "orchestrator.cost.checkpointing",
-        "orchestrator.cost.estimate",
-    ),
-)
 HEAVY = (
     *("ray", "torch", "deepspeed", "transformers", "mlflow", "matplotlib", "pandas"),
     *("numpy", "boto3", "pyarrow"),
@@ -124,13 +122,48 @@ def python(*arguments: str) -> str:
     return done.stdout
 
 
+def sources(package: str) -> dict[str, ast.Module]:
+    """Dotted name within the package (a folder's `__init__` by the folder's) to syntax tree."""
+    found = {}
+    for path in sorted((ROOT / package).rglob("*.py")):
+        parts = path.relative_to(ROOT / package).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        found[name] = ast.parse(path.read_text(), filename=str(path))
+    return found
+
+
+def imported(tree: ast.Module) -> Iterator[str]:
+    """Absolute dotted names of what a module imports anywhere, also where only types are checked:
+    `from a import b` gives `a.b`, whether `b` is a module or a name."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "write absolute imports: the rooms are told by them"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def within(package: str, tree: ast.Module) -> Iterator[str]:
+    """The names that a module imports from `package`, without the package's own name."""
+    parts = (name.partition(".") for name in imported(tree))
+    return (rest for head, _, rest in parts if head == package and rest)
+
+
+def room(package: str, name: str) -> str:
+    """The room of a module, or of a name that is imported from one: the longest that fits."""
+    stated = [one for floor in FLOORS[package] for one in floor]
+    inside = [one for one in stated if name == one or name.startswith(f"{one}.")]
+    return max(inside, key=len, default="")
+
+
+def pure_modules() -> tuple[str, ...]:
+    """The pure rooms' modules, and the light ones of `trainables`."""
+    ours = (name for name in sources("orchestrator") if room("orchestrator", name) in PURE)
+    return (*(f"orchestrator.{name}" for name in ours), *(f"trainables.{name}" for name in LIGHT))
+
+
 def test_pure_modules_load_nothing_heavy() -> None:
-    assert loaded(PURE, HEAVY) == {module: [] for module in PURE}
-
-
-def test_the_list_of_pure_modules_is_whole() -> None:
-    """The first row, and what the first row imports of `trainables`."""
-    assert {f"orchestrator.{name}" for name in ROWS[0]} <= set(PURE)
+    assert loaded(pure_modules(), HEAVY) == {module: [] for module in pure_modules()}
 
 
 @pytest.mark.parametrize("module", ["orchestrator.report", "orchestrator.store.tickets"])
@@ -145,63 +178,85 @@ def test_planning_works_where_ray_and_torch_are_absent(tmp_path: Path) -> None:
     assert json.loads(printed)["to_run"] == 9
 
 
-def sources(package: str) -> Iterator[tuple[str, ast.Module]]:
-    """Dotted name within the package (a package's `__init__` by the package's), and syntax tree."""
-    for path in sorted((ROOT / package).rglob("*.py")):
-        parts = path.relative_to(ROOT / package).with_suffix("").parts
-        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-        yield name, ast.parse(path.read_text(), filename=str(path))
+@pytest.mark.parametrize("package", FLOORS)
+def test_every_folder_is_a_room_that_says_what_belongs_in_it(package: str) -> None:
+    stated = {one for floor in FLOORS[package] for one in floor}
+    found = {room(package, name) for name in sources(package) if name}
+    assert stated == found, "a room without a floor, or a floor without a room"
+    folders = {path.parent for path in (ROOT / package).rglob("*.py")}
+    for folder in folders:
+        where = folder.relative_to(ROOT / package)
+        own = ".".join(where.parts)
+        assert own in stated | {""}, f"{folder} has no floor"
+        text = (folder / "__init__.py").read_text()
+        assert ast.get_docstring(ast.parse(text)), f"{folder}: say what belongs in this room"
 
 
-def imported(tree: ast.Module) -> Iterator[str]:
-    """Absolute dotted names of what is imported anywhere in a module, also where only types are
-    checked: `from a import b` gives `a.b`, whether `b` is a module or a name."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "write absolute imports: the rows are told by them"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+@pytest.mark.parametrize("package", FLOORS)
+def test_a_room_imports_only_from_the_floors_below_it(package: str) -> None:
+    floor_of = {one: level for level, floor in enumerate(FLOORS[package]) for one in floor}
+    for name, tree in sources(package).items():
+        own = room(package, name)
+        for found in within(package, tree) if name else ():
+            other = room(package, found)
+            assert other in ("", own) or floor_of[other] > floor_of[own], (
+                f"{package}.{name} imports {package}.{found}"
+            )
 
 
-def of(package: str, names: Iterator[str]) -> Iterator[str]:
-    """The names within `package`, without the package's own."""
-    return (name.partition(".")[2] for name in names if name.partition(".")[0] == package)
+@pytest.mark.parametrize("package", FLOORS)
+def test_no_modules_import_each_other_in_a_circle(package: str) -> None:
+    trees = sources(package)
+
+    def module_of(name: str) -> str:
+        return name if name in trees else name.rpartition(".")[0]
+
+    graph = {name: {module_of(found) for found in within(package, tree)} - {name, ""}
+             for name, tree in trees.items() if name}  # fmt: skip
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
 
 
 @pytest.mark.parametrize("package", ["trainables", "cluster"])
 def test_what_runs_on_its_own_imports_nothing_of_ours(package: str) -> None:
     ours = {"orchestrator", "trainables", "cluster", "tests"} - {package}
-    for name, tree in sources(package):
+    for name, tree in sources(package).items():
         foreign = [found for found in imported(tree) if found.partition(".")[0] in ours]
         assert not foreign, f"{package}.{name} imports {foreign}"
 
 
-def test_every_module_of_the_orchestrator_has_a_row() -> None:
-    stated = {name for row in ROWS for name in row}
-    assert stated == {name.partition(".")[0] for name, _ in sources("orchestrator") if name}
-
-
-def test_rows_of_the_orchestrator_import_only_rows_before_them() -> None:
-    row_of = {name: number for number, row in enumerate(ROWS) for name in row}
-    for name, tree in sources("orchestrator"):
-        if not name:
-            continue
-        own = row_of[name.partition(".")[0]]
-        for found in of("orchestrator", imported(tree)):
-            head = found.partition(".")[0]
-            assert row_of.get(head, 0) <= own, f"orchestrator.{name} imports {found}"
-
-
 def test_what_the_orchestrator_imports_of_the_trainables() -> None:
-    for name, tree in sources("orchestrator"):
-        allowed = TRAINABLES_ANYWHERE | TRAINABLES_BY.get(name, set())
-        for found in of("trainables", imported(tree)):
+    for name, tree in sources("orchestrator").items():
+        allowed = LIGHT | TRAINABLES_BY.get(name, set())
+        for found in within("trainables", tree):
             assert {found, found.rpartition(".")[0]} & allowed, (
                 f"orchestrator.{name} imports trainables.{found}"
             )
 
 
-def test_only_the_workspace_and_the_command_line_know_the_cluster() -> None:
-    users = {name for name, tree in sources("orchestrator") if [*of("cluster", imported(tree))]}
-    assert users <= CLUSTER_BY
+def test_only_the_api_and_the_command_line_know_the_cluster() -> None:
+    users = {
+        room("orchestrator", name)
+        for name, tree in sources("orchestrator").items()
+        if [*within("cluster", tree)]
+    }
+    assert users == CLUSTER_BY
+
+
+def test_few_files_lie_beside_the_rooms() -> None:
+    assert len([*(ROOT / "orchestrator").glob("*.py")]) <= 10
+
+
+def test_tests_lie_in_the_rooms_of_what_they_test() -> None:
+    for package in FLOORS:
+        for path in (ROOT / "tests" / package).rglob("test_*.py"):
+            folder = ROOT / path.parent.relative_to(ROOT / "tests")
+            assert folder.is_dir(), f"{path} tests a room that does not exist"
+
+
+def test_no_test_module_imports_another() -> None:
+    for name, tree in sources("tests").items():
+        for found in within("tests", tree):
+            parts = found.split(".")
+            assert not any(part.startswith("test_") or part == "conftest" for part in parts), (
+                f"tests.{name} imports tests.{found}; what tests share lies in tests/support"
+            )

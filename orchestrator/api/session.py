@@ -16,15 +16,18 @@ from orchestrator import report as reports
 from orchestrator.api.workspace import LOCAL, Connected, Planned
 from orchestrator.cost import prices
 from orchestrator.cost.estimate import left_words
+from orchestrator.credentials import AWS_VARIABLES
 from orchestrator.errors import ConfigError, InputError
 from orchestrator.monitor import status
+from orchestrator.monitor.board import board_of
 from orchestrator.monitor.observers import Mirror, Notes, Several
-from orchestrator.monitor.terminal import Progress, board_of, clock
+from orchestrator.monitor.terminal import Progress, clock
 from orchestrator.plan import work as costs
 from orchestrator.plan.counts import preview, runs_left
 from orchestrator.store.lease_watch import Lookout
 from orchestrator.store.leases import Claims
-from orchestrator.worker.protocol import CREDENTIALS, Context, start_worker
+from orchestrator.worker.protocol import Context
+from orchestrator.worker.start import start_worker
 
 if TYPE_CHECKING:
     from orchestrator.tune.driver import Summary
@@ -113,7 +116,7 @@ def _context(planned: Planned, found: Connected) -> Context:
         stall_s=placement.stall_s,
         checkpoint_every_s=None if every == "auto" else every,
         lost_every_s=placement.lost_every_s,
-        credentials={name: os.environ[name] for name in CREDENTIALS if name in os.environ},
+        credentials={name: os.environ[name] for name in AWS_VARIABLES if name in os.environ},
     )
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import yaml
 
+from orchestrator.credentials import SECRET_NAME
 from orchestrator.errors import ConfigError
-from orchestrator.worker.log import CREDENTIAL
 
 VARIABLE = re.compile(r"\$(?:(\w+)|\{([^}]+)\})", re.ASCII)
 """What `os.path.expandvars` replaces."""
@@ -45,7 +45,7 @@ def variables(written: Mapping[str, str]) -> dict[str, str]:
     for key, path in written.items():
         for bare, braced in VARIABLE.findall(path):
             name = bare or braced
-            if CREDENTIAL.search(name):
+            if SECRET_NAME.search(name):
                 raise ConfigError(
                     f"{key}: ${name} is named like a secret, and those do not travel; use another"
                 )

@@ -15,7 +15,8 @@ from orchestrator.cli import shared as cli_shared
 from orchestrator.cli.shared import SWEEP, out
 from orchestrator.cost.estimate import Estimate, Saving, estimate, figure
 from orchestrator.monitor.terminal import clock
-from orchestrator.plan.counts import Preview, describe, preview
+from orchestrator.plan.counts import Preview, preview
+from orchestrator.plan.graph import describe
 from orchestrator.sweep.config import Placement
 
 UNMEASURED = "not measured yet"

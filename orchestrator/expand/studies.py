@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from orchestrator.errors import ConfigError
-from orchestrator.expand.builder import Builder, Point
 from orchestrator.expand import sources as recipes
+from orchestrator.expand.builder import Builder, Point
 from orchestrator.plan.graph import DENSE, Cell, Curve, Plan
 from orchestrator.sweep.config import AXES, Schedule, Study, Sweep
 from orchestrator.sweep.resolve import Inputs, ModelInput, TaskInput

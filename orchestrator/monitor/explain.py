@@ -6,8 +6,7 @@ from collections.abc import Iterable
 
 from orchestrator.errors import InputError
 from orchestrator.monitor.status import Status, logs_command
-from orchestrator.plan.counts import describe
-from orchestrator.plan.graph import Cell, Plan, Trial
+from orchestrator.plan.graph import Cell, Plan, Trial, describe
 from orchestrator.store import paths
 
 MOST_LINES = 12

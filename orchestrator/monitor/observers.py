@@ -6,12 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
+from orchestrator.credentials import redacted
 from orchestrator.errors import StoreError
 from orchestrator.plan.graph import Plan
 from orchestrator.schedule.frontier import Unit
 from orchestrator.store.record import Record
 from orchestrator.store.tickets import TicketStore
-from orchestrator.worker.log import redacted
 
 if TYPE_CHECKING:
     from orchestrator.tracking import Projector

@@ -10,7 +10,7 @@ import time
 
 from ray.util.metrics import Gauge, Histogram
 
-from orchestrator.monitor.terminal import Board, Mark
+from orchestrator.monitor.board import Board, Mark
 from orchestrator.schedule.frontier import Unit
 
 STATES = {

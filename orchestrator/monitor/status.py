@@ -13,10 +13,10 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from orchestrator.monitor.terminal import Board, Mark, board_of, time_left_s, words_left
+from orchestrator.monitor.board import Board, Mark, board_of
+from orchestrator.monitor.terminal import time_left_s, words_left
 from orchestrator.plan import work as costs
-from orchestrator.plan.counts import describe
-from orchestrator.plan.graph import Plan
+from orchestrator.plan.graph import Plan, describe
 from orchestrator.schedule.forecast import forecast
 from orchestrator.schedule.frontier import Frontier
 from orchestrator.store.leases import Claims, Holder

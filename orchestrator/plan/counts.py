@@ -168,14 +168,6 @@ def critical_path(plan: Plan) -> int:
     return max(depth.values(), default=0)
 
 
-def describe(trial: Trial) -> str:
-    """`train uniter-tiny easy_vqa level 3`: what a trial is, for people."""
-    what: str = trial.kind
-    if isinstance(trial.spec, CutSpec):
-        what = f"{trial.spec.method} cut to {trial.spec.sparsity:.1%}"
-    return f"{what} {trial.model} {trial.task} level {trial.level}"
-
-
 def _store_bytes(
     plan: Plan, committed: Mapping[str, object], pools: Mapping[str, Mapping[str, int]]
 ) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from trainables.spec import Kind, TrialSpec
+from trainables.spec import CutSpec, Kind, TrialSpec
 
 DENSE = "dense"
 
@@ -80,3 +80,11 @@ class Plan:
 
     def training_runs(self) -> Iterable[Trial]:
         return (trial for trial in self if trial.kind == "train")
+
+
+def describe(trial: Trial) -> str:
+    """`train uniter-tiny easy_vqa level 3`: what a trial is, for people."""
+    what: str = trial.kind
+    if isinstance(trial.spec, CutSpec):
+        what = f"{trial.spec.method} cut to {trial.spec.sparsity:.1%}"
+    return f"{what} {trial.model} {trial.task} level {trial.level}"

@@ -25,8 +25,8 @@ from ray._private import ray_constants
 from ray.exceptions import AuthenticationError, RayError
 from ray.tune.execution import class_cache
 
+from orchestrator.credentials import AWS_VARIABLES
 from orchestrator.errors import InputError
-from orchestrator.worker.protocol import CREDENTIALS
 
 LOCAL = "local"
 PATIENCE_S = 10.0
@@ -45,7 +45,7 @@ def joined() -> Iterator[None]:
             made private.
     """
     # Tune would put these into the runtime environment of its actors, and Ray that into a log.
-    class_cache.ENV_VARS_TO_PROPAGATE.difference_update(CREDENTIALS)
+    class_cache.ENV_VARS_TO_PROPAGATE.difference_update(AWS_VARIABLES)
     if ray.is_initialized():
         yield
         return

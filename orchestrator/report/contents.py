@@ -172,7 +172,7 @@ def adversaries(found: Findings) -> Part | None:
 def _paper_note(printed: pd.Series) -> str:
     if printed.isna().all():
         return ""
-    return f" {published.PAPER}: what the paper printed for the same cell, on the official data."
+    return f" {words.PAPER}: what the paper printed for the same cell, on the official data."
 
 
 def winners(found: Findings) -> Part:
@@ -199,7 +199,7 @@ def paper(found: Findings) -> Part | None:
         return None
     section = Section(
         title="The paper’s numbers",
-        note=f"As printed by {published.PAPER}: {published.TITLE}.",
+        note=f"As printed by {words.PAPER}: {published.TITLE}.",
         folded=[(table.caption, table) for table in shown],
     )
     return Part(section=section)

@@ -16,10 +16,11 @@ import time
 import traceback
 import warnings
 from collections import deque
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self, TextIO
+
+from orchestrator.credentials import redact, secret_values
 
 MOST_BYTES = 256 * 1024
 """Of a trial's log. A long trial writes some 20 kB: 200 points of progress, and its checkpoints."""
@@ -31,19 +32,6 @@ APART = ("DeepSpeed", "transformers")
 """Loggers that do not hand their records up to the root."""
 
 HEADING = re.compile(r"^=== attempt (\d+)\b", re.MULTILINE)
-HIDDEN = "[hidden]"
-CREDENTIAL = re.compile(r"SECRET|TOKEN|PASSW|CREDENTIAL|ACCESS_KEY|API_?KEY|PRIVATE_?KEY", re.I)
-"""Names of environment variables whose values no log may show."""
-SHORTEST = 8
-"""Characters. Shorter values (`true`, a port) are no credentials, and would hide common words."""
-LOOKS = (
-    re.compile(r"(://)[^/\s:@]+:[^/\s@]+(?=@)"),  # http://user:password@host
-    re.compile(r"()\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"),  # AWS's ids of keys
-    re.compile(r"(X-Amz-(?:Signature|Security-Token)=)[^&\s]+", re.I),
-    re.compile(r"(authorization['\"]?\s*[:=]\s*['\"]?)[^\r\n'\"]+", re.I),
-    re.compile(r"(bearer )[\w.~+/=-]{8,}", re.I),
-)
-"""What is a credential by its form, wherever it comes from; the first group stays."""
 
 
 class TrialLog:
@@ -64,7 +52,7 @@ class TrialLog:
         self._lines: deque[str] = deque()
         self._size = 0
         self._lock = threading.Lock()
-        self._secrets = _secrets(os.environ)
+        self._secrets = secret_values(os.environ)
         self._handler = _Handler(self)
         self._begin = 0.0
         self._trace = ""
@@ -95,7 +83,7 @@ class TrialLog:
 
     def say(self, text: str) -> None:
         """Add a line, or several, with the time of day (UTC). May be called by any thread."""
-        line = f"{_now()[11:]} {_hide(text, self._secrets).rstrip()}\n"
+        line = f"{_now()[11:]} {redact(text, self._secrets).rstrip()}\n"
         with self._lock:
             self._lines.append(line)
             self._size += len(line)
@@ -116,7 +104,7 @@ class TrialLog:
             "attempts": self.attempt,
             "host": platform.node(),
             "at": _now(),
-            "trace": _tail(_hide(self._trace, self._secrets), TRACE_BYTES),
+            "trace": _tail(redact(self._trace, self._secrets), TRACE_BYTES),
         }
 
     def _warned(
@@ -149,33 +137,10 @@ class _Handler(logging.Handler):
             self.handleError(record)
 
 
-def redacted(text: str) -> str:
-    """`text` without what looks like a credential, or is one of this process's environment."""
-    return _hide(text, _secrets(os.environ))
-
-
 def _loggers() -> list[logging.Logger]:
     """The root, and those that keep their records from it."""
     apart = (logging.getLogger(name) for name in APART)
     return [logging.getLogger(), *(logger for logger in apart if not logger.propagate)]
-
-
-def _secrets(environment: Mapping[str, str]) -> list[str]:
-    """Values to hide, the longest first, so that none is left in part."""
-    found = {
-        value.strip()
-        for name, value in environment.items()
-        if CREDENTIAL.search(name) and len(value.strip()) >= SHORTEST
-    }
-    return sorted(found, key=len, reverse=True)
-
-
-def _hide(text: str, secrets: list[str]) -> str:
-    for secret in secrets:
-        text = text.replace(secret, HIDDEN)
-    for look in LOOKS:
-        text = look.sub(rf"\g<1>{HIDDEN}", text)
-    return text
 
 
 def _tail(text: str, most: int) -> str:

@@ -5,16 +5,12 @@ Light on purpose: the driver imports this, and no torch with it.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
 
 from orchestrator.plan.graph import Trial
 from orchestrator.store.s3 import StoreAddress
-
-CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-"""Variables in which boto3 looks for them."""
 
 Word: TypeAlias = Literal["go", "drain", "stop"]
 """The driver's to its workers. `drain`: finish the unit in hand and start no other. `stop`: save
@@ -45,7 +41,7 @@ class Context:
     """None: as follows from the cost of a checkpoint and from `lost_every_s`."""
     lost_every_s: float
     credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Those of `CREDENTIALS` that the driver has. They travel here, and not in a Ray runtime
+    """Those of `AWS_VARIABLES` that the driver has. They travel here, and not in a Ray runtime
     environment, which Ray writes into its logs."""
 
 
@@ -78,11 +74,3 @@ class Worker(Protocol):
 
 Listen: TypeAlias = Callable[[], Word]
 """Says at once what the driver wants of this worker."""
-
-
-def start_worker(context: Context, listen: Listen) -> Worker:
-    """A worker for this process; imports torch and DeepSpeed."""
-    from orchestrator.worker.trial import TrialWorker
-
-    os.environ.update(context.credentials)
-    return TrialWorker(context, listen)

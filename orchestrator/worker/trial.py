@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.cost.checkpointing import Pace
+from orchestrator.credentials import redacted
 from orchestrator.errors import Conflict, Damaged, StoreError
-from orchestrator.plan.counts import describe
-from orchestrator.plan.graph import Trial
+from orchestrator.plan.graph import Trial, describe
 from orchestrator.plan.keys import to_json
 from orchestrator.store.leases import Claims
 from orchestrator.store.record import Record, TicketRef, WeightsRef
@@ -31,7 +31,7 @@ from orchestrator.store.ticket import Ticket
 from orchestrator.store.tickets import TicketStore
 from orchestrator.worker.environment import environment
 from orchestrator.worker.inputs import Supplies, digest
-from orchestrator.worker.log import TrialLog, redacted
+from orchestrator.worker.log import TrialLog
 from orchestrator.worker.protocol import Context, Done, Listen, Work
 from orchestrator.worker.stall_watch import StallWatch
 from trainables import run as trainable

@@ -22,11 +22,11 @@ from ray import tune
 from ray.tune import CheckpointConfig, RunConfig, TuneConfig, Tuner
 from ray.tune.search import Searcher
 
+from orchestrator.monitor.observers import Observer
 from orchestrator.plan.graph import Plan, Trial
 from orchestrator.schedule.frontier import Frontier, Unit
 from orchestrator.sweep.config import Placement
 from orchestrator.tune import driver
-from orchestrator.monitor.observers import Observer
 from orchestrator.worker.protocol import Done, Listen, Work
 from tests.benchmarks.table import Row
 from trainables.spec import ModelSpec, Recipe, TaskSpec, TrainSpec

@@ -38,7 +38,8 @@ from orchestrator.store.tickets import TicketStore
 from orchestrator.sweep import config, sweep_file
 from orchestrator.sweep import resolve as inputs
 from orchestrator.tune import driver
-from orchestrator.worker.protocol import Context, start_worker
+from orchestrator.worker.protocol import Context
+from orchestrator.worker.start import start_worker
 from tests.benchmarks.scheduling import BLIND
 from tests.benchmarks.table import Row
 from trainables import run as trainable

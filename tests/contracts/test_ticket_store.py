@@ -2,31 +2,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
-from hashlib import sha256
-from typing import Any
 
-import numpy as np
 import pytest
 
 from orchestrator.errors import Conflict, Damaged, NotInStore
-from orchestrator.plan.keys import canonical
 from orchestrator.store import paths
 from orchestrator.store.maintenance import collect, repair, verify
-from orchestrator.store.record import Record
-from orchestrator.store.ticket import Ticket
 from orchestrator.store.tickets import TicketStore
-
-
-def make_ticket(seed: int = 0) -> Ticket:
-    rng = np.random.default_rng(seed)
-    masks = {"query": rng.random((7, 5)) > 0.5, "output": rng.random((3, 3)) > 0.5}
-    return Ticket.from_masks(masks, scheme="uniter", model_sha256="0" * 64, pool="encoder")
-
-
-def make_record(kind: str = "train", seed: int = 0, **fields: Any) -> Record:
-    spec: dict[str, Any] = {"kind": kind, "seed": seed}
-    key = sha256(canonical(spec)).hexdigest()
-    return Record(key=key, kind=kind, spec=spec, scores={"score": 87.25}, **fields)
+from tests.support.records import make_record, make_ticket
 
 
 def test_a_trial_exists_once_it_is_committed(store: TicketStore) -> None:

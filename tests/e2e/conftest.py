@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from cluster.local import servers as local
 from orchestrator.api import workspace
-from orchestrator.plan.graph import Plan
-from orchestrator.store.record import Record
-from tests.support.harness import Ended, Home
+from tests.support.finished import Finished, tiny
+from tests.support.harness import Home
 
 TIMEOUT_S = 900
 """A sweep of seconds takes minutes where many share two cores."""
@@ -23,31 +20,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent == Path(__file__).parent:
             item.add_marker(pytest.mark.timeout(TIMEOUT_S))
-
-
-def tiny() -> dict[str, Any]:
-    """13 training runs of 4 steps: IMP of two levels from theta_0 and theta_2, and its controls."""
-    study = {
-        "model": "uniter-tiny",
-        "task": "easy_vqa",
-        "recipe": "four",
-        "seed": [0],
-        "rewind": [0, 2],
-        "schedule": {"rate": 0.3, "levels": 2},
-        "controls": ["random", "random_layerwise"],
-    }
-    recipe = {"steps": 4, "batch_size": 16, "eval_examples": 256}
-    return {"name": "tiny", "recipes": {"four": recipe}, "studies": {"main": study}}
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    home: Home
-    sweep: Path
-    plan: Plan
-    ended: Ended
-    records: dict[str, Record]
-    """As the run left them."""
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,8 @@ import pytest
 
 from cluster.local import servers as local
 from orchestrator.store.s3 import StoreAddress
-from tests.e2e.conftest import tiny
 from tests.support.fake_cluster import Cluster, cluster
+from tests.support.finished import tiny
 from tests.support.harness import Home, ended, until
 
 pytestmark = pytest.mark.slow

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.e2e.conftest import Finished, tiny
+from tests.support.finished import Finished, tiny
 from tests.support.harness import FRUGAL, Home
 from tests.support.profiles import SPOT, profile
 

@@ -7,7 +7,7 @@ from copy import deepcopy
 from typing import Any
 
 from orchestrator.plan.graph import DENSE
-from tests.e2e.conftest import Finished, tiny
+from tests.support.finished import Finished, tiny
 from tests.support.harness import FRUGAL, created, results
 
 

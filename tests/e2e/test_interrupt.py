@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from cluster.local import servers as local
-from tests.e2e.conftest import tiny
+from tests.support.finished import tiny
 from tests.support.harness import FRUGAL, Home, created, ended, gone, until
 
 Send = Callable[[int], None]

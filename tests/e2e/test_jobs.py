@@ -19,8 +19,8 @@ from ray.job_submission import JobSubmissionClient
 from cluster.local import servers as local
 from orchestrator.store import paths
 from orchestrator.store.tickets import TicketStore
-from tests.e2e.conftest import tiny
 from tests.support.fake_cluster import Cluster, cluster
+from tests.support.finished import tiny
 from tests.support.harness import FOREIGN, FRUGAL, Home, created, ended, results, until
 
 pytestmark = pytest.mark.slow

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from orchestrator.plan.graph import DENSE
-from tests.e2e.conftest import Finished
+from tests.support.finished import Finished
 from tests.support.harness import created
 
 

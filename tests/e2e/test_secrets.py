@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from cluster.local import servers as local
-from tests.e2e.conftest import Finished, tiny
+from tests.support.finished import Finished, tiny
 from tests.support.harness import FRUGAL, Ended, Home, ended
 
 KNOW = {"credentials.json", "inner.pem"}

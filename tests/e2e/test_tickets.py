@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from orchestrator.plan.graph import Trial
 from orchestrator.store.ticket import compare
-from tests.e2e.conftest import Finished
+from tests.support.finished import Finished
 
 
 def cuts(finished: Finished) -> dict[str, Trial]:

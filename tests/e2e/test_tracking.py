@@ -6,7 +6,7 @@ from typing import Any
 
 from cluster.local import servers as local
 from orchestrator.tracking.experiment import KEY, PARENT, Experiment, connect
-from tests.e2e.conftest import Finished
+from tests.support.finished import Finished
 
 
 def content(finished: Finished) -> dict[str, dict[str, Any]]:

@@ -10,7 +10,7 @@ import pytest
 
 from cluster.local import servers as local
 from tests.support.harness import Home, results
-from tests.support.lab import sweep
+from tests.support.lab import LONG
 
 TIMEOUT_S = 900
 """Two runs of a sweep and the undisturbed one, where many share two cores."""
@@ -20,10 +20,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent == Path(__file__).parent:
             item.add_marker(pytest.mark.timeout(TIMEOUT_S))
-
-
-LONG = sweep(steps=40)
-"""Runs of a second or so each: long enough to be hit in the middle."""
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from orchestrator.store import paths
-from tests.faults.conftest import LONG
 from tests.support.harness import FRUGAL, Home, created, results
+from tests.support.lab import LONG
 
 pytestmark = pytest.mark.slow
 

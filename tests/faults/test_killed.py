@@ -15,9 +15,8 @@ import pytest
 
 from orchestrator.store import paths
 from orchestrator.store.tickets import TicketStore
-from tests.faults.conftest import LONG
 from tests.support.harness import Ended, Home, created, ended, gone, results, until
-from tests.support.lab import server
+from tests.support.lab import LONG, server
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,7 @@ from orchestrator.store import paths
 from orchestrator.store.maintenance import repair, verify
 from orchestrator.store.s3 import Patience, S3Objects, StoreAddress
 from orchestrator.store.tickets import TicketStore, each
-from tests.contracts.test_ticket_store import make_record, make_ticket
+from tests.support.records import make_record, make_ticket
 from tests.support.s3_proxy import PASSING, Armed, Fault, Proxy, serving
 
 HURRIED = Patience(connect=1.0, read=1.0, deadline=8.0)

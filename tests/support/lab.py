@@ -101,3 +101,7 @@ def opened(root: Path) -> Iterator[Lab]:
         os.environ.clear()
         os.environ.update(before)
         local.stop(root)
+
+
+LONG = sweep(steps=40)
+"""Runs of a second or so each: long enough to be hit in the middle."""

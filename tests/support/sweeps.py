@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from hypothesis import strategies as st
 
 from orchestrator.expand import studies as expand
+from orchestrator.expand.sources import SOURCES
 from orchestrator.plan.graph import Plan
 from orchestrator.sweep import config
 from orchestrator.sweep import resolve as inputs
@@ -42,3 +44,25 @@ def write(folder: Path, content: dict[str, Any] | str) -> Path:
 def plan_of(content: dict[str, Any]) -> Plan:
     sweep = config.Sweep.model_validate(content)
     return expand.expand(sweep, inputs.read(sweep, fake_fingerprint))
+
+
+studies = st.fixed_dictionaries(
+    {
+        "seed": st.lists(st.integers(0, 3), min_size=1, max_size=3, unique=True),
+        "rewind": st.lists(st.integers(0, 9), min_size=1, max_size=3, unique=True),
+        "tickets": st.lists(st.sampled_from(["imp", "omp"]), unique=True),
+        "controls": st.lists(st.sampled_from(sorted(SOURCES)), unique=True),
+        "vary": st.lists(st.sampled_from(["init", "head", "data"]), unique=True),
+        "reset_head": st.sampled_from(["rewind", "redraw"]),
+        "rewind_schedule": st.sampled_from(["full", "remaining"]),
+        "scope": st.sampled_from(["global", "layer"]),
+        "tickets_from_seed": st.none() | st.integers(0, 1),
+        "schedule": st.fixed_dictionaries(
+            {
+                "kind": st.sampled_from(["linear", "geometric"]),
+                "rate": st.just(0.2),
+                "levels": st.integers(0, 4),
+            }
+        ),
+    }
+)

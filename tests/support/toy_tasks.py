@@ -110,3 +110,7 @@ def _pixels() -> Pixels:
         for image, (height, width) in enumerate(sizes)
     ]
     return Pixels(pixels=Ragged.of(pixels, np.uint8, (3,)), sizes=np.array(sizes, np.int32))
+
+
+TASKS_HERE = ("vqa", "gqa", "snli_ve", "nlvr2", "vcr")
+CELLS = [(task, model) for task in TASKS_HERE for model in TASKS[task].recipes]

@@ -15,11 +15,12 @@ from tests.support.runs import CUT, MODES, RECIPE, TOTAL, Kept, inputs, spec, ti
 from trainables import run as module
 from trainables.distributed.collectives import Stretch
 from trainables.errors import InvariantError, TicketMismatch
+from trainables.optim import schedules
 from trainables.run import Inputs, Outcome, cut, run
 from trainables.spec import CutSpec, ModelSpec, Recipe, Start, TrainSpec
 from trainables.tickets import weights as weight_mask
 from trainables.training import engine as engine_module
-from trainables.training import loop, recipe
+from trainables.training import loop
 from trainables.training.checkpoint import decode
 from trainables.training.engine import Engine
 
@@ -116,12 +117,12 @@ def test_a_schedule_that_spans_levels_is_caught(
 ) -> None:
     """BERT-Tickets' code lets the rate fall over all ten rounds, so within one by a tenth only."""
     plain = replace(dense, recipe=replace(RECIPE, bias_correction=bias_correction))
-    honest = recipe.lr_at
+    honest = schedules.lr_at
 
     def spanning(plan: Recipe, step: int) -> float:
         return honest(replace(plan, steps=10 * plan.steps), step)
 
-    monkeypatch.setattr(loop.recipe, "lr_at", spanning)
+    monkeypatch.setattr(loop.schedules, "lr_at", spanning)
     with pytest.raises(InvariantError, match="must not span levels"):
         run(plain, inputs(), Kept())
 

@@ -10,7 +10,6 @@ from torch import nn
 
 from trainables.distributed.zero import partitions
 from trainables.spec import Recipe
-from trainables.training.recipe import undone_correction
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -73,3 +72,17 @@ def _groups(net: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
         }
         for (head, decayed), weights in groups.items()
     ]
+
+
+def undone_correction(recipe: Recipe, update: int) -> tuple[float, float]:
+    """Factors on the learning rate and on eps that make torch's Adam, which always corrects the
+    bias of its moments, take update number `update` (from 1) as the recipe means it.
+
+    Without correction a step is lr * m / (sqrt(v) + eps); torch's is lr' / c1 * m / (sqrt(v / c2) +
+    eps') with c = 1 - beta ** update. They agree, to the last few bits, for lr' = lr * c1 /
+    sqrt(c2) and eps' = eps / sqrt(c2).
+    """
+    if recipe.bias_correction:
+        return 1.0, 1.0
+    root = float((1.0 - recipe.beta2**update) ** 0.5)
+    return (1.0 - recipe.beta1**update) / root, 1.0 / root

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from trainables.distributed.collectives import ALONE, Peers, Stretch
 from trainables.errors import InvariantError
+from trainables.optim.adamw import undone_correction
+from trainables.optim.schedules import lr_at
 from trainables.spec import Recipe
 from trainables.tickets.weights import Masks, kept_sha256, pruned_nonzero
-from trainables.training.recipe import lr_at, undone_correction
 
 _REPORT = "this is a defect, please report it"
 

@@ -17,11 +17,12 @@ from typing import Any
 from torch import Tensor
 
 from trainables.errors import CheckpointError, Stopped
+from trainables.optim import schedules
 from trainables.optim.adamw import MOMENTS
 from trainables.seeds import Chance, derive
 from trainables.spec import Recipe
 from trainables.tasks.base import Task
-from trainables.training import checkpoint, recipe
+from trainables.training import checkpoint
 from trainables.training.adversary import Objective
 from trainables.training.engine import Engine, Micro, pinned
 from trainables.training.evaluate import evaluate
@@ -171,7 +172,7 @@ def _step(
     engine: Engine, course: Course, step: int, micros: Iterator[Micro]
 ) -> tuple[float, float]:
     """The loss before the update, and its learning rate."""
-    lr = recipe.lr_at(course.recipe, step)
+    lr = schedules.lr_at(course.recipe, step)
     if engine.peers.count == 1:
         engine.seed(derive(course.data_seed, "dropout", step))
     these = islice(micros, pieces_each(course.recipe.accumulate, engine.peers))

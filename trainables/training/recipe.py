@@ -35,32 +35,3 @@ def check(recipe: Recipe) -> None:
             f"recipe.warmup = {recipe.warmup} is not allowed; use a share of the steps, "
             "from 0 to below 1"
         )
-
-
-def lr_at(recipe: Recipe, step: int) -> float:
-    """Learning rate of the update that turns step `step` into `step + 1`, for 0 <= step < steps.
-
-    Of warm-up's w updates, number n uses n / w of the peak; the decay then falls linearly to 0 at
-    update number `steps`, as in UNITER's `warmup_linear`. A run of one step uses the peak.
-    """
-    number = step + 1
-    warmup = round(recipe.steps * recipe.warmup)
-    if number <= warmup:
-        return recipe.lr * number / warmup
-    if recipe.decay == "constant" or recipe.steps == 1:
-        return recipe.lr
-    return recipe.lr * (recipe.steps - number) / (recipe.steps - warmup)
-
-
-def undone_correction(recipe: Recipe, update: int) -> tuple[float, float]:
-    """Factors on the learning rate and on eps that make torch's Adam, which always corrects the
-    bias of its moments, take update number `update` (from 1) as the recipe means it.
-
-    Without correction a step is lr * m / (sqrt(v) + eps); torch's is lr' / c1 * m / (sqrt(v / c2) +
-    eps') with c = 1 - beta ** update. They agree, to the last few bits, for lr' = lr * c1 /
-    sqrt(c2) and eps' = eps / sqrt(c2).
-    """
-    if recipe.bias_correction:
-        return 1.0, 1.0
-    root = float((1.0 - recipe.beta2**update) ** 0.5)
-    return (1.0 - recipe.beta1**update) / root, 1.0 / root

@@ -160,3 +160,6 @@ def _verdict_row(row: Mapping[str, Any]) -> list[str]:
         number(row["line"], 2),
         number(row["prior"]),
     ]
+
+
+PAPER = "VLT"

@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 
 from orchestrator.report.data import labels as words
+from orchestrator.report.data.labels import PAPER
 from orchestrator.report.data.tables import COLUMN
 from orchestrator.report.page.page import Entry, Value
-from orchestrator.report.sections.published import PAPER
 
 Row = dict[str, Any]
 

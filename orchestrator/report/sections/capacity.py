@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from orchestrator.files import replace
 from orchestrator.report.page.page import svg_bytes
 from orchestrator.report.page.style import BAND, GRID, HUES, INK, MUTED, RC
-from orchestrator.report.write import replace
 
 _UNITS = ((3 * 86400, 86400, "days"), (3 * 3600, 3600, "hours"), (180, 60, "minutes"))
 

@@ -9,13 +9,13 @@ import pandas as pd
 
 from orchestrator.plan.graph import DENSE
 from orchestrator.report.data import labels as words
+from orchestrator.report.data.labels import PAPER
 from orchestrator.report.data.tables import COLUMN, Labels, Networks
 from orchestrator.report.data.verdicts import RANDOM, judge, meets
 from orchestrator.report.page import layout
 from orchestrator.report.page.layout import Row
 from orchestrator.report.page.page import Entry, Table
 from orchestrator.report.sections import published
-from orchestrator.report.sections.published import PAPER
 from orchestrator.sweep.config import Win
 
 LINE = "line"

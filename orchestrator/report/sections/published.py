@@ -15,7 +15,6 @@ from orchestrator.report.data import labels as words
 from orchestrator.report.data.tables import Labels
 from orchestrator.report.page.page import Entry, Table, Value
 
-PAPER = "VLT"
 TITLE = "Gan et al., “Playing Lottery Tickets with Vision and Language”, AAAI 2022"
 
 _KEY = ["architecture", "size", "trainable", "metric", "kind", "sparsity", "adversarial"]

@@ -8,11 +8,11 @@ import pandas as pd
 
 from orchestrator.plan.graph import DENSE
 from orchestrator.report.data import labels as words
+from orchestrator.report.data.labels import PAPER
 from orchestrator.report.data.tables import COLUMN, Labels, Networks
 from orchestrator.report.data.verdicts import judge
 from orchestrator.report.page import layout
 from orchestrator.report.page.page import Entry, Table
-from orchestrator.report.sections.published import PAPER
 from orchestrator.sweep.config import Win
 
 TABLE = ["model", "recipe", "schedule", "rewind", "ticket", "part"]

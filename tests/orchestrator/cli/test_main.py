@@ -19,20 +19,18 @@ import pytest
 import yaml
 
 from orchestrator.api import workspace
+from orchestrator.cli import main as command_line
 from orchestrator.cli import shared as cli_shared
-from orchestrator.cli.main import main as command_line
 from orchestrator.errors import StoreFull
-from orchestrator.plan.counts import describe
-from orchestrator.plan.graph import Plan
+from orchestrator.plan.graph import Plan, describe
 from orchestrator.plan.keys import key_of, to_json
 from orchestrator.store import paths
 from orchestrator.store.record import Record
 from orchestrator.store.s3 import S3Objects, StoreAddress
 from orchestrator.store.ticket import Ticket
 from orchestrator.store.tickets import TicketStore
-from tests.orchestrator.store.conftest import careless_server as careless_server
-from tests.orchestrator.store.test_disasters import HURRIED, fill, small_server
 from tests.support.profiles import SPOT, profile
+from tests.support.small_store import HURRIED, fill, small_server
 from tests.support.sweeps import document, plan_of, write
 from trainables.spec import CutSpec, ModelSpec
 

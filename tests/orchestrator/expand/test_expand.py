@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from orchestrator.errors import ConfigError
 from orchestrator.expand.sources import SOURCES
@@ -15,31 +14,10 @@ from orchestrator.plan.graph import DENSE
 from orchestrator.plan.work import work_of
 from orchestrator.schedule.frontier import Frontier
 from orchestrator.store.record import Record
-from tests.support.sweeps import document, plan_of
+from tests.support.sweeps import document, plan_of, studies
 from trainables.spec import CutSpec, RewindSpec, TrainSpec
 
 POOLS = {"uniter-tiny": {"encoder+pooler": 102_400}}
-
-studies = st.fixed_dictionaries(
-    {
-        "seed": st.lists(st.integers(0, 3), min_size=1, max_size=3, unique=True),
-        "rewind": st.lists(st.integers(0, 9), min_size=1, max_size=3, unique=True),
-        "tickets": st.lists(st.sampled_from(["imp", "omp"]), unique=True),
-        "controls": st.lists(st.sampled_from(sorted(SOURCES)), unique=True),
-        "vary": st.lists(st.sampled_from(["init", "head", "data"]), unique=True),
-        "reset_head": st.sampled_from(["rewind", "redraw"]),
-        "rewind_schedule": st.sampled_from(["full", "remaining"]),
-        "scope": st.sampled_from(["global", "layer"]),
-        "tickets_from_seed": st.none() | st.integers(0, 1),
-        "schedule": st.fixed_dictionaries(
-            {
-                "kind": st.sampled_from(["linear", "geometric"]),
-                "rate": st.just(0.2),
-                "levels": st.integers(0, 4),
-            }
-        ),
-    }
-)
 
 
 @settings(max_examples=60)

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import pytest
 import ray
 
+from orchestrator.cost.ledger import Foresight, Ledger
 from orchestrator.cost.prices import HEAD
-from orchestrator.monitor.budget import Foresight, Ledger, Meter, groups
+from orchestrator.monitor.budget import Meter, groups
 from orchestrator.plan.graph import Plan, Trial
 from orchestrator.plan.work import work_of
 from orchestrator.ray_cluster.node_watch import shown

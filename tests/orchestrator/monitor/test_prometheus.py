@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 import pytest
 import ray
 
+from orchestrator.monitor.board import Board, Mark
 from orchestrator.monitor.prometheus import Metrics
-from orchestrator.monitor.terminal import Board, Mark
 from orchestrator.schedule.frontier import Frontier, Unit
 from tests.support.sweeps import document, plan_of
 

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from orchestrator.monitor.terminal import MOST_ROWS, Board, Mark, Progress, clock
+from orchestrator.monitor.board import MOST_ROWS, Board, Mark
+from orchestrator.monitor.terminal import Progress, clock
 from orchestrator.plan.graph import DENSE, Plan
 from orchestrator.schedule.frontier import Frontier, Unit
 from tests.support.sweeps import document, plan_of

@@ -10,8 +10,7 @@ from orchestrator.plan.counts import critical_path
 from orchestrator.plan.graph import Plan, Trial
 from orchestrator.schedule.forecast import Forecast, forecast
 from orchestrator.schedule.frontier import Frontier
-from tests.orchestrator.expand.test_expand import studies
-from tests.support.sweeps import document, plan_of
+from tests.support.sweeps import document, plan_of, studies
 
 
 def ten(trial: Trial) -> float:

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from orchestrator.plan.graph import Plan
 from orchestrator.schedule.batching import next_lane
 from orchestrator.schedule.frontier import Frontier, State, Unit
-from tests.orchestrator.expand.test_expand import studies
-from tests.support.sweeps import document, plan_of
+from tests.support.sweeps import document, plan_of, studies
 
 
 def run_unit(frontier: Frontier, unit: Unit, committed: list[str], plan: Plan) -> None:

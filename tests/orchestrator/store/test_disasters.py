@@ -12,20 +12,19 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from cluster.local import processes, services
+from cluster.local import processes
 from cluster.local import servers as local
 from orchestrator.errors import Damaged, StoreFull
 from orchestrator.store.maintenance import collect, verify
 from orchestrator.store.s3 import Patience, S3Objects, StoreAddress
 from orchestrator.store.tickets import TicketStore
+from tests.support.small_store import HURRIED, fill, small_server
 
-HURRIED = Patience(connect=5.0, read=2.0, deadline=8.0, attempts=2)
 STUBBORN = Patience(deadline=90.0, attempts=60)
 AT_ONCE = timedelta(hours=-1)
 """A grace for collectors that spare nothing."""
@@ -123,38 +122,6 @@ def damage(folder: Path, content: bytes) -> None:
     with volume.open("r+b") as file:
         file.seek(volume.read_bytes().index(content[100:200]))
         file.write(bytes([content[100] ^ 1]))
-
-
-@contextmanager
-def small_server(root: Path) -> Iterator[str]:
-    """A SeaweedFS with room for one volume of 1 MB."""
-    keys = {"accessKey": "key", "secretKey": "secret"}
-    identity = {"name": "test", "credentials": [keys], "actions": ["Admin"]}
-    (root / services.CREDENTIALS).write_text(json.dumps({"identities": [identity]}))
-    (root / "s3").mkdir()
-    ports = processes.free_ports(services.PORTS["s3"], {})
-    token = f"test-{root}"
-    limits = ["-volume.max=1", "-master.volumeSizeLimitMB=1"]
-    processes.launch(
-        [*services.command("s3", root, ports), *limits],
-        token=token,
-        folder=root / "s3",
-        log=root / "s3.log",
-        environment=services.environment("s3", root),
-    )
-    try:
-        deadline = time.monotonic() + 60
-        while not services.works("s3", ports, ("key", "secret")):
-            assert time.monotonic() < deadline, processes.last_line(root / "s3.log")
-            time.sleep(0.1)
-        yield f"http://127.0.0.1:{ports['s3']}"
-    finally:
-        processes.end(token)
-
-
-def fill(objects: S3Objects) -> None:
-    for number in range(40):
-        objects.put_new(f"filling/{number}", os.urandom(500_000))
 
 
 def test_a_full_disk_is_recognised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

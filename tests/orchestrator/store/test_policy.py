@@ -19,8 +19,8 @@ from orchestrator.store import paths, policy
 from orchestrator.store.leases import Claims
 from orchestrator.store.s3 import S3Objects, StoreAddress
 from orchestrator.store.tickets import TicketStore
-from tests.contracts.test_ticket_store import make_record, make_ticket
 from tests.support import moto_process
+from tests.support.records import make_record, make_ticket
 
 BUCKET, PREFIX = "study", "vlt"
 

@@ -9,7 +9,8 @@ from threading import Thread
 
 import pytest
 
-from orchestrator.worker.log import MOST_BYTES, TRACE_BYTES, TrialLog, redacted
+from orchestrator.credentials import redacted
+from orchestrator.worker.log import MOST_BYTES, TRACE_BYTES, TrialLog
 
 
 def test_what_the_process_says_meanwhile_is_taken_down() -> None:

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from tests.support.runs import evenly
 from trainables.distributed.process import prepare_process
+from trainables.optim.schedules import lr_at
 from trainables.spec import Recipe
 from trainables.training.adversary import plain
 from trainables.training.engine import started
-from trainables.training.recipe import lr_at
 
 RECIPE = Recipe(
     steps=12, batch_size=4, lr=1e-2, weight_decay=0.1, beta2=0.999, eps=1e-3, clip_norm=0.0

@@ -9,15 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from tests.support.toy_tasks import NOWHERE, backbone, toy_data, toy_task
+from tests.support.toy_tasks import CELLS, NOWHERE, TASKS_HERE, backbone, toy_data, toy_task
 from trainables.errors import DataError, TrainableError
 from trainables.seeds import Chance
 from trainables.tasks import TASKS, fit
 from trainables.training.network import Network
 from trainables.training.order import Order
 
-TASKS_HERE = ("vqa", "gqa", "snli_ve", "nlvr2", "vcr")
-CELLS = [(task, model) for task in TASKS_HERE for model in TASKS[task].recipes]
 CHANCE = Chance(0)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import published_files as published
-from tests.trainables.tasks.test_cells import CELLS
+from tests.support.toy_tasks import CELLS
 from trainables.errors import DataError
 from trainables.models import MODELS
 from trainables.run import Inputs, run

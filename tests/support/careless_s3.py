@@ -1,4 +1,4 @@
-"""Ways in which a store can be out of order, each a real server."""
+"""An S3 server that ignores conditional PUT."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
-import pytest
 
 
 class _Careless(BaseHTTPRequestHandler):
@@ -41,16 +39,11 @@ class _Careless(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def _serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+def careless_s3() -> Iterator[str]:
+    """The endpoint of a server that ignores conditional PUT."""
+    handler = type("Careless", (_Careless,), {"objects": {}})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
-
-
-@pytest.fixture
-def careless_server() -> Iterator[str]:
-    """The endpoint of a server that ignores conditional PUT."""
-    with _serving(type("Careless", (_Careless,), {"objects": {}})) as endpoint:
-        yield endpoint

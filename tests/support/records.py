@@ -1,0 +1,24 @@
+"""Tickets and records to put into a store."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+
+from orchestrator.plan.keys import canonical
+from orchestrator.store.record import Record
+from orchestrator.store.ticket import Ticket
+
+
+def make_ticket(seed: int = 0) -> Ticket:
+    rng = np.random.default_rng(seed)
+    masks = {"query": rng.random((7, 5)) > 0.5, "output": rng.random((3, 3)) > 0.5}
+    return Ticket.from_masks(masks, scheme="uniter", model_sha256="0" * 64, pool="encoder")
+
+
+def make_record(kind: str = "train", seed: int = 0, **fields: Any) -> Record:
+    spec: dict[str, Any] = {"kind": kind, "seed": seed}
+    key = sha256(canonical(spec)).hexdigest()
+    return Record(key=key, kind=kind, spec=spec, scores={"score": 87.25}, **fields)
