@@ -1,4 +1,4 @@
-"""Servers of this machine, jobs on a Ray cluster, and clusters from a profile.
+"""Local servers, jobs on a Ray cluster, and cluster files rendered from a profile.
 
-It imports neither `orchestrator` nor `trainables`.
+This package imports neither `orchestrator` nor `trainables`.
 """

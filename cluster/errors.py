@@ -1,9 +1,11 @@
-"""What can go wrong with the services and the clusters that a sweep runs on."""
+"""Errors of the services and the clusters that a sweep runs on."""
 
 
 class ServiceError(Exception):
-    """A service, ours or a cluster's, cannot be started, reached or stopped; one line."""
+    """A local service or one of a cluster cannot be started, reached or stopped. The message is one
+    line."""
 
 
 class ProfileError(Exception):
-    """A cluster's profile lacks what one form of manifests needs; one line that names the key."""
+    """A cluster profile does not fit the provider that files are rendered for. The message is one
+    line that names the key."""

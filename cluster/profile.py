@@ -1,7 +1,8 @@
-"""A cluster's profile: its machines with their prices, its store, where it runs.
+"""Cluster profiles: a cluster's machines with their prices, its store, and its provider.
 
-One YAML file under `configs/clusters/`. The manifests for KubeRay and for `ray up` are rendered
-from it, `plan` and `--budget` take their prices from it. It holds no secret, only names of secrets.
+A profile is one YAML file in `configs/clusters/`. The files for KubeRay and for `ray up` are
+rendered from it, and `plan` and `--budget` take prices from it. It contains no secrets, only names
+of secrets.
 """
 
 from __future__ import annotations
@@ -12,206 +13,251 @@ from typing import Annotated, Any, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Name: TypeAlias = Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$")]
-"""A DNS label, short enough that what is named after it is one as well (63 characters)."""
-Count: TypeAlias = Annotated[int, Field(ge=1, le=1_000_000)]
-CountOrZero: TypeAlias = Annotated[int, Field(ge=0, le=1_000_000)]
-"""A million is more than any cluster has, and fits into the 32 bits of Kubernetes' own numbers."""
-Positive: TypeAlias = Annotated[float, Field(gt=0)]
+KubernetesName: TypeAlias = Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$")]
+"""A DNS label, short enough that names derived from it are DNS labels too (63 characters)."""
+BoundedCount: TypeAlias = Annotated[int, Field(ge=1, le=1_000_000)]
+BoundedCountOrZero: TypeAlias = Annotated[int, Field(ge=0, le=1_000_000)]
+"""The limit is more than any cluster has, and fits into the 32-bit integers of Kubernetes."""
+PositiveFloat: TypeAlias = Annotated[float, Field(gt=0)]
 Price: TypeAlias = Annotated[float, Field(ge=0)]
-Image: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:@-]*$")]
+ContainerImage: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:@-]*$")]
 _LABEL = r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
-Label: TypeAlias = Annotated[str, Field(pattern=f"^({_LABEL})?$")]
-"""The value of a label, as Kubernetes and Ray take it; may be empty."""
+LabelValue: TypeAlias = Annotated[str, Field(pattern=f"^({_LABEL})?$")]
+"""The value of a label of Kubernetes and Ray; it may be empty."""
 LabelKey: TypeAlias = Annotated[str, Field(pattern=f"^([a-z0-9.-]{{1,253}}/)?{_LABEL}$")]
-Role: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9+=,.@_-]+$")]
-"""The name of an instance profile, without its path."""
+RoleName: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9+=,.@_-]+$")]
+"""The name of an instance profile without its path."""
 Subnet: TypeAlias = Annotated[str, Field(pattern="^subnet-[0-9a-f]+$")]
-Group: TypeAlias = Annotated[str, Field(pattern="^sg-[0-9a-f]+$")]
+SecurityGroup: TypeAlias = Annotated[str, Field(pattern="^sg-[0-9a-f]+$")]
 
-HEAD = "head"
-"""The head's node type, beside the names of `workers`."""
-LAUNCHES = 64
-"""Nodes that the autoscaler asks for at once; by itself it stops at 10."""
-OURS = ("/bin", "/dev", "/etc", "/home/ray", "/lib", "/proc", "/sbin", "/sys", "/tmp", "/usr")
-"""Folders of the image, of Ray and of the system that no mount may hide."""
+HEAD_NODE_TYPE = "head"
+"""The node type of the head; the others are the names of `workers`."""
+MAX_CONCURRENT_LAUNCHES = 64
+"""Nodes that the autoscaler requests at once; its default is 10."""
+RESERVED_PATHS = (
+    "/bin",
+    "/dev",
+    "/etc",
+    "/home/ray",
+    "/lib",
+    "/proc",
+    "/sbin",
+    "/sys",
+    "/tmp",
+    "/usr",
+)
+"""Folders of the image, of Ray and of the system that a mount must not hide."""
 
 
-class Strict(BaseModel):
+class ProfileModel(BaseModel):
+    """Base of all models of a profile: unknown keys and values of another type are errors."""
+
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
-class Machine(Strict):
-    """What every node of the cluster has."""
+class Machine(ProfileModel):
+    """The machine type of a node; these keys are the same for the head and for workers."""
 
-    instance_type: Label = ""
-    """As the cloud names it; on Kubernetes it selects nodes by their label where it is given."""
-    cpus: Count
-    """On Kubernetes a pod asks for as many, so leave some of the machine to the system."""
+    instance_type: LabelValue = ""
+    """The cloud's name of the instance type, such as `g6.4xlarge`. AWS requires it. On Kubernetes
+    it is optional and selects nodes by their label `node.kubernetes.io/instance-type`."""
+    cpus: BoundedCount
+    """The number of CPUs of a node. On Kubernetes a pod requests as many, so leave some CPUs of the
+    machine to the system."""
     memory_gb: Annotated[float, Field(ge=0.25, le=100_000)]
-    """In GiB; on Kubernetes the same holds."""
-    disk_gb: Count = 100
-    """In GiB: on AWS the node's own disk. On Kubernetes it is the most that a pod may write before
-    it is evicted, and not what it asks for (`kuberay.DISK_GB`): nodes have 20 to 80 as a rule, and
-    one that had less than the default would never be chosen."""
+    """The memory of a node in GiB. On Kubernetes a pod requests as much, so leave some memory of
+    the machine to the system."""
+    disk_gb: BoundedCount = 100
+    """The disk of a node in GiB. On AWS it is the size of the node's volume. On Kubernetes it is
+    the limit of what a pod may write before it is evicted. A pod requests only 10 GiB, because
+    nodes usually have disks of 20 to 80 GiB and a larger request could not be scheduled."""
     price_per_hour: Price
-    """Of one node, in the profile's currency."""
+    """The price of one node per hour, in the profile's `currency`."""
 
 
-class Workers(Machine):
-    """One kind of worker node."""
+class WorkerGroup(Machine):
+    """A group of worker nodes of one type."""
 
-    name: Name
+    name: KubernetesName
+    """The name of the group. It must be unique, and must not be `head`."""
     spot: bool = False
-    """May be taken away at any time: trials go on elsewhere from their last checkpoint."""
-    gpus: CountOrZero = 0
-    gpu_type: Label = ""
-    """Ray's name of it, such as `A10G`: becomes the label `ray.io/accelerator-type`."""
-    min: CountOrZero = 0
-    """Nodes of this kind that are there at all times."""
-    max: Count
-    priority: CountOrZero = 0
-    """Of two kinds that serve a trial alike, the autoscaler starts the one with more of it, and the
-    other once that is at its `max`. When the first cannot be had, Kubernetes falls back after
-    `kuberay.PENDING_S`; `ray up` goes on asking (Ray 2.60), so give the other a `min` there."""
+    """Whether the nodes are spot instances, which the cloud may reclaim at any time. Trials then
+    resume on another node from their last checkpoint."""
+    gpus: BoundedCountOrZero = 0
+    """The number of GPUs of a node."""
+    gpu_type: LabelValue = ""
+    """Ray's name of the GPU type, such as `A10G`. It is the value of the node label
+    `ray.io/accelerator-type`."""
+    min: BoundedCountOrZero = 0
+    """The minimum number of nodes of this group; so many are always running."""
+    max: BoundedCount
+    """The maximum number of nodes of this group."""
+    priority: BoundedCountOrZero = 0
+    """The priority of the group. If several groups fit a trial equally well, the autoscaler starts
+    nodes of the one with the highest priority until it has `max` nodes, then those of the next. If
+    nodes of a group are not available, KubeRay falls back to the next group after 15 minutes;
+    `ray up` keeps requesting them (Ray 2.60), so give the other group a `min` on AWS."""
 
     @model_validator(mode="after")
-    def _within(self) -> Self:
+    def _check_min(self) -> Self:
         if self.min > self.max:
             raise ValueError(f"min = {self.min} is not allowed; use {self.max} (`max`) or less")
         return self
 
     def labels(self) -> dict[str, str]:
-        """Ray's own labels of such a node."""
+        """Return Ray's labels of a node of this group."""
         accelerator = {"ray.io/accelerator-type": self.gpu_type} if self.gpu_type else {}
         return {"ray.io/market-type": "spot" if self.spot else "on-demand", **accelerator}
 
 
-class Store(Strict):
-    """The ticket store, as a sweep's `placement.store` names it."""
+class ProfileStore(ProfileModel):
+    """The ticket store, with the same keys as a sweep's `placement.store`."""
 
     url: Annotated[str, Field(pattern=r"^s3://[a-z0-9][a-z0-9.-]+(/.*)?$")]
+    """The store's bucket and optional prefix, as `s3://BUCKET/PREFIX`."""
     endpoint: str = ""
+    """The URL of the S3 server; empty for AWS."""
     region: Annotated[str, Field(pattern="^[a-z0-9-]*$")] = "us-east-1"
+    """The region of the bucket."""
 
     @model_validator(mode="before")
     @classmethod
-    def _without_credentials(cls, given: Any) -> Any:
-        """Before the fields' own checks, which repeat what they refuse."""
+    def _check_no_credentials(cls, data: Any) -> Any:
+        """This runs before the fields' own checks, whose messages repeat the value."""
         for key in ("url", "endpoint"):
-            if isinstance(given, dict) and re.match("[^/]*//[^/]*@", str(given.get(key))):
+            if isinstance(data, dict) and re.match("[^/]*//[^/]*@", str(data.get(key))):
                 raise ValueError(
-                    f"{key} holds a user name or password; take it out: credentials come from"
+                    f"{key} contains a user name or password; remove it: credentials come from"
                     " AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
                 )
-        return given
+        return data
 
 
-class Mount(Strict):
-    """A shared folder, read-only on every node: data sets, start weights."""
+class Mount(ProfileModel):
+    """A shared folder that is mounted read-only on every node, for datasets and initial weights."""
 
     path: Annotated[str, Field(pattern=r"^(/[\w-][\w.-]*)+$")]
+    """The absolute path of the folder on every node."""
     source: Annotated[str, Field(pattern=r"^[\w./:-]+$")]
-    """On Kubernetes a PersistentVolumeClaim; on AWS an NFS export, such as
-    `fs-0123.efs.eu-west-1.amazonaws.com:/data`."""
+    """The volume to mount. On Kubernetes it is the name of a PersistentVolumeClaim. On AWS it is an
+    NFS export, such as `fs-0123.efs.eu-west-1.amazonaws.com:/data`."""
 
     @model_validator(mode="after")
-    def _apart(self) -> Self:
+    def _check_path(self) -> Self:
         path = PurePosixPath(self.path)
-        for taken in OURS:
-            if path.is_relative_to(taken) or PurePosixPath(taken).is_relative_to(path):
+        for reserved in RESERVED_PATHS:
+            if path.is_relative_to(reserved) or PurePosixPath(reserved).is_relative_to(path):
                 raise ValueError(
-                    f"path = {self.path!r} is not allowed, as it would hide {taken} or be in it;"
-                    " use a folder of its own, such as /data"
+                    f"path = {self.path!r} is not allowed, because it hides {reserved} or is in it;"
+                    " use a new folder, such as /data"
                 )
         return self
 
 
-class MLflow(Strict):
-    """The MLflow server, on Postgres, that is rendered beside the cluster."""
+class MLflow(ProfileModel):
+    """The MLflow server on Postgres that is rendered with the cluster."""
 
-    secret: Name = "mlflow-db"
-    """Kubernetes Secret whose key `password` is the database's password."""
-    postgres_image: Image = "postgres:17"
-    storage_gb: Count = 20
-    """Of the database, and again of the artifacts."""
+    secret: KubernetesName = "mlflow-db"
+    """The name of the Kubernetes Secret whose key `password` is the password of the database."""
+    postgres_image: ContainerImage = "postgres:17"
+    """The container image of Postgres."""
+    storage_gb: BoundedCount = 20
+    """The size in GiB of the volume of the database, and of the volume of the artifacts."""
 
 
-class Kubernetes(Strict):
-    """What only the form `kuberay` needs."""
+class Kubernetes(ProfileModel):
+    """Settings of the provider `kuberay`."""
 
-    namespace: Name = "sweepstakes"
-    store_secret: Name | None = None
-    """Secret with the keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; without it the
-    `service_account` has to be bound to a role that may use the store."""
-    service_account: Name | None = None
-    """Of the head and the workers; KubeRay adds the autoscaler's rights to it."""
-    spot_labels: dict[LabelKey, Label] = {}
-    """Labels (and taints) of spot nodes, such as `karpenter.sh/capacity-type: spot`."""
-    on_demand_labels: dict[LabelKey, Label] = {}
+    namespace: KubernetesName = "sweepstakes"
+    """The namespace of all objects."""
+    store_secret: KubernetesName | None = None
+    """The name of the Secret with the keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. Without it,
+    the `service_account` must be bound to a role that may use the store."""
+    service_account: KubernetesName | None = None
+    """The service account of the head and the workers. KubeRay adds the autoscaler's permissions to
+    it."""
+    spot_labels: dict[LabelKey, LabelValue] = {}
+    """The labels that select spot nodes, such as `karpenter.sh/capacity-type: spot`. Workers with
+    `spot` also tolerate taints of the same keys and values."""
+    on_demand_labels: dict[LabelKey, LabelValue] = {}
+    """The labels that select on-demand nodes, for the head and for workers without `spot`."""
     storage_class: Annotated[str, Field(pattern="^[a-z0-9.-]*$")] = ""
-    """Of MLflow's volumes; the cluster's default where it is empty."""
-    operator_namespace: Name = "kuberay-system"
-    """Where KubeRay runs: it may talk to the cluster's dashboard."""
-    monitoring_namespace: Name | None = None
-    """Where Prometheus runs: it may read the metrics of every node. No other namespace is let in.
-    """
+    """The storage class of MLflow's volumes; empty for the default of the Kubernetes cluster."""
+    operator_namespace: KubernetesName = "kuberay-system"
+    """The namespace of the KubeRay operator, which may access the dashboard of the Ray cluster."""
+    monitoring_namespace: KubernetesName | None = None
+    """The namespace of Prometheus, which may read the metrics of every node. No other namespace has
+    access."""
     mlflow: MLflow | None = MLflow()
-    """`null` renders none: the sweep's `placement.tracking` names one that is there already."""
+    """The MLflow server to render. With `null` none is rendered, and `placement.tracking` of a
+    sweep names an existing server."""
 
 
-class AWS(Strict):
-    """What only the form `aws` needs."""
+class AWS(ProfileModel):
+    """Settings of the provider `aws`."""
 
     region: Annotated[str, Field(pattern="^[a-z0-9-]+$")]
+    """The region of the cluster."""
     image_id: Annotated[str, Field(pattern=r"^ami-[0-9a-f]+$")]
-    """A machine image with Docker and NVIDIA's container runtime."""
+    """The id of a machine image with Docker and NVIDIA's container runtime."""
     root_device: Annotated[str, Field(pattern="^/dev/[a-z0-9]+$")] = "/dev/sda1"
-    """That image's own name of its disk."""
+    """The name of the root device in the machine image."""
     ssh_user: Annotated[str, Field(pattern="^[a-z_][a-z0-9_-]*$")] = "ubuntu"
-    """User number 1000, as the first user of an image is: what it owns, the container can read."""
-    head_instance_profile: Role
-    """May start and end workers, and use the store: `head-policy.json` and `store-policy.json`."""
-    worker_instance_profile: Role
-    """May use the store and nothing else. Its role has the same name, as the console makes it."""
+    """The SSH user of the machine image. It must have the user id 1000, as the first user of an
+    image does, so that the container can read its files."""
+    head_instance_profile: RoleName
+    """The instance profile of the head. Its role may start and terminate workers and use the store:
+    see `head-policy.json` and `store-policy.json`."""
+    worker_instance_profile: RoleName
+    """The instance profile of workers. Its role may use the store and nothing else, and must have
+    the same name, as when the AWS console creates it."""
     subnets: Annotated[list[Subnet], Field(min_length=1)]
-    security_groups: Annotated[list[Group], Field(min_length=1)]
-    """Open among themselves, and port 22 to you. The one that Ray would make opens port 22 to the
-    world."""
+    """The ids of the subnets, which Ray tries one by one."""
+    security_groups: Annotated[list[SecurityGroup], Field(min_length=1)]
+    """The ids of the security groups. They must allow all traffic among the nodes, and port 22 from
+    your machine. The group that Ray would create opens port 22 to the world."""
 
 
-class Profile(Strict):
-    name: Name
-    image: Image
-    """Made from `cluster/Dockerfile`; the nodes and MLflow run it."""
+class Profile(ProfileModel):
+    """The top level of a cluster profile."""
+
+    name: KubernetesName
+    """The name of the cluster."""
+    image: ContainerImage
+    """The container image of the nodes and of MLflow, built from `cluster/Dockerfile`."""
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "USD"
+    """The currency of all prices, a code of three letters."""
     head: Machine
-    """Runs the driver and no trial."""
-    workers: Annotated[list[Workers], Field(min_length=1)]
-    store: Store
+    """The machine of the head node, which runs the driver and no trials."""
+    workers: Annotated[list[WorkerGroup], Field(min_length=1)]
+    """The groups of worker nodes, which run the trials."""
+    store: ProfileStore
+    """The ticket store of sweeps on this cluster."""
     mounts: list[Mount] = []
+    """The shared folders of every node."""
     idle_minutes: Annotated[float, Field(ge=0.1, le=10_000)] = 5.0
-    """A worker without work for so long is given back."""
-    upscaling_speed: Positive = 100.0
-    """New nodes at once, as a multiple of those running: high, since trials do wait."""
+    """The number of minutes after which an idle worker node is terminated."""
+    upscaling_speed: PositiveFloat = 100.0
+    """The number of nodes that may be pending at once, as a multiple of the running nodes. The
+    default is high, because every pending node has a trial that waits for it."""
     kubernetes: Kubernetes | None = None
+    """The settings for Kubernetes; `cluster render --provider kuberay` needs them."""
     aws: AWS | None = None
+    """The settings for AWS; `cluster render --provider aws` needs them."""
 
     @model_validator(mode="after")
-    def _told_apart(self) -> Self:
-        names = {f"workers[{place}].name": kind.name for place, kind in enumerate(self.workers)}
-        paths = {f"mounts[{place}].path": mount.path for place, mount in enumerate(self.mounts)}
-        for found, taken in ((names, {HEAD}), (paths, set[str]())):
-            for where, value in found.items():
+    def _check_unique(self) -> Self:
+        names = {f"workers[{index}].name": group.name for index, group in enumerate(self.workers)}
+        paths = {f"mounts[{index}].path": mount.path for index, mount in enumerate(self.mounts)}
+        for values, taken in ((names, {HEAD_NODE_TYPE}), (paths, set[str]())):
+            for key, value in values.items():
                 if value in taken:
-                    raise ValueError(
-                        f"{where} = {value!r} is not allowed; use one that is not taken"
-                    )
+                    raise ValueError(f"{key} = {value!r} is not allowed; use one that is not taken")
                 taken.add(value)
         return self
 
     def prices(self) -> dict[str, float]:
-        """Price of a node-hour by node type, the head's under `head`."""
-        return {HEAD: self.head.price_per_hour} | {
-            kind.name: kind.price_per_hour for kind in self.workers
+        """Return the price of a node-hour by node type; the head's node type is `head`."""
+        return {HEAD_NODE_TYPE: self.head.price_per_hour} | {
+            group.name: group.price_per_hour for group in self.workers
         }

@@ -1,4 +1,4 @@
-"""Entry point of `sweepstakes`, which loads nothing before it takes care of Ctrl-C."""
+"""Entry point of `sweepstakes`. It handles Ctrl-C before it imports anything else."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 
 def main() -> None:
-    """Run the command line. It takes half a second to load, and Ctrl-C may come meanwhile."""
+    """Run the command line, whose import takes half a second and may be interrupted by Ctrl-C."""
     try:
         from orchestrator.cli import main as cli
     except KeyboardInterrupt:

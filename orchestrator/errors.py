@@ -1,23 +1,38 @@
-"""What can go wrong outside a trial.
+"""Errors outside a trial, with the exit code of the command that fails.
 
 SweepstakesError
-├── InputError           exit 2: what the user gave cannot work; nothing was started or written
-│   ├── ConfigError      a key of the sweep file
-│   └── MissingFile      a data, weights or sweep file that is not there
+├── InputError           exit 2: the user's input cannot work; nothing was started or written
+│   ├── ConfigError      a key of the sweep file is wrong
+│   ├── MissingFile      a data, weights or sweep file does not exist
+│   └── NotWritable      an output folder or file cannot be written
 ├── StoreError           exit 2: the ticket store cannot be used as it is
-│   ├── StoreUnreachable no answer within the time-outs, or the wrong credentials
+│   ├── StoreUnreachable it did not answer within the time-outs, or refused the credentials
 │   ├── StoreUnsafe      it ignores conditional PUT: two writers could overwrite each other
-│   ├── StoreFull        no space left
-│   ├── NotInStore       no object under that key
-│   ├── Damaged          an object's content does not have the hash it is named by
-│   └── Conflict         two different results for one trial key
-├── RunError             exit 1: the sweep ended without all of its plan
-└── MachineLost          of a trial on several machines one went away; no fault of the trial's
+│   ├── StoreFull        it has no space left
+│   ├── NotInStore       it has no object under that key
+│   ├── Damaged          an object's content does not match the hash in its name
+│   └── Conflict         one trial key has two different results
+├── RunError             exit 1: the sweep ended before its plan was complete
+└── MachineLost          exit 1: a trial on several machines lost one of them; not a trial failure
 """
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def suggest(name: str, allowed: Iterable[str]) -> str:
+    """Return advice for an unknown name: the nearest allowed one, or else all of them."""
+    names = list(allowed)
+    similar = difflib.get_close_matches(name, names, n=1)
+    if similar:
+        return f"did you mean `{similar[0]}`?"
+    return f"use one of {', '.join(names) or 'none'}"
 
 
 class SweepstakesError(Exception):
-    """Base of all; the text is one line that says what, where, what is allowed and the cure."""
+    """Base class. The message is one line: what is wrong, where, what is allowed, what to do."""
 
     exit_code = 1
 
@@ -31,6 +46,10 @@ class ConfigError(InputError):
 
 
 class MissingFile(InputError):
+    pass
+
+
+class NotWritable(InputError):
     pass
 
 

@@ -1,4 +1,4 @@
-"""Files that a command writes: each is replaced in one step or not at all."""
+"""Writing output files: each is replaced in one step or not at all."""
 
 from __future__ import annotations
 
@@ -8,39 +8,65 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from orchestrator.errors import InputError
+from orchestrator.errors import NotWritable
 
 
 def make_folder(folder: Path) -> None:
-    """Make a report's folder; InputError unless files can be made in it."""
-    with _writing(folder):
+    """Create a folder and check that files can be created in it.
+
+    Raises:
+        NotWritable: the folder or a file in it cannot be created.
+    """
+    with _checked(folder):
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
 
 
-def replace(path: Path, data: bytes) -> Path:
-    """Write beside the target, then rename: a reader sees the old file or the new one, whole.
-    InputError where it cannot be written."""
-    with _writing(path.parent):
+def write_atomic(path: Path, data: bytes) -> Path:
+    """Write to a temporary file in the same folder, then rename it: a reader sees the old content
+    or the new one, never a part.
+
+    Raises:
+        NotWritable: the file cannot be written.
+    """
+    with _checked(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
-            Path(scratch).chmod(0o644)  # mkstemp makes 0600, and a report is for others to read
-            Path(scratch).replace(path)
+            Path(temporary).chmod(0o644)  # mkstemp sets 0600, but others should read the file too
+            Path(temporary).replace(path)
         except BaseException:
-            Path(scratch).unlink(missing_ok=True)
+            Path(temporary).unlink(missing_ok=True)
             raise
     return path
 
 
 @contextmanager
-def _writing(folder: Path) -> Iterator[None]:
+def replace_files_in(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder whose files are moved into `folder` at the end: all or none.
+
+    `folder` is created if needed. Each file replaces an existing one of the same name atomically;
+    a symbolic link is replaced and not followed.
+
+    Raises:
+        NotWritable: the folder cannot be created or written.
+    """
+    with _checked(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".", dir=folder) as scratch:
+            yield Path(scratch)
+            for file in sorted(Path(scratch).iterdir()):
+                os.replace(file, folder / file.name)
+
+
+@contextmanager
+def _checked(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(
-            f"{folder}: no report can be written here ({error.strerror}); what a sweep gave is in"
-            " its store, and `sweepstakes report SWEEP --out FOLDER` writes it elsewhere"
+        raise NotWritable(
+            f"{folder}: no file can be written here ({error.strerror}); use a folder on a disk with"
+            " free space that this user may write to"
         ) from error

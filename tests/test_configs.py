@@ -1,4 +1,4 @@
-"""Every sweep that ships loads, expands, previews, and says about itself what is so."""
+"""Every sweep in `configs` loads, expands, and has the counts that its header states."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.api import workspace
-from orchestrator.plan.counts import preview
+from orchestrator.plan.counts import count_plan
 from tests.support.paths import ROOT
 
 CLUSTERS = ROOT / "configs/clusters"  # tests/cluster renders these
@@ -18,17 +18,19 @@ SWEEPS = sorted(
 
 
 def header(sweep: Path) -> list[str]:
-    """The lines of the comment that the file opens with, without their `#`."""
+    """Return the lines of the comment at the start of the file, without their `#` and without the
+    line for the editor."""
     lines = (ROOT / sweep).read_text().splitlines()
     end = next(number for number, line in enumerate(lines) if not line.startswith("#"))
-    return [line.removeprefix("#").strip() for line in lines[:end]]
+    comment = [line.removeprefix("#").strip() for line in lines[:end]]
+    return [line for line in comment if not line.startswith("yaml-language-server:")]
 
 
 def entry(sweep: Path, name: str) -> str:
-    """What the header says under `name`."""
-    found = [line for line in header(sweep) if line.split(maxsplit=1)[:1] == [name]]
-    assert len(found) == 1, f"{sweep}: its header needs one line `{name}`"
-    return found[0].removeprefix(name).strip()
+    """Return the text of the header's line `name`."""
+    lines = [line for line in header(sweep) if line.split(maxsplit=1)[:1] == [name]]
+    assert len(lines) == 1, f"{sweep}: its header needs one line `{name}`"
+    return lines[0].removeprefix(name).strip()
 
 
 def test_there_are_sweeps() -> None:
@@ -36,28 +38,34 @@ def test_there_are_sweeps() -> None:
 
 
 @pytest.mark.parametrize("sweep", SWEEPS, ids=str)
-def test_it_plans_as_its_header_says(sweep: Path, tmp_path: Path) -> None:
-    planned = workspace.planned(ROOT / sweep, tmp_path, offline=True)
-    shown = preview(planned.plan, {}, planned.pools())
-    assert shown.to_run == shown.trials + shown.rounds <= shown.naive_trials + shown.naive_rounds
+def test_a_sweep_has_the_counts_in_its_header(sweep: Path, tmp_path: Path) -> None:
+    planned = workspace.plan_sweep(ROOT / sweep, tmp_path, offline=True)
+    counts = count_plan(planned.plan, {}, planned.pools())
+    assert (
+        counts.new_runs
+        == counts.training_runs + counts.pretraining_runs
+        <= counts.naive_training_runs + counts.naive_pretraining_runs
+    )
     cost = entry(sweep, "cost")
-    if equal := re.search(r"([\d,]+) training runs of ([\d,]+) steps", cost):
-        runs, steps = numbers(equal)
-        assert (shown.trials, shown.steps) == (runs, runs * steps)
+    if uniform := re.search(r"([\d,]+) training runs of ([\d,]+) steps", cost):
+        runs, steps = numbers(uniform)
+        assert (counts.training_runs, counts.remaining_steps) == (runs, runs * steps)
     else:
-        each = re.search(r"([\d,]+) fine-tunes and ([\d,]+) pre-training rounds", cost)
-        assert each, f"{sweep}: `cost` gives the number of runs, with their steps or by kind"
-        assert (shown.trials, shown.rounds) == numbers(each)
+        by_kind = re.search(r"([\d,]+) fine-tunes and ([\d,]+) pre-training rounds", cost)
+        assert by_kind, (
+            f"{sweep}: `cost` must state the number of runs, with their steps or by kind"
+        )
+        assert (counts.training_runs, counts.pretraining_runs) == numbers(by_kind)
 
 
-def numbers(found: re.Match[str]) -> tuple[int, ...]:
-    return tuple(int(number.replace(",", "")) for number in found.groups())
+def numbers(match: re.Match[str]) -> tuple[int, ...]:
+    return tuple(int(number.replace(",", "")) for number in match.groups())
 
 
 VLT = Path("configs/papers/vlt.yaml")
-VLT_BLOCKS = {
-    # study: (naive fine-tunes, shared), as counted by hand from the paper. Level 0 of the own
-    # chains is one of the three dense seeds, so it counts there: 378 + 7 and 21 - 7.
+VLT_STUDIES = {
+    # study: (naive fine-tunes, shared fine-tunes), counted by hand from the paper. Level 0 of the
+    # chains in `own` is one of the three dense seeds and counts there: 378 + 7 and 21 - 7.
     "own": (378 + 7, 70),
     "dense": (14, 14),
     "repeats": (102, 14),
@@ -74,26 +82,28 @@ VLT_BLOCKS = {
 }
 
 
-def test_the_papers_grid_has_the_papers_counts(tmp_path: Path) -> None:
-    planned = workspace.planned(ROOT / VLT, tmp_path, offline=True)
-    shown = preview(planned.plan, {}, planned.pools())
-    assert {b.study: (b.naive_trials, b.trials) for b in shown.blocks} == VLT_BLOCKS
-    assert (shown.naive_trials, shown.trials) == (3578, 783)
-    assert (shown.naive_rounds, shown.rounds) == (315 + 78, 9)
-    assert shown.critical_path == 10
+def test_the_grid_of_the_paper_has_the_counts_of_the_paper(tmp_path: Path) -> None:
+    planned = workspace.plan_sweep(ROOT / VLT, tmp_path, offline=True)
+    counts = count_plan(planned.plan, {}, planned.pools())
+    assert {
+        b.study: (b.naive_training_runs, b.training_runs) for b in counts.studies
+    } == VLT_STUDIES
+    assert (counts.naive_training_runs, counts.training_runs) == (3578, 783)
+    assert (counts.naive_pretraining_runs, counts.pretraining_runs) == (315 + 78, 9)
+    assert counts.critical_path == 10
 
 
-def test_chains_of_their_own_cost_918(tmp_path: Path) -> None:
-    """9 more runs for each of 15 chains: the levels 0 to 8 are trained to cut and to score."""
-    strict = (ROOT / VLT).read_text().replace("rounds: shared", "rounds: separate")
-    (tmp_path / "strict.yaml").write_text(strict)
-    planned = workspace.planned(tmp_path / "strict.yaml", tmp_path, offline=True)
-    shown = preview(planned.plan, {}, planned.pools())
-    assert (shown.trials, shown.rounds) == (918, 9)
+def test_separate_rounds_take_918_fine_tunes(tmp_path: Path) -> None:
+    """9 more runs for each of 15 chains: levels 0 to 8 are trained to prune and again to score."""
+    separate = (ROOT / VLT).read_text().replace("rounds: shared", "rounds: separate")
+    (tmp_path / "separate.yaml").write_text(separate)
+    planned = workspace.plan_sweep(tmp_path / "separate.yaml", tmp_path, offline=True)
+    counts = count_plan(planned.plan, {}, planned.pools())
+    assert (counts.training_runs, counts.pretraining_runs) == (918, 9)
 
 
 @pytest.mark.parametrize("sweep", SWEEPS, ids=str)
-def test_its_header_opens_with_purpose_command_cost_and_expectation(sweep: Path) -> None:
+def test_a_header_states_purpose_command_cost_and_expectation(sweep: Path) -> None:
     purpose = header(sweep)[0]
     assert purpose.endswith((".", "?"))
     assert str(sweep) in entry(sweep, "command")

@@ -1,4 +1,4 @@
-"""Which room may import which, and what planning must never load."""
+"""Which package may import which, and what planning must never load."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import pytest
 import yaml
 
 from tests.support.paths import ROOT
-from tests.support.sweeps import document
+from tests.support.sweeps import sweep_document
 
-FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
+LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "orchestrator": (
         ("__main__",),
         ("cli",),
@@ -54,16 +54,17 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("errors",),
     ),
 }
-"""The rooms of each package, from the top floor down: folders, and the modules that lie beside
-them. A room imports only from the floors below its own."""
+"""The layers of each top-level package, from the top down. A layer holds packages, and modules next
+to them; each imports only from layers below its own."""
 
 PURE = {"plan", "sweep", "expand", "schedule", "cost", "files", "credentials", "errors"}
-"""Rooms of `orchestrator` that load nothing heavy, so that planning starts at once."""
+"""Packages of `orchestrator` that import nothing heavy, so that planning starts quickly."""
 LIGHT = {
     *("spec", "errors", "models", "tasks", "pruning", "data.fingerprint", "data.schema.layouts"),
 }
-"""What any module of `orchestrator` may import of `trainables`: light, without torch."""
-TRAINABLES_BY = {
+"""What every module of `orchestrator` may import from `trainables`: light modules, without
+torch."""
+TRAINABLES_IMPORTS = {
     "worker.trial": {"run", "run_group", "training.sink"},
     "worker.multi_node": {
         *("run", "run_group", "distributed.launch", "distributed.process", "training.sink"),
@@ -72,26 +73,26 @@ TRAINABLES_BY = {
     "export.weights": {"training.start"},
     "cli.data": {"data.check", "data.scenes"},
 }
-CLUSTER_BY = {"api", "cli"}
-"""The rooms of `orchestrator` that know `cluster`."""
+CLUSTER_IMPORTERS = {"api", "cli"}
+"""Packages of `orchestrator` that may import `cluster`."""
 
 HEAVY = (
     *("ray", "torch", "deepspeed", "transformers", "mlflow", "matplotlib", "pandas"),
     *("numpy", "boto3", "pyarrow"),
 )
-REPORT_WITHOUT = ("ray", "torch", "deepspeed", "transformers", "mlflow")
+REPORT_FORBIDDEN = ("ray", "torch", "deepspeed", "transformers", "mlflow")
 
-LOOK = """
+PRINT_LOADED = """
 import importlib, json, sys
 modules, heavy = json.loads(sys.argv[1])
-found = {}
+loaded = {}
 for module in modules:
     importlib.import_module(module)
-    found[module] = [name for name in heavy if name in sys.modules]
-print(json.dumps(found))
+    loaded[module] = [name for name in heavy if name in sys.modules]
+print(json.dumps(loaded))
 """
 
-PLAN_WITHOUT = """
+PLAN_WITHOUT_RAY_AND_TORCH = """
 import sys
 class Absent:
     def find_spec(self, name, path=None, target=None):
@@ -104,9 +105,9 @@ main()
 
 
 def loaded(modules: tuple[str, ...], heavy: tuple[str, ...]) -> dict[str, list[str]]:
-    """Which of `heavy` are there after each module was imported, one after another."""
-    found = python("-c", LOOK, json.dumps([modules, heavy]))
-    return dict(json.loads(found))
+    """Return which of `heavy` are loaded after importing each module, one after another."""
+    printed = python("-c", PRINT_LOADED, json.dumps([modules, heavy]))
+    return dict(json.loads(printed))
 
 
 def python(*arguments: str) -> str:
@@ -123,43 +124,46 @@ def python(*arguments: str) -> str:
 
 
 def sources(package: str) -> dict[str, ast.Module]:
-    """Dotted name within the package (a folder's `__init__` by the folder's) to syntax tree."""
-    found = {}
+    """Return a map from dotted name within the package (without `__init__`) to syntax tree."""
+    trees = {}
     for path in sorted((ROOT / package).rglob("*.py")):
         parts = path.relative_to(ROOT / package).with_suffix("").parts
         name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-        found[name] = ast.parse(path.read_text(), filename=str(path))
-    return found
+        trees[name] = ast.parse(path.read_text(), filename=str(path))
+    return trees
 
 
 def imported(tree: ast.Module) -> Iterator[str]:
-    """Absolute dotted names of what a module imports anywhere, also where only types are checked:
+    """Yield the absolute dotted names of what a module imports, under `TYPE_CHECKING` too:
     `from a import b` gives `a.b`, whether `b` is a module or a name."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "write absolute imports: the rooms are told by them"
+            assert node.level == 0, "use absolute imports: this test reads packages from them"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def within(package: str, tree: ast.Module) -> Iterator[str]:
-    """The names that a module imports from `package`, without the package's own name."""
+    """Yield the names that a module imports from `package`, without the prefix `package`."""
     parts = (name.partition(".") for name in imported(tree))
-    return (rest for head, _, rest in parts if head == package and rest)
+    return (rest for first, _, rest in parts if first == package and rest)
 
 
-def room(package: str, name: str) -> str:
-    """The room of a module, or of a name that is imported from one: the longest that fits."""
-    stated = [one for floor in FLOORS[package] for one in floor]
-    inside = [one for one in stated if name == one or name.startswith(f"{one}.")]
-    return max(inside, key=len, default="")
+def layered_package(package: str, name: str) -> str:
+    """Return the entry of `LAYERS` that a module or an imported name belongs to: the longest
+    match."""
+    entries = [entry for layer in LAYERS[package] for entry in layer]
+    matches = [entry for entry in entries if name == entry or name.startswith(f"{entry}.")]
+    return max(matches, key=len, default="")
 
 
 def pure_modules() -> tuple[str, ...]:
-    """The pure rooms' modules, and the light ones of `trainables`."""
-    ours = (name for name in sources("orchestrator") if room("orchestrator", name) in PURE)
-    return (*(f"orchestrator.{name}" for name in ours), *(f"trainables.{name}" for name in LIGHT))
+    """Return the modules of the pure packages, and the light ones of `trainables`."""
+    pure = (
+        name for name in sources("orchestrator") if layered_package("orchestrator", name) in PURE
+    )
+    return (*(f"orchestrator.{name}" for name in pure), *(f"trainables.{name}" for name in LIGHT))
 
 
 def test_pure_modules_load_nothing_heavy() -> None:
@@ -168,95 +172,100 @@ def test_pure_modules_load_nothing_heavy() -> None:
 
 @pytest.mark.parametrize("module", ["orchestrator.report", "orchestrator.store.tickets"])
 def test_reporting_needs_neither_ray_nor_torch_nor_mlflow(module: str) -> None:
-    assert loaded((module,), REPORT_WITHOUT) == {module: []}
+    assert loaded((module,), REPORT_FORBIDDEN) == {module: []}
 
 
-def test_planning_works_where_ray_and_torch_are_absent(tmp_path: Path) -> None:
+def test_planning_works_without_ray_and_torch(tmp_path: Path) -> None:
     sweep = tmp_path / "sweep.yaml"
-    sweep.write_text(yaml.safe_dump(document()))
-    printed = python("-c", PLAN_WITHOUT, "--home", str(tmp_path), "plan", str(sweep), "--json")
-    assert json.loads(printed)["to_run"] == 9
+    sweep.write_text(yaml.safe_dump(sweep_document()))
+    printed = python(
+        "-c", PLAN_WITHOUT_RAY_AND_TORCH, "--home", str(tmp_path), "plan", str(sweep), "--json"
+    )
+    assert json.loads(printed)["new_runs"] == 9
 
 
-@pytest.mark.parametrize("package", FLOORS)
-def test_every_folder_is_a_room_that_says_what_belongs_in_it(package: str) -> None:
-    stated = {one for floor in FLOORS[package] for one in floor}
-    found = {room(package, name) for name in sources(package) if name}
-    assert stated == found, "a room without a floor, or a floor without a room"
+@pytest.mark.parametrize("package", LAYERS)
+def test_every_package_has_a_layer_and_a_docstring(package: str) -> None:
+    entries = {entry for layer in LAYERS[package] for entry in layer}
+    used = {layered_package(package, name) for name in sources(package) if name}
+    assert entries == used, "a package without a layer, or a layer without a package"
     folders = {path.parent for path in (ROOT / package).rglob("*.py")}
     for folder in folders:
-        where = folder.relative_to(ROOT / package)
-        own = ".".join(where.parts)
-        assert own in stated | {""}, f"{folder} has no floor"
+        name = ".".join(folder.relative_to(ROOT / package).parts)
+        assert name in entries | {""}, f"{folder} has no layer"
         text = (folder / "__init__.py").read_text()
-        assert ast.get_docstring(ast.parse(text)), f"{folder}: say what belongs in this room"
+        assert ast.get_docstring(ast.parse(text)), f"{folder}: describe the package"
 
 
-@pytest.mark.parametrize("package", FLOORS)
-def test_a_room_imports_only_from_the_floors_below_it(package: str) -> None:
-    floor_of = {one: level for level, floor in enumerate(FLOORS[package]) for one in floor}
+@pytest.mark.parametrize("package", LAYERS)
+def test_packages_import_only_from_layers_below(package: str) -> None:
+    depth_of = {entry: depth for depth, layer in enumerate(LAYERS[package]) for entry in layer}
     for name, tree in sources(package).items():
-        own = room(package, name)
-        for found in within(package, tree) if name else ():
-            other = room(package, found)
-            assert other in ("", own) or floor_of[other] > floor_of[own], (
-                f"{package}.{name} imports {package}.{found}"
-            )
+        importer = layered_package(package, name)
+        for target in within(package, tree) if name else ():
+            imported_package = layered_package(package, target)
+            assert (
+                imported_package in ("", importer)
+                or depth_of[imported_package] > depth_of[importer]
+            ), f"{package}.{name} imports {package}.{target}"
 
 
-@pytest.mark.parametrize("package", FLOORS)
-def test_no_modules_import_each_other_in_a_circle(package: str) -> None:
+@pytest.mark.parametrize("package", LAYERS)
+def test_imports_have_no_cycles(package: str) -> None:
     trees = sources(package)
 
     def module_of(name: str) -> str:
         return name if name in trees else name.rpartition(".")[0]
 
-    graph = {name: {module_of(found) for found in within(package, tree)} - {name, ""}
-             for name, tree in trees.items() if name}  # fmt: skip
-    TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+    graph = {
+        name: {module_of(target) for target in within(package, tree)} - {name, ""}
+        for name, tree in trees.items()
+        if name
+    }
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the cycle
 
 
 @pytest.mark.parametrize("package", ["trainables", "cluster"])
-def test_what_runs_on_its_own_imports_nothing_of_ours(package: str) -> None:
-    ours = {"orchestrator", "trainables", "cluster", "tests"} - {package}
+def test_trainables_and_cluster_import_no_other_package_of_the_project(package: str) -> None:
+    others = {"orchestrator", "trainables", "cluster", "tests"} - {package}
     for name, tree in sources(package).items():
-        foreign = [found for found in imported(tree) if found.partition(".")[0] in ours]
-        assert not foreign, f"{package}.{name} imports {foreign}"
+        forbidden = [target for target in imported(tree) if target.partition(".")[0] in others]
+        assert not forbidden, f"{package}.{name} imports {forbidden}"
 
 
-def test_what_the_orchestrator_imports_of_the_trainables() -> None:
+def test_the_orchestrator_imports_only_listed_modules_of_trainables() -> None:
     for name, tree in sources("orchestrator").items():
-        allowed = LIGHT | TRAINABLES_BY.get(name, set())
-        for found in within("trainables", tree):
-            assert {found, found.rpartition(".")[0]} & allowed, (
-                f"orchestrator.{name} imports trainables.{found}"
+        allowed = LIGHT | TRAINABLES_IMPORTS.get(name, set())
+        for target in within("trainables", tree):
+            assert {target, target.rpartition(".")[0]} & allowed, (
+                f"orchestrator.{name} imports trainables.{target}"
             )
 
 
-def test_only_the_api_and_the_command_line_know_the_cluster() -> None:
-    users = {
-        room("orchestrator", name)
+def test_only_the_api_and_the_command_line_import_the_cluster() -> None:
+    importers = {
+        layered_package("orchestrator", name)
         for name, tree in sources("orchestrator").items()
         if [*within("cluster", tree)]
     }
-    assert users == CLUSTER_BY
+    assert importers == CLUSTER_IMPORTERS
 
 
-def test_few_files_lie_beside_the_rooms() -> None:
+def test_few_modules_are_outside_packages() -> None:
     assert len([*(ROOT / "orchestrator").glob("*.py")]) <= 10
 
 
-def test_tests_lie_in_the_rooms_of_what_they_test() -> None:
-    for package in FLOORS:
+def test_tests_are_in_the_folder_of_what_they_test() -> None:
+    for package in LAYERS:
         for path in (ROOT / "tests" / package).rglob("test_*.py"):
             folder = ROOT / path.parent.relative_to(ROOT / "tests")
-            assert folder.is_dir(), f"{path} tests a room that does not exist"
+            assert folder.is_dir(), f"{path} tests a package that does not exist"
 
 
 def test_no_test_module_imports_another() -> None:
     for name, tree in sources("tests").items():
-        for found in within("tests", tree):
-            parts = found.split(".")
+        for target in within("tests", tree):
+            parts = target.split(".")
             assert not any(part.startswith("test_") or part == "conftest" for part in parts), (
-                f"tests.{name} imports tests.{found}; what tests share lies in tests/support"
+                f"tests.{name} imports tests.{target}; put shared code in tests/support"
             )

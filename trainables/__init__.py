@@ -1,4 +1,4 @@
-"""What one training run is. It knows no store, no Ray and no MLflow.
+"""One training run: models, tasks, training and pruning, without a store, Ray or MLflow.
 
 It imports neither `orchestrator` nor `cluster`.
 """

@@ -1,21 +1,20 @@
-"""What can go wrong inside a trial.
+"""Errors of a trial.
 
 TrainableError
 ├── DataError          a data file is missing, damaged, or not the one the trial was planned for
 ├── CheckpointError    a weights file does not fit the model
-├── TicketMismatch     a ticket does not fit the model it is laid on
-├── RecipeError        a recipe that cannot be trained as it is written
+├── TicketMismatch     a ticket does not fit the model that it is applied to
+├── RecipeError        a recipe cannot be trained as it is written
 ├── InvariantError     the trial's own checks failed: a pruned weight moved, a reset did not reset,
 │                      a weight to be ranked is not a number
-└── GroupError         one of the processes that train a trial together died, or failed in a way
-                       that nobody foresaw
+└── GroupError         one of the processes of a trial exited, or failed with an unexpected error
 
-Stopped                the run was asked to end early, and left a checkpoint: no error of the trial
+Stopped                the run was asked to end early and saved a checkpoint; not an error
 """
 
 
 class TrainableError(Exception):
-    """Base of every error a trial raises on purpose; its text is one line and says the cure."""
+    """Base of every error a trial raises on purpose. Its text is one line and says what to do."""
 
 
 class DataError(TrainableError):
@@ -43,4 +42,4 @@ class GroupError(TrainableError):
 
 
 class Stopped(Exception):
-    """The run did as its sink asked: it saved its state and ended before its time."""
+    """The run saved its state and ended early because its sink asked for it."""

@@ -1,9 +1,9 @@
-"""Run one trial: a training run under a ticket, or a cut that rides none.
+"""Run one trial: a training run under a ticket, or a prune trial that needs no training run.
 
-`run` reads from top to bottom: build, load the start weights, wear the ticket, train, prove that
-the ticket held, cut the next ones. It knows no store, no Ray and no MLflow: results leave through
-the sink and the outcome. The same spec gives the same bits in a fresh process and in a warm one,
-in one go and resumed, on one kind of machine with one number of threads.
+`run` reads from top to bottom: build the network, load the start weights, apply the ticket, train,
+prove that the ticket held, and prune the next tickets. It has no access to a store, Ray or MLflow:
+results are returned in the outcome or sent to the sink. On one kind of machine with one number of
+threads, the same spec gives the same bits in a fresh process and in a warm one, and resumed or not.
 """
 
 from __future__ import annotations
@@ -22,99 +22,104 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainables.distributed.collectives import Peers, here
+from trainables.distributed.collectives import Peers, current_peers
 from trainables.distributed.process import Device, prepare_process
 from trainables.errors import RecipeError, TicketMismatch
 from trainables.models.base import Backbone
-from trainables.pruning.choose import choose, choose_among
+from trainables.pruning.choose import prune_sharded_weights, prune_weights
 from trainables.seeds import derive
-from trainables.spec import CutSpec, TrainSpec
+from trainables.spec import PruneSpec, TrainSpec
 from trainables.tasks import TASKS
-from trainables.tasks.base import Source, Task
-from trainables.tickets.weights import Masks, check_fit, kept_sha256, wearing
+from trainables.tasks.base import Task, TaskSource
+from trainables.tickets.weights import Masks, applied, check_fit, kept_sha256
 from trainables.training import checks
-from trainables.training import recipe as recipes
-from trainables.training.adversary import objective_of
-from trainables.training.engine import compiling, started
-from trainables.training.loop import Course, Progress, resume, train
+from trainables.training.adversary import training_objective
+from trainables.training.engine import compiling, start_engine
+from trainables.training.loop import RunPlan, TrainState, resume, train
 from trainables.training.network import Network, load_weights
+from trainables.training.recipe import check_recipe
 from trainables.training.sink import Sink
 from trainables.training.start import (
-    drawn_backbone,
-    grow,
-    grown_backbone,
-    published,
+    extend_embeddings,
+    extended_backbone,
+    init_backbone,
+    load_published,
     start_weights,
 )
 
-__all__ = ["Inputs", "Outcome", "Sink", "cut", "run"]
+__all__ = ["RunInputs", "RunOutcome", "Sink", "prune", "run"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Inputs:
-    """What a trial needs beside its spec: where things lie here, and what its parents made."""
+class RunInputs:
+    """Inputs of a trial beside its spec: local paths, and the results of its parents."""
 
     data: Path
+    """The task's data."""
     cache: Path
     """Folder for decoded data, shared by the processes of this machine."""
     weights: Path | None = None
-    """The published checkpoint file of a `pretrained` start."""
+    """Published checkpoint file of a `pretrained` start."""
     rewind: Mapping[str, Tensor] | None = None
-    """The rewind point of a `rewind` start: `backbone.*` and `head.*`, float32, on CPU."""
+    """Rewind point of a `rewind` start: `backbone.*` and `head.*`, float32, on CPU."""
     ticket: Masks | None = None
-    """The ticket to wear, by the backbone's own tensor names."""
-    like: Masks | None = None
-    """Of a random cut: the ticket whose count in each tensor to copy."""
+    """Ticket to apply, by the backbone's own tensor names."""
+    reference: Masks | None = None
+    """Ticket whose count in each tensor a random ticket copies."""
     theta_sha256: str = ""
-    """That of the run that cut the ticket, if both start alike: another start is then refused."""
+    """Hash of the start weights of the run that produced the ticket, if this run must start from
+    the same ones: any other start is then refused."""
     checkpoint: bytes | None = None
-    """What the sink was last given by an attempt that was cut short."""
+    """Last checkpoint of an interrupted attempt, from which the run resumes."""
     device: Device = "cpu"
     threads: int = 1
+    """CPU threads of each process."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
-    """Of a training run. `scores` is empty for a replay that stopped early."""
+class RunOutcome:
+    """Results of a training run. `scores` is empty for a replay that stopped early."""
 
     scores: dict[str, float]
-    """Percent: `score` by the recipe's rule, the task's break-down, `last`, `best`, `prior` (what
-    the question alone gives); and `best_step`."""
+    """Percentages: `score` by the recipe's rule, the task's break-down, `last`, `best`, and `prior`
+    (the score of a baseline that sees the question only). Also `best_step`."""
     history: tuple[dict[str, float], ...]
-    """`step` with `loss` and `lr` (about 200 of them), `score` where it was evaluated."""
+    """Points with `step`: `loss` and `lr` (about 200 points), `score` (one per evaluation)."""
     checks: dict[str, str | int]
-    """`pruned_nonzero`; `theta_sha256` of all start weights, `start_sha256` of those that the
-    ticket keeps, and `final_sha256`."""
+    """`pruned_nonzero`, and the hashes `theta_sha256` of all start weights, `start_sha256` of those
+    that the ticket keeps, and `final_sha256` of the final weights."""
     costs: dict[str, float] = field(compare=False)
     """`seconds`, `steps`, `evaluation_seconds`, `checkpoints` and `checkpoint_seconds`,
-    `peak_rss_mb`; on CUDA `gpus`, `gpu_peak_mb`."""
+    `peak_rss_mb`; on CUDA also `gpus` and `gpu_peak_mb`."""
     gpu: str = field(compare=False, default="")
-    """What it ran on, which the caller's machine may not have; empty on CPUs."""
+    """Name of the GPU that the trial ran on, which may not be the caller's; empty on CPUs."""
 
 
 def run(
     spec: TrainSpec,
-    inputs: Inputs,
+    inputs: RunInputs,
     sink: Sink,
     *,
-    cuts: Mapping[str, CutSpec] = MappingProxyType({}),
+    prunes: Mapping[str, PruneSpec] = MappingProxyType({}),
     rewinds: Collection[int] = (),
     until: int | None = None,
-) -> Outcome:
-    """Trains `spec`, gives the sink the rewind points at steps `rewinds` and the riding `cuts`.
+) -> RunOutcome:
+    """Train `spec`; send the rewind points after the steps `rewinds` and the tickets of `prunes` to
+    the sink.
 
-    `until` ends the run after that step, unscored and uncut: a replay for rewind points. Asking
-    for other cuts or rewind points changes no result. Raises the errors of `trainables.errors`.
+    `until` ends the run after that step without scoring or pruning: a replay that produces rewind
+    points. Results do not depend on which tickets and rewind points are requested. Raises the
+    errors of `trainables.errors`.
     """
-    recipes.check(spec.recipe)
+    check_recipe(spec.recipe)
     prepare_process(inputs.device, inputs.threads)
     entry = TASKS[spec.task.name]
-    growths = entry.grows.get(spec.model.architecture, ())
-    backbone = grown_backbone(spec.model, growths, spec.recipe.dropout)
-    source = Source(inputs.data, inputs.cache)
+    extensions = entry.embedding_extensions.get(spec.model.architecture, ())
+    backbone = extended_backbone(spec.model, extensions, spec.recipe.dropout)
+    source = TaskSource(inputs.data, inputs.cache)
     task = importlib.import_module(entry.module).open_task(source, spec.task, backbone)
     return train_network(
-        spec, backbone, task, inputs, sink, cuts=cuts, rewinds=rewinds, until=until
+        spec, backbone, task, inputs, sink, prunes=prunes, rewinds=rewinds, until=until
     )
 
 
@@ -122,153 +127,163 @@ def train_network(
     spec: TrainSpec,
     backbone: Backbone,
     task: Task,
-    inputs: Inputs,
+    inputs: RunInputs,
     sink: Sink,
     *,
-    cuts: Mapping[str, CutSpec],
+    prunes: Mapping[str, PruneSpec],
     rewinds: Collection[int],
     until: int | None,
-) -> Outcome:
-    """`run` with the backbone and the task already built; the backbone's weights are replaced."""
-    peers = here()
-    masks = _worn(spec, inputs)
-    start = _start(spec, backbone, task, inputs)
+) -> RunOutcome:
+    """Do what `run` does with a given backbone and task. The backbone's weights are replaced."""
+    peers = current_peers()
+    masks = _ticket_masks(spec, inputs)
+    start = _initial_weights(spec, backbone, task, inputs)
     check_fit(masks, start)
-    # Taken from what the parents made, before anything of ours has touched it.
-    theta_sha256 = checks.check_theta(start, inputs.theta_sha256, peers)
+    # Hash the parents' results before any code of this run can have changed them.
+    theta_sha256 = checks.check_start_hash(start, inputs.theta_sha256, peers)
     start_sha256 = kept_sha256(start, masks) if masks else theta_sha256
-    course = Course(
+    plan = RunPlan(
         recipe=spec.recipe,
-        objective=objective_of(task, spec.recipe, backbone.hidden_size),
+        objective=training_objective(task, spec.recipe, backbone.hidden_size),
         data_seed=_data_seed(spec),
         start_sha256=start_sha256,
-        first=spec.first_step,
-        end=spec.recipe.steps if until is None else until,
-        rewinds=frozenset(rewinds),
+        first_step=spec.first_step,
+        last_step=spec.recipe.steps if until is None else until,
+        rewind_steps=frozenset(rewinds),
     )
-    _check_steps(course)
+    _check_steps(plan)
     net = Network(backbone, task.build_head(backbone))
     load_weights(net, start)
-    # Named now: at ZeRO 3 DeepSpeed empties the weights, and no shape is left to tell them by.
-    pools = {wanted.pool: backbone.prunable(wanted.pool) for wanted in cuts.values()}
+    # Find the names now: at ZeRO 3 DeepSpeed empties the weights, and their shapes are lost.
+    pools = {each.pool: backbone.prunable(each.pool) for each in prunes.values()}
     net.to(inputs.device)
     compiled = compiling(net) if spec.recipe.compile else nullcontext()
-    with compiled, wearing(net, masks), started(net, spec.recipe, inputs.device) as engine:
-        checks.check_start(engine.held(), start, masks, peers)
-        progress = resume(engine, course, inputs.checkpoint)
-        train(engine, task, course, progress, sink)
-        used = progress.first_rates, progress.last_rates
-        steps = course.first, progress.step
-        checks.check_schedule(spec.recipe, steps, used, engine.updates())
-        own, held = engine.own(), engine.held()
-    nonzero = checks.check_end(start, theta_sha256, own, held, masks, peers)
-    if peers.count > 1 and spec.recipe.zero < 3:
-        checks.check_alike(own, peers)
-    final = peers.assembled(held, engine.shapes)
+    with compiled, applied(net, masks), start_engine(net, spec.recipe, inputs.device) as engine:
+        checks.check_engine_start(engine.owned_shards(), start, masks, peers)
+        state = resume(engine, plan, inputs.checkpoint)
+        train(engine, task, plan, state, sink)
+        rates = state.first_rates, state.last_rates
+        steps = plan.first_step, state.step
+        checks.check_schedule(spec.recipe, steps, rates, engine.update_count())
+        local_weights, shards = engine.local_weights(), engine.owned_shards()
+    nonzero = checks.check_end(start, theta_sha256, local_weights, shards, masks, peers)
+    if peers.world_size > 1 and spec.recipe.zero < 3:
+        checks.check_ranks_agree(local_weights, peers)
+    final = peers.gather_shards(shards, engine.shapes)
     if until is None:
-        for key, wanted in cuts.items():
-            pool = pools[wanted.pool]
-            sink.cut(key, choose_among(wanted, pool, held, final, inputs.ticket, peers))
-    return Outcome(
-        scores=_scores(spec, task, progress),
-        history=tuple(progress.history),
+        for key, each in prunes.items():
+            names = pools[each.pool]
+            ticket = prune_sharded_weights(each, names, shards, final, inputs.ticket, peers)
+            sink.ticket(key, ticket)
+    return RunOutcome(
+        scores=_scores(spec, task, state),
+        history=tuple(state.history),
         checks={
             "pruned_nonzero": nonzero,
             "theta_sha256": theta_sha256,
             "start_sha256": start_sha256,
             "final_sha256": kept_sha256(final, {}),
         },
-        costs=_costs(progress, course, inputs.device, peers),
+        costs=_costs(state, plan, inputs.device, peers),
         gpu=torch.cuda.get_device_name() if inputs.device == "cuda" else "",
     )
 
 
-def cut(spec: CutSpec, inputs: Inputs) -> dict[str, NDArray[np.bool_]]:
-    """The ticket of a cut that rides no training run: random, or of the untrained start (OMP)."""
+def prune(spec: PruneSpec, inputs: RunInputs) -> dict[str, NDArray[np.bool_]]:
+    """Return the ticket of a prune trial that needs no training run: a random ticket, or one from
+    the untrained start weights (OMP)."""
     torch.set_num_threads(inputs.threads)
     if spec.method == "random":
         with torch.device("meta"):  # only names and shapes count
-            backbone = drawn_backbone(spec.model, 0, 0.0)
+            backbone = init_backbone(spec.model, 0, 0.0)
         start = {f"backbone.{name}": value for name, value in backbone.state_dict().items()}
     elif spec.start is not None:
-        backbone = drawn_backbone(spec.model, 0, 0.0)
+        backbone = init_backbone(spec.model, 0, 0.0)
         start = start_weights(
             spec.model, spec.start, inputs.weights, inputs.rewind, backbone.prunable
         )
     else:
-        raise ValueError(f"cut: it rides the run {spec.run[:12]}; ask run() for it")
+        raise ValueError(
+            f"prune: the run {spec.run[:12]} produces this ticket; pass it to run() in `prunes`"
+        )
     names = backbone.prunable(spec.pool)
-    return choose(spec, names, start, inputs.ticket, inputs.like)
+    return prune_weights(spec, names, start, inputs.ticket, inputs.reference)
 
 
 def _data_seed(spec: TrainSpec) -> int:
-    """Orders the examples and drives dropout, masking and negatives."""
+    """Return the seed of the order of the examples, dropout, masking and negatives."""
     seed = spec.seeds.data
     return seed if spec.role == "evaluation" else derive(seed, spec.role)
 
 
-def _worn(spec: TrainSpec, inputs: Inputs) -> dict[str, NDArray[np.bool_]]:
-    """The ticket by the network's names; empty for a dense run."""
+def _ticket_masks(spec: TrainSpec, inputs: RunInputs) -> dict[str, NDArray[np.bool_]]:
+    """Return the ticket by the network's tensor names; empty for a dense run."""
     if bool(spec.ticket) != (inputs.ticket is not None):
-        asked, given = ("a ticket", "none") if spec.ticket else ("no ticket", "one")
-        raise TicketMismatch(f"ticket: the run wears {asked} but was given {given}")
-    return {f"backbone.{name}": kept for name, kept in (inputs.ticket or {}).items()}
+        expected, given = ("a ticket", "none") if spec.ticket else ("no ticket", "one")
+        raise TicketMismatch(f"ticket: the run expects {expected} but was given {given}")
+    return {f"backbone.{name}": mask for name, mask in (inputs.ticket or {}).items()}
 
 
-def _start(spec: TrainSpec, backbone: Backbone, task: Task, inputs: Inputs) -> dict[str, Tensor]:
-    """Start weights of backbone and head."""
+def _initial_weights(
+    spec: TrainSpec, backbone: Backbone, task: Task, inputs: RunInputs
+) -> dict[str, Tensor]:
+    """Return the start weights of backbone and head."""
     start = start_weights(spec.model, spec.start, inputs.weights, inputs.rewind, backbone.prunable)
-    growths = TASKS[spec.task.name].grows.get(spec.model.architecture, ())
-    start = grow(start, growths, backbone.state_dict(), spec.start.seed)
+    extensions = TASKS[spec.task.name].embedding_extensions.get(spec.model.architecture, ())
+    start = extend_embeddings(start, extensions, backbone.state_dict(), spec.start.seed)
     if spec.start.kind == "rewind" and spec.head == "rewind":
         return start
-    # A pre-training run names its heads as the published files do; other tasks' are not taken.
-    left = {n.removeprefix("head."): value for n, value in start.items() if n.startswith("head.")}
-    heads: Mapping[str, Tensor] = left
+    # A pre-training run names its heads as published files do. Heads of other tasks do not match.
+    heads: Mapping[str, Tensor] = {
+        name.removeprefix("head."): value
+        for name, value in start.items()
+        if name.startswith("head.")
+    }
     if spec.start.kind == "pretrained" and inputs.weights is not None:
-        heads = published(spec.model, spec.start, inputs.weights).heads
+        heads = load_published(spec.model, spec.start, inputs.weights).heads
     torch.manual_seed(derive(spec.seeds.head, "head"))
-    head = task.adopt(task.build_head(backbone).state_dict(), heads)
+    head = task.init_from_pretrained(task.build_head(backbone).state_dict(), heads)
     return {name: value for name, value in start.items() if name.startswith("backbone.")} | {
         f"head.{name}": value for name, value in head.items()
     }
 
 
-def _check_steps(course: Course) -> None:
-    outside = [step for step in course.rewinds if not course.first <= step <= course.end]
-    if course.first > course.end or course.end > course.recipe.steps or outside:
+def _check_steps(plan: RunPlan) -> None:
+    outside = [step for step in plan.rewind_steps if not plan.first_step <= step <= plan.last_step]
+    if plan.first_step > plan.last_step or plan.last_step > plan.recipe.steps or outside:
         raise RecipeError(
-            f"steps {course.first} to {course.end} of {course.recipe.steps} with rewind points "
-            f"{sorted(course.rewinds)}: they must be in this order, and points in between"
+            f"steps {plan.first_step} to {plan.last_step} of {plan.recipe.steps} with rewind "
+            f"points {sorted(plan.rewind_steps)}: the three numbers must be in ascending order, "
+            "and the rewind points between the first two"
         )
 
 
-def _scores(spec: TrainSpec, task: Task, progress: Progress) -> dict[str, float]:
-    if not progress.last or progress.step < spec.recipe.steps:
+def _scores(spec: TrainSpec, task: Task, state: TrainState) -> dict[str, float]:
+    if not state.last or state.step < spec.recipe.steps:
         return {}
-    chosen = progress.last if spec.recipe.score == "last" else progress.best
+    chosen = state.last if spec.recipe.score == "last" else state.best
     return chosen | {
-        "last": progress.last["score"],
-        "best": progress.best["score"],
-        "best_step": progress.best_step,
+        "last": state.last["score"],
+        "best": state.best["score"],
+        "best_step": state.best_step,
         "prior": task.prior,
     }
 
 
-def _costs(progress: Progress, course: Course, device: Device, peers: Peers) -> dict[str, float]:
-    # ru_maxrss is the process's own high-water mark, in KiB except on macOS.
+def _costs(state: TrainState, plan: RunPlan, device: Device, peers: Peers) -> dict[str, float]:
+    # ru_maxrss is the high-water mark of this process, in KiB (on macOS in bytes).
     unit = 2**20 if sys.platform == "darwin" else 2**10
     costs = {
-        "seconds": progress.seconds,
-        "steps": float(progress.step - course.first),
-        "evaluation_seconds": progress.evaluation_seconds,
-        "checkpoints": float(progress.checkpoints),
-        "checkpoint_seconds": progress.checkpoint_seconds,
+        "seconds": state.seconds,
+        "steps": float(state.step - plan.first_step),
+        "evaluation_seconds": state.evaluation_seconds,
+        "checkpoints": float(state.checkpoints),
+        "checkpoint_seconds": state.checkpoint_seconds,
         "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit,
     }
     if device == "cuda":
         costs |= {
-            "gpus": float(peers.count),
+            "gpus": float(peers.world_size),
             "gpu_peak_mb": torch.cuda.max_memory_allocated() / 2**20,
         }
     return costs

@@ -1,8 +1,8 @@
-"""Run one trial in several processes of this machine, or in one that is its alone.
+"""Run one trial in several processes of this machine, or in a single dedicated process.
 
-The call, the outcome and what the sink gets are those of `trainables.run`. The processes are fresh:
-a trial at ZeRO 3 leaks, and changes what later ones in its process compute. The sink stays with the
-caller, whom the first of them asks.
+The call, the outcome and the calls of the sink are those of `trainables.run`. The processes are
+fresh, because a trial at ZeRO 3 leaks memory and changes the results of later trials in its
+process. The sink stays in the calling process; rank 0 forwards its calls there.
 """
 
 from __future__ import annotations
@@ -16,101 +16,105 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables import run as single
-from trainables.distributed.collectives import here
-from trainables.distributed.launch import Call, Serve, together
+from trainables.distributed.collectives import current_peers
+from trainables.distributed.launch import CallHandler, ParentCall, run_processes
 from trainables.distributed.process import release_memory
-from trainables.run import Inputs, Outcome
-from trainables.spec import CutSpec, TrainSpec
+from trainables.run import RunInputs, RunOutcome
+from trainables.run import run as run_in_process
+from trainables.spec import PruneSpec, TrainSpec
 from trainables.training import checkpoint
-from trainables.training import recipe as recipes
-from trainables.training.sink import Sink, Turn
+from trainables.training.recipe import check_recipe
+from trainables.training.sink import Action, Sink
 
 
 def run(
     spec: TrainSpec,
-    inputs: Inputs,
+    inputs: RunInputs,
     sink: Sink,
     *,
     workers: int = 1,
-    cuts: Mapping[str, CutSpec] = MappingProxyType({}),
+    prunes: Mapping[str, PruneSpec] = MappingProxyType({}),
     rewinds: Collection[int] = (),
     until: int | None = None,
-) -> Outcome:
-    """`trainables.run.run` by `workers` processes with `inputs.threads` each; process r has the
-    r-th of the GPUs that this one sees.
+) -> RunOutcome:
+    """Do what `trainables.run.run` does, in `workers` processes with `inputs.threads` threads each.
 
-    Raises the same, and GroupError.
+    Process r uses the r-th of the GPUs that this process sees. Raises the same errors, and
+    GroupError.
     """
-    release_memory(inputs.device)  # of a trial that failed: its error held on to it
+    release_memory(inputs.device)  # of a failed trial, whose error kept its memory alive
     if workers == 1 and spec.recipe.zero < 3:
-        outcome = single.run(spec, inputs, sink, cuts=cuts, rewinds=rewinds, until=until)
+        outcome = run_in_process(spec, inputs, sink, prunes=prunes, rewinds=rewinds, until=until)
         release_memory(inputs.device)
         return outcome
-    recipes.check(spec.recipe)
-    work = packed(spec, inputs, cuts=cuts, rewinds=rewinds, until=until)
-    joint: Outcome = together(
-        f"{__name__}:member", work, serving(sink), count=workers, device=inputs.device
+    check_recipe(spec.recipe)
+    argument = pack_arguments(spec, inputs, prunes=prunes, rewinds=rewinds, until=until)
+    group_outcome: RunOutcome = run_processes(
+        f"{__name__}:run_member",
+        argument,
+        sink_handler(sink),
+        count=workers,
+        device=inputs.device,
     )
-    return joint
+    return group_outcome
 
 
-def packed(
+def pack_arguments(
     spec: TrainSpec,
-    inputs: Inputs,
+    inputs: RunInputs,
     *,
-    cuts: Mapping[str, CutSpec],
+    prunes: Mapping[str, PruneSpec],
     rewinds: Collection[int],
     until: int | None,
 ) -> bytes:
-    """What a member of the group needs to know."""
-    point = None if inputs.rewind is None else checkpoint.encode(inputs.rewind, {})
-    orders = {"cuts": dict(cuts), "rewinds": set(rewinds), "until": until}
-    return pickle.dumps((spec, replace(inputs, rewind=None), point, orders))
+    """Serialize the arguments of `run_member`."""
+    point = None if inputs.rewind is None else checkpoint.encode_checkpoint(inputs.rewind, {})
+    outputs = {"prunes": dict(prunes), "rewinds": set(rewinds), "until": until}
+    return pickle.dumps((spec, replace(inputs, rewind=None), point, outputs))
 
 
-def member(argument: bytes, call: Call) -> Outcome:
-    """One process's part, when it has joined the group; the first one's outcome is the trial's."""
-    spec, inputs, point, orders = pickle.loads(argument)
+def run_member(argument: bytes, call: ParentCall) -> RunOutcome:
+    """Run the trial as a member of the group. The outcome of rank 0 is the trial's."""
+    spec, inputs, point, outputs = pickle.loads(argument)
     if point is not None:
-        inputs = replace(inputs, rewind=checkpoint.decode(point)[0])
-    return single.run(spec, inputs, _Relay(call, here().first), **orders)
+        inputs = replace(inputs, rewind=checkpoint.decode_checkpoint(point)[0])
+    return run_in_process(spec, inputs, _RemoteSink(call, current_peers().is_first), **outputs)
 
 
-def serving(sink: Sink) -> Serve:
-    """Answers the first member's calls from `sink`."""
+def sink_handler(sink: Sink) -> CallHandler:
+    """Return a handler that passes the calls of rank 0 to `sink`."""
 
-    def serve(name: str, arguments: tuple[Any, ...], blob: bytes | None) -> object:
+    def handle(name: str, arguments: tuple[Any, ...], blob: bytes | None) -> object:
         method = getattr(sink, name)
         return method(*arguments) if blob is None else method(*arguments, blob)
 
-    return serve
+    return handle
 
 
 @dataclass(frozen=True, slots=True)
-class _Relay:
-    """The sink as a member sees it: the first passes everything on, the others nothing."""
+class _RemoteSink:
+    """Sink of a member of the group: rank 0 forwards each call to the parent, others ignore it."""
 
-    call: Call
-    first: bool
+    call: ParentCall
+    is_first: bool
 
     def rewind(self, step: int, payload: bytes) -> None:
-        self._ask("rewind", step, blob=payload)
+        self._forward("rewind", step, blob=payload)
 
-    def cut(self, key: str, masks: Mapping[str, NDArray[np.bool_]]) -> None:
-        self._ask("cut", key, dict(masks))
+    def ticket(self, key: str, masks: Mapping[str, NDArray[np.bool_]]) -> None:
+        self._forward("ticket", key, dict(masks))
 
     def checkpoint(self, payload: bytes) -> None:
-        self._ask("checkpoint", blob=payload)
+        self._forward("checkpoint", blob=payload)
 
     def progress(self, step: int, values: Mapping[str, float]) -> None:
-        self._ask("progress", step, dict(values))
+        self._forward("progress", step, dict(values))
 
-    def alive(self) -> None:
-        self._ask("alive")
+    def heartbeat(self) -> None:
+        self._forward("heartbeat")
 
-    def turn(self, step: int) -> Turn:
-        return self._ask("turn", step) or "go on"
+    def next_action(self, step: int) -> Action:
+        return self._forward("next_action", step) or "continue"
 
-    def _ask(self, name: str, *arguments: object, blob: bytes | None = None) -> Any:
-        return self.call(name, *arguments, blob=blob) if self.first else None
+    def _forward(self, name: str, *arguments: object, blob: bytes | None = None) -> Any:
+        return self.call(name, *arguments, blob=blob) if self.is_first else None

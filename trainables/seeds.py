@@ -1,8 +1,8 @@
-"""Randomness without state: every draw is a pure function of seeds and a place in the run.
+"""Stateless randomness: every draw is a pure function of the seeds and a position in the run.
 
-A trial that resumes at step s, or runs in a process that ran others before, therefore needs no
-generator state. Only raw Philox output is used: numpy promises that stream for ever, but not
-what `Generator.permutation` makes of it.
+A trial that resumes at step s, or that runs in a process after other trials, therefore needs no
+generator state. Only raw Philox output is used, because numpy guarantees that stream for ever, but
+not the result of `Generator.permutation`.
 """
 
 from __future__ import annotations
@@ -15,55 +15,60 @@ from numpy.typing import NDArray
 
 
 def derive(*parts: str | int) -> int:
-    """A seed in [0, 2^63) for `torch.manual_seed`, different for every list of parts."""
+    """Return a seed in [0, 2^63) for `torch.manual_seed`, different for every list of parts."""
     return int.from_bytes(_digest(parts)[:8], "little") >> 1
 
 
 def stream(*parts: str | int) -> np.random.Philox:
-    """A generator of raw 64-bit numbers of its own for every list of parts."""
+    """Return a generator of raw 64-bit numbers, independent for every list of parts."""
     return np.random.Philox(key=int.from_bytes(_digest(parts)[:16], "little"))
 
 
 def permutation(count: int, *parts: str | int) -> NDArray[np.int64]:
-    """A random order of 0 .. count - 1; equal 64-bit draws (chance count^2 / 2^65) keep theirs."""
+    """Return a random order of 0 .. count - 1.
+
+    Equal 64-bit draws (probability count^2 / 2^65) stay in ascending order.
+    """
     return np.argsort(stream(*parts).random_raw(count), kind="stable")
 
 
-class Chance:
-    """Draws of one place in a run: the same for the same parts, whatever was drawn elsewhere."""
+class Rng:
+    """Random draws for one position in a run, given by `parts` and independent of other draws."""
 
     def __init__(self, *parts: str | int) -> None:
         self._parts = parts
         self._stream = stream(*parts)
 
-    def outer(self) -> Chance:
-        """Fresh draws of the place around this one, named by all parts but the last: of the
-        optimizer step that a micro-batch belongs to."""
-        return Chance(*self._parts[:-1])
+    def parent(self) -> Rng:
+        """Return a new generator for the enclosing scope, which drops the last part: for a
+        micro-batch, its optimizer step."""
+        return Rng(*self._parts[:-1])
 
     def uniform(self, *shape: int) -> NDArray[np.float64]:
-        """In [0, 1), 53 random bits each."""
+        """Return draws in [0, 1) with 53 random bits each."""
         raw = self._stream.random_raw(int(np.prod(shape)))
-        unit: NDArray[np.float64] = (raw >> np.uint64(11)) * np.float64(2.0**-53)
-        return unit.reshape(shape)
+        values: NDArray[np.float64] = (raw >> np.uint64(11)) * np.float64(2.0**-53)
+        return values.reshape(shape)
 
-    def below(self, high: int, *shape: int) -> NDArray[np.int64]:
-        """Whole numbers 0 .. high - 1."""
+    def integers(self, high: int, *shape: int) -> NDArray[np.int64]:
+        """Return integers from 0 to high - 1."""
         return (self.uniform(*shape) * high).astype(np.int64)
 
     def permutation(self, count: int) -> NDArray[np.int64]:
+        """Return a random order of 0 .. count - 1."""
         return np.argsort(self._stream.random_raw(count), kind="stable")
 
 
 def batch_indices(count: int, batch_size: int, seed: int, step: int) -> NDArray[np.int64]:
-    """The examples of optimizer step `step` (from 0): epochs are permutations, laid end to end.
+    """Return the examples of optimizer step `step` (from 0).
 
-    A batch may straddle two epochs; within an epoch every one of the `count` examples comes once.
+    Each epoch is a permutation of the `count` examples, and epochs follow each other without a gap,
+    so a batch may straddle two of them.
     """
-    places = np.arange(step * batch_size, (step + 1) * batch_size)
-    epochs = places // count
+    positions = np.arange(step * batch_size, (step + 1) * batch_size)
+    epochs = positions // count
     parts = [
-        _epoch(count, seed, int(epoch))[places[epochs == epoch] % count]
+        _epoch(count, seed, int(epoch))[positions[epochs == epoch] % count]
         for epoch in np.unique(epochs)
     ]
     return np.concatenate(parts)

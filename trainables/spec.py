@@ -1,9 +1,9 @@
-"""What one trial is, as plain data.
+"""The specification of one trial, as plain data.
 
-Every class here is frozen and holds only what changes a trial's result; where and how the trial
-runs (paths, devices, workers, addresses) never enters. References to other trials are their keys;
-data and checkpoint files are named by a fingerprint of their content. No torch is imported, so
-that planning stays cheap.
+Every class here is frozen and holds only what changes a trial's result. How and where the trial
+runs (paths, devices, workers, addresses) is not part of it. A reference to another trial is that
+trial's key; data and checkpoint files are named by a fingerprint of their content. This module does
+not import torch, which keeps planning cheap.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from annotated_types import Ge, Gt, Le, Lt
 
 Scalar: TypeAlias = str | int | float | bool
 Options: TypeAlias = tuple[tuple[str, Scalar], ...]
-"""Sorted (name, value) pairs: a small mapping that can be hashed."""
+"""Sorted (name, value) pairs: a small hashable mapping."""
 
-MOST = 2**63 - 1
-"""What a column of a table holds."""
-Count: TypeAlias = Annotated[int, Ge(1), Le(MOST)]
-CountOrZero: TypeAlias = Annotated[int, Ge(0), Le(MOST)]
+MAX_COUNT = 2**63 - 1
+"""Largest integer that a table column (int64) can hold."""
+Count: TypeAlias = Annotated[int, Ge(1), Le(MAX_COUNT)]
+CountOrZero: TypeAlias = Annotated[int, Ge(0), Le(MAX_COUNT)]
 Positive: TypeAlias = Annotated[float, Gt(0)]
 PositiveOrZero: TypeAlias = Annotated[float, Ge(0)]
 Role: TypeAlias = Literal["evaluation", "round"]
@@ -33,11 +33,14 @@ class ModelSpec:
     """An architecture at a size; `trainables.models.MODELS` lists both."""
 
     architecture: str
+    """Name of the architecture, such as `uniter`."""
     size: str = "base"
+    """Name of one of the architecture's sizes, such as `base` or `tiny`."""
     overrides: Options = ()
-    """Configuration values that differ from the size's own, such as `("num_hidden_layers", 1)`."""
+    """Configuration values that differ from those of the size, such as
+    `("num_hidden_layers", 1)`."""
     semantics: int = 1
-    """Raised by hand in the registry when a change to the model's code alters results."""
+    """Version of the model's code. The registry raises it by hand when a change alters results."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,99 +48,123 @@ class TaskSpec:
     """A task on given data; `trainables.tasks.TASKS` lists the names."""
 
     name: str
+    """Name of the task, such as `easy_vqa`."""
     data: str
     """Fingerprint of the data's content (64 hex digits)."""
     options: Options = ()
+    """Options of the task that differ from its defaults."""
     semantics: int = 1
+    """Version of the task's code. The registry raises it by hand when a change alters results."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """How a network is trained. Schedules are in optimizer steps."""
+    """How a network is trained. Schedules are counted in optimizer steps."""
 
     steps: Count = 1000
+    """Number of optimizer steps in the run's schedule."""
     batch_size: Count = 32
-    """Examples per optimizer step, before it is split by `accumulate`."""
+    """Examples per optimizer step, over all micro-batches and processes. Ignored if `tokens` is
+    above 0."""
     tokens: CountOrZero = 0
-    """Above 0, a micro-batch holds examples of like length up to so many tokens (words and regions,
-    padding included; UNITER's `TokenBucketSampler`), and `batch_size` does not count."""
+    """Token limit of a micro-batch, counting words, regions or patches, and padding. Above 0,
+    examples of similar length are batched together up to this limit, as UNITER's
+    `TokenBucketSampler` does, and `batch_size` is ignored; 0 uses batches of `batch_size`
+    examples."""
     accumulate: Count = 1
-    """Micro-batches per optimizer step; must divide `batch_size`."""
+    """Micro-batches per optimizer step, whose gradients are averaged. It must divide `batch_size`,
+    unless `tokens` is above 0."""
     lr: Positive = 1e-4
+    """Peak learning rate, reached at the end of the warm-up."""
     head_lr_scale: Positive = 1.0
-    """The task head learns at `lr * head_lr_scale`."""
+    """Factor on the learning rate of the task head, which learns at `lr * head_lr_scale`."""
     warmup: Share = 0.1
-    """Share of `steps` in which the learning rate rises linearly from 0."""
+    """Share of `steps`, from 0 to below 1, in which the learning rate rises linearly from 0 to
+    `lr`."""
     decay: Literal["linear", "constant"] = "linear"
-    """After warm-up: linearly to 0 at the last step, or constant."""
+    """Learning rate after the warm-up: `linear` falls to 0 at the last step, `constant` stays at
+    `lr`."""
     weight_decay: PositiveOrZero = 0.01
-    """AdamW's; biases and LayerNorm weights are exempt."""
+    """Decoupled weight decay of AdamW. Biases and LayerNorm weights are exempt unless
+    `decay_vectors` is set."""
     decay_vectors: bool = False
-    """Decay biases and LayerNorm weights too, as LXMERT's BertAdam does."""
+    """Whether weight decay applies to biases and LayerNorm weights too, as in LXMERT's BertAdam."""
     beta1: Momentum = 0.9
+    """Decay rate of Adam's running mean of gradients."""
     beta2: Momentum = 0.98
+    """Decay rate of Adam's running mean of squared gradients."""
     eps: Positive = 1e-8
+    """Constant that Adam adds to the denominator of its update."""
     bias_correction: bool = True
-    """Of Adam's moments; LXMERT's BertAdam has none."""
+    """Whether Adam corrects the bias of its moments towards zero. LXMERT's BertAdam does not."""
     clip_norm: PositiveOrZero = 1.0
-    """Global gradient norm; 0 turns clipping off."""
+    """Largest global L2 norm of the gradient, to which it is scaled down; 0 turns clipping off."""
     dropout: Momentum = 0.1
+    """Dropout probability of the backbone and of UNITER's NLVR2 head. Other heads have none."""
     precision: Literal["fp32", "bf16"] = "fp32"
+    """Number format in which the network computes. The master weights are float32 in both."""
     zero: Literal[0, 1, 2, 3] = 0
-    """DeepSpeed ZeRO stage. bf16 needs 1 or more: at 0 DeepSpeed takes one step too many. At 3 each
-    trial has processes of its own, which take seconds to start."""
+    """DeepSpeed ZeRO stage. `bf16` needs 1 or more, because at 0 DeepSpeed takes one optimizer step
+    too many. At 3 each trial runs in processes of its own, which take seconds to start."""
     compile: bool = False
-    """Run the network through `torch.compile`: faster after a slow start, other last bits."""
+    """Whether the network runs through `torch.compile`: a slow start, then faster steps. Results
+    differ from an uncompiled run in the last bits. Not available with `zero` 3."""
     adversary: Literal["none", "text", "image", "both", "alternate"] = "none"
-    """What VILLA's adversary (Gan et al. 2020, Algorithm 1) perturbs: word embeddings, what the
-    model sees of the image, both at once, or one after the other."""
+    """Input that VILLA's adversary (Gan et al. 2020, Algorithm 1) perturbs: the word embeddings
+    (`text`), the region features or pixels (`image`), both at once, or one after the other in each
+    ascent step (`alternate`)."""
     adversary_steps: Count = 3
-    """Ascent steps per batch; the weights' gradients of all are averaged."""
+    """Ascent steps of the adversary per batch. The gradients of the weights are averaged over
+    them."""
     adversary_lr: Positive = 1e-3
-    """Length of one ascent step, per example, in the l2 norm."""
+    """Length of one ascent step of the adversary, per example, in the L2 norm."""
     adversary_max_norm: PositiveOrZero = 0.0
-    """The perturbation of an example is projected back to this l2 norm; 0 leaves it free."""
+    """Largest L2 norm of an example's perturbation, to which it is projected back; 0 sets no
+    limit."""
     adversary_kl: PositiveOrZero = 1.5
-    """Weight of the symmetric KL divergence between clean and perturbed predictions, in nats per
-    example."""
+    """Weight of the symmetric KL divergence, in nats per example, between the clean and the
+    perturbed predictions."""
     eval_every: CountOrZero = 0
-    """Evaluate each so many steps; 0 evaluates at the end only."""
+    """Optimizer steps between evaluations; 0 evaluates at the end only."""
     eval_examples: CountOrZero = 0
-    """Score on the first so many held-out examples; 0 takes all."""
+    """Number of held-out examples to score, from the first one; 0 scores all."""
     score: Literal["last", "best"] = "last"
-    """Which evaluation is the trial's score; both are recorded."""
+    """Evaluation that gives the trial's score: the last one or the best one. Both are recorded."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Seeds:
-    """Separate, so that runs may differ in one source of chance only (Frankle et al. 2020)."""
+    """Separate seeds, so that two runs can differ in one source of randomness only (Frankle et al.
+    2020)."""
 
     head: int = 0
-    """Draws the task head."""
+    """Seed of the task head's initial weights."""
     data: int = 0
-    """Orders the examples and drives dropout."""
+    """Seed of the order of the examples, of dropout, and of what the task draws for a batch."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Start:
-    """The weights a run starts from.
-
-    `init` draws a fresh backbone from `seed`; `pretrained` reads the checkpoint file whose
-    content has the fingerprint `weights`; `rewind` takes what the rewind trial `trial` kept: a
-    rewind point of the task's own dense run, or the end of a pre-training run.
-    """
+    """The weights that a run starts from."""
 
     kind: Literal["init", "pretrained", "rewind"] = "init"
+    """Source of the weights. `init` draws a backbone from `seed`. `pretrained` reads the checkpoint
+    file with the fingerprint `weights`. `rewind` takes the result of the rewind trial `trial`: a
+    rewind point of the task's own dense run, or the end of a pre-training run."""
     seed: int = 0
+    """Seed of the backbone that `init` draws, and of the weights that `fill` draws."""
     weights: str = ""
+    """Fingerprint of the checkpoint file of a `pretrained` start (64 hex digits)."""
     fill: bool = False
-    """Draw from `seed` what the checkpoint file lacks (BERT's knows no image embeddings); else a
-    file that lacks anything is refused."""
+    """Whether weights that the checkpoint file lacks are drawn from `seed` (BERT's file has no
+    image embeddings). Otherwise an incomplete file is refused."""
     trial: str = ""
+    """Key of the rewind trial of a `rewind` start."""
     shuffle: Literal["none", "within_layer", "across_depth"] = "none"
-    """Permute each prunable tensor's entries, or whole tensors of equal shape between layers:
-    the shuffled control of VLT (Table 1, row 7) and the one of BERT-Tickets' code."""
+    """Shuffled control: permute the entries within each prunable tensor (VLT Table 1, row 7), or
+    exchange whole tensors of equal shape between layers (BERT-Tickets' code)."""
     shuffle_seed: int = 0
+    """Seed of the permutations of `shuffle`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -150,60 +177,69 @@ class TrainSpec:
     seeds: Seeds = Seeds()
     start: Start = Start()
     ticket: str = ""
-    """Key of the cut whose ticket is worn; empty for a dense run."""
+    """Key of the prune trial whose ticket is applied; empty for a dense run."""
     head: Literal["redraw", "rewind"] = "rewind"
-    """From a rewind point, take its head too (Algorithm 1 resets theta and phi) or draw anew, as
-    where the point is of another task; the heads of a pre-training run are then offered to
-    `Task.adopt`, as those of a published file are."""
+    """Head of a run that starts from a rewind point: `rewind` takes the point's own (Algorithm 1
+    resets theta and phi), `redraw` draws a new one, for a point that belongs to another task. The
+    heads of a pre-training run are then offered to `Task.init_from_pretrained`, like those of a
+    published file."""
     role: Role = "evaluation"
-    """`round` marks a run that only cuts the next ticket, where a sweep trains separate runs to
-    score (BERT-Tickets does); it sees another data order than the evaluation of the same level."""
+    """`round` marks a run whose only purpose is to prune the next ticket, in a sweep that trains
+    separate runs to score tickets (as BERT-Tickets does). Its data order differs from that of the
+    evaluation at the same level."""
     first_step: int = 0
-    """Steps of the schedule already behind at the start: above 0 a rewound run trains only the
-    rest of the schedule, on the rest of the data order."""
+    """Steps of the schedule that the start weights already have behind them. Above 0, a rewound run
+    trains only the rest of the schedule, on the rest of the data order."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CutSpec:
+class PruneSpec:
     """Choose which weights to keep.
 
-    `magnitude` keeps the largest |w|, of the final weights of the training run `run` (and then
-    inside the ticket that the run wore), or, where `run` is empty, of the untrained `start`
-    (one-shot magnitude pruning, OMP). `random` keeps weights drawn by `seed`; where `like` names
-    a ticket, it copies that ticket's count layer by layer.
+    `magnitude` keeps the weights with the largest |w|. It ranks the final weights of the training
+    run `run`, inside the ticket that was applied to that run; if `run` is empty, it ranks the
+    untrained `start` (one-shot magnitude pruning, OMP). `random` keeps weights drawn from `seed`;
+    if `like` names a ticket, that ticket's count is copied layer by layer.
     """
 
     model: ModelSpec
     method: str = "magnitude"
-    """A name in `trainables.pruning.CUTS`."""
+    """Pruning method: a name in `trainables.pruning.PRUNERS`."""
     sparsity: float
-    """Share of the pool that is pruned in all, 0 to 1: kept = total - round(total * sparsity)."""
+    """Share of the pool that is pruned in total, 0 to 1: kept = total - round(total * sparsity)."""
     scope: Literal["global", "layer"] = "global"
     """Rank over the whole pool, or prune the same share of each tensor."""
     pool: str = "encoder+pooler"
-    """Which tensors can be pruned and are counted; named by the model's registry entry."""
+    """The tensors that can be pruned and are counted, by a name from the model's registry entry."""
     run: str = ""
+    """Key of the training run whose final weights are ranked; empty if no run is ranked."""
     start: Start | None = None
+    """Untrained weights that are ranked if `run` is empty."""
     like: str = ""
+    """Key of the reference ticket whose count in each tensor a random ticket copies."""
     seed: int = 0
+    """Seed of a random ticket."""
     semantics: int = 1
+    """Version of the pruning code: `PRUNE_SEMANTICS` when the trial was planned."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RewindSpec:
-    """Keep the weights (backbone and head) of training run `run` after `step` optimizer steps."""
+    """Save the weights (backbone and head) of a training run after a number of steps."""
 
     run: str
+    """Key of the training run."""
     step: int
+    """Optimizer steps after which the weights are saved."""
 
 
-CUT_SEMANTICS = 1
-"""Raised by hand when a change to the cuts alters which weights they keep."""
+PRUNE_SEMANTICS = 1
+"""Version of the pruning methods, raised by hand when a change alters which weights they keep."""
 
-TrialSpec: TypeAlias = TrainSpec | CutSpec | RewindSpec
-Kind: TypeAlias = Literal["train", "cut", "rewind"]
-KINDS: dict[Kind, type[TrainSpec] | type[CutSpec] | type[RewindSpec]] = {
+TrialSpec: TypeAlias = TrainSpec | PruneSpec | RewindSpec
+TrialKind: TypeAlias = Literal["train", "prune", "rewind"]
+SPEC_OF_KIND: dict[TrialKind, type[TrainSpec] | type[PruneSpec] | type[RewindSpec]] = {
     "train": TrainSpec,
-    "cut": CutSpec,
+    "prune": PruneSpec,
     "rewind": RewindSpec,
 }

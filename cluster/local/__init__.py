@@ -1,4 +1,4 @@
-"""Servers that a command starts on this machine: S3, MLflow; and ends only what it started.
+"""Local servers, S3 and MLflow, that a command starts on this machine.
 
-It may import the module `errors`.
+This package may import the module `errors`.
 """

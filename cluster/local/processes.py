@@ -1,7 +1,7 @@
-"""Server processes that outlive the command that started them, and are known again by a token.
+"""Server processes that outlive the command that started them and are identified by a token.
 
-A token in its environment marks a service's process, and by inheritance each of its children.
-Unlike a process number it is never given to anybody else's process, so nothing foreign is ended.
+The token is an environment variable of a service's process, which its children inherit. Unlike a
+process id it is never reused, so processes of other programs are never terminated.
 """
 
 from __future__ import annotations
@@ -16,23 +16,24 @@ from pathlib import Path
 
 import psutil
 
-TOKEN = "SWEEPSTAKES_SERVICE"
-GRACE_S = 5.0
-"""SeaweedFS takes 2 s to stop in good health, and never stops while a damaged read hangs; killing
-it loses nothing that it acknowledged."""
-LOWEST, HIGHEST = 11000, 22000
-"""Ports to choose from: with the 10,000 that SeaweedFS adds for gRPC they stay below the range from
-which the system takes ports for outgoing connections."""
-GRPC = 10000
+TOKEN_VARIABLE = "SWEEPSTAKES_SERVICE"
+TERMINATE_TIMEOUT_S = 5.0
+"""A healthy SeaweedFS stops within 2 s; it never stops while a damaged read hangs. Killing it loses
+no acknowledged write."""
+MIN_PORT, MAX_PORT = 11000, 22000
+"""Range to choose ports from. Also with the 10,000 that SeaweedFS adds for gRPC, ports are below
+the range that the system uses for outgoing connections."""
+GRPC_PORT_OFFSET = 10000
 
 
 def launch(
     command: Sequence[str], *, token: str, folder: Path, log: Path, environment: Mapping[str, str]
 ) -> None:
-    """Start `command` in its own session, and as nobody's child: neither Ctrl-C, nor our end, nor
-    `ray job stop`, which signals all descendants of the job's process, takes it along.
+    """Start `command` in its own session and without a parent in this process tree. It then
+    survives Ctrl-C, the end of this process, and `ray job stop`, which signals all descendants of
+    the job's process.
 
-    Raises OSError when there is no such program.
+    Raises OSError if the program does not exist.
     """
     if not os.access(command[0], os.X_OK):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), command[0])
@@ -40,7 +41,7 @@ def launch(
         subprocess.run(
             ["/bin/sh", "-c", '"$@" &', "sh", *command],
             cwd=folder,
-            env={**environment, TOKEN: token},
+            env={**environment, TOKEN_VARIABLE: token},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -49,37 +50,43 @@ def launch(
         )
 
 
-def alive(token: str) -> list[psutil.Process]:
-    """The running processes that carry `token`."""
-    return [process for process in psutil.process_iter() if _carries(process, token)]
+def find_processes(token: str) -> list[psutil.Process]:
+    """Return the running processes that have `token`."""
+    return [process for process in psutil.process_iter() if _has_token(process, token)]
 
 
-def end(token: str) -> bool:
-    """End the processes that carry `token`, by force if they linger; whether there were any."""
-    processes = alive(token)
+def terminate(token: str) -> bool:
+    """Terminate the processes that have `token`, and kill those that do not exit in time. Return
+    whether there were any."""
+    processes = find_processes(token)
     for process in processes:
-        _quietly(process.terminate)
-    _, lingering = psutil.wait_procs(processes, timeout=GRACE_S)
-    lingering = list({*lingering, *alive(token)})
-    for process in lingering:
-        _quietly(process.kill)
-    psutil.wait_procs(lingering, timeout=GRACE_S)
+        _signal(process.terminate)
+    _, remaining = psutil.wait_procs(processes, timeout=TERMINATE_TIMEOUT_S)
+    remaining = list({*remaining, *find_processes(token)})
+    for process in remaining:
+        _signal(process.kill)
+    psutil.wait_procs(remaining, timeout=TERMINATE_TIMEOUT_S)
     return bool(processes)
 
 
-def free_ports(names: Sequence[str], wanted: Mapping[str, int]) -> dict[str, int]:
-    """A port per name, free now together with the one `GRPC` above it; the wanted one if it is."""
+def free_ports(names: Sequence[str], preferred: Mapping[str, int]) -> dict[str, int]:
+    """Choose a port per name such that it and the one `GRPC_PORT_OFFSET` above it are free now. A
+    preferred port is used if it is free."""
     chosen: dict[str, int] = {}
     for name in names:
-        port = wanted.get(name, 0)
-        while not port or port in chosen.values() or not (_free(port) and _free(port + GRPC)):
-            port = random.SystemRandom().randrange(LOWEST, HIGHEST)
+        port = preferred.get(name, 0)
+        while (
+            not port
+            or port in chosen.values()
+            or not (_is_free(port) and _is_free(port + GRPC_PORT_OFFSET))
+        ):
+            port = random.SystemRandom().randrange(MIN_PORT, MAX_PORT)
         chosen[name] = port
     return chosen
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """Replace a file whole, readable by this user only."""
+    """Replace a file atomically; only this user can read it."""
     partial = path.with_name(f"{path.name}.partial")
     partial.unlink(missing_ok=True)
     handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -88,21 +95,22 @@ def write_private(path: Path, data: bytes) -> None:
     os.replace(partial, path)
 
 
-def listening(port: int) -> bool:
+def is_listening(port: int) -> bool:
+    """Return whether a process of this machine accepts connections on `port`."""
     with socket.socket() as probe:
         probe.settimeout(1.0)
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def last_line(log: Path) -> str:
-    """The last line of a log that says something, for an error message."""
+    """Return the last line of a log that is not blank, for an error message."""
     text = log.read_text(errors="replace") if log.exists() else ""
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
 
 
-def _free(port: int) -> bool:
+def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        # without this a port whose last connections are still winding down counts as taken
+        # Without this, a port whose last connections are still closing counts as taken.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
@@ -111,18 +119,19 @@ def _free(port: int) -> bool:
     return True
 
 
-def _carries(process: psutil.Process, token: str) -> bool:
+def _has_token(process: psutil.Process, token: str) -> bool:
     try:
         return (
             process.pid != os.getpid()
             and process.status() != psutil.STATUS_ZOMBIE
-            and process.environ().get(TOKEN) == token
+            and process.environ().get(TOKEN_VARIABLE) == token
         )
-    except (psutil.Error, OSError):  # ended meanwhile, or another user's
+    except (psutil.Error, OSError):  # it exited meanwhile, or belongs to another user
         return False
 
 
-def _quietly(action: Callable[[], None]) -> None:
+def _signal(action: Callable[[], None]) -> None:
+    """Call `action` of a process that may have exited."""
     try:
         action()
     except psutil.NoSuchProcess:

@@ -1,12 +1,13 @@
 """An S3 server (SeaweedFS) and an MLflow server on this machine, for sweeps without a cluster.
 
-Both listen on 127.0.0.1 only and keep everything under one folder: their data, `*.log`,
-`credentials.json` (made at the first start, for this user's eyes) and `services.json` (the ports
-in use). They live on when the command that started them dies, and the next start finds them.
+Both listen on 127.0.0.1 only and store everything in one folder: their data, `*.log`,
+`credentials.json` (created at the first start, readable by this user only) and `services.json` (the
+ports in use). They keep running when the command that started them dies, and the next start finds
+them.
 
-What SeaweedFS acknowledged survives `kill -9` of it, but it does not flush each write to the disk:
-a power cut may cost the last seconds. The other users of the machine can do nothing with SeaweedFS,
-and MLflow, which knows no users, they can reach; web pages from elsewhere can use neither.
+Writes that SeaweedFS acknowledged survive `kill -9`, but it does not flush each write to disk: a
+power cut may lose the last seconds. Other users of the machine cannot use SeaweedFS. They can reach
+MLflow, which has no user accounts. Web pages of other sites can use neither.
 """
 
 from __future__ import annotations
@@ -24,29 +25,31 @@ from typing import Any
 from cluster.errors import ServiceError
 from cluster.local import processes
 from cluster.local.services import (
-    BUCKET,
-    CREDENTIALS,
+    CREDENTIALS_FILE,
     DATABASE,
+    LOCAL_BUCKET,
     PORTS,
+    READY_MARKER,
     REGION,
-    SERVED,
-    Name,
-    command,
-    environment,
-    works,
+    ServiceName,
+    is_healthy,
+    service_command,
+    service_environment,
 )
 
-NAMES: tuple[Name, ...] = ("mlflow", "s3")  # MLflow is started first: it takes longest
-ROOT = Path(".sweepstakes")
-VANISHED_S = 1.0
-"""A process shows no environment, and so no token, while its program is being loaded."""
-PATIENCE_S = 90.0
-"""On two idle cores S3 is ready in about 1.5 s and MLflow in 5 s; on crowded ones in 20 s."""
+SERVICES: tuple[ServiceName, ...] = ("mlflow", "s3")
+"""The services in the order of starting: MLflow first, because it takes longest."""
+DEFAULT_ROOT = Path(".sweepstakes")
+MISSING_TIMEOUT_S = 1.0
+"""Time without a process after which a service counts as exited. While a program is being loaded,
+its process has no environment yet, and so no token."""
+STARTUP_TIMEOUT_S = 90.0
+"""On two idle cores, S3 is ready in about 1.5 s and MLflow in 5 s; on busy ones in 20 s."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Services:
-    """The running services; an address is empty where that service was not asked for."""
+    """The running services; the address of a service that was not requested is empty."""
 
     s3_endpoint: str
     bucket_url: str
@@ -54,36 +57,38 @@ class Services:
     access_key: str
     secret_key: str = field(repr=False)
     mlflow_uri: str
-    logs: Mapping[Name, Path]
-    started: tuple[Name, ...]
-    """Those that this call started; the others were running."""
+    logs: Mapping[ServiceName, Path]
+    started: tuple[ServiceName, ...]
+    """The services that this call started; the others were running."""
 
     def environment(self) -> dict[str, str]:
-        """The variables in which boto3 looks for credentials."""
+        """Return the environment variables from which boto3 takes credentials."""
         return {"AWS_ACCESS_KEY_ID": self.access_key, "AWS_SECRET_ACCESS_KEY": self.secret_key}
 
 
-def start(root: Path = ROOT, *, names: Sequence[Name] = NAMES) -> Services:
-    """Have the named services running under `root`, and wait until each does its work.
+def start_services(
+    root: Path = DEFAULT_ROOT, *, names: Sequence[ServiceName] = SERVICES
+) -> Services:
+    """Start the named services under `root` unless they run, and wait until they are healthy.
 
     Raises:
-        ServiceError: one does not come up, or `root` cannot be written.
+        ServiceError: a service does not start, or `root` cannot be written.
     """
     root = root.resolve()
     with _locked(root):
         access_key, secret_key = credentials = _credentials(root)
         state = _State.read(root)
-        started = tuple(name for name in NAMES if name in names and not state.running(name))
+        started = tuple(name for name in SERVICES if name in names and not state.running(name))
         for name in started:
             state.ports |= processes.free_ports(PORTS[name], state.ports)
-            state.write(root)  # before the process: it must be found again if we die here
+            state.write(root)  # before the start, so that the process is found if this one dies
             _launch(name, root, state)
-        for name in reversed(NAMES):
+        for name in reversed(SERVICES):
             if name in names:
-                _await(name, root, state, credentials)
+                _wait_until_healthy(name, root, state, credentials)
     return Services(
         s3_endpoint=f"http://127.0.0.1:{state.ports['s3']}" if "s3" in names else "",
-        bucket_url=f"s3://{BUCKET}" if "s3" in names else "",
+        bucket_url=f"s3://{LOCAL_BUCKET}" if "s3" in names else "",
         region=REGION,
         access_key=access_key,
         secret_key=secret_key,
@@ -93,24 +98,26 @@ def start(root: Path = ROOT, *, names: Sequence[Name] = NAMES) -> Services:
     )
 
 
-def stop(root: Path = ROOT, *, names: Sequence[Name] = NAMES) -> tuple[Name, ...]:
-    """End the named services of `root` and nothing else; those that were running."""
+def stop_services(
+    root: Path = DEFAULT_ROOT, *, names: Sequence[ServiceName] = SERVICES
+) -> tuple[ServiceName, ...]:
+    """Stop the named services of `root` only. Return those that were running."""
     root = root.resolve()
     if not (root / "services.json").exists():
         return ()
     with _locked(root):
         state = _State.read(root)
-        return tuple(name for name in names if processes.end(state.token(name)))
+        return tuple(name for name in names if processes.terminate(state.token(name)))
 
 
 @dataclass(kw_only=True, slots=True)
 class _State:
-    """What a root's next start must know: `services.json`."""
+    """The contents of `services.json`, which the next start needs."""
 
     identity: str
-    """Random, so that two roots never take each other's processes for their own."""
+    """A random string, so that two roots never confuse their processes."""
     ports: dict[str, int]
-    """Kept over restarts while they are free: addresses written down elsewhere stay right."""
+    """Ports are reused after a restart if they are free, so that known addresses stay valid."""
 
     @classmethod
     def read(cls, root: Path) -> _State:
@@ -121,34 +128,34 @@ class _State:
             return cls(identity=secrets.token_hex(8), ports={})
         except (ValueError, KeyError, TypeError) as error:
             raise ServiceError(
-                f"{root / 'services.json'}: damaged; delete it, and end what `weed` or `mlflow` "
-                "processes still use that folder"
+                f"{root / 'services.json'}: damaged; delete it, and stop the `weed` and `mlflow` "
+                "processes that use this folder"
             ) from error
 
     def write(self, root: Path) -> None:
         _write(root / "services.json", {"identity": self.identity, "ports": self.ports})
 
-    def token(self, name: Name) -> str:
+    def token(self, name: ServiceName) -> str:
         return f"{self.identity}-{name}"
 
-    def running(self, name: Name) -> bool:
-        return bool(processes.alive(self.token(name)))
+    def running(self, name: ServiceName) -> bool:
+        return bool(processes.find_processes(self.token(name)))
 
 
-def _launch(name: Name, root: Path, state: _State) -> None:
+def _launch(name: ServiceName, root: Path, state: _State) -> None:
     folder = root / name
     folder.mkdir(exist_ok=True)
     folder.chmod(0o700)
-    if name == "mlflow" and not (folder / SERVED).exists():
-        # a start that was killed while it made the tables left half of them
+    if name == "mlflow" and not (folder / READY_MARKER).exists():
+        # A start that was killed while it created the tables leaves a part of them.
         (folder / DATABASE).unlink(missing_ok=True)
     try:
         processes.launch(
-            command(name, root, state.ports),
+            service_command(name, root, state.ports),
             token=state.token(name),
             folder=folder,
             log=_log(root, name),
-            environment=environment(name, root),
+            environment=service_environment(name, root),
         )
     except OSError as error:
         raise ServiceError(
@@ -157,28 +164,32 @@ def _launch(name: Name, root: Path, state: _State) -> None:
         ) from error
 
 
-def _await(name: Name, root: Path, state: _State, credentials: tuple[str, str]) -> None:
-    seen = time.monotonic()
-    deadline = seen + PATIENCE_S
-    while not (processes.listening(state.ports[name]) and works(name, state.ports, credentials)):
+def _wait_until_healthy(
+    name: ServiceName, root: Path, state: _State, credentials: tuple[str, str]
+) -> None:
+    last_running = time.monotonic()
+    deadline = last_running + STARTUP_TIMEOUT_S
+    while not (
+        processes.is_listening(state.ports[name]) and is_healthy(name, state.ports, credentials)
+    ):
         now = time.monotonic()
-        seen = now if state.running(name) else seen
-        dead = now - seen > VANISHED_S
-        if dead or now > deadline:
-            processes.end(state.token(name))
+        last_running = now if state.running(name) else last_running
+        exited = now - last_running > MISSING_TIMEOUT_S
+        if exited or now > deadline:
+            processes.terminate(state.token(name))
             log = _log(root, name)
             raise ServiceError(
-                f"the local {name} service {'ended' if dead else 'did not answer'} during its "
-                f"start; see {log}: {processes.last_line(log)}"
+                f"the local {name} service {'exited' if exited else 'did not answer'} while it was"
+                f" starting; see {log}: {processes.last_line(log)}"
             )
         time.sleep(0.05)
     if name == "mlflow":
-        (root / name / SERVED).touch()
+        (root / name / READY_MARKER).touch()
 
 
 def _credentials(root: Path) -> tuple[str, str]:
-    """The access and secret key of this root's S3 server, made at the first start."""
-    path = root / CREDENTIALS
+    """Return the access and secret key of this root's S3 server, created at the first start."""
+    path = root / CREDENTIALS_FILE
     if not path.exists():
         keys = {"accessKey": secrets.token_hex(10), "secretKey": secrets.token_urlsafe(30)}
         identity = {"name": "sweepstakes", "credentials": [keys], "actions": ["Admin"]}
@@ -187,7 +198,7 @@ def _credentials(root: Path) -> tuple[str, str]:
     return str(stored["accessKey"]), str(stored["secretKey"])
 
 
-def _log(root: Path, name: Name) -> Path:
+def _log(root: Path, name: ServiceName) -> Path:
     return root / f"{name}.log"
 
 
@@ -197,7 +208,7 @@ def _write(path: Path, value: object) -> None:
 
 @contextmanager
 def _locked(root: Path) -> Iterator[None]:
-    """One start or stop at a time; a second one waits for the first."""
+    """Allow one start or stop at a time; a second one waits for the first."""
     try:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = (root / "lock").open("w")
@@ -207,5 +218,5 @@ def _locked(root: Path) -> Iterator[None]:
             "services"
         ) from error
     with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed, or we die
+        fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed or the process dies
         yield

@@ -1,4 +1,4 @@
-"""How each local service is started, and how it is asked whether it works."""
+"""The command line, environment and health check of each local service."""
 
 from __future__ import annotations
 
@@ -20,71 +20,76 @@ from cluster.local import inner_keys
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-Name = Literal["s3", "mlflow"]
-PORTS: dict[Name, tuple[str, ...]] = {
+ServiceName = Literal["s3", "mlflow"]
+PORTS: dict[ServiceName, tuple[str, ...]] = {
     "s3": ("s3", "master", "volume", "filer", "admin"),
     "mlflow": ("mlflow",),
 }
-BUCKET = "tickets"
+LOCAL_BUCKET = "tickets"
 REGION = "us-east-1"
-CREDENTIALS = "credentials.json"
+CREDENTIALS_FILE = "credentials.json"
 DATABASE = "mlflow.db"
 MLFLOW_SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    # without jobs to run, its eight job processes cost half of the start-up time
+    # Its eight job processes, which have no jobs to run, take half of the start-up time.
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
 }
 MLFLOW_HOSTS = "localhost,localhost:*,127.0.0.1,127.0.0.1:*"
-"""What a request may call the server, by any port, as after `ssh -L`: a web page from elsewhere
-whose name was made to lead here has another. By itself MLflow takes private networks' too."""
-SERVED = "served"
-"""A file beside the database that says that MLflow has finished making it."""
+"""Allowed `Host` headers of requests, with any port, as `ssh -L` needs. They exclude web pages of
+other sites whose name resolves to this machine (DNS rebinding). MLflow's default also allows the
+names of private networks."""
+READY_MARKER = "served"
+"""Name of a file next to the database that exists once MLflow has created the database."""
 
 
-def command(name: Name, root: Path, ports: Mapping[str, int]) -> list[str]:
-    """The command line of a service; it runs in the folder `root / name`."""
+def service_command(name: ServiceName, root: Path, ports: Mapping[str, int]) -> list[str]:
+    """Return the command line of a service, which runs in the folder `root / name`."""
     return _s3(root, ports) if name == "s3" else _mlflow(root, ports)
 
 
-def environment(name: Name, root: Path) -> dict[str, str]:
-    """Ours, without what would change how a service behaves or is none of its business (SeaweedFS
-    takes AWS credentials that it finds there for those of an administrator), and the service's
-    own settings; new keys at each call."""
-    foreign = ("AWS_", "MLFLOW_", "_MLFLOW_", "WEED_", "S3_", "RAY_AUTH_")
-    ours = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
+def service_environment(name: ServiceName, root: Path) -> dict[str, str]:
+    """Return the environment of a service: this process's environment with the service's settings.
+
+    Variables that would change the service's behaviour, or that it must not get, are removed:
+    SeaweedFS takes AWS credentials in its environment for those of an administrator. Each call
+    creates new keys.
+    """
+    removed = ("AWS_", "MLFLOW_", "_MLFLOW_", "WEED_", "S3_", "RAY_AUTH_")
+    base = {key: value for key, value in os.environ.items() if not key.startswith(removed)}
     if name == "s3":
-        return ours | inner_keys.made(root)
-    return ours | MLFLOW_SETTINGS | {"MLFLOW_SERVER_ALLOWED_HOSTS": MLFLOW_HOSTS}
+        return base | inner_keys.create_keys(root)
+    return base | MLFLOW_SETTINGS | {"MLFLOW_SERVER_ALLOWED_HOSTS": MLFLOW_HOSTS}
 
 
-def works(name: Name, ports: Mapping[str, int], credentials: tuple[str, str]) -> bool:
-    """One try of what the service is for; False for any failure within some seconds."""
-    return _writes(ports["s3"], credentials) if name == "s3" else _answers(ports["mlflow"])
+def is_healthy(name: ServiceName, ports: Mapping[str, int], credentials: tuple[str, str]) -> bool:
+    """Try to use the service once. Return False on any failure, within some seconds."""
+    return _can_write(ports["s3"], credentials) if name == "s3" else _answers(ports["mlflow"])
 
 
 def _s3(root: Path, ports: Mapping[str, int]) -> list[str]:
-    """`weed mini` on 127.0.0.1 with all that is not S3 turned off as far as it can be."""
+    """Return the command `weed mini` on 127.0.0.1, with everything but S3 disabled if possible."""
     return [
         str(Path(sys.executable).parent / "weed"),
         "mini",
-        "-dir=.",  # an absolute one could hold a comma, which separates folders
+        "-dir=.",  # an absolute path could contain a comma, which separates folders
         "-ip=127.0.0.1",
         "-ip.bind=127.0.0.1",
         *(f"-{name}.port={ports[name]}" for name in PORTS["s3"]),
         "-s3.port.iceberg=0",
         "-s3.port.lance=0",
-        "-disableHttp",  # of the master, who deletes all for whoever asks, and of the filer
+        "-disableHttp",  # of the master, which deletes data without authentication, and the filer
         "-webdav=false",
         "-admin.ui=false",
         "-master.telemetry=false",
-        f"-s3.config={root / CREDENTIALS}",
-        "-s3.autoCreateBucket=false",  # a mistyped bucket must not come into being
-        f"-bucket={BUCKET}",
+        f"-s3.config={root / CREDENTIALS_FILE}",
+        "-s3.autoCreateBucket=false",  # a mistyped bucket must not be created
+        f"-bucket={LOCAL_BUCKET}",
     ]
 
 
 def _mlflow(root: Path, ports: Mapping[str, int]) -> list[str]:
-    """One worker; the parent process makes or migrates the database before it starts the worker."""
+    """Return the command of MLflow with one worker. The parent process creates or migrates the
+    database before it starts the worker."""
     return [
         *(sys.executable, "-m", "mlflow", "server"),
         f"--backend-store-uri=sqlite:///{root / 'mlflow' / DATABASE}",
@@ -95,12 +100,12 @@ def _mlflow(root: Path, ports: Mapping[str, int]) -> list[str]:
     ]
 
 
-def _writes(port: int, credentials: tuple[str, str]) -> bool:
-    """Whether a PUT succeeds: listing buckets does up to 5 s before writing does."""
+def _can_write(port: int, credentials: tuple[str, str]) -> bool:
+    """Return whether a PUT succeeds; listing buckets already works up to 5 s earlier."""
     client = _client(port, credentials)
     try:
-        client.put_object(Bucket=BUCKET, Key="probe/start", Body=b"")
-        client.delete_object(Bucket=BUCKET, Key="probe/start")
+        client.put_object(Bucket=LOCAL_BUCKET, Key="probe/start", Body=b"")
+        client.delete_object(Bucket=LOCAL_BUCKET, Key="probe/start")
     except (BotoCoreError, ClientError):
         return False
     finally:
@@ -125,10 +130,10 @@ def _client(port: int, credentials: tuple[str, str]) -> S3Client:
             aws_secret_access_key=credentials[1],
             config=config,
         )
-    except (BotoCoreError, ValueError) as error:  # the latter of a number that is none
+    except (BotoCoreError, ValueError) as error:  # ValueError if a setting is not a number
         raise ServiceError(
-            f"the AWS settings of this machine cannot be used ({error}); correct the variables"
-            " AWS_…, such as AWS_PROFILE, or the files in ~/.aws"
+            f"the AWS settings of this machine cannot be used ({error}); correct the environment"
+            " variables AWS_…, such as AWS_PROFILE, or the files in ~/.aws"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Where a cluster profile is rendered for: AWS here, Kubernetes in its own room.
+"""The providers that a cluster profile is rendered for: AWS, and Kubernetes in `kuberay`.
 
-It may import `providers.kuberay`, `local` and the modules beside the rooms.
+This package may import `local` and the modules of `cluster`.
 """

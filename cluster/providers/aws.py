@@ -1,8 +1,8 @@
-"""The form `aws`: a cluster of EC2 machines, made by `ray up`.
+"""The provider `aws`: a cluster of EC2 instances that `ray up` creates.
 
-The machines reach the store by their instance profiles: no key lies on them. `ray up` copies the
-token of whoever runs it, `~/.ray/auth_token`, to the nodes. The dashboard listens on the head's
-127.0.0.1 alone; `ray dashboard cluster.yaml` brings it here over SSH.
+The instances access the store through their instance profiles; there are no keys on them. `ray up`
+copies the user's token, `~/.ray/auth_token`, to the nodes. The dashboard listens on the head's
+127.0.0.1 only; `ray dashboard cluster.yaml` forwards it over SSH.
 """
 
 from __future__ import annotations
@@ -11,61 +11,62 @@ import json
 from typing import Any
 
 from cluster.errors import ProfileError
-from cluster.profile import AWS, HEAD, LAUNCHES, Machine, Mount, Profile
+from cluster.profile import AWS, HEAD_NODE_TYPE, MAX_CONCURRENT_LAUNCHES, Machine, Mount, Profile
 from cluster.providers.kuberay import pods
-from cluster.submit import ENVIRONMENT
+from cluster.submit import JOB_STOP_ENVIRONMENT
 
-FILES = "ulimit -n 65536"
-"""Ray's processes hold several open files for each other."""
+ULIMIT_COMMAND = "ulimit -n 65536"
+"""Each of Ray's processes has several open files for every other process."""
 CLUSTER_TAG = "ray-cluster-name"
-"""By which Ray, and so `head_policy`, knows its machines."""
+"""The tag by which Ray, and so `head_policy`, identifies the cluster's instances."""
 
 
 def render(profile: Profile, aws: AWS) -> dict[str, str]:
-    """Files by name: `cluster.yaml` for `ray up`, and the policy of the head's role.
+    """Render the files by name: `cluster.yaml` for `ray up`, and the policy of the head's role.
 
     Raises:
-        ProfileError: a machine has no `instance_type`, or a mount no NFS export.
+        ProfileError: a machine has no `instance_type`, or a mount is not an NFS export.
     """
     remarks = [
-        f"Made from the profile {profile.name!r} with `sweepstakes cluster render`.",
+        f"Rendered from the profile {profile.name!r} with `sweepstakes cluster render`.",
         "",
-        "Once: ray get-auth-token --generate, and the roles as the policies beside this file say.",
-        "Then: ray up cluster.yaml; ray dashboard cluster.yaml, which brings the dashboard to",
-        "http://127.0.0.1:8265, where `sweepstakes submit` looks for it; ray down cluster.yaml",
+        "Once: run `ray get-auth-token --generate`, and create the roles with the policies in this",
+        "folder. Then: `ray up cluster.yaml`. `ray dashboard cluster.yaml` forwards the dashboard",
+        "to http://127.0.0.1:8265, the default address of `sweepstakes submit`.",
+        "At the end: `ray down cluster.yaml`.",
     ]
     return {
-        "cluster.yaml": pods.dump([_cluster(profile, aws)], remarks),
+        "cluster.yaml": pods.dump_yaml([_cluster(profile, aws)], remarks),
         "head-policy.json": json.dumps(head_policy(profile, aws), indent=2) + "\n",
     }
 
 
 def head_policy(profile: Profile, aws: AWS) -> dict[str, Any]:
-    """What the autoscaler on the head may do: start machines that carry this cluster's name, end
-    those, and give them the workers' role and no other."""
-    machines = f"arn:aws:ec2:{aws.region}:*:instance/*"
+    """Return the policy of the head's role: the autoscaler may start instances with this cluster's
+    tag, terminate them, and give them the workers' role and no other."""
+    instances = f"arn:aws:ec2:{aws.region}:*:instance/*"
     parts = ("network-interface/*", "volume/*", "key-pair/*", *(f"subnet/{s}" for s in aws.subnets))
     groups = (f"security-group/{group}" for group in aws.security_groups)
-    own = {"StringEquals": {f"aws:ResourceTag/{CLUSTER_TAG}": profile.name}}
-    asked = {"StringEquals": {f"aws:RequestTag/{CLUSTER_TAG}": profile.name}}
+    has_tag = {"StringEquals": {f"aws:ResourceTag/{CLUSTER_TAG}": profile.name}}
+    sets_tag = {"StringEquals": {f"aws:RequestTag/{CLUSTER_TAG}": profile.name}}
     return {
         "Version": "2012-10-17",
         "Statement": [
             {
-                "Sid": "Look",
+                "Sid": "DescribeInstances",
                 "Effect": "Allow",
                 "Action": ["ec2:DescribeInstances", "ec2:DescribeInstanceStatus"],
-                "Resource": "*",  # these cannot be narrowed
+                "Resource": "*",  # these actions cannot be restricted
             },
             {
-                "Sid": "StartOurs",
+                "Sid": "StartTaggedInstances",
                 "Effect": "Allow",
                 "Action": "ec2:RunInstances",
-                "Resource": machines,
-                "Condition": asked,
+                "Resource": instances,
+                "Condition": sets_tag,
             },
             {
-                "Sid": "OfTheseParts",
+                "Sid": "UseTheseResources",
                 "Effect": "Allow",
                 "Action": "ec2:RunInstances",
                 "Resource": [
@@ -74,21 +75,21 @@ def head_policy(profile: Profile, aws: AWS) -> dict[str, Any]:
                 ],
             },
             {
-                "Sid": "NameNew",
+                "Sid": "TagNewInstances",
                 "Effect": "Allow",
                 "Action": "ec2:CreateTags",
-                "Resource": machines,
+                "Resource": instances,
                 "Condition": {"StringEquals": {"ec2:CreateAction": "RunInstances"}},
             },
             {
-                "Sid": "MarkAndEndOurs",
+                "Sid": "TagAndTerminateClusterInstances",
                 "Effect": "Allow",
                 "Action": ["ec2:CreateTags", "ec2:TerminateInstances"],
-                "Resource": machines,
-                "Condition": own,
+                "Resource": instances,
+                "Condition": has_tag,
             },
             {
-                "Sid": "GiveTheWorkersRole",
+                "Sid": "PassWorkerRole",
                 "Effect": "Allow",
                 "Action": "iam:PassRole",
                 "Resource": f"arn:aws:iam::*:role/{aws.worker_instance_profile}",
@@ -100,58 +101,63 @@ def head_policy(profile: Profile, aws: AWS) -> dict[str, Any]:
 
 def _cluster(profile: Profile, aws: AWS) -> dict[str, Any]:
     head = {
-        "node_config": _node(aws, profile.head, HEAD, aws.head_instance_profile),
-        "resources": {"CPU": 0},  # no trial goes where the driver and the cluster's books are
+        "node_config": _node(aws, profile.head, HEAD_NODE_TYPE, aws.head_instance_profile),
+        "resources": {"CPU": 0},  # no trials on the node of the driver and the GCS
         "min_workers": 0,
         "max_workers": 0,
     }
-    kinds: dict[str, Any] = {HEAD: head}
-    for kind in profile.workers:
-        node = _node(aws, kind, kind.name, aws.worker_instance_profile)
-        if kind.spot:
+    node_types: dict[str, Any] = {HEAD_NODE_TYPE: head}
+    for group in profile.workers:
+        node = _node(aws, group, group.name, aws.worker_instance_profile)
+        if group.spot:
             node["InstanceMarketOptions"] = {"MarketType": "spot"}
-        kinds[kind.name] = {
+        node_types[group.name] = {
             "node_config": node,
-            "resources": {"CPU": kind.cpus, **({"GPU": kind.gpus} if kind.gpus else {})},
-            "labels": kind.labels(),
-            "min_workers": kind.min,
-            "max_workers": kind.max,
-            "priority": kind.priority,
+            "resources": {"CPU": group.cpus, **({"GPU": group.gpus} if group.gpus else {})},
+            "labels": group.labels(),
+            "min_workers": group.min,
+            "max_workers": group.max,
+            "priority": group.priority,
         }
-    stops = " ".join(f"{name}={value}" for name, value in ENVIRONMENT.items())  # for any job
-    faster = f"AUTOSCALER_MAX_CONCURRENT_LAUNCHES={LAUNCHES} AUTOSCALER_MAX_LAUNCH_BATCH={LAUNCHES}"
+    # On the head, the settings apply to every job, also to those submitted without them.
+    stop_settings = " ".join(f"{name}={value}" for name, value in JOB_STOP_ENVIRONMENT.items())
+    launch_settings = (
+        f"AUTOSCALER_MAX_CONCURRENT_LAUNCHES={MAX_CONCURRENT_LAUNCHES} "
+        f"AUTOSCALER_MAX_LAUNCH_BATCH={MAX_CONCURRENT_LAUNCHES}"
+    )
     return {
         "cluster_name": profile.name,
-        "max_workers": sum(kind.max for kind in profile.workers),
+        "max_workers": sum(group.max for group in profile.workers),
         "upscaling_speed": profile.upscaling_speed,
         "idle_timeout_minutes": profile.idle_minutes,
         "provider": {"type": "aws", "region": aws.region, "cache_stopped_nodes": False},
         "auth": {"ssh_user": aws.ssh_user},
         "docker": _docker(profile),
-        "head_node_type": HEAD,
-        "available_node_types": kinds,
+        "head_node_type": HEAD_NODE_TYPE,
+        "available_node_types": node_types,
         "file_mounts": {"~/.ray/auth_token": "~/.ray/auth_token"},
-        "initialization_commands": [*_mounting(profile.mounts)],
-        # Empty, or Ray's defaults would install another Ray into the image.
+        "initialization_commands": _mount_commands(profile.mounts),
+        # These are empty because Ray's defaults would install another Ray into the image.
         "setup_commands": [],
         "head_setup_commands": [],
         "worker_setup_commands": [],
         "head_start_ray_commands": [
             "ray stop",
-            f"{FILES}; {stops} {faster} ray start --head --num-cpus=0 --port=6379 "
-            "--dashboard-host=127.0.0.1 --autoscaling-config=~/ray_bootstrap_config.yaml",
+            f"{ULIMIT_COMMAND}; {stop_settings} {launch_settings} ray start --head --num-cpus=0 "
+            "--port=6379 --dashboard-host=127.0.0.1 "
+            "--autoscaling-config=~/ray_bootstrap_config.yaml",
         ],
         "worker_start_ray_commands": [
             "ray stop",
-            f"{FILES}; ray start --address=$RAY_HEAD_IP:6379",
+            f"{ULIMIT_COMMAND}; ray start --address=$RAY_HEAD_IP:6379",
         ],
     }
 
 
 def _node(aws: AWS, machine: Machine, name: str, instance_profile: str) -> dict[str, Any]:
-    """The parameters of EC2's RunInstances, but for `SubnetIds`, of which Ray tries one by one."""
+    """Return the parameters of EC2's RunInstances, plus `SubnetIds`, which Ray tries one by one."""
     if not machine.instance_type:
-        raise ProfileError(f"{name}: has no `instance_type`; on AWS name one, such as g6.4xlarge")
+        raise ProfileError(f"{name}: has no `instance_type`; AWS needs one, such as g6.4xlarge")
     disk = {"VolumeSize": machine.disk_gb, "VolumeType": "gp3", "Encrypted": True}
     return {
         "InstanceType": machine.instance_type,
@@ -160,8 +166,8 @@ def _node(aws: AWS, machine: Machine, name: str, instance_profile: str) -> dict[
         "SecurityGroupIds": aws.security_groups,
         "IamInstanceProfile": {"Name": instance_profile},
         "BlockDeviceMappings": [{"DeviceName": aws.root_device, "Ebs": disk}],
-        # A role's keys are given to programs on the machine that know how to ask, and not to a
-        # request that somebody talked one of them into.
+        # A program on the instance must request a session token to read the role's keys, so
+        # server-side request forgery cannot read them.
         "MetadataOptions": {"HttpTokens": "required", "HttpPutResponseHopLimit": 1},
     }
 
@@ -173,8 +179,8 @@ def _docker(profile: Profile) -> dict[str, Any]:
         "pull_before_run": True,
         "run_options": [
             "--env=RAY_AUTH_MODE=token",
-            # By these NVIDIA's runtime knows which GPUs to show; only its own images set them, and
-            # under Kubernetes they could show a pod more than it has.
+            # NVIDIA's runtime reads from these which GPUs to expose. Only NVIDIA's images set them;
+            # in our image they could expose more GPUs to a Kubernetes pod than it requests.
             "--env=NVIDIA_VISIBLE_DEVICES=all",
             "--env=NVIDIA_DRIVER_CAPABILITIES=compute,utility",
             "--cap-drop=ALL",
@@ -184,14 +190,14 @@ def _docker(profile: Profile) -> dict[str, Any]:
     }
 
 
-def _mounting(mounts: list[Mount]) -> list[str]:
-    """Commands for the machine itself, before its container; safe to repeat."""
+def _mount_commands(mounts: list[Mount]) -> list[str]:
+    """Return commands for the host, before its container starts; they can be repeated."""
     if not mounts:
         return []
     for number, mount in enumerate(mounts):
         if ":/" not in mount.source:
             raise ProfileError(
-                f"mounts[{number}].source = {mount.source!r} is not allowed; on AWS name an NFS"
+                f"mounts[{number}].source = {mount.source!r} is not allowed; on AWS use an NFS"
                 " export, such as fs-0123.efs.eu-west-1.amazonaws.com:/data"
             )
     client = (

@@ -1,4 +1,4 @@
-"""What a command does once the sweep is planned and the store is open."""
+"""Operations on a planned sweep whose store is open: run, report, rebuild the MLflow experiment."""
 
 from __future__ import annotations
 
@@ -10,22 +10,21 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from rich.console import Console
-from rich.table import Table
 
-from orchestrator import report as reports
-from orchestrator.api.workspace import LOCAL, Connected, Planned
-from orchestrator.cost import prices
-from orchestrator.cost.estimate import left_words
+from orchestrator.api.workspace import LOCAL, Connections, PlannedSweep
+from orchestrator.cost.estimate import remaining_summary
+from orchestrator.cost.prices import max_slots
 from orchestrator.credentials import AWS_VARIABLES
 from orchestrator.errors import ConfigError, InputError
-from orchestrator.monitor import status
-from orchestrator.monitor.board import board_of
-from orchestrator.monitor.observers import Mirror, Notes, Several
-from orchestrator.monitor.terminal import Progress, clock
-from orchestrator.plan import work as costs
-from orchestrator.plan.counts import preview, runs_left
-from orchestrator.store.lease_watch import Lookout
-from orchestrator.store.leases import Claims
+from orchestrator.monitor.board import board_from_records
+from orchestrator.monitor.observers import CompositeObserver, FailureObserver, TrackingObserver
+from orchestrator.monitor.status import last_errors
+from orchestrator.monitor.terminal import TerminalProgress, format_duration
+from orchestrator.plan.counts import count_plan, remaining_runs
+from orchestrator.plan.work import trial_seconds, work_of
+from orchestrator.report import ReportFiles, make_folder, write_report
+from orchestrator.store.lease_watch import LeaseWatcher
+from orchestrator.store.leases import Leases
 from orchestrator.worker.protocol import Context
 from orchestrator.worker.start import start_worker
 
@@ -36,158 +35,153 @@ log = logging.getLogger(__name__)
 
 
 def run_sweep(
-    planned: Planned, found: Connected, console: Console, folder: Path, budget: float | None
-) -> tuple[Summary, reports.ReportFiles | None]:
-    """Run what is missing under a live display, mirror it to MLflow as it comes, and write the
-    report and the cluster's timeline into `folder`. `budget` is money, for which the sweep names a
-    cluster profile. There is no report where the store went away."""
-    from orchestrator.monitor.budget import Meter
-    from orchestrator.monitor.prometheus import Metrics
+    sweep: PlannedSweep,
+    connections: Connections,
+    console: Console,
+    folder: Path,
+    budget: float | None,
+) -> tuple[Summary, ReportFiles | None]:
+    """Run the missing trials with a live display on `console`, and send them to MLflow.
+
+    The report and the timeline of the cluster are written into `folder`. There is no report if the
+    store became unreachable. `budget` is an amount of money; it requires a cluster profile.
+    """
+    from orchestrator.monitor.budget import BudgetMeter
+    from orchestrator.monitor.prometheus import PrometheusObserver
     from orchestrator.monitor.timeline import Timeline
-    from orchestrator.ray_cluster.capacity import one_host, roomy
-    from orchestrator.ray_cluster.node_watch import shown
+    from orchestrator.ray_cluster.capacity import check_capacity, require_one_host
+    from orchestrator.ray_cluster.node_watch import poll_nodes
     from orchestrator.tune import driver
 
-    reports.make_folder(folder)
-    plan, placement = planned.plan, planned.sweep.placement
-    records = found.store.records(plan.trials)
-    ahead = preview(plan, records, planned.pools())
+    make_folder(folder)
+    plan, placement, profile = sweep.plan, sweep.config.placement, sweep.profile
+    store = connections.store
+    records = store.records(plan.trials)
+    counts = count_plan(plan, records, sweep.pools())
     console.print(
-        f"[bold]{plan.name}[/]  {ahead.trials} trials for {ahead.cells} scores"
-        f" (naively {ahead.naive_trials}), {ahead.to_run} to run"
+        f"[bold]{plan.name}[/]  {counts.training_runs} trials for {counts.cells} scores"
+        f" ({counts.naive_training_runs} without sharing), {counts.new_runs} to run"
     )
-    context = _context(planned, found)
-    lookout = Lookout(found.store, Claims(found.store.objects, context.run))
-    with Mirror(plan, found.store, found.tracking, records) as mirror:
-        board = board_of(plan, records)
-        cost = costs.seconds(plan, records) or costs.work_of
-        profile = planned.profile
-        left = runs_left(plan, records)
-        meter = Meter(profile, placement, budget, cost, left) if profile else None
-        with Progress(board, console, cost) as progress:
-            start = partial(start_worker, context)
+    context = _context(sweep, connections)
+    lease_watcher = LeaseWatcher(store, Leases(store.objects, context.run))
+    with TrackingObserver(plan, store, connections.mlflow_uri, records) as tracking:
+        board = board_from_records(plan, records)
+        cost = trial_seconds(plan, records) or work_of
+        pending = remaining_runs(plan, records)
+        meter = BudgetMeter(profile, placement, budget, cost, pending) if profile else None
+        with TerminalProgress(board, console, cost) as progress:
             timeline = Timeline(placement)
-            local_store = [one_host(planned.path)] if placement.store == LOCAL else []
             meters = [meter] if meter else []
-            observer = Several(
-                *(progress, mirror, Notes(found.store, plan), Metrics(board), timeline), *meters
+            observer = CompositeObserver(
+                progress,
+                tracking,
+                FailureObserver(store, plan),
+                PrometheusObserver(board),
+                timeline,
+                *meters,
             )
-            summary = driver.run(
-                *(plan, set(records), start, placement, observer, cost),
-                lookout=lookout,
-                meter=meter,
-                most=prices.places(profile, placement) if profile else None,
-                attend=[
-                    *local_store,
-                    roomy(planned.path, placement),
-                    shown(timeline.see, *(meter.see for meter in meters)),
+            checks = [require_one_host(sweep.path)] if placement.store == LOCAL else []
+            summary = driver.run_plan(
+                plan,
+                set(records),
+                partial(start_worker, context),
+                placement,
+                observer,
+                cost,
+                lease_watcher=lease_watcher,
+                budget=meter,
+                max_slots=max_slots(profile, placement) if profile else None,
+                contexts=[
+                    *checks,
+                    check_capacity(sweep.path, placement),
+                    poll_nodes(timeline.observe_nodes, *(m.observe_nodes for m in meters)),
                 ],
             )
-        console.print(f"{board.summary()} in {clock(summary.seconds)}")
-        if told := timeline.write(folder):
-            console.print(told)
+        console.print(f"{board.summary()} in {format_duration(summary.seconds)}")
+        if usage := timeline.write(folder):
+            console.print(usage)
     if meter and (bill := meter.bill()).hours:
         console.print(str(bill))
     if summary.exhausted:
-        records = found.store.records(plan.trials)
-        console.print(left_words(plan, records, placement, profile))
+        records = store.records(plan.trials)
+        console.print(remaining_summary(plan, records, placement, profile))
     if summary.outage:  # without the store there is nothing to report from
         return summary, None
-    files = report(planned, found, folder)
-    _publish(planned, found, folder, whole=mirror.whole)
+    files = report_sweep(sweep, connections, folder)
+    _publish(sweep, connections, folder, complete=tracking.complete)
     return summary, files
 
 
-def _context(planned: Planned, found: Connected) -> Context:
-    placement = planned.sweep.placement
+def _context(sweep: PlannedSweep, connections: Connections) -> Context:
+    placement = sweep.config.placement
     every = placement.checkpoint_every_s
     return Context(
-        sweep=planned.plan.name,
+        sweep=sweep.plan.name,
         run=uuid4().hex,
-        store=found.address,
-        locations=planned.inputs.locations(),
-        cache=str(placement.cache or planned.home / "cache"),
-        tracking=found.tracking,
+        store=connections.store_address,
+        locations=sweep.inputs.locations(),
+        cache=str(placement.cache or sweep.home / "cache"),
+        tracking=connections.mlflow_uri,
         threads=placement.cpus,
         device="cuda" if placement.gpus else "cpu",
         gpus=placement.gpus,
         workers=placement.workers,
         nodes=placement.nodes,
-        stall_s=placement.stall_s,
+        stall_timeout_s=placement.stall_timeout_s,
         checkpoint_every_s=None if every == "auto" else every,
-        lost_every_s=placement.lost_every_s,
+        mtbf_s=placement.mtbf_s,
         credentials={name: os.environ[name] for name in AWS_VARIABLES if name in os.environ},
     )
 
 
-def report(planned: Planned, found: Connected, folder: Path) -> reports.ReportFiles:
-    """Write the report of what the store holds of the sweep."""
-    plan = planned.plan
-    return reports.write_report(
+def report_sweep(sweep: PlannedSweep, connections: Connections, folder: Path) -> ReportFiles:
+    """Write the report from the sweep's records in the store."""
+    plan = sweep.plan
+    return write_report(
         plan,
-        found.store.records(plan.trials),
-        found.store.ticket,
+        connections.store.records(plan.trials),
+        connections.store.ticket,
         folder,
-        planned.sweep.win,
-        command=f"sweepstakes run {planned.path}",
-        failures=status.failures(found.store, plan),
+        sweep.config.win,
+        command=f"sweepstakes run {sweep.path}",
+        failures=last_errors(connections.store, plan),
     )
 
 
-TOLD = ("schedule", "model, task", "tickets", "relaxed to", "score there")
-MOST_VERDICTS = 16
-"""Rows of the verdict table in a terminal; the headline says what more of them come to."""
-CONTROLS = ("random there", "layer-matched there", "dense")
+def sync_sweep(sweep: PlannedSweep, connections: Connections, folder: Path) -> int:
+    """Rebuild the MLflow experiment; return the number of trials that it holds.
 
-
-def print_verdicts(files: reports.ReportFiles, console: Console) -> None:
-    """The verdict table as far as a terminal holds it; the page has the rest."""
-    header, rows = reports.verdict_table(files.verdicts)
-    if len(rows) <= MOST_VERDICTS:
-        _print_table(header, rows, console)
-    for sentence in files.headline:
-        console.print(sentence)
-    console.print()
-
-
-def _print_table(header: list[str], rows: list[list[str]], console: Console) -> None:
-    chosen = [index for index, name in enumerate(header) if name in (*TOLD, *CONTROLS)]
-    table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
-    for index in chosen:
-        name = header[index].removesuffix(" there").replace("relaxed to", "wins to")
-        table.add_column(name, no_wrap=True)
-    for row in rows:
-        table.add_row(*(row[index].split(" (")[0] for index in chosen))
-    console.print(table)
-    console.print()
-
-
-def sync(planned: Planned, found: Connected, folder: Path) -> int:
-    """Rebuild the MLflow experiment; returns the number of trials that it holds."""
-    if not found.tracking:
-        raise ConfigError(f"{planned.path}: placement.tracking = none; name an MLflow to write to")
+    Raises:
+        ConfigError: the sweep has no tracking.
+        InputError: MLflow cannot be used.
+    """
+    uri = connections.mlflow_uri
+    if not uri:
+        raise ConfigError(f"{sweep.path}: placement.tracking = none; name an MLflow to write to")
     from mlflow.exceptions import MlflowException
 
     from orchestrator import tracking
     from orchestrator.tracking.experiment import first_line
 
-    records = found.store.records(planned.plan.trials)
+    records = connections.store.records(sweep.plan.trials)
     try:
-        tracking.sync(planned.plan, records, found.tracking, folder if folder.exists() else None)
+        tracking.sync(sweep.plan, records, uri, folder if folder.exists() else None)
     except MlflowException as error:
         raise InputError(
-            f"{found.tracking}: MLflow cannot be used ({first_line(error)}); check"
-            " `placement.tracking` and that the server runs"
+            f"{uri}: MLflow cannot be used ({first_line(error)}); check `placement.tracking` and"
+            " that the server runs"
         ) from error
     return len(records)
 
 
-def _publish(planned: Planned, found: Connected, folder: Path, *, whole: bool) -> None:
-    """Copy the report into MLflow, if there is one that answers and is not far behind."""
+def _publish(
+    sweep: PlannedSweep, connections: Connections, folder: Path, *, complete: bool
+) -> None:
+    """Copy the report into MLflow, if the sweep has one; only warn if it is behind or fails."""
     try:
-        if not whole:
-            raise InputError(f"{found.tracking}: MLflow is behind")
-        if found.tracking:
-            sync(planned, found, folder)
+        if not complete:
+            raise InputError(f"{connections.mlflow_uri}: MLflow is behind")
+        if connections.mlflow_uri:
+            sync_sweep(sweep, connections, folder)
     except InputError as error:
-        log.warning("%s; `sweepstakes sync %s` catches up", error, planned.path)
+        log.warning("%s; catch up with `sweepstakes sync %s`", error, sweep.path)

@@ -1,6 +1,6 @@
-"""What the commands share: a planned sweep, the store it lives in, the servers of this machine.
+"""A planned sweep, the store it uses, and the local servers of this machine.
 
-The only room, beside the command line itself, that knows `cluster`.
+Besides the command line, this is the only module of the package that imports `cluster`.
 """
 
 from __future__ import annotations
@@ -13,19 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from cluster.local import servers as local
+from cluster.local import servers
 from cluster.local.servers import Services
-from cluster.local.services import Name
+from cluster.local.services import ServiceName
 from cluster.profile import Profile
 from orchestrator.cost import prices
 from orchestrator.errors import ConfigError, InputError, MissingFile
-from orchestrator.expand import studies as expand
+from orchestrator.expand.studies import expand_sweep
 from orchestrator.plan.graph import Plan
-from orchestrator.sweep import resolve as inputs
 from orchestrator.sweep import sweep_file, yaml_file
-from orchestrator.sweep.config import Placement, Store, Sweep
-from orchestrator.sweep.fingerprints import by_name, remembering
-from orchestrator.sweep.resolve import Inputs
+from orchestrator.sweep.config import Placement, StoreConfig, Sweep
+from orchestrator.sweep.fingerprints import caching_fingerprint, path_fingerprint
+from orchestrator.sweep.resolve import ResolvedInputs, resolve_inputs
 
 if TYPE_CHECKING:
     from orchestrator.store.s3 import StoreAddress
@@ -36,40 +35,46 @@ NO_TRACKING = "none"
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class PlannedSweep:
+    """A sweep file with everything that follows from it before it runs."""
+
     path: Path
     home: Path
-    sweep: Sweep
-    inputs: Inputs
+    config: Sweep
+    inputs: ResolvedInputs
     plan: Plan
     profile: Profile | None
-    """Of the cluster that the placement names, if it does."""
+    """The profile of `placement.cluster`; None if the sweep does not name one."""
 
     def pools(self) -> dict[str, dict[str, int]]:
-        """Weights in each prunable pool, by model label."""
+        """Number of weights in each prunable pool, by model label."""
         return {label: dict(model.pools) for label, model in self.inputs.models.items()}
 
 
 @dataclass(frozen=True, slots=True)
-class Connected:
+class Connections:
+    """The open store of a sweep, and the address of its MLflow server."""
+
     store: TicketStore
-    address: StoreAddress
-    tracking: str
-    """Address of the MLflow server, or empty."""
+    store_address: StoreAddress
+    mlflow_uri: str
+    """Empty without tracking."""
 
 
-def planned(path: Path, home: Path, *, offline: bool = False) -> Planned:
-    """Read and expand a sweep file; touches nothing but the file and the data it names.
+def plan_sweep(path: Path, home: Path, *, offline: bool = False) -> PlannedSweep:
+    """Read and expand a sweep file. Nothing is read but the file and the data it names.
 
-    `offline` does not even look at the data: the counts are right, the keys are not.
+    With `offline` the data are not read either: the counts are right, but the keys are not.
     """
-    sweep = sweep_file.load(path)
+    config = sweep_file.load_sweep(path)
     try:
-        known = by_name if offline else remembering(home / "fingerprints.json")
-        found = inputs.read(sweep, known)
-        _check_workers(sweep.placement)
-        plan = expand.expand(sweep, found)
-        return Planned(path, home, sweep, found, plan, _profile(sweep.placement))
+        fingerprint = (
+            path_fingerprint if offline else caching_fingerprint(home / "fingerprints.json")
+        )
+        inputs = resolve_inputs(config, fingerprint)
+        _check_workers(config.placement)
+        plan = expand_sweep(config, inputs)
+        return PlannedSweep(path, home, config, inputs, plan, _profile(config.placement))
     except (ConfigError, MissingFile) as error:
         raise type(error)(f"{path}: {error}") from None
 
@@ -78,7 +83,7 @@ def _check_workers(placement: Placement) -> None:
     if placement.workers % placement.nodes:
         raise ConfigError(
             f"placement.workers = {placement.workers} is not allowed with {placement.nodes} nodes;"
-            f" use a multiple of {placement.nodes}, as many on each"
+            f" use a multiple of {placement.nodes}, so that each node has the same number"
         )
     if placement.workers > 1 and placement.gpus not in (0, 1):
         raise ConfigError(
@@ -88,40 +93,45 @@ def _check_workers(placement: Placement) -> None:
 
 
 def _profile(placement: Placement) -> Profile | None:
-    """Raises MissingFile, or ConfigError also where no node of the cluster holds a trial."""
+    """Load the cluster profile that the placement names, if any.
+
+    Raises:
+        MissingFile: the profile does not exist.
+        ConfigError: it is invalid, or a trial does not fit on any of its nodes.
+    """
     if placement.cluster is None:
         return None
-    profile = yaml_file.load(placement.cluster, Profile, kind="profile")
+    profile = yaml_file.load_yaml(placement.cluster, Profile, kind="profile")
     prices.offers(profile, placement)
     return profile
 
 
 @contextmanager
-def connected(placement: Placement, home: Path, *, tracking: bool) -> Iterator[Connected]:
-    """The store (and MLflow's address) of a placement; local servers are started where they are
-    not running, and what was started here is stopped at the end.
+def connect(placement: Placement, home: Path, *, tracking: bool) -> Iterator[Connections]:
+    """Open the store of a placement, and with `tracking` its MLflow.
 
-    Raises StoreError if the store cannot be used.
+    Local servers that do not run are started, and stopped at the end. Raises StoreError if the
+    store cannot be used.
     """
-    from orchestrator.store.s3 import S3Objects
+    from orchestrator.store.s3 import S3ObjectStore
     from orchestrator.store.tickets import TicketStore
 
-    with _stored(placement, home) as address:
-        objects = S3Objects(address)
-        objects.probe()  # before MLflow starts: it takes seconds, and may be in vain
-        with _tracked(placement, home, wanted=tracking) as uri:
-            yield Connected(TicketStore(objects), address, uri)
+    with _store_address(placement, home) as address:
+        objects = S3ObjectStore(address)
+        objects.probe()  # before MLflow, whose start takes seconds and may be in vain
+        with _mlflow_uri(placement, home, wanted=tracking) as uri:
+            yield Connections(TicketStore(objects), address, uri)
 
 
 @contextmanager
-def _stored(placement: Placement, home: Path) -> Iterator[StoreAddress]:
-    """The address of the store; that of this machine runs meanwhile."""
+def _store_address(placement: Placement, home: Path) -> Iterator[StoreAddress]:
+    """The address of the store. The local server, if used, runs within the `with` block."""
     from orchestrator.store.s3 import StoreAddress
 
-    if isinstance(placement.store, Store):
+    if isinstance(placement.store, StoreConfig):
         yield StoreAddress(**placement.store.model_dump())
         return
-    with serving(home, ["s3"]) as services:
+    with local_services(home, ["s3"]) as services:
         os.environ.update(services.environment())
         yield StoreAddress(
             url=services.bucket_url, endpoint=services.s3_endpoint, region=services.region
@@ -129,31 +139,31 @@ def _stored(placement: Placement, home: Path) -> Iterator[StoreAddress]:
 
 
 @contextmanager
-def _tracked(placement: Placement, home: Path, *, wanted: bool) -> Iterator[str]:
-    """The address of MLflow, or empty; that of this machine runs meanwhile."""
+def _mlflow_uri(placement: Placement, home: Path, *, wanted: bool) -> Iterator[str]:
+    """The address of MLflow, or empty. The local server, if used, runs within the `with` block."""
     if not wanted or placement.tracking == NO_TRACKING:
         yield ""
     elif placement.tracking == LOCAL:
-        with serving(home, ["mlflow"]) as services:
+        with local_services(home, ["mlflow"]) as services:
             yield services.mlflow_uri
     else:
         yield placement.tracking
 
 
 @contextmanager
-def serving(home: Path, names: Sequence[Name]) -> Iterator[Services]:
-    """Servers of this machine for as long as any command uses them: the last one stops them."""
-    with _users(home) as users:
-        fcntl.flock(users, fcntl.LOCK_SH)
+def local_services(home: Path, names: Sequence[ServiceName]) -> Iterator[Services]:
+    """Keep local servers running while at least one command uses them; the last one stops them."""
+    with _lock_file(home) as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
         try:
-            yield local.start(home, names=names)
+            yield servers.start_services(home, names=names)
         finally:
-            with suppress(BlockingIOError):  # somebody else is using them
-                fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                local.stop(home)
+            with suppress(BlockingIOError):  # another command still uses them
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                servers.stop_services(home)
 
 
-def _users(home: Path) -> IO[str]:
+def _lock_file(home: Path) -> IO[str]:
     try:
         home.mkdir(parents=True, exist_ok=True)
         return (home / "in-use.lock").open("w")
@@ -164,5 +174,5 @@ def _users(home: Path) -> IO[str]:
 
 
 def has_store(placement: Placement, home: Path) -> bool:
-    """Whether there is anything to look into: a local store exists once a sweep has run."""
-    return isinstance(placement.store, Store) or (home / "s3").exists()
+    """Whether the store may exist: a local one exists once a sweep has run."""
+    return isinstance(placement.store, StoreConfig) or (home / "s3").exists()

@@ -1,11 +1,10 @@
-"""`sweepstakes cluster`: what a cluster is made from, rendered from one profile."""
+"""`sweepstakes cluster`: the files that a cluster is created from, rendered from a profile."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -13,26 +12,28 @@ import click
 from cluster.errors import ProfileError
 from cluster.profile import Profile
 from cluster.providers import aws
-from cluster.providers.kuberay import manifests as kuberay
-from cluster.providers.kuberay import mlflow_server, rayjob
-from orchestrator.cli import job_environment as travel
+from cluster.providers.kuberay import manifests
+from cluster.providers.kuberay.mlflow_server import tracking_uri
+from cluster.providers.kuberay.rayjob import SubmittedSweep, delete_command
+from orchestrator.cli.job_environment import check_profile, path_variables, sweep_paths
 from orchestrator.cli.shared import out
-from orchestrator.cost import prices
+from orchestrator.cost.prices import offers
 from orchestrator.errors import ConfigError, InputError
-from orchestrator.store import policy as store_policy
+from orchestrator.files import replace_files_in
+from orchestrator.store.policy import bucket_policy
 from orchestrator.store.s3 import StoreAddress
 from orchestrator.sweep import sweep_file, yaml_file
-from orchestrator.sweep.config import Store, Sweep
+from orchestrator.sweep.config import StoreConfig, Sweep
 
-FORMS = ("kuberay", "aws")
-POLICY = "store-policy.json"
+PROVIDERS = ("kuberay", "aws")
+POLICY_FILE = "store-policy.json"
 
 PROFILE = click.argument("path", metavar="PROFILE", type=click.Path(path_type=Path))
 
 
 @click.group()
 def cluster() -> None:
-    """Render what a cluster is made from: manifests, policies."""
+    """Render cluster manifests and store policies from a profile."""
 
 
 @cluster.command()
@@ -42,119 +43,133 @@ def cluster() -> None:
     "folder",
     type=click.Path(path_type=Path, file_okay=False),
     required=True,
-    help="Folder to write to; nothing else may lie in it.",
+    help="Output folder. It must not contain other files.",
 )
 @click.option(
     "--sweep",
     type=click.Path(path_type=Path),
-    help="Check that this sweep fits the cluster; on Kubernetes, make it a job with a cluster"
-    " of its own.",
+    help="Check that this sweep fits the cluster. With `kuberay`, also render it as a job with its"
+    " own cluster.",
 )
-@click.option("--form", type=click.Choice(FORMS), help="By default the one that PROFILE has.")
-def render(path: Path, folder: Path, sweep: Path | None, form: str | None) -> None:
+@click.option(
+    "--provider",
+    type=click.Choice(PROVIDERS),
+    help="Provider to render for. Default: the one that PROFILE configures.",
+)
+def render(path: Path, folder: Path, sweep: Path | None, provider: str | None) -> None:
     """Write the manifests of the cluster that PROFILE describes."""
-    profile = yaml_file.load(path, Profile, kind="profile")
-    form = form or _only_form(profile, path)
+    profile = yaml_file.load_yaml(path, Profile, kind="profile")
+    provider = provider or _only_provider(profile, path)
     address = _address(profile, path)
-    job = _job(sweep, profile, path, form) if sweep else None
+    job = _job(sweep, profile, path, provider) if sweep else None
     try:
-        files = _rendered(profile, path, form, job)
+        files = _render(profile, path, provider, job)
     except ProfileError as error:
         raise ConfigError(f"{path}: {error}") from None
-    if form == "aws":  # `kubectl apply` takes every .json of its folder for a manifest
-        files[POLICY] = _json(store_policy.of(address))
+    if provider == "aws":  # `kubectl apply` would read every .json in its folder as a manifest
+        files[POLICY_FILE] = _json(bucket_policy(address))
     _write(folder, files)
     for name in files:
         out.print(f"{folder / name}", soft_wrap=True)
-    again = rayjob.delete(profile.kubernetes, job) if profile.kubernetes and job else ""
-    _print_next(folder, form, sweep, again)
+    delete = delete_command(profile.kubernetes, job) if profile.kubernetes and job else ""
+    _print_next_steps(folder, provider, sweep, delete)
 
 
 @cluster.command()
 @PROFILE
-@click.option("--principal", metavar="ARN", default="", help="For a policy of the bucket itself.")
-@click.option("--upkeep", is_flag=True, help="Allow what `tickets gc` and `verify --repair` do.")
-def policy(path: Path, principal: str, upkeep: bool) -> None:
-    """Print the least that a sweep needs of its bucket.
+@click.option(
+    "--principal",
+    metavar="ARN",
+    default="",
+    help="Principal of a bucket policy. Default: print a policy for a role.",
+)
+@click.option(
+    "--maintenance",
+    is_flag=True,
+    help="Also allow `tickets gc` and `tickets verify --repair`.",
+)
+def policy(path: Path, principal: str, maintenance: bool) -> None:
+    """Print the minimal AWS policy for a sweep's bucket.
 
-    As an AWS policy: for a role of the workers; with --principal, for the bucket itself.
+    It is a policy for the role of the workers, or with --principal one for the bucket itself.
     """
-    profile = yaml_file.load(path, Profile, kind="profile")
+    profile = yaml_file.load_yaml(path, Profile, kind="profile")
     address = _address(profile, path)
-    click.echo(_json(store_policy.of(address, principal=principal, upkeep=upkeep)), nl=False)
+    document = bucket_policy(address, principal=principal, maintenance=maintenance)
+    click.echo(_json(document), nl=False)
 
 
-def _only_form(profile: Profile, path: Path) -> str:
-    """The form that the profile describes; ConfigError unless it is one."""
-    given = [name for name, has in _sections(profile).items() if has]
-    if len(given) != 1:
-        has = "none" if not given else "both"
-        raise ConfigError(
-            f"{path}: of `kubernetes` and `aws` it has {has}; "
-            + ("choose with --form" if given else "add the one that it is for, or give --form")
-        )
-    return given[0]
+def _only_provider(profile: Profile, path: Path) -> str:
+    """Return the provider that the profile configures; ConfigError unless it is exactly one."""
+    configured = [name for name, present in _sections(profile).items() if present]
+    if len(configured) != 1:
+        present = "neither" if not configured else "both"
+        advice = "choose one with --provider" if configured else "add one of them"
+        raise ConfigError(f"{path}: has {present} of `kubernetes` and `aws`; {advice}")
+    return configured[0]
 
 
 def _sections(profile: Profile) -> dict[str, bool]:
     return {"kuberay": profile.kubernetes is not None, "aws": profile.aws is not None}
 
 
-def _rendered(profile: Profile, path: Path, form: str, job: rayjob.Sweep | None) -> dict[str, str]:
-    if form == "kuberay" and profile.kubernetes:
-        return kuberay.render(profile, profile.kubernetes, job)
-    if form == "aws" and profile.aws:
+def _render(
+    profile: Profile, path: Path, provider: str, job: SubmittedSweep | None
+) -> dict[str, str]:
+    if provider == "kuberay" and profile.kubernetes:
+        return manifests.render(profile, profile.kubernetes, job)
+    if provider == "aws" and profile.aws:
         return aws.render(profile, profile.aws)
-    section = "kubernetes" if form == "kuberay" else "aws"
-    raise ConfigError(f"{path}: {section} is missing, which --form {form} needs; add it")
+    section = "kubernetes" if provider == "kuberay" else "aws"
+    raise ConfigError(f"{path}: {section} is missing, but --provider {provider} needs it; add it")
 
 
-def _job(sweep: Path, profile: Profile, path: Path, form: str) -> rayjob.Sweep:
-    """The sweep with what travels beside it.
+def _job(sweep: Path, profile: Profile, path: Path, provider: str) -> SubmittedSweep:
+    """Return the sweep with the files and variables that its job needs.
 
     Raises:
         ConfigError: it cannot run on this cluster.
     """
-    read, written = sweep_file.load(sweep), travel.locations(sweep)
+    config, paths = sweep_file.load_sweep(sweep), sweep_paths(sweep)
     try:
-        variables = travel.variables(written)
-        for complaint in _misfits(read, written, profile, path, form):
-            raise ConfigError(complaint)
-        travel.check_profile(written, Path())
-        prices.offers(profile, read.placement)
+        variables = path_variables(paths)
+        for problem in _problems(config, paths, profile, path, provider):
+            raise ConfigError(problem)
+        check_profile(paths, Path())
+        offers(profile, config.placement)
     except ConfigError as error:
         raise ConfigError(f"{sweep}: {error}") from None
-    name = f"{read.name}.sweep.yaml"  # a profile may have the sweep's name
+    name = f"{config.name}.sweep.yaml"  # a profile may have the sweep's name
     files = {name: sweep.read_text(encoding="utf-8")}
-    if read.placement.cluster:
-        files[os.path.relpath(read.placement.cluster)] = path.read_text(encoding="utf-8")
-    return rayjob.Sweep(name=read.name, files=files, path=name, variables=variables)
+    if config.placement.cluster:
+        files[os.path.relpath(config.placement.cluster)] = path.read_text(encoding="utf-8")
+    return SubmittedSweep(name=config.name, files=files, path=name, variables=variables)
 
 
-def _misfits(
-    sweep: Sweep, written: Mapping[str, str], profile: Profile, path: Path, form: str
+def _problems(
+    sweep: Sweep, paths: Mapping[str, str], profile: Profile, path: Path, provider: str
 ) -> Iterator[str]:
-    """What of the sweep would not be found on the cluster."""
+    """Yield what the sweep refers to but would not find on the cluster."""
     placement = sweep.placement
-    wanted = profile.store.model_dump()
-    if not isinstance(placement.store, Store) or placement.store.model_dump() != wanted:
-        inner = ", ".join(f"{key}: {value}" for key, value in wanted.items() if value)
-        yield f"placement.store is not that of {path}; use {{{inner}}}"
-    if form == "kuberay" and profile.kubernetes and profile.kubernetes.mlflow:
-        address = mlflow_server.address(profile)
+    store = profile.store.model_dump()
+    if not isinstance(placement.store, StoreConfig) or placement.store.model_dump() != store:
+        inner = ", ".join(f"{key}: {value}" for key, value in store.items() if value)
+        yield f"placement.store differs from that of {path}; use {{{inner}}}"
+    if provider == "kuberay" and profile.kubernetes and profile.kubernetes.mlflow:
+        address = tracking_uri(profile)
         if placement.tracking == "local":
-            yield f"placement.tracking = 'local' is not seen by the workers; use {address}"
+            yield f"placement.tracking = 'local' cannot be reached by the workers; use {address}"
     if placement.cluster and placement.cluster != path.absolute():
         use = os.path.relpath(path)
         yield f"placement.cluster = {str(placement.cluster)!r} is another profile; use {use}"
-    folders = [Path(mount.path) for mount in profile.mounts]
-    for key, found in written.items():
-        # As the nodes have it: their home, and where they run, are others than here.
-        there = Path(os.path.normpath(os.path.expandvars(found)))
-        inside = any(there.is_relative_to(folder) for folder in folders)
-        if not inside and not key.startswith("placement."):
-            known = ", ".join(map(str, folders)) or "none"
-            yield f"{key} = {str(there)!r} is in none of the profile's mounts ({known}); add one"
+    mounts = [Path(mount.path) for mount in profile.mounts]
+    for key, written in paths.items():
+        # Only variables are expanded: home and working directory differ on the nodes.
+        on_node = Path(os.path.normpath(os.path.expandvars(written)))
+        mounted = any(on_node.is_relative_to(mount) for mount in mounts)
+        if not mounted and not key.startswith("placement."):
+            known = ", ".join(map(str, mounts)) or "none"
+            yield f"{key} = {str(on_node)!r} is in none of the profile's mounts ({known}); add one"
 
 
 def _address(profile: Profile, path: Path) -> StoreAddress:
@@ -169,41 +184,32 @@ def _json(document: object) -> str:
 
 
 def _write(folder: Path, files: Mapping[str, str]) -> None:
-    """All files or none, each whole. A file from another rendering would be applied with them."""
-    partials = {folder / f".{name}.partial": name for name in files}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        foreign = sorted(one.name for one in folder.iterdir() if one.name not in files)
-        foreign = [name for name in foreign if not (name[0] == "." and name.endswith(".partial"))]
-        if foreign:
-            raise InputError(f"--to {folder}: holds {foreign[0]} too; give an empty folder")
-        for partial, name in partials.items():
-            partial.write_text(files[name], encoding="utf-8")
-        for partial, name in partials.items():
-            partial.replace(folder / name)
-    except OSError as error:
-        raise InputError(
-            f"--to {folder}: cannot write here ({error.strerror}); choose another folder"
-        ) from None
-    finally:  # also when interrupted
-        for partial in partials:
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
+    """Write all files or none, each atomically.
+
+    Files of another rendering are refused, since they would be applied as well.
+    """
+    with replace_files_in(folder) as scratch:
+        entries = (entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+        others = sorted(name for name in entries if name not in files)
+        if others:
+            raise InputError(f"--to {folder}: also contains {others[0]}; use an empty folder")
+        for name, text in files.items():
+            (scratch / name).write_text(text, encoding="utf-8")
 
 
-def _print_next(folder: Path, form: str, sweep: Path | None, again: str) -> None:
-    if form == "kuberay":
-        first = folder / "0-namespace.yaml"
+def _print_next_steps(folder: Path, provider: str, sweep: Path | None, delete: str) -> None:
+    if provider == "kuberay":
+        namespace = folder / "0-namespace.yaml"
         steps = {
-            "next": f"kubectl apply -f {first}, and make the secrets that it names",
+            "next": f"kubectl apply -f {namespace}, and create the secrets that it names",
             "then": f"kubectl apply -f {folder}",
-            "again": f"{again}, and apply" if again else "",
+            "re-run": f"{delete}, then apply again" if delete else "",
         }
     else:
         steps = {
             "next": f"ray up {folder / 'cluster.yaml'}",
             "then": f"sweepstakes submit {sweep or 'SWEEP'}",
         }
-    for when, what in steps.items():
-        if what:
-            out.print(f"{when:<10}{what}", soft_wrap=True)
+    for label, step in steps.items():
+        if step:
+            out.print(f"{label:<10}{step}", soft_wrap=True)

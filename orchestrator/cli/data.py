@@ -1,4 +1,4 @@
-"""`sweepstakes data`: folders of published data, and of generated data in the same formats."""
+"""`sweepstakes data`: check folders of published data, and generate data in the same formats."""
 
 from __future__ import annotations
 
@@ -17,70 +17,70 @@ from orchestrator.cli.shared import err, out
 from orchestrator.errors import InputError
 
 if TYPE_CHECKING:
-    from trainables.data.check import Checked
+    from trainables.data.check import CheckResult
 
 _COLUMNS = ("task", "format", "split", "examples", "images", "tokens", "regions")
 
 
 @click.group()
 def data() -> None:
-    """Look at published data, or generate some in its formats."""
+    """Check published data, or generate data in the same formats."""
 
 
 @data.command()
 @click.argument("path", type=click.Path(path_type=Path, exists=True, file_okay=False))
 def check(path: Path) -> None:
-    """Validate the published files below PATH, and count.
+    """Validate and count the published files in PATH.
 
-    Every record is read. PATH is what a sweep names as a task's `data`: a folder with `uniter`,
-    `lxmert` or `vilt` in it. Exit code 2 if anything is wrong, one line for each finding.
+    PATH is what a sweep file names as a task's `data`: a folder that contains `uniter`, `lxmert` or
+    `vilt`. Every record is read. If there are problems, each is one line, and the exit code is 2.
     """
-    checked = _checked(path.absolute())
+    checked = _check_folder(path.absolute())
     if checked.counts:
         out.print(_table(checked))
     for finding in checked.findings:
-        err.print(f"[red]wrong[/] {escape(finding)}", soft_wrap=True)
+        err.print(f"[red]invalid[/] {escape(finding)}", soft_wrap=True)
     if checked.findings:
         sys.exit(InputError.exit_code)
-    out.print(f"{escape(str(path))} is whole", soft_wrap=True)
+    out.print(f"{escape(str(path))} is valid", soft_wrap=True)
 
 
 @data.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--images", default=3000, show_default=True, help="Training scenes.")
+@click.option("--images", default=3000, show_default=True, help="Number of training scenes.")
 @click.option("--difficulty", default=0.1, show_default=True, help="From 0 to 1.")
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", default=0, show_default=True, help="Random seed.")
 def scenes(folder: Path, images: int, difficulty: float, seed: int) -> None:
-    """Generate the data of all tasks, on pictures of shapes.
+    """Generate data for all tasks, from images of shapes.
 
-    FOLDER then holds `uniter`, `lxmert` and `vilt` in the published formats, with a fifth as many
-    held-out scenes as training ones. The same options give the same bytes; a folder that has them
-    already is left as it is. The default takes 176 MB.
+    FOLDER then contains `uniter`, `lxmert` and `vilt` in the published formats. There are a fifth
+    as many held-out scenes as training scenes. The same options give the same bytes; a folder that
+    already has them is left unchanged. The default size is 176 MB.
     """
-    from trainables.data import scenes as world
+    from trainables.data import scenes
 
-    with _bar() as progress:
-        new = world.write(
+    with _progress_bar() as progress:
+        written = scenes.write_scenes(
             folder.absolute(),
             images=images,
             difficulty=difficulty,
             seed=seed,
             progress=lambda file, done, total: progress("writing scenes", done, total),
         )
-    done = "is written" if new else "holds these scenes already"
-    out.print(f"{escape(str(folder))} {done}", soft_wrap=True)
+    state = "is written" if written else "already contains these scenes"
+    out.print(f"{escape(str(folder))} {state}", soft_wrap=True)
 
 
-def _checked(path: Path) -> Checked:
-    from trainables.data import check as checks
+def _check_folder(path: Path) -> CheckResult:
+    from trainables.data.check import check_folder
 
-    with _bar() as progress:
-        return checks.check(path, progress)
+    with _progress_bar() as progress:
+        return check_folder(path, progress)
 
 
 @contextmanager
-def _bar() -> Iterator[Callable[[str, int, int | None], None]]:
-    """A bar on the terminal that starts anew when it is told of something else."""
+def _progress_bar() -> Iterator[Callable[[str, int, int | None], None]]:
+    """A progress bar on the terminal that is reset when the description changes."""
     columns = (
         TextColumn("{task.description}"),
         *(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()),
@@ -89,23 +89,23 @@ def _bar() -> Iterator[Callable[[str, int, int | None], None]]:
         bar = bars.add_task("", total=None)
         last = ""
 
-        def progress(what: str, done: int, total: int | None) -> None:
+        def progress(description: str, done: int, total: int | None) -> None:
             nonlocal last
-            if what != last:
-                bars.reset(bar, description=escape(what), total=total)
-                last = what
+            if description != last:
+                bars.reset(bar, description=escape(description), total=total)
+                last = description
             bars.update(bar, completed=done, total=total)
 
         yield progress
 
 
-def _table(checked: Checked) -> Table:
-    caption = "tokens, regions: the most of a text, of an image"
+def _table(checked: CheckResult) -> Table:
+    caption = "tokens, regions: maximum of a text, of an image"
     table = Table(box=None, pad_edge=False, caption=caption, caption_justify="left")
     for name in _COLUMNS:
         table.add_column(name, justify="left" if name in _COLUMNS[:3] else "right", no_wrap=True)
     for count in checked.counts:
         numbers = (count.examples, count.images, count.longest_text, count.longest_image)
-        shown = [f"{number:,}" if number else "" for number in numbers]
-        table.add_row(count.task, count.format, count.split, *shown)
+        cells = [f"{number:,}" if number else "" for number in numbers]
+        table.add_row(count.task, count.format, count.split, *cells)
     return table

@@ -1,4 +1,4 @@
-"""`sweepstakes status`, `logs` and `explain`: look into a sweep, whoever runs it and wherever."""
+"""`sweepstakes status`, `logs` and `explain`: inspect a sweep, from any machine."""
 
 from __future__ import annotations
 
@@ -12,72 +12,67 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.api import workspace
-from orchestrator.cli import shared as cli_shared
-from orchestrator.cli.shared import KEY, SWEEP, out
+from orchestrator.cli.shared import KEY, STORE_OF, SWEEP, open_store, out, read_sweep
 from orchestrator.errors import InputError
+from orchestrator.plan.keys import ambiguous_prefix
 from orchestrator.sweep import sweep_file
 from orchestrator.sweep.config import Placement
 
 if TYPE_CHECKING:
     from orchestrator.store.tickets import TicketStore
 
-HEX = re.compile(r"[0-9a-f]{1,64}")
+KEY_PREFIX = re.compile(r"[0-9a-f]{1,64}")
 
 
 @click.command()
 @SWEEP
-@click.option("--watch", is_flag=True, help="Look again every few seconds until all is done.")
+@click.option("--watch", is_flag=True, help="Refresh every few seconds until the sweep is done.")
 @click.pass_obj
 def status(home: Path, sweep: Path, watch: bool) -> None:
-    """Show how far a sweep is, what runs and what failed.
+    """Show the progress of a sweep, its workers and its failures.
 
-    From the store alone, so anywhere, whoever runs it.
+    It reads the store only, so it works on any machine and for any run of the sweep.
     """
-    from orchestrator.monitor import status as statuses
+    from orchestrator.monitor.status import read_status, render_status, watch_status
 
-    planned = cli_shared.planned(sweep, home)
-    plan = planned.plan
-    with cli_shared.opened(planned, home, tracking=False) as found:
+    planned_sweep = read_sweep(sweep, home)
+    plan = planned_sweep.plan
+    with open_store(planned_sweep, home, tracking=False) as connections:
         if watch:
-            statuses.watch(plan, found.store, str(sweep), out)
+            watch_status(plan, connections.store, str(sweep), out)
         else:
-            out.print(statuses.show(plan, statuses.look(plan, found.store), str(sweep)))
+            out.print(render_status(plan, read_status(plan, connections.store), str(sweep)))
 
 
 @click.command()
 @KEY
-@click.option(
-    "--sweep",
-    type=click.Path(path_type=Path),
-    help="Sweep file whose store to look into; by default this machine's own.",
-)
+@STORE_OF
 @click.pass_obj
 def logs(home: Path, key: str, sweep: Path | None) -> None:
-    """Print what the attempts at a trial had to say. KEY may be a unique beginning."""
-    if not HEX.fullmatch(key):
-        raise InputError(f"{key!r} begins no key: keys are 64 of 0-9 and a-f, in small letters")
-    placement = sweep_file.load(sweep).placement if sweep else Placement()
+    """Print the log of a trial: all attempts. KEY may be a unique prefix."""
+    if not KEY_PREFIX.fullmatch(key):
+        raise InputError(f"{key!r} is not a key; keys have up to 64 characters from 0-9 and a-f")
+    placement = sweep_file.load_sweep(sweep).placement if sweep else Placement()
     if not workspace.has_store(placement, home):
-        raise InputError(f"--home {home}: no sweep has run here; name another, or --sweep SWEEP")
-    with workspace.connected(placement, home, tracking=False) as found:
-        click.echo(_log(found.store, key), nl=False)
-
-
-def _log(store: TicketStore, beginning: str) -> str:
-    """The log of the trial; of a trial that a run makes on its way, the run's."""
-    keys = store.logged(beginning)
-    if len(keys) > 1:
-        some = ", ".join(key[: len(beginning) + 6] for key in keys[:3])
         raise InputError(
-            f"{beginning!r} begins the keys of {len(keys)} logs ({some}, …); give more digits"
+            f"--home {home}: no sweep has run here; use another folder, or --sweep SWEEP"
         )
+    with workspace.connect(placement, home, tracking=False) as connections:
+        click.echo(_log(connections.store, key), nl=False)
+
+
+def _log(store: TicketStore, prefix: str) -> str:
+    """Return the log of a trial. A by-product has no log of its own, but that of its run."""
+    keys = store.log_keys(prefix)
+    if len(keys) > 1:
+        raise ambiguous_prefix(prefix, keys, "logs")
     if not keys:
-        makers = {store.record(key).spec.get("run") for key in store.keys(beginning)}
-        keys = [key for key in makers if isinstance(key, str) and key in store.logged(key)]
+        runs = {store.record(key).spec.get("run") for key in store.keys(prefix)}
+        keys = [key for key in runs if isinstance(key, str) and key in store.log_keys(key)]
     if len(keys) != 1:
         raise InputError(
-            f"{beginning!r} begins the key of no log; `sweepstakes status SWEEP` names trials that"
-            " failed, and a trial has a log once a worker was at it"
+            f"{prefix!r} does not match the key of any log; a trial has a log once a worker has"
+            " started it, and `sweepstakes status SWEEP` lists failed trials"
         )
     return store.log(keys[0])
 
@@ -88,22 +83,22 @@ def _log(store: TicketStore, beginning: str) -> str:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def explain(home: Path, sweep: Path, key: str, as_json: bool) -> None:
-    """Show a trial's place in the plan, and why it runs or not.
+    """Show a trial's state, dependencies and results.
 
-    Also what rests on it, and where its ticket, scores, log and MLflow run are. KEY may be a unique
-    beginning.
+    It shows why the trial runs or does not, which scores depend on it, and where its ticket,
+    scores, log and MLflow run are. KEY may be a unique prefix.
     """
-    from orchestrator.monitor import explain as explanations
-    from orchestrator.monitor.status import Status, look
+    from orchestrator.monitor import explain
+    from orchestrator.monitor.status import Status, read_status
 
-    planned = cli_shared.planned(sweep, home)
-    trial = explanations.find(planned.plan, key)
-    known = Status()
-    if workspace.has_store(planned.sweep.placement, home):
-        with cli_shared.opened(planned, home, tracking=False) as found:
-            known = look(planned.plan, found.store)
-    mlflow = _mlflow(planned.sweep.placement)
-    rows = explanations.explain(planned.plan, trial, known, str(sweep), mlflow=mlflow)
+    planned_sweep = read_sweep(sweep, home)
+    plan, placement = planned_sweep.plan, planned_sweep.config.placement
+    trial = explain.find_trial(plan, key)
+    status = Status()
+    if workspace.has_store(placement, home):
+        with open_store(planned_sweep, home, tracking=False) as connections:
+            status = read_status(plan, connections.store)
+    rows = explain.explain(plan, trial, status, str(sweep), mlflow=_mlflow(placement))
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
@@ -115,7 +110,7 @@ def explain(home: Path, sweep: Path, key: str, as_json: bool) -> None:
 
 
 def _mlflow(placement: Placement) -> str:
-    """Where to look for the sweep's runs; empty if they are nowhere."""
+    """Where the sweep's MLflow runs can be viewed; empty without tracking."""
     if placement.tracking == workspace.NO_TRACKING:
         return ""
     return "sweepstakes ui" if placement.tracking == workspace.LOCAL else placement.tracking

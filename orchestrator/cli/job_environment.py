@@ -1,7 +1,7 @@
-"""What a sweep's paths need to be the same on a cluster: their variables, and its profile.
+"""What the paths of a sweep file depend on at a cluster: environment variables and the profile.
 
-`$VLT_DATA/uniter` in a sweep file is resolved where `sweepstakes run` runs, so the value that the
-submitter gave has to travel with the file.
+`$VLT_DATA/uniter` in a sweep file is expanded where `sweepstakes run` runs. The value on the
+submitting machine must therefore be sent along with the file.
 """
 
 from __future__ import annotations
@@ -16,67 +16,69 @@ import yaml
 from orchestrator.credentials import SECRET_NAME
 from orchestrator.errors import ConfigError
 
-VARIABLE = re.compile(r"\$(?:(\w+)|\{([^}]+)\})", re.ASCII)
+VARIABLE_PATTERN = re.compile(r"\$(?:(\w+)|\{([^}]+)\})", re.ASCII)
 """What `os.path.expandvars` replaces."""
-OWN = re.compile(
+MACHINE_VARIABLES = re.compile(
     r"HOME|HOSTNAME|LOGNAME|PATH|PWD|SHELL|TMPDIR|USER|(LD_|PYTHON|RAY_|SWEEPSTAKES_)\w*"
 )
-"""What each machine sets for itself: to give it another's value would break what runs there."""
+"""Variables that each machine sets itself. Another machine's values would break its processes."""
 
 
-def locations(sweep: Path) -> dict[str, str]:
-    """The paths in a valid sweep file as they are written, by key."""
+def sweep_paths(sweep: Path) -> dict[str, str]:
+    """Return the paths in a valid sweep file as written, by key."""
     content = yaml.safe_load(sweep.read_text(encoding="utf-8"))
     models, tasks = content.get("models", {}), content.get("tasks", {})
     placement = content.get("placement", {})
-    found = {f"models.{name}.weights": model.get("weights") for name, model in models.items()}
-    found |= {f"tasks.{name}.data": task.get("data") for name, task in tasks.items()}
-    found |= {f"placement.{key}": placement.get(key) for key in ("cache", "cluster")}
-    return {key: path for key, path in found.items() if path is not None}
+    paths = {f"models.{name}.weights": model.get("weights") for name, model in models.items()}
+    paths |= {f"tasks.{name}.data": task.get("data") for name, task in tasks.items()}
+    paths |= {f"placement.{key}": placement.get(key) for key in ("cache", "cluster")}
+    return {key: path for key, path in paths.items() if path is not None}
 
 
-def variables(written: Mapping[str, str]) -> dict[str, str]:
-    """The environment variables in paths by key, with their values here.
+def path_variables(paths: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment variables in `paths` (by key) with their values on this machine.
 
     Raises:
-        ConfigError: one is not set, looks like a secret, or is every machine's own.
+        ConfigError: a variable is not set, looks like a secret, or is set by each machine itself.
     """
-    found = {}
-    for key, path in written.items():
-        for bare, braced in VARIABLE.findall(path):
+    values = {}
+    for key, path in paths.items():
+        for bare, braced in VARIABLE_PATTERN.findall(path):
             name = bare or braced
             if SECRET_NAME.search(name):
                 raise ConfigError(
-                    f"{key}: ${name} is named like a secret, and those do not travel; use another"
+                    f"{key}: ${name} looks like a secret, and secrets are not sent to the cluster;"
+                    " use another variable"
                 )
-            if OWN.fullmatch(name):
+            if MACHINE_VARIABLES.fullmatch(name):
                 raise ConfigError(
-                    f"{key}: ${name} is another on each machine; write the path on the cluster, or"
+                    f"{key}: ${name} differs between machines; write the path on the cluster, or"
                     " use another variable"
                 )
             if name not in os.environ:
                 raise ConfigError(
-                    f"{key}: ${name} is not set; give it the value that it has on the cluster"
+                    f"{key}: ${name} is not set; set it to the value that it has on the cluster"
                 )
-            found[name] = os.environ[name]
-    return found
+            values[name] = os.environ[name]
+    return values
 
 
-def check_profile(written: Mapping[str, str], folder: Path) -> None:
-    """That `placement.cluster` is found by a run in a copy of `folder`, somewhere else.
+def check_profile(paths: Mapping[str, str], folder: Path) -> None:
+    """Check that a run in a copy of `folder` on another machine finds `placement.cluster`.
 
     Raises:
-        ConfigError: it is not the path from there of a file in there.
+        ConfigError: it is not a path, relative to `folder`, of a file in `folder`.
     """
-    if "placement.cluster" not in written:
+    if "placement.cluster" not in paths:
         return
-    path = os.path.expandvars(written["placement.cluster"])
-    travels = not path.startswith(("/", "~")) and not os.path.normpath(path).startswith(os.pardir)
-    if travels and (folder / path).is_file():
+    path = os.path.expandvars(paths["placement.cluster"])
+    is_inside = not path.startswith(("/", "~")) and not os.path.normpath(path).startswith(os.pardir)
+    if is_inside and (folder / path).is_file():
         return
-    here = os.path.relpath(os.path.expanduser(path), folder)
-    cure = "move it there and name it so" if here.startswith(os.pardir) else f"use {here}"
+    relative = os.path.relpath(os.path.expanduser(path), folder)
+    outside = relative.startswith(os.pardir)
+    advice = "move the file there and use its relative path" if outside else f"use {relative}"
     raise ConfigError(
-        f"placement.cluster = {path!r} is not the path of a file from {folder.resolve()}, which is"
-        f" what travels; {cure}"
+        f"placement.cluster = {path!r} is not the path of a file relative to {folder.resolve()},"
+        f" the folder that is sent to the cluster; {advice}"
     )

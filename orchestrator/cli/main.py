@@ -1,4 +1,7 @@
-"""The command line: parses, calls, prints. What a command needs is imported when it runs."""
+"""The main command: `run`, `report`, `sync` and `ui`; exit codes for all commands.
+
+What a command needs is imported when the command runs.
+"""
 
 from __future__ import annotations
 
@@ -19,28 +22,31 @@ from rich.text import Text
 
 from orchestrator import __version__
 from orchestrator.api import workspace
-from orchestrator.cli import cluster as cli_cluster
-from orchestrator.cli import data as cli_data
-from orchestrator.cli import inspect as cli_look
-from orchestrator.cli import plan as cli_plan
-from orchestrator.cli import shared as cli_shared
-from orchestrator.cli import submit as cli_jobs
-from orchestrator.cli import tickets as cli_tickets
+from orchestrator.cli.cluster import cluster
+from orchestrator.cli.data import data
+from orchestrator.cli.inspect import explain, logs, status
+from orchestrator.cli.plan import plan
+from orchestrator.cli.schema import schema
 from orchestrator.cli.shared import (
     EXIT_INCOMPLETE,
     EXIT_INPUT,
     EXIT_INTERRUPTED,
     SWEEP,
+    check_finite,
     err,
+    open_store,
     out,
+    read_sweep,
 )
+from orchestrator.cli.submit import default_home, submit
+from orchestrator.cli.tickets import tickets
 from orchestrator.errors import ConfigError, SweepstakesError
 
 if TYPE_CHECKING:
     from orchestrator.report import ReportFiles
     from orchestrator.tune.driver import Summary
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
+DISK_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -48,17 +54,17 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 @click.option(
     "--home",
     type=click.Path(path_type=Path, file_okay=False),
-    default=cli_jobs.default_home,
+    default=default_home,
     envvar="SWEEPSTAKES_HOME",
     show_default=".sweepstakes; in a Ray job ~/.sweepstakes",
-    help="Folder of the local servers' data and of the reports.",
+    help="Folder for reports and for the data of the local servers.",
 )
 @click.pass_context
 def cli(context: click.Context, home: Path) -> None:
-    """Lottery-ticket sweeps over vision-and-language models.
+    """Run lottery-ticket sweeps over vision-and-language models.
 
-    A sweep is one YAML file. `plan` shows what it would do, `run` does what is not done yet, and
-    every other command looks at what is there.
+    A sweep is one YAML file. `plan` shows what it would run, `run` runs what is missing, and the
+    other commands inspect the results.
     """
     context.obj = home.absolute()
 
@@ -68,51 +74,58 @@ def cli(context: click.Context, home: Path) -> None:
 @click.option(
     "--budget",
     type=click.FloatRange(min=0, min_open=True),
-    callback=cli_shared.finite,
-    metavar="MONEY",
-    help="Begin no trial that would pass it, by the prices of `placement.cluster`.",
+    callback=check_finite,
+    metavar="AMOUNT",
+    help="Do not start trials that would exceed this amount of money, at the prices of the profile"
+    " in `placement.cluster`.",
 )
 @click.pass_obj
 def run(home: Path, sweep: Path, budget: float | None) -> None:
-    """Run what a sweep still lacks.
+    """Run the missing trials of a sweep.
 
-    On this machine, or in a Ray job on its cluster.
+    They run on this machine or, within a Ray job, on its cluster. Committed trials are never lost:
+    after an interruption, run the same command again.
 
-    Exit code 0: all done. 1: some trials failed or are blocked, or the budget is reached. 130:
-    interrupted. What is committed is kept; the same command goes on from there.
+    \b
+    Exit codes:
+      0    all trials are done
+      1    trials failed or are blocked, or the budget is spent
+      2    invalid input
+      130  interrupted
     """
     from orchestrator.api import session
+    from orchestrator.cli.verdicts import print_verdicts
 
-    planned = cli_shared.planned(sweep, home)
-    if budget is not None and planned.profile is None:
+    planned_sweep = read_sweep(sweep, home)
+    if budget is not None and planned_sweep.profile is None:
         raise ConfigError(
             f"{sweep}: placement.cluster is missing, and --budget needs its prices; name a cluster"
             " profile there"
         )
-    with cli_shared.opened(planned, home, tracking=True) as found:
-        folder = _reports(home, planned.plan.name)
-        summary, files = session.run_sweep(planned, found, out, folder, budget)
+    with open_store(planned_sweep, home, tracking=True) as connections:
+        folder = _report_folder(home, planned_sweep.plan.name)
+        summary, files = session.run_sweep(planned_sweep, connections, out, folder, budget)
         if files:
-            session.print_verdicts(files, out)
+            print_verdicts(files)
             _print_files(files)
-            out.print("look on   sweepstakes ui")
+            out.print("next      sweepstakes ui")
             out.print("          sweepstakes tickets list")
-    _print_end(summary, sweep)
+    _print_problems(summary, sweep)
     sys.exit(_exit_code(summary))
 
 
-def _print_end(summary: Summary, sweep: Path) -> None:
-    for head, error in summary.failures.items():
-        err.print(f"[red]failed[/] {head[:12]}: {escape(error)}", soft_wrap=True)
+def _print_problems(summary: Summary, sweep: Path) -> None:
+    for key, error in summary.failures.items():
+        err.print(f"[red]failed[/] {key[:12]}: {escape(error)}", soft_wrap=True)
     if summary.blocked:
-        err.print(f"{summary.blocked} blocked: they need what failed")
+        err.print(f"{summary.blocked} blocked: they depend on failed trials")
     if summary.outage:
         err.print(f"[red]stopped[/]: {escape(summary.outage)}", soft_wrap=True)
     if summary.exhausted:
-        err.print("[red]stopped[/]: the budget is reached; run it again with another")
+        err.print("[red]stopped[/]: the budget is spent; run again with a higher one")
     if summary.interrupted or summary.outage or summary.exhausted:
         err.print(
-            f"nothing committed is lost; go on with `sweepstakes run {sweep}`", soft_wrap=True
+            f"committed trials are kept; resume with `sweepstakes run {sweep}`", soft_wrap=True
         )
 
 
@@ -125,8 +138,8 @@ def _print_files(files: ReportFiles) -> None:
 def _exit_code(summary: Summary) -> int:
     if summary.interrupted:
         return EXIT_INTERRUPTED
-    short = summary.failed or summary.blocked or summary.outage or summary.exhausted
-    return EXIT_INCOMPLETE if short else 0
+    incomplete = summary.failed or summary.blocked or summary.outage or summary.exhausted
+    return EXIT_INCOMPLETE if incomplete else 0
 
 
 @cli.command()
@@ -135,20 +148,22 @@ def _exit_code(summary: Summary) -> int:
     "--out",
     "folder",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder to write to; by default HOME/reports/NAME.",
+    help="Output folder. Default: HOME/reports/NAME.",
 )
 @click.pass_obj
 def report(home: Path, sweep: Path, folder: Path | None) -> None:
-    """Write tables, figures and one page, from the store alone.
+    """Write the report of a sweep from its store.
 
-    The page is HTML and needs nothing beside it.
+    It consists of tables, figures and a self-contained HTML page.
     """
     from orchestrator.api import session
+    from orchestrator.cli.verdicts import print_verdicts
 
-    planned = cli_shared.planned(sweep, home)
-    with cli_shared.opened(planned, home, tracking=False) as found:
-        files = session.report(planned, found, folder or _reports(home, planned.plan.name))
-    session.print_verdicts(files, out)
+    planned_sweep = read_sweep(sweep, home)
+    folder = folder or _report_folder(home, planned_sweep.plan.name)
+    with open_store(planned_sweep, home, tracking=False) as connections:
+        files = session.report_sweep(planned_sweep, connections, folder)
+    print_verdicts(files)
     _print_files(files)
 
 
@@ -156,51 +171,46 @@ def report(home: Path, sweep: Path, folder: Path | None) -> None:
 @SWEEP
 @click.pass_obj
 def sync(home: Path, sweep: Path) -> None:
-    """Rebuild the sweep's MLflow experiment from the store."""
+    """Rebuild the MLflow experiment of a sweep from its store."""
     from orchestrator.api import session
 
-    planned = cli_shared.planned(sweep, home)
-    with cli_shared.opened(planned, home, tracking=True) as found:
-        count = session.sync(planned, found, _reports(home, planned.plan.name))
-    out.print(f"MLflow holds the {count} committed trials of {planned.plan.name}")
+    planned_sweep = read_sweep(sweep, home)
+    name = planned_sweep.plan.name
+    with open_store(planned_sweep, home, tracking=True) as connections:
+        count = session.sync_sweep(planned_sweep, connections, _report_folder(home, name))
+    out.print(f"MLflow holds the {count} committed trials of {name}")
 
 
 @cli.command()
 @click.pass_obj
 def ui(home: Path) -> None:
-    """Serve the MLflow UI on this machine until Ctrl-C."""
-    with workspace.serving(home, ["mlflow"]) as services:
-        out.print(f"MLflow    {services.mlflow_uri}    (Ctrl-C ends it)")
+    """Serve the MLflow UI of the local store until Ctrl-C."""
+    with workspace.local_services(home, ["mlflow"]) as services:
+        out.print(f"MLflow    {services.mlflow_uri}    (stop with Ctrl-C)")
         while True:
             time.sleep(3600)
 
 
-cli.add_command(cli_look.status)
-cli.add_command(cli_look.logs)
-cli.add_command(cli_look.explain)
-cli.add_command(cli_tickets.tickets)
-cli.add_command(cli_data.data)
-cli.add_command(cli_jobs.submit)
-cli.add_command(cli_plan.plan)
-cli.add_command(cli_cluster.cluster)
+for command in (status, logs, explain, tickets, data, submit, plan, cluster, schema):
+    cli.add_command(command)
 
 
-def _reports(home: Path, name: str) -> Path:
+def _report_folder(home: Path, name: str) -> Path:
     return home / "reports" / name
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> Never:
-    """SIGTERM is Ctrl-C: what was started is stopped on the way out."""
+    """Treat SIGTERM like Ctrl-C, so that started servers are stopped."""
     raise KeyboardInterrupt
 
 
 def main() -> None:
-    """Runs a command: one line and an exit code for everything that can be foreseen."""
+    """Run a command. Every expected error becomes one line and an exit code."""
     from cluster.errors import ServiceError
     from trainables.errors import TrainableError
 
     signal.signal(signal.SIGTERM, _interrupt)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # θ, ● and – where the locale has only ASCII
+    if isinstance(sys.stdout, io.TextIOWrapper):  # θ, ● and – under a locale of ASCII
         sys.stdout.reconfigure(errors="replace")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # it warns at each retry to MLflow
@@ -210,27 +220,27 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        err.print("interrupted; nothing committed is lost")
+        err.print("interrupted; committed trials are kept")
         sys.exit(EXIT_INTERRUPTED)
     except SweepstakesError as error:
-        _end(str(error), error.exit_code)
+        _exit(str(error), error.exit_code)
     except (TrainableError, ServiceError) as error:
-        _end(str(error), EXIT_INPUT)
+        _exit(str(error), EXIT_INPUT)
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno not in DISK_FULL_ERRORS:
             raise
-        _drop_output()
-        where = error.filename or "a file, or the output"
-        _end(f"{where}: {error.strerror}; make room, or write it elsewhere", EXIT_INCOMPLETE)
+        _discard_output()
+        file = error.filename or "a file or the output"
+        _exit(f"{file}: {error.strerror}; free some space, or write elsewhere", EXIT_INCOMPLETE)
 
 
-def _end(error: str, code: int) -> Never:
+def _exit(error: str, code: int) -> Never:
     err.print(Text.assemble(("error", "red"), f": {error}"), soft_wrap=True)
     sys.exit(code)
 
 
-def _drop_output() -> None:
-    """Standard output may be what is full; what it still held would be missed at the very end."""
+def _discard_output() -> None:
+    """Discard buffered output if standard output is full: flushing it at exit would fail again."""
     try:
         sys.stdout.flush()
     except OSError:

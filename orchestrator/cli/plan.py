@@ -1,4 +1,4 @@
-"""`sweepstakes plan`: what a sweep would run, and what that would cost."""
+"""`sweepstakes plan`: the trials that a sweep would run, and their cost."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ import click
 from rich.table import Table
 
 from orchestrator.api import workspace
-from orchestrator.cli import shared as cli_shared
-from orchestrator.cli.shared import SWEEP, out
-from orchestrator.cost.estimate import Estimate, Saving, estimate, figure
-from orchestrator.monitor.terminal import clock
-from orchestrator.plan.counts import Preview, preview
-from orchestrator.plan.graph import describe
+from orchestrator.cli.shared import SWEEP, open_store, out, read_sweep
+from orchestrator.cost.estimate import Checkpointing, Estimate, estimate, format_number
+from orchestrator.monitor.terminal import format_duration
+from orchestrator.plan.counts import PlanCounts, count_plan
+from orchestrator.plan.graph import describe_trial
 from orchestrator.sweep.config import Placement
 
 UNMEASURED = "not measured yet"
@@ -24,102 +23,102 @@ UNMEASURED = "not measured yet"
 
 @click.command()
 @SWEEP
-@click.option("--json", "as_json", is_flag=True, help="Print the numbers, and every key, as JSON.")
-@click.option("--offline", is_flag=True, help="Count without the store and the data files.")
+@click.option("--json", "as_json", is_flag=True, help="Print the counts and all keys as JSON.")
+@click.option("--offline", is_flag=True, help="Count without reading the store and the data.")
 @click.pass_obj
 def plan(home: Path, sweep: Path, as_json: bool, offline: bool) -> None:
-    """Show a sweep's trials, what exists, what the rest costs."""
-    planned = cli_shared.planned(sweep, home, offline=offline)
-    placement = planned.sweep.placement
+    """Show a sweep's trials and the cost of the missing ones."""
+    planned_sweep = read_sweep(sweep, home, offline=offline)
+    plan, placement = planned_sweep.plan, planned_sweep.config.placement
     records = {}
     if not offline and workspace.has_store(placement, home):
-        with cli_shared.opened(planned, home, tracking=False) as found:
-            records = found.store.records(planned.plan.trials)
-    shown = preview(planned.plan, records, planned.pools())
-    ahead = estimate(planned.plan, records, placement, planned.profile)
+        with open_store(planned_sweep, home, tracking=False) as connections:
+            records = connections.store.records(plan.trials)
+    counts = count_plan(plan, records, planned_sweep.pools())
+    costs = estimate(plan, records, placement, planned_sweep.profile)
     if as_json:
-        keys = {} if offline else {trial.key: describe(trial) for trial in planned.plan}
-        numbers = shown.as_json() | {"estimate": asdict(ahead) if ahead else None, "keys": keys}
-        click.echo(json.dumps(numbers, indent=2))
+        keys = {} if offline else {trial.key: describe_trial(trial) for trial in plan}
+        values = counts.as_json() | {"estimate": asdict(costs) if costs else None, "keys": keys}
+        click.echo(json.dumps(values, indent=2))
         return
     table = Table(box=None, show_header=False, pad_edge=False)
-    for name, value, remark in (*_counts(shown), *_costs(ahead, placement)):
+    for name, value, remark in (*_count_rows(counts), *_cost_rows(costs, placement)):
         table.add_row(f"[bold]{name}[/]", value, f"[dim]{remark}[/]")
     out.print(table)
-    if len(shown.blocks) > 1:
+    if len(counts.studies) > 1:
         out.print()
-        out.print(_blocks_table(shown))
+        out.print(_study_table(counts))
 
 
-def _counts(shown: Preview) -> Iterator[tuple[str, str, str]]:
-    kinds = ", ".join(f"{n:,} {kind}" for kind, n in shown.by_kind.items())
-    yield "cells", f"{shown.cells:,}", "scores the sweep asks for"
-    yield "trials", f"{shown.trials:,}", "training runs, each once"
-    yield "naive trials", f"{shown.naive_trials:,}", "the same with every cell on its own"
-    if shown.rounds:
-        remark = f"pre-training runs, each once; {shown.naive_rounds:,} naively"
-        yield "rounds", f"{shown.rounds:,}", remark
+def _count_rows(counts: PlanCounts) -> Iterator[tuple[str, str, str]]:
+    kinds = ", ".join(f"{n:,} {kind}" for kind, n in counts.trials_by_kind.items())
+    yield "cells", f"{counts.cells:,}", "scores that the sweep requests"
+    yield "trials", f"{counts.training_runs:,}", "training runs, shared between cells"
+    yield "naive trials", f"{counts.naive_training_runs:,}", "training runs without sharing"
+    if counts.pretraining_runs:
+        remark = f"pre-training runs; {counts.naive_pretraining_runs:,} without sharing"
+        yield "rounds", f"{counts.pretraining_runs:,}", remark
     yield "by kind", kinds, ""
-    yield "existing", f"{shown.existing:,}", "of any kind, in the store"
-    yield "to run", f"{shown.to_run:,}", "training runs left"
-    yield "replays", f"{shown.replays:,}", "runs repeated for a later wish"
-    yield "critical path", f"{shown.critical_path:,}", "training runs in a row"
-    yield "steps", f"{shown.steps:,}", "optimizer steps left"
-    yield "store", _size(shown.store_bytes), "tickets and records to come"
+    yield "existing", f"{counts.committed_trials:,}", "trials of any kind in the store"
+    yield "to run", f"{counts.new_runs:,}", "training runs that are missing"
+    yield "replays", f"{counts.replays:,}", "re-runs for artifacts requested later"
+    yield "critical path", f"{counts.critical_path:,}", "training runs in sequence"
+    yield "steps", f"{counts.remaining_steps:,}", "optimizer steps left"
+    yield "store", _size(counts.store_bytes), "new tickets and records"
 
 
-def _costs(ahead: Estimate | None, placement: Placement) -> Iterator[tuple[str, str, str]]:
-    """Ranges: `estimate` says what is low and what is high."""
-    if ahead is None:
+def _cost_rows(costs: Estimate | None, placement: Placement) -> Iterator[tuple[str, str, str]]:
+    """Rows with ranges, whose ends are defined in `cost.estimate`."""
+    if costs is None:
         yield "slot hours", UNMEASURED, "known once a trial has ended"
         if placement.cluster:
             yield "money", UNMEASURED, ""
         return
-    hardware = f", on {' and '.join(ahead.hardware)}" if ahead.hardware else ""
-    pace = f"{ahead.measured:.0%} of the runs by a measured pace, the rest by their work{hardware}"
-    yield "slot hours", str(ahead.slot_hours), pace
-    if ahead.gpu_hours is not None:
-        yield "GPU hours", str(ahead.gpu_hours), "of these slots"
-    if ahead.wall_hours is not None:
-        yield "hours", str(ahead.wall_hours), f"to the end, on {ahead.slots:,} slots"
-    if ahead.money is not None:
-        remark = "on the cheapest nodes, full; to the dearest, each up for one trial"
-        yield "money", f"{ahead.money} {ahead.currency}", remark
-    yield "checkpoints", *_saving(ahead.saving, placement)
+    hardware = f", on {' and '.join(costs.hardware)}" if costs.hardware else ""
+    measured = f"{costs.measured_share:.0%} of the runs measured, the rest extrapolated"
+    yield "slot hours", str(costs.slot_hours), f"{measured}{hardware}"
+    if costs.gpu_hours is not None:
+        yield "GPU hours", str(costs.gpu_hours), "of these slots"
+    if costs.wall_hours is not None:
+        yield "wall hours", str(costs.wall_hours), f"until the end, on {costs.slots:,} slots"
+    if costs.money is not None:
+        remark = "cheapest nodes, fully used, to most expensive nodes, one trial on each"
+        yield "money", f"{costs.money} {costs.currency}", remark
+    yield "checkpoints", *_checkpoint_cells(costs.checkpointing, placement)
 
 
-def _saving(saving: Saving, placement: Placement) -> tuple[str, str]:
-    redone = (
-        f"{saving.redone:.2%} of the time is lost if a worker is, every"
-        f" {clock(placement.lost_every_s)}"
+def _checkpoint_cells(checkpointing: Checkpointing, placement: Placement) -> tuple[str, str]:
+    lost = (
+        f"{checkpointing.repeated_share:.2%} of the time is repeated if a worker is lost every"
+        f" {format_duration(placement.mtbf_s)}"
     )
-    if saving.longest_s <= saving.period_s:
-        longest = f"no trial of {clock(saving.longest_s)} lasts {clock(saving.period_s)}"
-        return "none", f"{longest}; {redone}"
-    cost = UNMEASURED if saving.cost_s is None else f"{figure(saving.cost_s)} s"
-    return (
-        f"every {clock(saving.period_s)}",
-        f"each {cost}: {saving.saving:.2%} of the time; {redone}",
-    )
+    interval = format_duration(checkpointing.interval_s)
+    if checkpointing.longest_trial_s <= checkpointing.interval_s:
+        longest = format_duration(checkpointing.longest_trial_s)
+        return "none", f"the longest trial takes {longest}, the interval is {interval}; {lost}"
+    cost_s = checkpointing.cost_s
+    cost = UNMEASURED if cost_s is None else f"{format_number(cost_s)} s"
+    remark = f"each {cost}: {checkpointing.overhead_share:.2%} of the time; {lost}"
+    return f"every {interval}", remark
 
 
-def _blocks_table(shown: Preview) -> Table:
-    """A row per study: what it asks for, what that takes, and what of it is new."""
+def _study_table(counts: PlanCounts) -> Table:
+    """One row per study: its scores, the runs that they take, and how many of these are new."""
     table = Table(box=None, header_style="dim", pad_edge=False)
     table.add_column("study")
-    pretraining = bool(shown.rounds)
-    names = ("scores", "naive trials", "new trials", "naive rounds", "new rounds", "of the work")
+    pretraining = bool(counts.pretraining_runs)
+    names = ("scores", "naive trials", "new trials", "naive rounds", "new rounds", "share of work")
     for name in names:
         if pretraining or "rounds" not in name:
             table.add_column(name, justify="right")
-    for block in (*shown.blocks, None):
-        of = block or shown
-        counts = [f"{of.naive_trials:,}", f"{of.trials:,}"]
+    for study in (*counts.studies, None):
+        source = study or counts
+        cells = [f"{source.naive_training_runs:,}", f"{source.training_runs:,}"]
         if pretraining:
-            counts += [f"{of.naive_rounds:,}", f"{of.rounds:,}"]
-        share = f"{block.work:.0%}" if block else ""
-        name = block.study if block else "[bold]all[/]"
-        table.add_row(name, f"{of.cells:,}", *counts, share)
+            cells += [f"{source.naive_pretraining_runs:,}", f"{source.pretraining_runs:,}"]
+        share = f"{study.work_share:.0%}" if study else ""
+        name = study.study if study else "[bold]all[/]"
+        table.add_row(name, f"{source.cells:,}", *cells, share)
     return table
 
 

@@ -1,4 +1,4 @@
-"""What the commands share: where they print, how they end, how they read a sweep and its store."""
+"""Shared by the commands: consoles, exit codes, arguments, and access to a sweep and its store."""
 
 from __future__ import annotations
 
@@ -12,37 +12,44 @@ import click
 from rich.console import Console
 
 from orchestrator.api import workspace
-from orchestrator.api.workspace import Connected, Planned
+from orchestrator.api.workspace import Connections, PlannedSweep
 
-WIDE = 10_000
-"""Columns where nobody looks on: in a pipe or a file no line is cut or broken at 80."""
-out = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
+PIPE_WIDTH = 10_000
+"""Columns if the output is a pipe or a file, so that no line is cut or wrapped at 80."""
+out = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 err = Console(stderr=True, highlight=False)
 
 EXIT_INCOMPLETE, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
 SWEEP = click.argument("sweep", type=click.Path(path_type=Path))
 KEY = click.argument("key")
+STORE_OF = click.option(
+    "--sweep",
+    type=click.Path(path_type=Path),
+    help="Sweep file whose store is used. Default: the local store of this machine.",
+)
 
 
-def finite(context: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
-    """Callback of an option that is a number: click's ranges let NaN through."""
+def check_finite(
+    context: click.Context, parameter: click.Parameter, value: float | None
+) -> float | None:
+    """Reject NaN and infinity in an option's callback, since click's ranges let NaN pass."""
     if value is not None and not math.isfinite(value):
-        raise click.BadParameter(f"{value} is no finite number.")
+        raise click.BadParameter(f"{value} is not a finite number.")
     return value
 
 
-def planned(sweep: Path, home: Path, *, offline: bool = False) -> Planned:
-    """The plan of a sweep file; data is hashed when it is first met, at about 1 GB/s."""
+def read_sweep(path: Path, home: Path, *, offline: bool = False) -> PlannedSweep:
+    """Read and plan a sweep file. New data are hashed, at about 1 GB/s."""
     with err.status("reading the sweep, its weights and its data"):
-        return workspace.planned(sweep, home, offline=offline)
+        return workspace.plan_sweep(path, home, offline=offline)
 
 
 @contextmanager
-def opened(planned: Planned, home: Path, *, tracking: bool) -> Iterator[Connected]:
-    """The store of a sweep, with a word on what is being waited for."""
+def open_store(sweep: PlannedSweep, home: Path, *, tracking: bool) -> Iterator[Connections]:
+    """Open the store of a sweep, and with `tracking` its MLflow."""
     with ExitStack() as stack:
         with err.status("opening the store"):
-            placement = planned.sweep.placement
-            found = stack.enter_context(workspace.connected(placement, home, tracking=tracking))
-        yield found
+            connection = workspace.connect(sweep.config.placement, home, tracking=tracking)
+            connections = stack.enter_context(connection)
+        yield connections

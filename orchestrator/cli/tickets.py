@@ -1,10 +1,10 @@
-"""`sweepstakes tickets`: look into the store, check it, take tickets out of it."""
+"""`sweepstakes tickets`: inspect, verify and clean up a store, and export its tickets."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +14,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from orchestrator.api import workspace
-from orchestrator.cli.shared import KEY, finite, out
+from orchestrator.cli.shared import KEY, STORE_OF, check_finite, out
 from orchestrator.errors import InputError
+from orchestrator.plan.keys import ambiguous_prefix
 from orchestrator.sweep import sweep_file
 from orchestrator.sweep.config import Placement
 
@@ -27,36 +28,35 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.group()
-@click.option(
-    "--sweep",
-    type=click.Path(path_type=Path),
-    help="Sweep file whose store to look into; by default this machine's own.",
-)
+@STORE_OF
 @click.pass_context
 def tickets(context: click.Context, sweep: Path | None) -> None:
-    """List, show, compare, verify and export tickets. KEY may be a unique beginning."""
+    """List, show, compare, verify and export tickets.
+
+    KEY may be a unique prefix of a ticket's key or hash.
+    """
     home: Path = context.obj
 
     @contextmanager
-    def opened() -> Iterator[TicketStore]:
-        placement = sweep_file.load(sweep).placement if sweep else Placement()
-        with workspace.connected(placement, home, tracking=False) as found:
-            yield found.store
+    def open_store() -> Iterator[TicketStore]:
+        placement = sweep_file.load_sweep(sweep).placement if sweep else Placement()
+        with workspace.connect(placement, home, tracking=False) as connections:
+            yield connections.store
 
-    context.obj = opened
+    context.obj = open_store
 
 
-Opened = Callable[[], Any]
+OpenStore = Callable[[], "AbstractContextManager[TicketStore]"]
 """Opens the store for a `with` block."""
 
 
 @tickets.command("list")
 @JSON
 @click.pass_obj
-def list_(opened: Opened, as_json: bool) -> None:
-    """One row per ticket."""
-    with opened() as store:
-        rows = [_row(record, record.ticket) for record in _cuts(store)]
+def list_(open_store: OpenStore, as_json: bool) -> None:
+    """List all tickets, one per row."""
+    with open_store() as store:
+        rows = [_row(record, record.ticket) for record in _ticket_records(store)]
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
@@ -66,7 +66,7 @@ def list_(opened: Opened, as_json: bool) -> None:
             column,
             justify="right" if column in _NUMBERS else "left",
             overflow="fold",
-            no_wrap=column not in ("model", "task"),  # which make room in a narrow terminal
+            no_wrap=column not in ("model", "task"),  # these make room in a narrow terminal
         )
     for row in rows:
         table.add_row(
@@ -85,14 +85,15 @@ def list_(opened: Opened, as_json: bool) -> None:
 _NUMBERS = ("level", "sparsity", "kept", "bytes")
 
 
-def _cuts(store: TicketStore) -> list[Record]:
+def _ticket_records(store: TicketStore) -> list[Record]:
+    """The records of all prune trials, ordered by model, task and level."""
     records = store.records().values()
     return sorted(
-        (record for record in records if record.kind == "cut"),
+        (record for record in records if record.kind == "prune"),
         key=lambda r: (
-            str(r.about.get("model")),
-            str(r.about.get("task")),
-            r.about.get("level", 0),
+            str(r.labels.get("model")),
+            str(r.labels.get("task")),
+            r.labels.get("level", 0),
         ),
     )
 
@@ -101,9 +102,9 @@ def _row(record: Record, ticket: TicketRef | None) -> dict[str, Any]:
     assert ticket is not None
     return {
         "key": record.key,
-        "model": record.about.get("model", ""),
-        "task": record.about.get("task", ""),
-        "level": record.about.get("level", 0),
+        "model": record.labels.get("model", ""),
+        "task": record.labels.get("task", ""),
+        "level": record.labels.get("level", 0),
         "sparsity": 1 - ticket.kept / ticket.total,
         "nnz": ticket.kept,
         "bytes": ticket.bytes,
@@ -112,29 +113,35 @@ def _row(record: Record, ticket: TicketRef | None) -> dict[str, Any]:
     }
 
 
-def _find(store: TicketStore, beginning: str) -> Record:
-    """The cut whose key or ticket hash begins so; InputError unless there is exactly one."""
-    found = [
+def _find(store: TicketStore, prefix: str) -> Record:
+    """Return the record of the ticket whose key or hash starts with `prefix`.
+
+    Raises:
+        InputError: no ticket matches, or several different ones do.
+    """
+    matches = [
         record
-        for record in _cuts(store)
-        if record.key.startswith(beginning)
-        or (record.ticket is not None and record.ticket.sha256.startswith(beginning))
+        for record in _ticket_records(store)
+        if record.key.startswith(prefix)
+        or (record.ticket is not None and record.ticket.sha256.startswith(prefix))
     ]
-    if len(found) != 1 and len({r.ticket.sha256 for r in found if r.ticket}) != 1:
+    if not matches:
         raise InputError(
-            f"{beginning!r} names {len(found)} tickets; give more digits of one key from"
+            f"{prefix!r} does not match the key or the hash of any ticket; list them with"
             " `sweepstakes tickets list`"
         )
-    return found[0]
+    if len({record.ticket.sha256 for record in matches if record.ticket}) > 1:
+        raise ambiguous_prefix(prefix, [record.key for record in matches], "tickets")
+    return matches[0]
 
 
 @tickets.command()
 @KEY
 @JSON
 @click.pass_obj
-def show(opened: Opened, key: str, as_json: bool) -> None:
-    """Where a ticket comes from, and what it keeps layer by layer."""
-    with opened() as store:
+def show(open_store: OpenStore, key: str, as_json: bool) -> None:
+    """Show a ticket's origin and its sparsity by layer."""
+    with open_store() as store:
         record = _find(store, key)
         assert record.ticket is not None
         ticket = store.ticket(record.ticket.sha256)
@@ -158,96 +165,104 @@ def show(opened: Opened, key: str, as_json: bool) -> None:
 
 
 @tickets.command()
-@click.argument("a")
-@click.argument("b")
+@click.argument("a", metavar="KEY_A")
+@click.argument("b", metavar="KEY_B")
 @JSON
 @click.pass_obj
-def diff(opened: Opened, a: str, b: str, as_json: bool) -> None:
-    """Show the overlap of two tickets beside its chance level.
+def diff(open_store: OpenStore, a: str, b: str, as_json: bool) -> None:
+    """Compare two tickets with the overlap expected by chance.
 
-    The overlap is what both keep over what either keeps.
+    The overlap is the number of weights that both keep, divided by the number that either keeps.
     """
-    from orchestrator.store.ticket import compare
+    from orchestrator.store.ticket import compare_tickets
 
-    with opened() as store:
+    with open_store() as store:
         refs = [_find(store, key).ticket for key in (a, b)]
         left, right = (store.ticket(ref.sha256) for ref in refs if ref is not None)
-    comparison = compare(left, right)
+    comparison = compare_tickets(left, right)
     layers = [*comparison.layers, comparison.total]
     if as_json:
         rows = [
-            {"name": o.name, "both": o.both, "overlap": o.jaccard, "chance": o.chance}
+            {"name": o.name, "both": o.kept_both, "overlap": o.jaccard, "chance": o.chance}
             for o in layers
         ]
         click.echo(json.dumps(rows, indent=2))
         return
     table = Table("layer", "kept by both", "overlap", "chance", box=None, pad_edge=False)
     for o in layers:
-        table.add_row(o.name, f"{o.both:,}", f"{o.jaccard:.3f}", f"{o.chance:.3f}")
+        table.add_row(o.name, f"{o.kept_both:,}", f"{o.jaccard:.3f}", f"{o.chance:.3f}")
     out.print(table)
 
 
 @tickets.command()
-@click.option("--repair", is_flag=True, help="Delete what is damaged, so that a run makes it anew.")
+@click.option(
+    "--repair", is_flag=True, help="Delete damaged objects, so that the next run recreates them."
+)
 @click.pass_obj
-def verify(opened: Opened, repair: bool) -> None:
-    """Hash everything again; name what is damaged, missing or orphaned. Exit code 1 if damaged."""
-    from orchestrator.store import maintenance as upkeep
+def verify(open_store: OpenStore, repair: bool) -> None:
+    """Check the hashes of all objects in the store.
 
-    with opened() as store:
-        found = upkeep.verify(store)
-        mended = upkeep.repair(store, found) if repair else ()
-    for fault in found.damaged.values():
-        out.print(f"[red]damaged[/]  {escape(fault)}", soft_wrap=True)
-    for path, keys in found.missing.items():
+    It lists damaged, missing, orphaned and abandoned objects. The exit code is 1 if any are damaged
+    or missing and --repair is not given.
+    """
+    from orchestrator.store.maintenance import repair_store, verify_store
+
+    with open_store() as store:
+        result = verify_store(store)
+        deleted = repair_store(store, result) if repair else ()
+    for problem in result.damaged.values():
+        out.print(f"[red]damaged[/]  {escape(problem)}", soft_wrap=True)
+    for path, keys in result.missing.items():
         needed_by = ", ".join(key[:12] for key in keys)
         out.print(f"[red]missing[/]  {path}, needed by {needed_by}", soft_wrap=True)
-    for item in found.orphaned:
+    for item in result.orphaned:
         out.print(
-            f"orphaned {item.path} ({item.size:,} bytes); `tickets gc` removes it", soft_wrap=True
-        )
-    if found.abandoned:
-        size = sum(item.size for item in found.abandoned)
-        out.print(
-            f"{len(found.abandoned):,} objects ({size:,} bytes) of trials that were never finished;"
-            " a run of their sweep goes on from them, `tickets gc --abandoned` removes them",
+            f"orphaned {item.path} ({item.size:,} bytes); delete it with `tickets gc`",
             soft_wrap=True,
         )
-    for path in mended:
+    if result.abandoned:
+        size = sum(item.size for item in result.abandoned)
+        out.print(
+            f"{len(result.abandoned):,} objects ({size:,} bytes) of unfinished trials; a run of"
+            " their sweep resumes from them, `tickets gc --abandoned` deletes them",
+            soft_wrap=True,
+        )
+    for path in deleted:
         out.print(f"deleted  {path}", soft_wrap=True)
-    state = "sound" if found.sound else "not sound"
-    out.print(f"{found.checked:,} objects read, {found.bytes:,} bytes: {state}")
-    if not found.sound and not repair:
+    state = "ok" if result.ok else "problems found"
+    out.print(f"{result.checked:,} objects read, {result.bytes:,} bytes: {state}")
+    if not result.ok and not repair:
         raise click.exceptions.Exit(1)
 
 
 @tickets.command()
-@click.option("--dry-run", is_flag=True, help="Only name what would be deleted.")
+@click.option("--dry-run", is_flag=True, help="Only list what would be deleted.")
 @click.option(
     "--older-than",
+    metavar="HOURS",
     type=click.FloatRange(min=0, max=1e6),
-    callback=finite,
+    callback=check_finite,
     default=24.0,
     show_default=True,
-    help="Hours; a sweep that is running has objects no record needs yet.",
+    help="Minimum age. Young objects may belong to a running sweep.",
 )
 @click.option(
     "--abandoned",
     is_flag=True,
-    help="Also what trials left that were never finished: checkpoints, failures, logs.",
+    help="Also delete the checkpoints, failures and logs of unfinished trials.",
 )
 @click.pass_obj
-def gc(opened: Opened, dry_run: bool, older_than: float, abandoned: bool) -> None:
-    """Delete objects that nobody needs."""
-    from orchestrator.store import maintenance as upkeep
+def gc(open_store: OpenStore, dry_run: bool, older_than: float, abandoned: bool) -> None:
+    """Delete objects that no record refers to."""
+    from orchestrator.store.maintenance import collect_garbage
 
     grace = timedelta(hours=older_than)
-    with opened() as store:
-        gone = upkeep.collect(store, grace=grace, abandoned=abandoned, dry_run=dry_run)
-    for item in gone:
-        verb = "would delete" if dry_run else "deleted"
+    with open_store() as store:
+        deleted = collect_garbage(store, grace=grace, abandoned=abandoned, dry_run=dry_run)
+    verb = "would delete" if dry_run else "deleted"
+    for item in deleted:
         out.print(f"{verb} {item.path} ({item.size:,} bytes)", soft_wrap=True)
-    out.print(f"{len(gone)} objects, {sum(item.size for item in gone):,} bytes")
+    out.print(f"{len(deleted)} objects, {sum(item.size for item in deleted):,} bytes")
 
 
 @tickets.command("export")
@@ -257,10 +272,11 @@ def gc(opened: Opened, dry_run: bool, older_than: float, abandoned: bool) -> Non
     "folder",
     type=click.Path(path_type=Path, file_okay=False),
     required=True,
-    help="Folder to write to; made if it is not there.",
+    help="Output folder, created if it does not exist.",
 )
 @click.option(
-    "--form",
+    "--format",
+    "file_format",
     type=click.Choice(["masks", "prune", "pretrained"]),
     default="masks",
     show_default=True,
@@ -269,14 +285,17 @@ def gc(opened: Opened, dry_run: bool, older_than: float, abandoned: bool) -> Non
 @click.option(
     "--weights",
     type=click.Path(path_type=Path),
-    help="Checkpoint the sweep started from, or another of that model to lay the ticket on.",
+    help="Checkpoint to apply the ticket to: the one that the sweep started from, or another one of"
+    " the same model.",
 )
 @click.pass_obj
-def export(opened: Opened, key: str, folder: Path, form: str, weights: Path | None) -> None:
-    """Take a ticket out of the store, as safetensors."""
-    from orchestrator.export import weights as exports
+def export(
+    open_store: OpenStore, key: str, folder: Path, file_format: str, weights: Path | None
+) -> None:
+    """Export a ticket as safetensors files."""
+    from orchestrator.export.weights import export_ticket
 
-    with opened() as store:
-        files = exports.write(store, _find(store, key), form, folder, weights)
+    with open_store() as store:
+        files = export_ticket(store, _find(store, key), file_format, folder, weights)
     for file in files:
         out.print(str(file), soft_wrap=True)

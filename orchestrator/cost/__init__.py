@@ -1,4 +1,4 @@
 """What a sweep costs: prices, estimates in hours and money, the checkpoint interval. Pure.
 
-It may import `schedule`, `plan` and `sweep`.
+This package may import `schedule`, `plan` and `sweep`.
 """

@@ -1,10 +1,11 @@
-"""What is left of a sweep in hours and money, as a range. Pure.
+"""Estimate what is left of a sweep in hours and money, as a range. Pure.
 
-Low: every trial at the pace of the fastest tenth of its kind, on full nodes of the cheapest kind.
-High: the slowest tenth's pace, what checkpoints cost, and what is done again after losses; on the
-dearest nodes, each kept up by a single trial as long as there are no more trials than nodes.
-Trials are measured from their first step to their score: the start of processes, and nodes that
-boot or wait to be given back, come on top of both.
+Low: every trial runs at the speed of the fastest tenth of its kind, on full nodes of the cheapest
+type. High: every trial runs at the speed of the slowest tenth, plus the cost of checkpoints and of
+work that is repeated when a worker is lost; trials run on the most expensive nodes, one trial per
+node while there are no more trials than nodes.
+Trials are measured from their first step to their score. The start of processes, and the time that
+nodes take to boot or to be released, are not included.
 """
 
 from __future__ import annotations
@@ -13,95 +14,105 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.cost import prices
-from orchestrator.cost.checkpointing import FIRST_GUESS_S, best_period_s
-from orchestrator.cost.prices import HEAD, Profile
-from orchestrator.plan import work as costs
-from orchestrator.plan.counts import runs_left
+from orchestrator.cost.checkpointing import INITIAL_COST_S, young_interval_s
+from orchestrator.cost.prices import HEAD_GROUP, PricedProfile
+from orchestrator.plan.counts import remaining_runs
 from orchestrator.plan.graph import Plan, Trial
+from orchestrator.plan.work import (
+    MeasuredRecord,
+    Throughput,
+    measure_throughput,
+    median_checkpoint_s,
+)
 from orchestrator.schedule.forecast import Forecast, forecast
 from orchestrator.schedule.frontier import Frontier
 from orchestrator.sweep.config import Placement
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Span:
+class Interval:
     low: float
     high: float
 
-    def __mul__(self, factor: float) -> Span:
-        return Span(low=self.low * factor, high=self.high * factor)
+    def __mul__(self, factor: float) -> Interval:
+        return Interval(low=self.low * factor, high=self.high * factor)
 
     def __str__(self) -> str:
-        """`12.3 to 40.1`, or one number where both read alike."""
-        low, high = figure(self.low), figure(self.high)
+        """Format as `12.3 to 40.1`, or as one number if both ends format alike."""
+        low, high = format_number(self.low), format_number(self.high)
         return low if low == high else f"{low} to {high}"
 
 
-def figure(value: float) -> str:
-    """Three digits, or all before the point."""
+def format_number(value: float) -> str:
+    """Format with three significant digits, or with all digits of the integer part."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Saving:
-    """How trials save their state on the way."""
+class Checkpointing:
+    """How often trials save their state, and what that costs."""
 
-    period_s: float
+    interval_s: float
     cost_s: float | None
-    """Of one checkpoint; None if none was measured."""
-    longest_s: float
-    """The longest trial that is left; shorter than the period, it makes no checkpoint."""
-    saving: float
+    """Seconds per checkpoint; None if none was measured."""
+    longest_trial_s: float
+    """The longest remaining trial. A trial shorter than the interval makes no checkpoint."""
+    overhead_share: float
     """Share of a trial's time that its checkpoints take."""
-    redone: float
-    """Share that losses undo, if a worker is lost every `placement.lost_every_s`."""
+    repeated_share: float
+    """Share of a trial's time that is repeated if a worker is lost every `placement.mtbf_s`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Estimate:
-    """Of what is left to run; only of measured paces, so a plan without any has none."""
+    """Estimate of the remaining runs. It needs measured runs, so a new plan has none."""
 
-    measured: float
-    """Share of the runs left of which one of the same kind was measured; the others' hours follow
-    from their work (see `costs`)."""
+    measured_share: float
+    """Share of the remaining runs whose kind was measured; the hours of the others are scaled by
+    their work (see `plan.work`)."""
     hardware: tuple[str, ...]
-    """What was measured on."""
-    slot_hours: Span
-    """As if one trial ran after the other."""
-    gpu_hours: Span | None
+    """Devices that runs were measured on."""
+    slot_hours: Interval
+    """Sum over trials: the hours if one slot ran them all."""
+    gpu_hours: Interval | None
     slots: int | None
-    """Trials at once; None if neither `placement.slots` nor a cluster profile tells."""
-    wall_hours: Span | None
-    """Until the last trial ends, on that many slots."""
-    money: Span | None
-    """None without a cluster profile, likewise `currency`."""
+    """Trials that run at once; None without `placement.slots` and without a cluster profile."""
+    wall_hours: Interval | None
+    """Hours until the last trial ends, on that many slots."""
+    money: Interval | None
+    """None without a cluster profile."""
     currency: str | None
-    saving: Saving
+    """None without a cluster profile."""
+    checkpointing: Checkpointing
 
 
 def estimate(
     plan: Plan,
-    committed: Mapping[str, costs.Measured],
+    committed: Mapping[str, MeasuredRecord],
     placement: Placement,
-    profile: Profile | None,
+    profile: PricedProfile | None,
 ) -> Estimate | None:
-    """None while nothing was measured. Raises ConfigError if no node of `profile` holds a trial."""
+    """Estimate the remaining runs of a plan; None if nothing was measured.
+
+    Raises:
+        ConfigError: no node of `profile` fits a trial.
+    """
     slots = _slots(placement, profile)
-    paces = costs.measure(plan, committed)
-    if paces is None:
+    throughput = measure_throughput(plan, committed)
+    if throughput is None:
         return None
-    left = runs_left(plan, committed)
-    cost = paces.cost("mean")
-    seconds = list(map(cost, left))
-    saving = _saving(placement, committed, max(seconds, default=0.0))
-    hours = _hours(paces, left, saving)
+    remaining = remaining_runs(plan, committed)
+    cost = throughput.cost("mean")
+    seconds = list(map(cost, remaining))
+    checkpointing = _checkpointing(placement, committed, max(seconds, default=0.0))
+    hours = _hours(throughput, remaining, checkpointing)
     wall = money = None
     if slots:
-        ahead = forecast(Frontier(plan, committed, cost=cost), slots)
-        wall = hours * (ahead.wall_s / sum(seconds) if any(seconds) else 0.0)
-        money = _money(profile, placement, hours, wall, ahead) if profile else None
+        schedule = forecast(Frontier(plan, committed, cost=cost), slots)
+        wall = hours * (schedule.wall_s / sum(seconds) if any(seconds) else 0.0)
+        money = _money(profile, placement, hours, wall, schedule) if profile else None
     return Estimate(
-        measured=paces.share(left),
+        measured_share=throughput.measured_share(remaining),
         hardware=_hardware(plan, committed),
         slot_hours=hours,
         gpu_hours=hours * (placement.gpus * placement.workers) if placement.gpus else None,
@@ -109,78 +120,88 @@ def estimate(
         wall_hours=wall,
         money=money,
         currency=profile.currency if profile else None,
-        saving=saving,
+        checkpointing=checkpointing,
     )
 
 
-def left_words(
+def remaining_summary(
     plan: Plan,
-    committed: Mapping[str, costs.Measured],
+    committed: Mapping[str, MeasuredRecord],
     placement: Placement,
-    profile: Profile | None,
+    profile: PricedProfile | None,
 ) -> str:
-    """`41 training runs are left, for 12 to 30 USD`."""
-    count = len(runs_left(plan, committed))
-    ahead = estimate(plan, committed, placement, profile)
-    money = f", for {ahead.money} {ahead.currency}" if ahead and ahead.money else ""
+    """Summarize what is left: `41 training runs are left, for 12 to 30 USD`."""
+    count = len(remaining_runs(plan, committed))
+    remaining = estimate(plan, committed, placement, profile)
+    money = f", for {remaining.money} {remaining.currency}" if remaining and remaining.money else ""
     return f"{count:,} training run{'s are' if count != 1 else ' is'} left{money}"
 
 
-def _slots(placement: Placement, profile: Profile | None) -> int | None:
+def _slots(placement: Placement, profile: PricedProfile | None) -> int | None:
     if profile is None:
         return placement.slots
-    places = prices.places(profile, placement)
-    return min(placement.slots or places, places)
+    max_slots = prices.max_slots(profile, placement)
+    return min(placement.slots or max_slots, max_slots)
 
 
-def _hours(paces: costs.Paces, left: Sequence[Trial], saving: Saving) -> Span:
-    low, high = (sum(map(paces.cost(at), left)) for at in ("fast", "slow"))
-    return Span(low=low / 3600, high=high * (1 + saving.saving + saving.redone) / 3600)
+def _hours(
+    throughput: Throughput, remaining: Sequence[Trial], checkpointing: Checkpointing
+) -> Interval:
+    low, high = (sum(map(throughput.cost(speed), remaining)) for speed in ("fast", "slow"))
+    extra_share = checkpointing.overhead_share + checkpointing.repeated_share
+    return Interval(low=low / 3600, high=high * (1 + extra_share) / 3600)
 
 
-def _saving(
-    placement: Placement, committed: Mapping[str, costs.Measured], longest_s: float
-) -> Saving:
-    cost_s = costs.checkpoint_s(committed.values())
-    spent_s = cost_s or FIRST_GUESS_S
-    period_s = placement.checkpoint_every_s
-    if period_s == "auto":
-        period_s = best_period_s(spent_s, placement.lost_every_s)
-    saves = longest_s > period_s
-    return Saving(
-        period_s=period_s,
-        cost_s=cost_s,
-        longest_s=longest_s,
-        saving=spent_s / period_s if saves else 0.0,
-        # A loss strikes halfway between two checkpoints, or halfway through a trial without any.
-        redone=min(period_s, longest_s) / 2 / placement.lost_every_s,
+def _checkpointing(
+    placement: Placement, committed: Mapping[str, MeasuredRecord], longest_trial_s: float
+) -> Checkpointing:
+    measured_s = median_checkpoint_s(committed.values())
+    cost_s = measured_s or INITIAL_COST_S
+    interval_s = placement.checkpoint_every_s
+    if interval_s == "auto":
+        interval_s = young_interval_s(cost_s, placement.mtbf_s)
+    return Checkpointing(
+        interval_s=interval_s,
+        cost_s=measured_s,
+        longest_trial_s=longest_trial_s,
+        overhead_share=cost_s / interval_s if longest_trial_s > interval_s else 0.0,
+        # On average, a loss comes halfway between two checkpoints, or halfway through a trial
+        # without any.
+        repeated_share=min(interval_s, longest_trial_s) / 2 / placement.mtbf_s,
     )
 
 
 def _money(
-    profile: Profile, placement: Placement, hours: Span, wall: Span, ahead: Forecast
-) -> Span:
-    """Never less than the head, and the nodes that are up at all times, cost until the end."""
+    profile: PricedProfile,
+    placement: Placement,
+    hours: Interval,
+    wall: Interval,
+    schedule: Forecast,
+) -> Interval:
+    """Return the cost, at least that of the head and of the nodes that are always up."""
     offers = prices.offers(profile, placement)
-    head = prices.price_of(profile, HEAD)
-    standing = sum(node.min * node.price_per_hour for node in profile.workers)
-    nodes: list[float] = []
-    left = ahead.most
+    head_price = prices.price_per_hour(profile, HEAD_GROUP)
+    always_up_price = sum(node.min * node.price_per_hour for node in profile.workers)
+    node_prices: list[float] = []
+    unplaced = schedule.max_running
     for offer in reversed(offers):
-        taken = min(left, offer.places)
-        nodes += [offer.node.price_per_hour] * offer.nodes(taken)
-        left -= taken
-    per_hour = {
-        trials: max(standing, sum(nodes[: trials * placement.nodes])) for trials in ahead.busy_s
+        placed = min(unplaced, offer.slots)
+        node_prices += [offer.node.price_per_hour] * offer.nodes_for(placed)
+        unplaced -= placed
+    price_of = {
+        trials: max(always_up_price, sum(node_prices[: trials * placement.nodes]))
+        for trials in schedule.busy_s
     }
-    up = sum(per_hour[trials] * seconds for trials, seconds in ahead.busy_s.items())
-    return Span(
-        low=head * wall.low + max(hours.low * offers[0].price, standing * wall.low),
-        high=wall.high * (head + (up / ahead.wall_s if ahead.wall_s else 0.0)),
+    money_s = sum(price_of[trials] * seconds for trials, seconds in schedule.busy_s.items())
+    mean_price = money_s / schedule.wall_s if schedule.wall_s else 0.0
+    return Interval(
+        low=head_price * wall.low
+        + max(hours.low * offers[0].slot_price, always_up_price * wall.low),
+        high=wall.high * (head_price + mean_price),
     )
 
 
-def _hardware(plan: Plan, committed: Mapping[str, costs.Measured]) -> tuple[str, ...]:
+def _hardware(plan: Plan, committed: Mapping[str, MeasuredRecord]) -> tuple[str, ...]:
     devices = (
         committed[trial.key].environment.get("device", "")
         for trial in plan.training_runs()

@@ -1,7 +1,7 @@
-"""What places for trials a cluster profile offers, and what they cost. Pure.
+"""Trial slots of a cluster profile, and what they cost. Pure.
 
-A place is what one trial occupies: a share of a node, or of several nodes alike if its workers are
-spread. Money is in the profile's currency, and nodes are paid for as long as they are up.
+A slot is what one trial occupies: a share of a node, or an equal share of several nodes if its
+workers are spread. Money is in the profile's currency, and nodes are paid for while they are up.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Protocol
 from orchestrator.errors import ConfigError
 from orchestrator.sweep.config import Placement
 
-HEAD = "head"
-"""Stands for the head node where nodes are told apart by type; the head runs no trials."""
+HEAD_GROUP = "head"
+"""Name of the head node's type. The head runs no trials."""
 
 
-class Head(Protocol):
+class HeadNode(Protocol):
     @property
     def price_per_hour(self) -> float: ...
 
 
 class NodeType(Protocol):
-    """One kind of worker node; `min` to `max` of them are up."""
+    """A type of worker node; `min` to `max` nodes of it are up."""
 
     @property
     def name(self) -> str: ...
@@ -40,7 +40,7 @@ class NodeType(Protocol):
     def price_per_hour(self) -> float: ...
 
 
-class Profile(Protocol):
+class PricedProfile(Protocol):
     """The part of a cluster profile that costs are read from."""
 
     @property
@@ -48,76 +48,86 @@ class Profile(Protocol):
     @property
     def currency(self) -> str: ...
     @property
-    def head(self) -> Head: ...
+    def head(self) -> HeadNode: ...
     @property
     def workers(self) -> Sequence[NodeType]: ...
 
 
-def price_of(profile: Profile, group: str) -> float:
-    """Per hour of a node of the type `group`. A node of a type that the profile does not name
-    counts as the dearest it names: what a budget protects is never told too low."""
-    known = {node.name: node.price_per_hour for node in profile.workers}
-    known[HEAD] = profile.head.price_per_hour
-    return known[group] if group in known else max(known.values())
+def price_per_hour(profile: PricedProfile, node_type: str) -> float:
+    """Return the price per hour of a node.
+
+    A type that the profile does not name costs as much as the most expensive one that it names, so
+    that a budget never underestimates.
+    """
+    prices = {node.name: node.price_per_hour for node in profile.workers}
+    prices[HEAD_GROUP] = profile.head.price_per_hour
+    return prices[node_type] if node_type in prices else max(prices.values())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Offer:
-    """The places of one node type."""
+    """The slots of one node type."""
 
     node: NodeType
-    per_node: int
-    """Shares that a node of this type holds."""
-    span: int
-    """Nodes over which one trial is spread."""
+    trials_per_node: int
+    """Trials of which a node of this type can run a share at once."""
+    nodes_per_trial: int
+    """Nodes that one trial is spread over."""
 
     @property
-    def places(self) -> int:
-        """Trials at once when all nodes of the type are up."""
-        return self.node.max * self.per_node // self.span
+    def slots(self) -> int:
+        """Number of trials that can run at once when all nodes of the type are up."""
+        return self.node.max * self.trials_per_node // self.nodes_per_trial
 
     @property
-    def price(self) -> float:
-        """Per hour of one place, its nodes full."""
-        return self.node.price_per_hour * self.span / self.per_node
+    def slot_price(self) -> float:
+        """Price per hour of one slot on fully used nodes."""
+        return self.node.price_per_hour * self.nodes_per_trial / self.trials_per_node
 
-    def nodes(self, trials: int) -> int:
-        """How many nodes so many trials at once take."""
-        return math.ceil(trials * self.span / self.per_node)
+    def nodes_for(self, trials: int) -> int:
+        """Return how many nodes `trials` take when they run at once."""
+        return math.ceil(trials * self.nodes_per_trial / self.trials_per_node)
 
 
-def offers(profile: Profile, placement: Placement) -> list[Offer]:
-    """The types that can hold a trial, cheapest place first; ConfigError if there is none."""
-    found = [
-        Offer(node=node, per_node=per_node, span=placement.nodes)
+def offers(profile: PricedProfile, placement: Placement) -> list[Offer]:
+    """Return the node types that fit a trial, the cheapest slot first.
+
+    Raises:
+        ConfigError: no node type fits a trial.
+    """
+    fitting = [
+        Offer(node=node, trials_per_node=per_node, nodes_per_trial=placement.nodes)
         for node in profile.workers
-        if (per_node := workers_on(node.cpus, node.gpus, placement) // placement.share)
+        if (per_node := workers_on(node.cpus, node.gpus, placement) // placement.workers_per_node)
         and node.max >= placement.nodes
     ]
-    if not found:
+    if not fitting:
         raise ConfigError(
-            f"placement: a trial needs {needs_of(placement)}, but no node type of the cluster"
+            f"placement: a trial needs {describe_needs(placement)}, but no node type of the cluster"
             f" profile {profile.name!r} offers that; lower `cpus`, `gpus` or `workers`, or add a"
             " node type"
         )
-    return sorted(found, key=lambda offer: offer.price)
+    return sorted(fitting, key=lambda offer: offer.slot_price)
 
 
-def needs_of(placement: Placement) -> str:
-    """`4 CPUs and 1 GPUs on a node`."""
+def describe_needs(placement: Placement) -> str:
+    """Describe what a trial needs: `4 CPUs and 1 GPUs on a node`."""
     where = "a node" if placement.nodes == 1 else f"each of {placement.nodes} nodes"
-    cpus, gpus = placement.cpus * placement.share, placement.gpus * placement.share
+    cpus, gpus = (
+        placement.cpus * placement.workers_per_node,
+        placement.gpus * placement.workers_per_node,
+    )
     return f"{cpus:g} CPUs and {gpus:g} GPUs on {where}"
 
 
-def places(profile: Profile, placement: Placement) -> int:
-    """Trials at once on the cluster at its largest."""
-    return sum(offer.places for offer in offers(profile, placement))
+def max_slots(profile: PricedProfile, placement: Placement) -> int:
+    """Return how many trials can run at once on the cluster at its maximum size."""
+    return sum(offer.slots for offer in offers(profile, placement))
 
 
 def workers_on(cpus: float, gpus: float, placement: Placement) -> int:
-    """Workers of trials that fit on a node of so many CPUs and GPUs."""
-    fits = [cpus / placement.cpus]
+    """Return how many workers of trials fit on a node with these CPUs and GPUs."""
+    ratios = [cpus / placement.cpus]
     if placement.gpus:
-        fits.append(gpus / placement.gpus)
-    return int(min(fits) + 1e-9)  # 0.9 / 0.3 is 3
+        ratios.append(gpus / placement.gpus)
+    return int(min(ratios) + 1e-9)  # 0.9 / 0.3 must give 3

@@ -1,4 +1,4 @@
-"""From a sweep to its plan: one file per source of tickets, and the builder that they share. Pure.
+"""Expand a sweep into its plan: one module per source of tickets, and the builder they share. Pure.
 
-It may import `plan` and `sweep`.
+This package may import `plan` and `sweep`.
 """

@@ -1,4 +1,4 @@
-"""The pieces that every recipe is made of: a point of a study, and the builder that keys trials."""
+"""The parts that all ticket sources share: a point of a study's grid, and the builder of trials."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from orchestrator.plan.keys import key_of
 from orchestrator.sweep.config import Schedule, Study
 from orchestrator.sweep.resolve import ModelInput, TaskInput
 from trainables.spec import (
-    CUT_SEMANTICS,
-    CutSpec,
+    PRUNE_SEMANTICS,
+    PruneSpec,
     Recipe,
     RewindSpec,
     Role,
@@ -24,7 +24,7 @@ from trainables.spec import (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Point:
+class GridPoint:
     """One combination of a study's axes."""
 
     model: ModelInput
@@ -35,85 +35,91 @@ class Point:
     rewind: int
     seed: int
     study: Study
-    origin: Point | None = None
-    """The training run at whose end theta_0 lies; without one it is drawn or read from a file."""
-    chain: Point | None = None
-    """Where the tickets are cut, if not here: under another recipe, or another seed's."""
+    pretraining: GridPoint | None = None
+    """The training run whose final weights are theta_0; without one, theta_0 is drawn at random or
+    read from a file."""
+    chain_point: GridPoint | None = None
+    """Where the tickets come from, if not from this point: another recipe's or seed's chain."""
 
-    def seeded(self, what: str) -> int:
-        """The seed of one source of chance: the axis value, or 0 where the study holds it still."""
-        return self.seed if what in self.study.vary else 0
+    def seed_of(self, source: Literal["init", "head", "data"]) -> int:
+        """Return the seed of one source of randomness: 0 if the study does not vary it."""
+        return self.seed if source in self.study.vary else 0
 
-    def identity(self) -> tuple[object, ...]:
-        """Equal for two points of one study that stand for the same chain."""
+    def chain_id(self) -> tuple[object, ...]:
+        """Return a value that is equal for two points of one study with the same chain."""
         labels = (self.model.label, self.task.label, self.recipe_label)
         return (id(self.study), *labels, self.schedule, self.rewind, self.seed)
 
-    def levels(self) -> Iterator[int]:
-        """The levels that get cells, 1 for the first cut."""
-        at = self.study.at
-        if isinstance(at, dict):
-            at = at.get(self.task.label)
-        return iter(range(1, self.schedule.levels + 1) if at is None else at)
+    def scored_levels(self) -> Iterator[int]:
+        """Return the levels that get cells; level 1 has the first ticket."""
+        levels = self.study.score_levels
+        if isinstance(levels, dict):
+            levels = levels.get(self.task.label)
+        return iter(range(1, self.schedule.levels + 1) if levels is None else levels)
 
 
-def chosen_by(point: Point) -> dict[str, Any]:
-    """The study's own rule of which weights to keep; magnitude leaves nothing to chance."""
-    method = point.study.cut
-    chance = {} if method == "magnitude" else {"seed": point.seed}
-    return {"method": method, "scope": point.study.scope, **chance}
+def pruning_rule(point: GridPoint) -> dict[str, Any]:
+    """Return the study's rule for choosing weights as fields of a `PruneSpec`.
+
+    Magnitude pruning is deterministic, so it has no seed.
+    """
+    method = point.study.pruner
+    seed = {} if method == "magnitude" else {"seed": point.seed}
+    return {"method": method, "scope": point.study.scope, **seed}
 
 
 @dataclass(slots=True)
-class Builder:
+class PlanBuilder:
     """Collects trials by key, parents before children."""
 
-    role: Role
-    """Of the runs of a chain: those that are scored, or rounds of their own."""
+    chain_role: Role
+    """Role of a chain's runs: `evaluation` if they are scored, `round` if scores have their own."""
     trials: dict[str, Trial] = field(default_factory=dict)
     _chains: dict[tuple[object, ...], list[str]] = field(default_factory=dict)
-    """IMP tickets by chain, level 1 first: asked for again by every source that builds on them."""
+    """IMP tickets by chain, level 1 first. Every source that builds on a chain looks them up."""
     _starts: dict[tuple[object, ...], Start] = field(default_factory=dict)
 
     def add(
         self,
         spec: TrialSpec,
-        point: Point,
+        point: GridPoint,
         *,
         parents: tuple[str, ...] = (),
-        rides: str = "",
+        produced_by: str = "",
         level: int = 0,
     ) -> str:
+        """Add a trial unless the plan already has it, and return its key."""
         key = key_of(spec)
         if key not in self.trials:
-            kind = {TrainSpec: "train", CutSpec: "cut", RewindSpec: "rewind"}[type(spec)]
+            kind = {TrainSpec: "train", PruneSpec: "prune", RewindSpec: "rewind"}[type(spec)]
             self.trials[key] = Trial(
                 key=key,
                 kind=kind,  # type: ignore[arg-type]
                 spec=spec,
                 parents=parents,
-                rides=rides,
+                produced_by=produced_by,
                 model=point.model.label,
                 task=point.task.label,
                 level=level,
             )
-        return self.trials[key].key  # one string per key, whoever names it
+        return self.trials[key].key  # the same string object for every reference to the trial
 
     def train(
         self,
-        point: Point,
+        point: GridPoint,
         *,
         start: Start,
         ticket: str = "",
         level: int = 0,
         role: Role = "evaluation",
     ) -> str:
+        """Add a training run and return its key."""
         rewound = start.kind == "rewind" and point.rewind > 0
         spec = TrainSpec(
             model=point.model.spec,
             task=point.task.spec,
             recipe=point.recipe,
-            seeds=Seeds(head=point.seeded("head"), data=point.seeded("data")),
+            seeds=Seeds(head=point.seed_of("head"), data=point.seed_of("data")),
             start=start,
             ticket=ticket,
             head=self._head(point, start),
@@ -125,85 +131,101 @@ class Builder:
         parents = tuple(key for key in (ticket, start.trial) if key)
         return self.add(spec, point, parents=parents, level=level)
 
-    def _head(self, point: Point, start: Start) -> Literal["rewind", "redraw"]:
-        """A head that was kept on another task is of no use here."""
+    def _head(self, point: GridPoint, start: Start) -> Literal["rewind", "redraw"]:
+        """Return how the run gets its task head; a head saved on another task cannot be used."""
         if start.kind != "rewind":
             return "rewind"
-        kept = self.trials[start.trial].spec
-        assert isinstance(kept, RewindSpec)
-        run = self.trials[kept.run].spec
+        rewind = self.trials[start.trial].spec
+        assert isinstance(rewind, RewindSpec)
+        run = self.trials[rewind.run].spec
         assert isinstance(run, TrainSpec)
         return point.study.reset_head if run.task == point.task.spec else "redraw"
 
-    def cut(
+    def prune(
         self,
-        point: Point,
+        point: GridPoint,
         level: int,
         *,
         parents: tuple[str, ...] = (),
-        rides: str = "",
-        **how: Any,
+        produced_by: str = "",
+        **rule: Any,
     ) -> str:
-        """A cut to the sparsity of `level`; `how` holds the fields that say by which rule."""
-        spec = CutSpec(
+        """Add a prune trial to the sparsity of `level` and return its key.
+
+        `rule` has the fields of `PruneSpec` that say how weights are chosen.
+        """
+        spec = PruneSpec(
             model=point.model.spec,
             sparsity=point.schedule.sparsity(level),
             pool=point.study.pool,
-            semantics=CUT_SEMANTICS,
-            **how,
+            semantics=PRUNE_SEMANTICS,
+            **rule,
         )
-        return self.add(spec, point, parents=parents, rides=rides, level=level)
+        return self.add(spec, point, parents=parents, produced_by=produced_by, level=level)
 
-    def dense(self, point: Point) -> str:
+    def dense(self, point: GridPoint) -> str:
+        """Add the dense run of `point` and return its key."""
         return self.train(point, start=self.theta_0(point))
 
-    def theta_0(self, point: Point) -> Start:
-        """Drawn, read from a file, or the end of the run that pre-trains the model."""
-        origin = point.origin
-        if origin is None:
-            return point.model.start(point.seeded("init"))
+    def theta_0(self, point: GridPoint) -> Start:
+        """Return theta_0: drawn, read from a file, or the final weights of the run that pre-trains
+        the model, which is added."""
+        pretraining = point.pretraining
+        if pretraining is None:
+            return point.model.start(point.seed_of("init"))
         spec = TrainSpec(
-            model=origin.model.spec,
-            task=origin.task.spec,
-            recipe=origin.recipe,
-            seeds=Seeds(head=origin.seed, data=origin.seed),
-            start=origin.model.start(origin.seed),
+            model=pretraining.model.spec,
+            task=pretraining.task.spec,
+            recipe=pretraining.recipe,
+            seeds=Seeds(head=pretraining.seed, data=pretraining.seed),
+            start=pretraining.model.start(pretraining.seed),
         )
-        run = self.add(spec, origin)
-        end = RewindSpec(run=run, step=origin.recipe.steps)
-        kept = self.add(end, origin, parents=(run,), rides=run)
-        return Start(kind="rewind", trial=kept)
+        run = self.add(spec, pretraining)
+        rewind = self.add(
+            RewindSpec(run=run, step=pretraining.recipe.steps),
+            pretraining,
+            parents=(run,),
+            produced_by=run,
+        )
+        return Start(kind="rewind", trial=rewind)
 
-    def start(self, point: Point) -> Start:
-        """theta_0, or theta_i kept from the dense run at the point's rewind step."""
+    def start(self, point: GridPoint) -> Start:
+        """Return theta_0, or theta_i saved by the dense run at the point's rewind step."""
         if point.rewind == 0:
             return self.theta_0(point)
-        if point.identity() in self._starts:
-            return self._starts[point.identity()]
+        if point.chain_id() in self._starts:
+            return self._starts[point.chain_id()]
         dense = self.dense(point)
-        kept = self.add(
-            RewindSpec(run=dense, step=point.rewind), point, parents=(dense,), rides=dense
+        rewind = self.add(
+            RewindSpec(run=dense, step=point.rewind), point, parents=(dense,), produced_by=dense
         )
-        return self._starts.setdefault(point.identity(), Start(kind="rewind", trial=kept))
+        return self._starts.setdefault(point.chain_id(), Start(kind="rewind", trial=rewind))
 
-    def imp_ticket(self, point: Point, level: int) -> str:
-        """Key of the ticket that iterative magnitude pruning cuts at `level` (VLT, Algorithm 1).
+    def imp_ticket(self, point: GridPoint, level: int) -> str:
+        """Return the key of the iterative-magnitude-pruning ticket of `level` (VLT, Algorithm 1).
 
         The run that scores ticket k also yields ticket k+1: it trains the full schedule from the
         same weights, so no second run is needed.
         """
-        chain = self._chains.setdefault(point.identity(), [])
+        chain = self._chains.setdefault(point.chain_id(), [])
         while len(chain) < level:
             depth = len(chain)
             start, ticket = self.theta_0(point), ""
             if depth:
                 start, ticket = self.start(point), chain[-1]
-            run = self.train(point, start=start, ticket=ticket, level=depth, role=self.role)
+            run = self.train(point, start=start, ticket=ticket, level=depth, role=self.chain_role)
             chain.append(
-                self.cut(point, depth + 1, parents=(run,), rides=run, run=run, **chosen_by(point))
+                self.prune(
+                    point,
+                    depth + 1,
+                    parents=(run,),
+                    produced_by=run,
+                    run=run,
+                    **pruning_rule(point),
+                )
             )
         return chain[level - 1]
 
-    def ticket_point(self, point: Point) -> Point:
-        """Where the tickets of `point` are cut."""
-        return point.chain or point
+    def ticket_point(self, point: GridPoint) -> GridPoint:
+        """Return the point whose chain the tickets of `point` come from."""
+        return point.chain_point or point

@@ -1,33 +1,36 @@
-"""Controls: runs of the same budget that lack one thing an IMP ticket has."""
+"""Controls: runs of the same budget that lack one property of an IMP ticket."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from orchestrator.expand.builder import Builder, Point
-from orchestrator.expand.magnitude import Levels
+from orchestrator.expand.builder import GridPoint, PlanBuilder
+from orchestrator.expand.magnitude import LevelRuns
 from trainables.spec import Start
 
-OTHER_INIT = 1_000_003
-"""Added to a seed where a control must draw something other than the network it controls."""
+REINIT_SEED_OFFSET = 1_000_003
+"""Added to a seed so that a control draws another network than the one it is compared with."""
 
 
-def random(builder: Builder, point: Point) -> Levels:
-    """A random ticket of the level's budget, drawn over the whole pool (VLT, Table 1 row 5)."""
+def random(builder: PlanBuilder, point: GridPoint) -> LevelRuns:
+    """Apply a random ticket of the level's budget, drawn over the whole pool (VLT, Table 1 row
+    5)."""
     source = builder.ticket_point(point)
-    for level in point.levels():
-        ticket = builder.cut(source, level, method="random", seed=source.seed)
+    for level in point.scored_levels():
+        ticket = builder.prune(source, level, method="random", seed=source.seed)
         run = builder.train(point, start=builder.start(point), ticket=ticket, level=level)
         yield level, (run, ticket)
 
 
-def random_layerwise(builder: Builder, point: Point) -> Levels:
-    """A random ticket that keeps as many weights of each tensor as the IMP ticket does: what is
-    left of IMP's lead against it is not a matter of layer budgets."""
+def random_layerwise(builder: PlanBuilder, point: GridPoint) -> LevelRuns:
+    """Apply a random ticket that keeps as many weights of each tensor as the IMP ticket does.
+
+    IMP's lead over this control is not explained by layer budgets.
+    """
     source = builder.ticket_point(point)
-    for level in point.levels():
+    for level in point.scored_levels():
         like = builder.imp_ticket(source, level)
-        ticket = builder.cut(
+        ticket = builder.prune(
             source,
             level,
             parents=(like,),
@@ -40,32 +43,35 @@ def random_layerwise(builder: Builder, point: Point) -> Levels:
         yield level, (run, ticket)
 
 
-def reinit(builder: Builder, point: Point) -> Levels:
-    """The IMP ticket on a freshly drawn network (Frankle & Carbin 2019; BERT-Tickets' theta_0')."""
-    fresh = Start(kind="init", seed=point.seeded("init") + OTHER_INIT)
+def reinit(builder: PlanBuilder, point: GridPoint) -> LevelRuns:
+    """Apply the IMP ticket to a freshly drawn network (Frankle & Carbin 2019; BERT-Tickets'
+    theta_0')."""
+    fresh = Start(kind="init", seed=point.seed_of("init") + REINIT_SEED_OFFSET)
     return _on_other_weights(builder, point, fresh)
 
 
-def other_init(builder: Builder, point: Point, other: Point) -> Levels:
-    """The IMP ticket on the theta_0 of another entry of `models`: with BERT's weights, VLT's
+def other_init(builder: PlanBuilder, point: GridPoint, other: GridPoint) -> LevelRuns:
+    """Apply the IMP ticket to the theta_0 of another entry of `models`: with BERT's weights, VLT's
     Table 1 row 6."""
     return _on_other_weights(builder, point, builder.theta_0(other))
 
 
-def shuffle_within(builder: Builder, point: Point) -> Levels:
-    """The IMP ticket on theta_0 with the entries of each tensor permuted (VLT, Table 1 row 7)."""
+def shuffle_within(builder: PlanBuilder, point: GridPoint) -> LevelRuns:
+    """Apply the IMP ticket to theta_0 with the entries of each tensor permuted (VLT, Table 1 row
+    7)."""
     shuffled = replace(builder.theta_0(point), shuffle="within_layer", shuffle_seed=point.seed)
     return _on_other_weights(builder, point, shuffled)
 
 
-def shuffle_across(builder: Builder, point: Point) -> Levels:
-    """The IMP ticket on theta_0 with whole layers permuted over depth (BERT-Tickets' code)."""
+def shuffle_across(builder: PlanBuilder, point: GridPoint) -> LevelRuns:
+    """Apply the IMP ticket to theta_0 with whole layers permuted over depth (BERT-Tickets'
+    code)."""
     shuffled = replace(builder.theta_0(point), shuffle="across_depth", shuffle_seed=point.seed)
     return _on_other_weights(builder, point, shuffled)
 
 
-def _on_other_weights(builder: Builder, point: Point, start: Start) -> Levels:
-    for level in point.levels():
+def _on_other_weights(builder: PlanBuilder, point: GridPoint, start: Start) -> LevelRuns:
+    for level in point.scored_levels():
         ticket = builder.imp_ticket(builder.ticket_point(point), level)
         run = builder.train(point, start=start, ticket=ticket, level=level)
         yield level, (run, ticket)

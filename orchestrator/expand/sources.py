@@ -1,25 +1,24 @@
-"""Where tickets come from: the names that `tickets` and `controls` of a study may hold.
+"""Sources of tickets: the names that a study's `tickets` and `controls` may contain.
 
-A source takes the builder and a point and yields (level, (training run, ticket)). A new one is a
-function of that shape in a file of its family, and one line here.
+A source takes the builder and a grid point and yields (level, (training run, ticket)). To add one,
+write a function of that shape in the module of its group and add a line here.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from orchestrator.errors import ConfigError
-from orchestrator.expand import controls
-from orchestrator.expand import magnitude as imp
-from orchestrator.expand.builder import Builder, Point
-from orchestrator.expand.magnitude import Levels
-from orchestrator.expand.transfer import transfer
+from orchestrator.errors import ConfigError, suggest
+from orchestrator.expand import controls, magnitude
+from orchestrator.expand.builder import GridPoint, PlanBuilder
+from orchestrator.expand.magnitude import LevelRuns
+from orchestrator.expand.transfer import transfer_tickets
+from orchestrator.sweep.config import Study
 
-SOURCES: dict[str, Callable[[Builder, Point], Levels]] = {
-    "imp": imp.imp,
-    "omp": imp.omp,
+SOURCES: dict[str, Callable[[PlanBuilder, GridPoint], LevelRuns]] = {
+    "imp": magnitude.imp,
+    "omp": magnitude.omp,
     "random": controls.random,
     "random_layerwise": controls.random_layerwise,
     "reinit": controls.reinit,
@@ -29,62 +28,68 @@ SOURCES: dict[str, Callable[[Builder, Point], Levels]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Neighbours:
+class RelatedPoints:
     """The same point on the study's other tasks, and on the weights of another model."""
 
     tasks: Callable[[], list[str]]
-    on_task: Callable[[str], Point]
-    on_model: Callable[[str], Point]
+    on_task: Callable[[str], GridPoint]
+    on_model: Callable[[str], GridPoint]
 
 
-Source = Callable[[Builder, Point, Neighbours], Iterator[tuple[str, Levels]]]
-"""Yields (label, levels): one curve, or one for each task that a transfer comes from."""
+TicketSource = Callable[[PlanBuilder, GridPoint, RelatedPoints], Iterator[tuple[str, LevelRuns]]]
+"""Yields (label, levels): one curve, or one for each task that tickets are transferred from."""
 
 
-def parse(names: Iterable[str], where: str) -> list[Source]:
-    """The sources behind the names of a study, each once; ConfigError for an unknown name."""
-    return [_parse(name, where) for name in dict.fromkeys(names)]
+def parse_sources(study: Study, where: str) -> list[TicketSource]:
+    """Return the sources that a study names, each once.
+
+    Raises:
+        ConfigError: a name is unknown; `where` is the study's key, for the message.
+    """
+    return [
+        _parse(name, f"{where}.{'tickets' if name in study.tickets else 'controls'}")
+        for name in dict.fromkeys([*study.tickets, *study.controls])
+    ]
 
 
-def _parse(name: str, where: str) -> Source:
+def _parse(name: str, where: str) -> TicketSource:
     kind, _, label = name.partition(":")
     if kind == "transfer":
         return _transfer(label)
     if kind == "init" and label:
         return _other_init(label)
     if name in SOURCES:
-        return _own(name)
-    known = [*SOURCES, "init:MODEL", "transfer", "transfer:TASK"]
-    near = difflib.get_close_matches(name, known, n=1)
-    cure = f"did you mean {near[0]!r}?" if near else f"use {', '.join(known)}"
-    raise ConfigError(f"{where}.tickets = {name!r} is not known; {cure}")
+        return _registered(name)
+    allowed = [*SOURCES, "init:MODEL", "transfer", "transfer:TASK"]
+    raise ConfigError(f"{where} = {name!r} is not known; {suggest(name, allowed)}")
 
 
-def _own(name: str) -> Source:
+def _registered(name: str) -> TicketSource:
     def source(
-        builder: Builder, point: Point, neighbours: Neighbours
-    ) -> Iterator[tuple[str, Levels]]:
+        builder: PlanBuilder, point: GridPoint, related: RelatedPoints
+    ) -> Iterator[tuple[str, LevelRuns]]:
         yield name, SOURCES[name](builder, point)
 
     return source
 
 
-def _transfer(task: str) -> Source:
+def _transfer(task: str) -> TicketSource:
     def source(
-        builder: Builder, point: Point, neighbours: Neighbours
-    ) -> Iterator[tuple[str, Levels]]:
-        for origin in [task] if task else neighbours.tasks():
+        builder: PlanBuilder, point: GridPoint, related: RelatedPoints
+    ) -> Iterator[tuple[str, LevelRuns]]:
+        for origin in [task] if task else related.tasks():
             if origin != point.task.label:
-                yield f"transfer:{origin}", transfer(builder, point, neighbours.on_task(origin))
+                source_point = related.on_task(origin)
+                yield f"transfer:{origin}", transfer_tickets(builder, point, source_point)
 
     return source
 
 
-def _other_init(label: str) -> Source:
+def _other_init(label: str) -> TicketSource:
     def source(
-        builder: Builder, point: Point, neighbours: Neighbours
-    ) -> Iterator[tuple[str, Levels]]:
-        other = neighbours.on_model(label)
+        builder: PlanBuilder, point: GridPoint, related: RelatedPoints
+    ) -> Iterator[tuple[str, LevelRuns]]:
+        other = related.on_model(label)
         yield f"init:{label}", controls.other_init(builder, point, other)
 
     return source

@@ -1,9 +1,9 @@
-"""From the studies of a sweep to its plan.
+"""Expand the studies of a sweep into its plan.
 
-A study's axes make points (model x task x recipe x schedule x rewind x seed); at each point every
-source of tickets (see `recipes`) contributes cells, level by level, and the builder gives each
-trial they need its key. Two points that need the same trial meet in that key: sharing is nothing
-that anyone has to arrange.
+A study's axes span a grid of points (model x task x recipe x schedule x rewind x seed). At each
+point, every source of tickets (see `sources`) contributes cells, level by level, and the builder
+gives each trial that they need its key. Two points that need the same trial get the same key, so
+sharing needs no further code.
 """
 
 from __future__ import annotations
@@ -14,37 +14,44 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from orchestrator.errors import ConfigError
-from orchestrator.expand import sources as recipes
-from orchestrator.expand.builder import Builder, Point
+from orchestrator.expand.builder import GridPoint, PlanBuilder
+from orchestrator.expand.sources import RelatedPoints, parse_sources
 from orchestrator.plan.graph import DENSE, Cell, Curve, Plan
 from orchestrator.sweep.config import AXES, Schedule, Study, Sweep
-from orchestrator.sweep.resolve import Inputs, ModelInput, TaskInput
+from orchestrator.sweep.resolve import ModelInput, ResolvedInputs, TaskInput
 from trainables.models import MODELS
 from trainables.spec import Recipe
 from trainables.tasks import TASKS
 
 
-def expand(sweep: Sweep, inputs: Inputs) -> Plan:
-    """The plan of a sweep; ConfigError for a study that cannot be."""
-    builder = Builder("round" if sweep.rounds == "separate" else "evaluation")
+def expand_sweep(sweep: Sweep, inputs: ResolvedInputs) -> Plan:
+    """Return the plan of a sweep.
+
+    Raises:
+        ConfigError: a study cannot be run as it is written.
+    """
+    builder = PlanBuilder("round" if sweep.rounds == "separate" else "evaluation")
     cells: dict[Cell, None] = {}
     for name, study in sweep.studies.items():
-        for cell in _study_cells(builder, name, study, _Resolver(sweep, inputs, name)):
+        for cell in _study_cells(builder, name, study, _PointResolver(sweep, inputs, name)):
             cells.setdefault(cell)
     if not cells:
         raise ConfigError("studies: holds no trial; name a study with a model and a task")
     return Plan(sweep.name, builder.trials, tuple(cells))
 
 
-def _study_cells(builder: Builder, name: str, study: Study, resolver: _Resolver) -> Iterator[Cell]:
+def _study_cells(
+    builder: PlanBuilder, name: str, study: Study, resolver: _PointResolver
+) -> Iterator[Cell]:
     _check_levels(name, study)
-    sources = recipes.parse([*study.tickets, *study.controls], f"studies.{name}")
-    for choice in _choices(name, study):
-        point = resolver.point(study, choice)
+    sources = parse_sources(study, f"studies.{name}")
+    for values in _axis_combinations(name, study):
+        point = resolver.point(study, values)
+        related = _related_points(study, name, values, resolver)
         if study.dense:
-            yield from _dense_cells(builder, name, point)
+            yield _dense_cell(builder, name, point)
         for source in sources:
-            for label, levels in source(builder, point, _neighbours(study, name, choice, resolver)):
+            for label, levels in source(builder, point, related):
                 curve = _curve(name, point, label)
                 for level, (trial, ticket) in levels:
                     sparsity = point.schedule.sparsity(level)
@@ -54,23 +61,24 @@ def _study_cells(builder: Builder, name: str, study: Study, resolver: _Resolver)
 
 
 def _check_levels(name: str, study: Study) -> None:
-    if isinstance(study.at, dict):
-        differing = sorted(set(study.at) ^ {str(task) for task in _as_list(study.task)})
+    if isinstance(study.score_levels, dict):
+        differing = sorted(set(study.score_levels) ^ {str(task) for task in _as_list(study.task)})
         if differing:
             raise ConfigError(
-                f"studies.{name}.at: {differing[0]!r} is in one of `at` and `task` only; give"
-                " levels for each task of the study, or one list for all"
+                f"studies.{name}.score_levels: {differing[0]!r} is in only one of `score_levels`"
+                " and `task`; give levels for each task of the study, or one list for all"
             )
 
 
-def _dense_cells(builder: Builder, study: str, point: Point) -> Iterator[Cell]:
-    """Level 0 trains from theta_0 whatever the rewind point or schedule: one cell for them all."""
+def _dense_cell(builder: PlanBuilder, study: str, point: GridPoint) -> Cell:
+    """Return the cell of level 0, which trains from theta_0 for any rewind point or schedule: one
+    cell serves all of them."""
     trial = builder.dense(point)
     curve = replace(_curve(study, point, DENSE), schedule="", rewind=0)
-    yield Cell(curve=curve, level=0, sparsity=0.0, trial=trial)
+    return Cell(curve=curve, level=0, sparsity=0.0, trial=trial)
 
 
-def _curve(study: str, point: Point, source: str) -> Curve:
+def _curve(study: str, point: GridPoint, source: str) -> Curve:
     return Curve(
         study=study,
         model=point.model.label,
@@ -83,12 +91,12 @@ def _curve(study: str, point: Point, source: str) -> Curve:
     )
 
 
-Choice = Mapping[str, object]
+AxisValues = Mapping[str, object]
 """One value per axis."""
 
 
-def _choices(name: str, study: Study) -> Iterator[Choice]:
-    """The product of the axes, zipped axes moving in step; the last axis moves fastest."""
+def _axis_combinations(name: str, study: Study) -> Iterator[AxisValues]:
+    """Yield the product of the axes, zipped axes in step; the last axis varies fastest."""
     values = {axis: _as_list(getattr(study, axis)) for axis in AXES}
     groups: list[list[str]] = [list(group) for group in study.zip]
     grouped = [axis for group in groups for axis in group]
@@ -101,66 +109,68 @@ def _choices(name: str, study: Study) -> Iterator[Choice]:
         lengths = {len(values[axis]) for axis in group}
         if len(lengths) > 1:
             sizes = ", ".join(f"{axis} has {len(values[axis])}" for axis in group)
-            raise ConfigError(f"studies.{name}.zip: {sizes}; give them lists of one length")
+            raise ConfigError(f"studies.{name}.zip: {sizes}; give them lists of equal length")
         columns.append(
             [
                 dict(zip(group, row, strict=True))
-                for row in zip(*(values[a] for a in group), strict=True)
+                for row in zip(*(values[axis] for axis in group), strict=True)
             ]
         )
     for combination in itertools.product(*columns):
-        yield {axis: value for part in combination for axis, value in part.items()}
+        yield {axis: value for column in combination for axis, value in column.items()}
 
 
 def _as_list(value: object) -> list[object]:
     return value if isinstance(value, list) else [value]
 
 
-def _neighbours(study: Study, name: str, choice: Choice, resolver: _Resolver) -> recipes.Neighbours:
-    """The points that stand where `choice` does, but on another task (its zip partners too), or on
-    another model."""
+def _related_points(
+    study: Study, name: str, values: AxisValues, resolver: _PointResolver
+) -> RelatedPoints:
+    """Return the points that differ from `values` in the task (and the axes zipped with it), or in
+    the model."""
 
     def tasks() -> list[str]:
-        return [str(task) for task in dict.fromkeys(_as_list(study.task)) if task != choice["task"]]
+        return [str(task) for task in dict.fromkeys(_as_list(study.task)) if task != values["task"]]
 
-    def on_task(task: str) -> Point:
-        moving = next((group for group in study.zip if "task" in group), ["task"])
-        for other in _choices(name, study):
-            stays = all(other[axis] == choice[axis] for axis in AXES if axis not in moving)
-            if stays and other["task"] == task:
+    def on_task(task: str) -> GridPoint:
+        zipped = next((group for group in study.zip if "task" in group), ["task"])
+        for other in _axis_combinations(name, study):
+            same = all(other[axis] == values[axis] for axis in AXES if axis not in zipped)
+            if same and other["task"] == task:
                 return resolver.point(study, other)
-        return resolver.point(study, {**choice, "task": task})
+        return resolver.point(study, {**values, "task": task})
 
-    def on_model(label: str) -> Point:
-        other = resolver.point(study, {**choice, "model": label})
-        own = resolver.inputs.models[str(choice["model"])]
-        if other.model.spec != own.spec:
+    def on_model(label: str) -> GridPoint:
+        other = resolver.point(study, {**values, "model": label})
+        model = resolver.inputs.models[str(values["model"])]
+        if other.model.spec != model.spec:
             raise ConfigError(
-                f"studies.{name}.controls: init:{label} is another architecture, size or setting"
-                f" than {own.label}; use a model that differs in its weights only"
+                f"studies.{name}.controls: init:{label} has another architecture, size or"
+                f" overrides than {model.label}; use a model that differs in its weights only"
             )
         return other
 
-    return recipes.Neighbours(tasks, on_task, on_model)
+    return RelatedPoints(tasks, on_task, on_model)
 
 
 @dataclass(frozen=True, slots=True)
-class _Resolver:
-    """From the names in a study to what they stand for."""
+class _PointResolver:
+    """Turns the names in a study into the models, tasks and recipes that they name."""
 
     sweep: Sweep
-    inputs: Inputs
-    study: str
+    inputs: ResolvedInputs
+    study_name: str
 
-    def point(self, study: Study, choice: Choice) -> Point:
-        model = self.inputs.models[str(choice["model"])]
-        schedule, rewind, seed = choice["schedule"], choice["rewind"], choice["seed"]
+    def point(self, study: Study, values: AxisValues) -> GridPoint:
+        model = self.inputs.models[str(values["model"])]
+        schedule, rewind, seed = values["schedule"], values["rewind"], values["seed"]
         assert isinstance(schedule, Schedule)
         assert isinstance(rewind, int)
         assert isinstance(seed, int)
-        task = self._task(str(choice["task"]), model)
-        label = str(choice["recipe"])
-        point = Point(
+        task = self._task(str(values["task"]), model)
+        label = str(values["recipe"])
+        point = GridPoint(
             model=model,
             task=task,
             recipe_label=label,
@@ -170,49 +180,53 @@ class _Resolver:
             seed=seed,
             study=study,
         )
-        point = replace(point, origin=self._origin(point))
-        chain = self._chain(point)
-        for each in (point, chain or point):
-            self._check(each)
-        return replace(point, chain=chain)
+        point = replace(point, pretraining=self._pretraining(point))
+        chain_point = self._chain_point(point)
+        for checked in (point, chain_point or point):
+            self._check(checked)
+        return replace(point, chain_point=chain_point)
 
     def _task(self, label: str, model: ModelInput) -> TaskInput:
-        known = self.inputs.tasks
-        if label not in known:
+        tasks = self.inputs.tasks
+        if label not in tasks:
             raise ConfigError(
-                f"studies.{self.study}.tickets: transfer from {label!r}; use a task of this"
-                f" sweep: {', '.join(known)}"
+                f"studies.{self.study_name}.tickets: transfer from {label!r}; use a task of this"
+                f" sweep: {', '.join(tasks)}"
             )
-        return known[label][MODELS[model.spec.architecture].format]
+        return tasks[label][MODELS[model.spec.architecture].format]
 
-    def _origin(self, point: Point) -> Point | None:
-        by = point.model.pretrained_by
-        if by is None:
+    def _pretraining(self, point: GridPoint) -> GridPoint | None:
+        config = point.model.pretrained_by
+        if config is None:
             return None
-        task = self._task(by.task, point.model)
-        recipe = self._recipe(by.recipe, point.model, task)
-        return replace(point, task=task, recipe_label=by.recipe, recipe=recipe, seed=by.seed)
+        task = self._task(config.task, point.model)
+        recipe = self._recipe(config.recipe, point.model, task)
+        return replace(
+            point, task=task, recipe_label=config.recipe, recipe=recipe, seed=config.seed
+        )
 
-    def _chain(self, point: Point) -> Point | None:
-        """The point that the study cuts tickets at, if it is another."""
+    def _chain_point(self, point: GridPoint) -> GridPoint | None:
+        """Return the point whose chain the tickets come from; None if it is `point` itself."""
         study = point.study
-        chain = point
+        chain_point = point
         if study.tickets_from_seed is not None:
-            chain = replace(chain, seed=study.tickets_from_seed)
+            chain_point = replace(chain_point, seed=study.tickets_from_seed)
         if study.ticket_recipe is not None:
             recipe = self._recipe(study.ticket_recipe, point.model, point.task)
-            chain = replace(chain, recipe_label=study.ticket_recipe, recipe=recipe)
-        return None if chain is point else chain
+            chain_point = replace(chain_point, recipe_label=study.ticket_recipe, recipe=recipe)
+        return None if chain_point is point else chain_point
 
     def _recipe(self, label: str, model: ModelInput, task: TaskInput) -> Recipe:
-        official = TASKS[task.spec.name].recipes[model.spec.architecture]
+        default = TASKS[task.spec.name].recipes[model.spec.architecture]
         if label == "default":
-            return official
+            return default
         if label not in self.sweep.recipes:
-            known = ", ".join(["default", *self.sweep.recipes])
-            raise ConfigError(f"studies.{self.study}.recipe = {label!r} is not known; use {known}")
+            allowed = ", ".join(["default", *self.sweep.recipes])
+            raise ConfigError(
+                f"studies.{self.study_name}.recipe = {label!r} is not known; use {allowed}"
+            )
         changes = self.sweep.recipe_changes(label)
-        recipe = replace(official, **changes)
+        recipe = replace(default, **changes)
         if recipe.precision == "bf16" and recipe.zero == 0:
             raise ConfigError(f"recipes.{label}.zero = 0 is not allowed with bf16; use 1 or more")
         if recipe.batch_size % recipe.accumulate:
@@ -222,24 +236,26 @@ class _Resolver:
             )
         return recipe
 
-    def _check(self, point: Point) -> None:
-        where = f"studies.{self.study}"
+    def _check(self, point: GridPoint) -> None:
+        where = f"studies.{self.study_name}"
         schedule = point.schedule
         if schedule.sparsity(schedule.levels) >= 1:
             levels = range(schedule.levels + 1)
-            most = bisect.bisect_left(levels, 1.0, key=schedule.sparsity) - 1
+            max_levels = bisect.bisect_left(levels, 1.0, key=schedule.sparsity) - 1
             raise ConfigError(
                 f"{where}.schedule.levels = {schedule.levels} would prune everything;"
-                f" use {most} or less at rate {schedule.rate:g}"
+                f" use {max_levels} or less at rate {schedule.rate:g}"
             )
-        # A run from the very end for the remaining steps would have none.
-        latest = point.recipe.steps - (point.study.rewind_schedule == "remaining")
-        if point.rewind > latest:
+        # With `rewind_schedule: remaining`, a run from the last step would train zero steps.
+        max_rewind = point.recipe.steps - (point.study.rewind_schedule == "remaining")
+        if point.rewind > max_rewind:
             raise ConfigError(
-                f"{where}.rewind = {point.rewind} lies past the recipe's end; use {latest} or less"
+                f"{where}.rewind = {point.rewind} is past the recipe's end;"
+                f" use {max_rewind} or less"
             )
-        for level in point.levels():
+        for level in point.scored_levels():
             if level > schedule.levels:
                 raise ConfigError(
-                    f"{where}.at = {level} is past the schedule; use {schedule.levels} or less"
+                    f"{where}.score_levels = {level} is past the schedule's last level;"
+                    f" use {schedule.levels} or less"
                 )

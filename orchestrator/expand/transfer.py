@@ -1,14 +1,15 @@
-"""Tickets found on one task, worn on another (VLT, section 4 "transfer"; BERT-Tickets, Fig. 2)."""
+"""Tickets found on one task and applied on another (VLT, section 4 "transfer"; BERT-Tickets, Fig.
+2)."""
 
 from __future__ import annotations
 
-from orchestrator.expand.builder import Builder, Point
-from orchestrator.expand.magnitude import Levels
+from orchestrator.expand.builder import GridPoint, PlanBuilder
+from orchestrator.expand.magnitude import LevelRuns
 
 
-def transfer(builder: Builder, point: Point, source: Point) -> Levels:
-    """The IMP tickets of `source`'s task, each trained on `point`'s task from its own start."""
-    for level in point.levels():
+def transfer_tickets(builder: PlanBuilder, point: GridPoint, source: GridPoint) -> LevelRuns:
+    """Train `point`'s task, from its own start, under the IMP tickets of `source`'s task."""
+    for level in point.scored_levels():
         ticket = builder.imp_ticket(builder.ticket_point(source), level)
         run = builder.train(point, start=builder.start(point), ticket=ticket, level=level)
         yield level, (run, ticket)

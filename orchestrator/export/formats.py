@@ -1,117 +1,101 @@
-"""Tickets for other tools: each function gives files by name, and `save` writes them to a folder.
+"""Tickets in formats of other tools.
 
-Weights are a mapping of names to float arrays; the backbone's names may stand behind `backbone.`,
-as they do in a rewind point.
+`mask_files` and `prune_state_files` return the content of files by name; `write_files` writes them
+to a folder. Weights are a mapping of names to float arrays; names may have the prefix `backbone.`,
+as in a rewind point.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from orchestrator.errors import InputError
+from orchestrator.files import replace_files_in
 from orchestrator.store.ticket import Ticket
 
 Arrays = Mapping[str, npt.NDArray[Any]]
-BACKBONE = "backbone."
+BACKBONE_PREFIX = "backbone."
 
 
-def masks(ticket: Ticket) -> dict[str, bytes]:
-    """`masks.safetensors`: a boolean tensor per prunable weight, True = kept."""
+def mask_files(ticket: Ticket) -> dict[str, bytes]:
+    """Return `masks.safetensors`: a boolean tensor per prunable weight, True = kept."""
     return {"masks.safetensors": _tensors(ticket.masks(), ticket)}
 
 
-def prune_state(ticket: Ticket, weights: Arrays) -> dict[str, bytes]:
-    """`prune_state.safetensors`: the state dict of a model under `torch.nn.utils.prune`.
+def prune_state_files(ticket: Ticket, weights: Arrays) -> dict[str, bytes]:
+    """Return `prune_state.safetensors`: the state dict of a model under `torch.nn.utils.prune`.
 
-    A pruned weight is two tensors of its own type, `<name>_orig` with all values and `<name>_mask`
-    of ones and zeros; everything else is as it was.
+    A pruned weight is two tensors of its own dtype, `<name>_orig` with all values and `<name>_mask`
+    of ones and zeros; all other tensors are unchanged.
 
     Raises:
         InputError: the weights lack a tensor of the ticket, or have it in another shape.
     """
     state = dict(weights)
     for name, mask in ticket.masks().items():
-        found = _find(name, mask.shape, weights)
-        values = state.pop(found)
-        state[f"{found}_orig"] = values
-        state[f"{found}_mask"] = mask.astype(values.dtype)
+        weight_name = _weight_name(name, mask.shape, weights)
+        values = state.pop(weight_name)
+        state[f"{weight_name}_orig"] = values
+        state[f"{weight_name}_mask"] = mask.astype(values.dtype)
     return {"prune_state.safetensors": _tensors(state, ticket)}
 
 
-def pruned(ticket: Ticket, weights: Arrays) -> dict[str, npt.NDArray[Any]]:
-    """All of `weights`, those that the ticket does not keep set to zero.
+def apply_ticket(ticket: Ticket, weights: Arrays) -> dict[str, npt.NDArray[Any]]:
+    """Return all of `weights`, with those that the ticket prunes set to zero.
 
     Raises:
-        InputError: as for `prune_state`.
+        InputError: the weights lack a tensor of the ticket, or have it in another shape.
     """
     arrays = dict(weights)
     for name, mask in ticket.masks().items():
-        found = _find(name, mask.shape, weights)
-        arrays[found] = np.where(mask, weights[found], weights[found].dtype.type(0))
+        weight_name = _weight_name(name, mask.shape, weights)
+        values = weights[weight_name]
+        arrays[weight_name] = np.where(mask, values, values.dtype.type(0))
     return arrays
 
 
-def save(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
-    """Write files into `folder`, which is made; where they are.
+def write_files(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
+    """Write files into `folder`, which is created if needed; return their paths.
 
     Raises:
-        InputError: a name leads out of the folder, or the folder cannot be written.
+        InputError: a name points outside the folder, or the folder cannot be written.
     """
     for name in files:
         if name in ("", "..") or Path(name).name != name:
-            raise InputError(f"{name!r} is no file name inside {folder}; use a plain name")
-    with filled(folder) as scratch:
+            raise InputError(
+                f"{name!r} is not a file name inside {folder}; use a name without slashes"
+            )
+    with replace_files_in(folder) as scratch:
         for name, data in files.items():
             (scratch / name).write_bytes(data)
     return [folder / name for name in files]
 
 
-@contextmanager
-def filled(folder: Path) -> Iterator[Path]:
-    """A new folder inside `folder`, which is made; the files put into it are moved to `folder` at
-    the end, each whole, in place of its like: also of a link, which is not followed.
-
-    Raises:
-        InputError: the folder cannot be made or written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".", dir=folder) as scratch:
-            yield Path(scratch)
-            for file in sorted(Path(scratch).iterdir()):
-                os.replace(file, folder / file.name)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot write into this folder ({error.strerror})") from error
-
-
-def _find(name: str, shape: tuple[int, ...], weights: Arrays) -> str:
-    """The name under which `weights` holds the ticket's tensor."""
-    for candidate in (name, BACKBONE + name):
+def _weight_name(name: str, shape: tuple[int, ...], weights: Arrays) -> str:
+    """The name of the ticket's tensor `name` in `weights`."""
+    for candidate in (name, BACKBONE_PREFIX + name):
         if candidate in weights:
             if weights[candidate].shape == shape:
                 return candidate
             raise InputError(
                 f"{candidate} has shape {weights[candidate].shape} in the weights and {shape} in "
-                "the ticket; take weights of the model that the ticket was cut from"
+                "the ticket; use weights of the model that the ticket was pruned from"
             )
     raise InputError(
-        f"the weights have no {name}, which the ticket masks; take weights of the model that the "
-        "ticket was cut from"
+        f"the weights have no {name}, which the ticket masks; use weights of the model that the "
+        "ticket was pruned from"
     )
 
 
 def _tensors(arrays: Arrays, ticket: Ticket) -> bytes:
-    from safetensors.numpy import save as to_bytes
+    from safetensors import numpy as safetensors
 
-    # safetensors reads the buffer of an array that is not contiguous in the wrong order
+    # safetensors reads the buffer of a non-contiguous array in the wrong order
     contiguous = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
-    data: bytes = to_bytes(contiguous, {"format": "pt", "ticket_sha256": ticket.sha256})
+    data: bytes = safetensors.save(contiguous, {"format": "pt", "ticket_sha256": ticket.sha256})
     return data

@@ -1,4 +1,4 @@
-"""What observes a run: progress in the terminal, status, explain, timeline, budget, Prometheus.
+"""Observers of a run: terminal progress, status, explain, timeline, budget and Prometheus.
 
 It may import `report`, `tracking`, `ray_cluster`, `cost`, `store`, `schedule` and `plan`.
 """

@@ -1,4 +1,4 @@
-"""The sweep as a table: chains as rows, levels as cells."""
+"""A sweep as a table: one row per chain, one cell per level."""
 
 from __future__ import annotations
 
@@ -13,163 +13,171 @@ from rich.text import Text
 from orchestrator.plan.graph import DENSE, Curve, Plan, Trial
 from orchestrator.store.record import Record
 
-CHAINED = ("imp",)
-"""Sources whose cells follow from one another: a row each. The others are leaves, counted."""
+CHAINED_SOURCES = ("imp",)
+"""Sources whose levels build on one another and get a row per chain. The levels of the others are
+independent; they are only counted."""
+MAX_CHAIN_ROWS = 24
 
 
-MOST_ROWS = 24
+class TrialState(Enum):
+    """State of a training run, with its symbol and color in the table."""
 
-
-class Mark(Enum):
-    """A cell's state, and how it is drawn."""
-
-    OPEN = ("·", "dim")
+    PENDING = ("·", "dim")
     RUNNING = ("◐", "cyan")
     DONE = ("●", "green")
     FAILED = ("✗", "bold red")
     BLOCKED = ("–", "red")
-    """It needs what failed."""
+    """Depends on a trial that has failed."""
 
 
 class Board:
-    """Marks and scores of a plan's training runs, by trial key."""
+    """States and scores of a plan's training runs, by trial key."""
 
     def __init__(
         self,
         plan: Plan,
-        marks: Mapping[str, Mark] = MappingProxyType({}),
+        states: Mapping[str, TrialState] = MappingProxyType({}),
         scores: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         self.plan = plan
         self.scores = dict(scores)
-        self._marks = dict(marks)
+        self._states = dict(states)
         self._runs = {trial.key for trial in plan.training_runs()}
-        self._counts = dict.fromkeys(Mark, 0)
+        self._counts = dict.fromkeys(TrialState, 0)
         for key in self._runs:
-            self._counts[self.mark(key)] += 1
-        self._chains, self._leaves = _rows(plan)
-        if Mark.FAILED in marks.values():
-            self._block()
+            self._counts[self.state(key)] += 1
+        self._chains, self._independent = _rows(plan)
+        if TrialState.FAILED in states.values():
+            self._block_descendants()
 
-    def mark(self, key: str) -> Mark:
-        return self._marks.get(key, Mark.OPEN)
+    def state(self, key: str) -> TrialState:
+        return self._states.get(key, TrialState.PENDING)
 
-    def set(self, key: str, mark: Mark) -> None:
-        """What fails blocks all that needs it."""
-        self._count(key, mark)
-        if mark is Mark.FAILED:
-            self._block()
+    def set_state(self, key: str, state: TrialState) -> None:
+        """Set the state of a trial. A failure blocks every trial that depends on it."""
+        self._update(key, state)
+        if state is TrialState.FAILED:
+            self._block_descendants()
 
-    def counts(self) -> dict[Mark, int]:
-        """Training runs by mark; each once, however many cells share it."""
+    def counts(self) -> dict[TrialState, int]:
+        """Number of training runs by state. A run that several cells share counts once."""
         return dict(self._counts)
 
     def settled(self) -> bool:
-        """Whether every training run is done, has failed, or needs a trial that has failed."""
-        return not self._counts[Mark.OPEN] and not self._counts[Mark.RUNNING]
+        """Whether every training run is done, failed or blocked."""
+        return not self._counts[TrialState.PENDING] and not self._counts[TrialState.RUNNING]
 
-    def open(self) -> Iterator[Trial]:
-        """The training runs that are still to be done, those at work included."""
+    def unfinished(self) -> Iterator[Trial]:
+        """Yield the training runs that are pending or running."""
         for key in self._runs:
-            if self.mark(key) in (Mark.OPEN, Mark.RUNNING):
+            if self.state(key) in (TrialState.PENDING, TrialState.RUNNING):
                 yield self.plan.trials[key]
 
     def summary(self) -> str:
-        """`50/52 trials, 1 running, 0 failed`; blocked ones are named if there are any."""
+        """`50/52 trials, 1 running, 0 failed`; with the number of blocked ones if there are any."""
         counts = self._counts
-        said = [f"{counts[Mark.DONE]}/{len(self._runs)} trials"]
+        parts = [f"{counts[TrialState.DONE]}/{len(self._runs)} trials"]
         if not self.settled():
-            said.append(f"{counts[Mark.RUNNING]} running")
-        said.append(f"{counts[Mark.FAILED]} failed")
-        if counts[Mark.BLOCKED]:
-            said.append(f"{counts[Mark.BLOCKED]} blocked")
-        return ", ".join(said)
+            parts.append(f"{counts[TrialState.RUNNING]} running")
+        parts.append(f"{counts[TrialState.FAILED]} failed")
+        if counts[TrialState.BLOCKED]:
+            parts.append(f"{counts[TrialState.BLOCKED]} blocked")
+        return ", ".join(parts)
 
     def table(self) -> Table:
-        """One row per chain, and one per source of leaves. Of more chains than a screen holds,
-        those where something runs or fails come first."""
+        """One row per chain, and one per source of independent tickets.
+
+        At most `MAX_CHAIN_ROWS` chains are shown. If there are more, chains with running or failed
+        trials come first.
+        """
         table = Table(box=None, padding=(0, 1), header_style="dim", pad_edge=False)
         for column in ("chain", "seed", "levels", "last score"):
             table.add_column(column, no_wrap=True)
         chains = list(self._chains)
-        if len(chains) > MOST_ROWS:
-            chains.sort(key=lambda chain: not self._moves(chain[1]))
-        for curve, keys in chains[:MOST_ROWS]:
-            self._chain_row(table, curve, keys)
-        if len(chains) > MOST_ROWS:
-            table.add_row(f"… and {len(chains) - MOST_ROWS} more chains", "", "", "")
-        for source, keys in self._leaves.items():
-            found = Counter(map(self._marks.get, keys))
-            said = f"{found[Mark.DONE]}/{len(keys)}"
-            said += f", {found[Mark.RUNNING]} running" if found[Mark.RUNNING] else ""
-            said += f", {found[Mark.FAILED]} failed" if found[Mark.FAILED] else ""
-            table.add_row(source, "", said, "")
+        if len(chains) > MAX_CHAIN_ROWS:
+            chains.sort(key=lambda chain: not self._is_active(chain[1]))
+        for curve, keys in chains[:MAX_CHAIN_ROWS]:
+            self._add_chain_row(table, curve, keys)
+        if len(chains) > MAX_CHAIN_ROWS:
+            table.add_row(f"… and {len(chains) - MAX_CHAIN_ROWS} more chains", "", "", "")
+        for source, keys in self._independent.items():
+            counts = Counter(map(self._states.get, keys))
+            levels = f"{counts[TrialState.DONE]}/{len(keys)}"
+            if counts[TrialState.RUNNING]:
+                levels += f", {counts[TrialState.RUNNING]} running"
+            if counts[TrialState.FAILED]:
+                levels += f", {counts[TrialState.FAILED]} failed"
+            table.add_row(source, "", levels, "")
         return table
 
-    def _moves(self, keys: list[str]) -> bool:
-        return any(self.mark(key) in (Mark.RUNNING, Mark.FAILED) for key in keys)
+    def _is_active(self, keys: list[str]) -> bool:
+        return any(self.state(key) in (TrialState.RUNNING, TrialState.FAILED) for key in keys)
 
-    def _chain_row(self, table: Table, curve: Curve, keys: list[str]) -> None:
+    def _add_chain_row(self, table: Table, curve: Curve, keys: list[str]) -> None:
         cells = Text()
         for key in keys:
-            symbol, style = self.mark(key).value
+            symbol, style = self.state(key).value
             cells.append(symbol, style)
-        scored = [self.scores[key] for key in keys if key in self.scores]
-        last = f"{scored[-1]:.1f}" if scored else ""
-        rewind = f"theta_{curve.rewind}"
-        name = f"{curve.model} {curve.task} {rewind}"
-        table.add_row(name, str(curve.seed), cells, last)
+        scores = [self.scores[key] for key in keys if key in self.scores]
+        last_score = f"{scores[-1]:.1f}" if scores else ""
+        name = f"{curve.model} {curve.task} theta_{curve.rewind}"
+        table.add_row(name, str(curve.seed), cells, last_score)
 
-    def _count(self, key: str, mark: Mark) -> None:
+    def _update(self, key: str, state: TrialState) -> None:
         if key in self._runs:
-            self._counts[self.mark(key)] -= 1
-            self._counts[mark] += 1
-        self._marks[key] = mark
+            self._counts[self.state(key)] -= 1
+            self._counts[state] += 1
+        self._states[key] = state
 
-    def _block(self) -> None:
-        """One pass, for failures are few: parents stand before their children."""
+    def _block_descendants(self) -> None:
+        """One pass over the plan is enough, because parents precede their children."""
         lost: set[str] = set()
         for trial in self.plan:
-            mark = self.mark(trial.key)
-            if mark is Mark.FAILED:
+            state = self.state(trial.key)
+            if state is TrialState.FAILED:
                 lost.add(trial.key)
-            elif mark is not Mark.DONE and lost.intersection((*trial.parents, trial.rides)):
+            elif state is not TrialState.DONE and lost.intersection(
+                (*trial.parents, trial.produced_by)
+            ):
                 lost.add(trial.key)
-                self._count(trial.key, Mark.BLOCKED)
+                self._update(trial.key, TrialState.BLOCKED)
 
 
-def board_of(
+def board_from_records(
     plan: Plan,
     records: Mapping[str, Record],
     failed: Iterable[str] = (),
     running: Iterable[str] = (),
 ) -> Board:
-    """How a sweep stands by what its store holds; who is at work counts more than a past failure,
-    and a record more than either."""
-    marks = dict.fromkeys(failed, Mark.FAILED) | dict.fromkeys(running, Mark.RUNNING)
+    """Return the board of a sweep whose store holds `records`.
+
+    A record takes precedence over `running`, and `running` over an earlier failure.
+    """
+    states = dict.fromkeys(failed, TrialState.FAILED) | dict.fromkeys(running, TrialState.RUNNING)
     scores = {key: r.scores["score"] for key, r in records.items() if "score" in r.scores}
-    return Board(plan, marks | dict.fromkeys(records, Mark.DONE), scores)
+    return Board(plan, states | dict.fromkeys(records, TrialState.DONE), scores)
 
 
 def _rows(plan: Plan) -> tuple[list[tuple[Curve, list[str]]], dict[str, list[str]]]:
-    """The runs of each chain, its dense one first, and those of each source of leaves."""
+    """Runs of each chain, the dense one first, and runs of each source of independent tickets."""
     rows: dict[Curve, list[str]] = defaultdict(list)
     dense: dict[tuple[str, ...], str] = {}
     for cell in plan.cells:
         if cell.curve.source == DENSE:
-            dense[_place(cell.curve)] = cell.trial
+            dense[_dense_run_id(cell.curve)] = cell.trial
         else:
             rows[cell.curve].append(cell.trial)
     chains: list[tuple[Curve, list[str]]] = []
-    leaves: dict[str, list[str]] = defaultdict(list)
+    independent: dict[str, list[str]] = defaultdict(list)
     for curve, keys in rows.items():
-        if curve.source in CHAINED:
-            start = [dense[_place(curve)]] if _place(curve) in dense else []
+        if curve.source in CHAINED_SOURCES:
+            start = [dense[_dense_run_id(curve)]] if _dense_run_id(curve) in dense else []
             chains.append((curve, start + keys))
         else:
-            leaves[curve.source] += keys
-    return chains, leaves
+            independent[curve.source] += keys
+    return chains, independent
 
 
-def _place(curve: Curve) -> tuple[str, ...]:
+def _dense_run_id(curve: Curve) -> tuple[str, ...]:
+    """Identifies the dense run that a curve starts from."""
     return (curve.study, curve.model, curve.task, curve.recipe, str(curve.seed))

@@ -1,8 +1,8 @@
-"""What the nodes of a run cost as it goes, and when the budget says stop.
+"""Cost of a run's nodes while it runs, and the decision to stop at the budget.
 
-`Ledger` adds up samples, and is pure; `Meter` is shown them. A node is paid for from the
-sample before the one that first shows it to the first that shows it no more. What a cloud bills
-while a node boots, before Ray sees it, and after the run, is not in it.
+`Ledger` is pure and adds up samples; `BudgetMeter` feeds it. A node is charged from the sample
+before the first one that contains it to the first one that no longer does. What a cloud bills
+while a node boots, before Ray sees it, and after the run, is not included.
 """
 
 from __future__ import annotations
@@ -12,90 +12,92 @@ import time
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
-from orchestrator.cost.ledger import Bill, Foresight, Ledger
-from orchestrator.cost.prices import HEAD, Profile
+from orchestrator.cost.ledger import Bill, CostProjection, Ledger
+from orchestrator.cost.prices import HEAD_GROUP, PricedProfile
 from orchestrator.plan.graph import Trial
-from orchestrator.plan.work import Cost, work_of
+from orchestrator.plan.work import CostFunction, work_of
 from orchestrator.ray_cluster.node_watch import Node
-from orchestrator.schedule.frontier import Unit
+from orchestrator.schedule.frontier import WorkItem
 from orchestrator.sweep.config import Placement
 
-NODE_GROUP = "ray.io/node-group"
-"""The label under which Ray keeps a node's type; the autoscaler and KubeRay set it."""
-HEAD_MARK = "node:__internal_head__"
+NODE_TYPE_LABEL = "ray.io/node-group"
+"""Ray's label for the type of a node. The autoscaler and KubeRay set it."""
+HEAD_RESOURCE = "node:__internal_head__"
 
 
-def groups(nodes: Iterable[Node]) -> dict[str, str]:
-    """Id to node type."""
-    return {node["NodeID"]: _group(node) for node in nodes}
+def node_types(nodes: Iterable[Node]) -> dict[str, str]:
+    """Map node ids to node types."""
+    return {node["NodeID"]: _node_type(node) for node in nodes}
 
 
-def _group(node: Node) -> str:
-    unknown = "a type not known"
-    group: str = node["Labels"].get(NODE_GROUP, unknown)
-    return HEAD if HEAD_MARK in node["Resources"] else group
+def _node_type(node: Node) -> str:
+    unknown = "unknown type"
+    name: str = node["Labels"].get(NODE_TYPE_LABEL, unknown)
+    return HEAD_GROUP if HEAD_RESOURCE in node["Resources"] else name
 
 
-class Meter:
-    """Charges the nodes that it is shown, and follows the run as an Observer, to say when its
-    budget is spent.
+class BudgetMeter:
+    """Charges the cluster's nodes, and observes the run to tell when its budget is spent.
 
-    `cost` is what the run weighs its trials by: seconds, or `work_of` as long as nothing was
-    measured; `left` are those to come. What ends in this run corrects either.
+    `cost` weighs the trials: seconds, or `work_of` until something was measured. `pending` are the
+    trials that are left. Measurements of this run correct both.
     """
 
     def __init__(
         self,
-        profile: Profile,
+        profile: PricedProfile,
         placement: Placement,
         budget: float | None,
-        cost: Cost,
-        left: Sequence[Trial],
+        cost: CostFunction,
+        pending: Sequence[Trial],
     ) -> None:
         self._profile = profile
         self._budget = budget
         self._ledger = Ledger()
-        pace_s = 0.0 if cost is work_of else 1.0
-        typical = fmean(map(cost, left)) if left else 0.0
-        self._foresight = Foresight(profile, placement, pace_s, typical)
-        self._news = True
-        """Whether anything has happened since `exhausted` was last worked out."""
+        seconds_per_cost = 0.0 if cost is work_of else 1.0
+        typical_cost = fmean(map(cost, pending)) if pending else 0.0
+        self._projection = CostProjection(profile, placement, seconds_per_cost, typical_cost)
+        self._changed = True
+        """Whether anything has happened since `exhausted` was last computed."""
         self._exhausted = False
         self._lock = threading.Lock()
 
-    def see(self, nodes: list[Node]) -> None:
-        """These nodes are up. The time since the last call is charged to whoever was shown then or
-        is now, so at 1 s between calls a node pays at most 2 s too much."""
+    def observe_nodes(self, nodes: list[Node]) -> None:
+        """Record the nodes that are up.
+
+        The time since the last call is charged to each node that was up then or is up now. With
+        1 s between calls, a node is charged at most 2 s too much.
+        """
         with self._lock:
-            self._ledger.see(groups(nodes), time.monotonic())
-        self._news = True
+            self._ledger.update(node_types(nodes), time.monotonic())
+        self._changed = True
 
-    def started(self, lane: list[Unit]) -> None: ...
+    def chunk_started(self, chunk: list[WorkItem]) -> None: ...
 
-    def begun(self, unit: Unit) -> None:
-        self._foresight.begun(unit, time.monotonic())
-        self._news = True
+    def item_started(self, item: WorkItem) -> None:
+        self._projection.item_started(item, time.monotonic())
+        self._changed = True
 
-    def committed(self, unit: Unit, keys: list[str], score: float | None) -> None:
-        self._foresight.committed(unit, time.monotonic())
-        self._news = True
+    def item_committed(self, item: WorkItem, keys: list[str], score: float | None) -> None:
+        self._projection.item_committed(item, time.monotonic())
+        self._changed = True
 
-    def failed(self, unit: Unit) -> None:
-        """Nothing: the end of its lane follows."""
+    def item_failed(self, item: WorkItem) -> None:
+        """Do nothing: the end of the item's chunk follows."""
 
-    def ended(self, lane: list[Unit]) -> None:
-        self._foresight.ended(lane)
+    def chunk_ended(self, chunk: list[WorkItem]) -> None:
+        self._projection.chunk_ended(chunk)
 
     def exhausted(self) -> bool:
-        """Whether another trial, beside what is in hand, would pass the budget; once so, always."""
-        if self._budget is not None and self._news and not self._exhausted:
-            self._news = False
-            whole = self.spent() + self._foresight.money(time.monotonic())
-            self._exhausted = whole >= self._budget
+        """Whether the running trials and one more would exceed the budget. Never reverts."""
+        if self._budget is not None and self._changed and not self._exhausted:
+            self._changed = False
+            total = self.spent() + self._projection.money(time.monotonic())
+            self._exhausted = total >= self._budget
         return self._exhausted
 
     def spent(self) -> float:
-        """Money of the nodes since the first call of `see`."""
+        """Cost of the nodes since the first call of `observe_nodes`."""
         with self._lock:
             return self._ledger.money(self._profile)
 

@@ -1,4 +1,4 @@
-"""One trial of a plan: its place, why it runs or not, and where what it gave is. Pure."""
+"""One trial of a plan: its place, why it runs or does not, and where its results are. Pure."""
 
 from __future__ import annotations
 
@@ -6,51 +6,54 @@ from collections.abc import Iterable
 
 from orchestrator.errors import InputError
 from orchestrator.monitor.status import Status, logs_command
-from orchestrator.plan.graph import Cell, Plan, Trial, describe
+from orchestrator.plan.graph import Cell, Plan, Trial, describe_trial
+from orchestrator.plan.keys import ambiguous_prefix
 from orchestrator.store import paths
 
-MOST_LINES = 12
-"""Of one heading; a dense run may have hundreds of children."""
-NOTED = ("error", "attempts", "host", "at")
-"""Of a failure's note; the end of its traceback is in the log too."""
+MAX_LINES = 12
+"""Lines below one heading: a dense run may have hundreds of children."""
+FAILURE_FIELDS = ("error", "attempts", "host", "at")
+"""Fields of a failure that are shown. The traceback is left out, since the log has it too."""
 
 
-def find(plan: Plan, beginning: str) -> Trial:
-    """The trial whose key begins so; InputError unless there is exactly one."""
-    found = [trial for trial in plan if trial.key.startswith(beginning)]
-    if len(found) == 1:
-        return found[0]
-    if not found:
+def find_trial(plan: Plan, prefix: str) -> Trial:
+    """Return the trial whose key starts with `prefix`.
+
+    Raises:
+        InputError: no trial or several trials match.
+    """
+    matches = [trial for trial in plan if trial.key.startswith(prefix)]
+    if len(matches) == 1:
+        return matches[0]
+    if not matches:
         raise InputError(
-            f"{beginning!r} begins no key of {plan.name}; `sweepstakes plan SWEEP --json` names"
-            " them all, and a changed file has others"
+            f"{prefix!r} does not match any key of {plan.name}; list the keys with `sweepstakes"
+            " plan SWEEP --json` (they change when the sweep file does)"
         )
-    some = ", ".join(trial.key[: len(beginning) + 6] for trial in found[:3])
-    raise InputError(
-        f"{beginning!r} begins the keys of {len(found)} trials ({some}, …); give more digits"
-    )
+    raise ambiguous_prefix(prefix, [trial.key for trial in matches], "trials")
 
 
 def explain(
-    plan: Plan, trial: Trial, known: Status, sweep: str, *, mlflow: str = ""
+    plan: Plan, trial: Trial, status: Status, sweep: str, *, mlflow: str = ""
 ) -> dict[str, list[str]]:
-    """Headings, each with the lines below it; those that nothing is known of are left out.
+    """Return headings, each with the lines below it. Empty headings are left out.
 
-    `sweep` is the path of the sweep's file; `mlflow` says where its MLflow is, empty without one.
+    `sweep` is the path of the sweep file; `mlflow` says where its MLflow is, and is empty without
+    one.
     """
     rows = {
-        "trial": [trial.key, describe(trial)],
-        "state": [why(trial, known)],
-        "asked for by": _cells(plan, trial.key),
-        "made by": [_line(plan, trial.rides, known)] if trial.rides else [],
-        "needs": [_line(plan, key, known) for key in trial.parents if key != trial.rides],
-        "gives": _lines(plan, (t for t in plan if t.rides == trial.key), known),
+        "trial": [trial.key, describe_trial(trial)],
+        "state": [explain_state(trial, status)],
+        "requested by": _cells(plan, trial.key),
+        "produced by": [_line(plan, trial.produced_by, status)] if trial.produced_by else [],
+        "needs": [_line(plan, key, status) for key in trial.parents if key != trial.produced_by],
+        "produces": _lines(plan, (t for t in plan if t.produced_by == trial.key), status),
         "needed by": _lines(
-            plan, (t for t in plan if trial.key in t.parents and t.rides != trial.key), known
+            plan, (t for t in plan if trial.key in t.parents and t.produced_by != trial.key), status
         ),
-        "rests on it": [_resting(plan, trial.key)],
-        **_result(trial, known),
-        "log": [logs_command(trial.rides or trial.key, sweep)],
+        "affects": [_affected_scores(plan, trial.key)],
+        **_result(trial, status),
+        "log": [logs_command(trial.produced_by or trial.key, sweep)],
     }
     if trial.kind == "train" and mlflow:
         query = f"tags.`sweepstakes.key` = '{trial.key}'"
@@ -58,38 +61,38 @@ def explain(
     return {heading: lines for heading, lines in rows.items() if lines}
 
 
-def state(trial: Trial, known: Status) -> str:
-    """`committed`, `at work`, `failed` or `open`."""
-    if trial.key in known.records:
+def trial_state(trial: Trial, status: Status) -> str:
+    """Return `committed`, `running`, `failed` or `pending`."""
+    if trial.key in status.records:
         return "committed"
-    if trial.key in known.running or trial.rides in known.running:
-        return "at work"
-    return "failed" if trial.key in known.failures else "open"
+    if trial.key in status.running or trial.produced_by in status.running:
+        return "running"
+    return "failed" if trial.key in status.failures else "pending"
 
 
-def why(trial: Trial, known: Status) -> str:
-    """The state, and why the next run makes the trial or does not."""
-    now = state(trial, known)
-    match now:
+def explain_state(trial: Trial, status: Status) -> str:
+    """Return the state, and why the next run will or will not execute the trial."""
+    state = trial_state(trial, status)
+    match state:
         case "committed":
-            return f"{now}: the store has its record, and no run makes it again"
-        case "at work":
-            return f"{now}: a worker holds its claim"
+            return f"{state}: the store has its record, so no run executes it again"
+        case "running":
+            return f"{state}: a worker holds its lease"
         case "failed":
-            return f"{now}: the next run tries it again"
-    if trial.rides and trial.rides in known.records:
+            return f"{state}: the next run retries it"
+    if trial.produced_by and trial.produced_by in status.records:
         return (
-            f"{now}: made by replaying {trial.rides[:12]}, which was committed before this was"
-            " asked for, and must end in the same weights"
+            f"{state}: will be produced by a replay of {trial.produced_by[:12]}, which was"
+            " committed before this was requested; the replay must end with the same weights"
         )
-    missing = ", ".join(key[:12] for key in trial.parents if key not in known.records)
+    missing = ", ".join(key[:12] for key in trial.parents if key not in status.records)
     if missing:
-        return f"{now}: comes after {missing}, of which the store has no record yet"
-    return f"{now}: the store has no record of it, and all it needs is there"
+        return f"{state}: waits for {missing}, not committed yet"
+    return f"{state}: ready to run, since all trials it needs are committed"
 
 
 def _cells(plan: Plan, key: str) -> list[str]:
-    return _bounded(_cell(cell) for cell in plan.cells if key in (cell.trial, cell.ticket))
+    return _truncated(_cell(cell) for cell in plan.cells if key in (cell.trial, cell.ticket))
 
 
 def _cell(cell: Cell) -> str:
@@ -102,41 +105,41 @@ def _cell(cell: Cell) -> str:
     return f"{' · '.join(labels)} ({cell.sparsity:.2%} pruned)"
 
 
-def _resting(plan: Plan, key: str) -> str:
-    """How many of the sweep's scores could not be had without the trial."""
-    reached = {key}
-    for trial in plan:  # parents stand before their children
-        if trial.rides in reached or not reached.isdisjoint(trial.parents):
-            reached.add(trial.key)
-    resting = sum(cell.trial in reached for cell in plan.cells)
-    return f"{resting:,} of {len(plan.cells):,} scores"
+def _affected_scores(plan: Plan, key: str) -> str:
+    """How many of the sweep's scores depend on the trial."""
+    dependents = {key}
+    for trial in plan:  # parents precede their children
+        if trial.produced_by in dependents or not dependents.isdisjoint(trial.parents):
+            dependents.add(trial.key)
+    count = sum(cell.trial in dependents for cell in plan.cells)
+    return f"{count:,} of {len(plan.cells):,} scores"
 
 
-def _lines(plan: Plan, trials: Iterable[Trial], known: Status) -> list[str]:
-    return _bounded(_line(plan, trial.key, known) for trial in trials)
+def _lines(plan: Plan, trials: Iterable[Trial], status: Status) -> list[str]:
+    return _truncated(_line(plan, trial.key, status) for trial in trials)
 
 
-def _line(plan: Plan, key: str, known: Status) -> str:
+def _line(plan: Plan, key: str, status: Status) -> str:
     trial = plan.trials[key]
-    return f"{key[:12]} {describe(trial)}: {state(trial, known)}"
+    return f"{key[:12]} {describe_trial(trial)}: {trial_state(trial, status)}"
 
 
-def _bounded(lines: Iterable[str]) -> list[str]:
-    found = list(lines)
-    more = len(found) - MOST_LINES
-    return [*found[:MOST_LINES], f"and {more:,} more"] if more > 0 else found
+def _truncated(lines: Iterable[str]) -> list[str]:
+    all_lines = list(lines)
+    more = len(all_lines) - MAX_LINES
+    return [*all_lines[:MAX_LINES], f"and {more:,} more"] if more > 0 else all_lines
 
 
-def _result(trial: Trial, known: Status) -> dict[str, list[str]]:
-    """What the trial's record, or the note of its last failure, holds."""
-    note = known.failures.get(trial.key, {})
-    rows = {"last failure": [f"{name} {note[name]}" for name in NOTED if name in note]}
-    record = known.records.get(trial.key)
+def _result(trial: Trial, status: Status) -> dict[str, list[str]]:
+    """Contents of the trial's record, and of the note on its last failure."""
+    note = status.failures.get(trial.key, {})
+    rows = {"last failure": [f"{name} {note[name]}" for name in FAILURE_FIELDS if name in note]}
+    record = status.records.get(trial.key)
     if record is None:
         return rows
     if record.ticket is not None:
         kept, total = record.ticket.kept, record.ticket.total
-        rows["ticket" if trial.kind == "cut" else "wears"] = [
+        rows["ticket" if trial.kind == "prune" else "applied ticket"] = [
             paths.ticket(record.ticket.sha256),
             f"keeps {kept:,} of {total:,} weights: {1 - kept / total:.2%} pruned",
         ]
@@ -144,6 +147,6 @@ def _result(trial: Trial, known: Status) -> dict[str, list[str]]:
         rows["weights"] = [f"{record.weights.path} ({record.weights.bytes:,} bytes)"]
     rows["scores"] = [f"{name} {value:.6g}" for name, value in record.scores.items()]
     rows["cost"] = [f"{name} {value:.6g}" for name, value in record.costs.items()]
-    rows["record"] = [paths.record(trial.key), f"of {record.created}"]
+    rows["record"] = [paths.record(trial.key), f"created {record.created_at}"]
     rows["machine"] = [f"{name} {value}" for name, value in record.environment.items()]
     return rows

@@ -1,4 +1,4 @@
-"""Who follows a run of a sweep: what they are told, and those that write down what they hear."""
+"""Observers of a run: their protocol, and those that write to MLflow and to the store."""
 
 from __future__ import annotations
 
@@ -6,119 +6,121 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
-from orchestrator.credentials import redacted
+from orchestrator.credentials import redact_secrets
 from orchestrator.errors import StoreError
 from orchestrator.plan.graph import Plan
-from orchestrator.schedule.frontier import Unit
+from orchestrator.schedule.frontier import WorkItem
 from orchestrator.store.record import Record
 from orchestrator.store.tickets import TicketStore
 
 if TYPE_CHECKING:
     from orchestrator.tracking import Projector
 
-MIRROR_PATIENCE_S = 120.0
+MLFLOW_TIMEOUT_S = 120.0
 """How long the end of a run waits for MLflow to catch up."""
 
 
 class Observer(Protocol):
-    """Told what happens, as it happens; must return at once."""
+    """Receives the events of a run as they happen. Every method must return at once."""
 
-    def started(self, lane: list[Unit]) -> None:
-        """A worker is handed the lane."""
+    def chunk_started(self, chunk: list[WorkItem]) -> None:
+        """A chunk is assigned to a worker."""
 
-    def begun(self, unit: Unit) -> None:
-        """A worker is at the unit; the first of a lane, and each that follows a committed one."""
+    def item_started(self, item: WorkItem) -> None:
+        """A worker starts the item: the first of its chunk, or the next after a commit."""
 
-    def committed(self, unit: Unit, keys: list[str], score: float | None) -> None:
-        """By a worker of this run, or of another."""
+    def item_committed(self, item: WorkItem, keys: list[str], score: float | None) -> None:
+        """A worker of this run, or of another run, has committed the item."""
 
-    def failed(self, unit: Unit) -> None:
-        """The unit has used up its strikes."""
+    def item_failed(self, item: WorkItem) -> None:
+        """The item has failed for the last time: it has reached `max_failures`."""
 
-    def ended(self, lane: list[Unit]) -> None:
-        """The lane's worker is free, or gone."""
+    def chunk_ended(self, chunk: list[WorkItem]) -> None:
+        """The chunk's worker is free, or gone."""
 
 
-class Several:
-    """Observers as one."""
+class CompositeObserver:
+    """Forwards every event to several observers."""
 
     def __init__(self, *observers: Observer) -> None:
         self._observers = observers
 
-    def started(self, lane: list[Unit]) -> None:
+    def chunk_started(self, chunk: list[WorkItem]) -> None:
         for observer in self._observers:
-            observer.started(lane)
+            observer.chunk_started(chunk)
 
-    def begun(self, unit: Unit) -> None:
+    def item_started(self, item: WorkItem) -> None:
         for observer in self._observers:
-            observer.begun(unit)
+            observer.item_started(item)
 
-    def committed(self, unit: Unit, keys: list[str], score: float | None) -> None:
+    def item_committed(self, item: WorkItem, keys: list[str], score: float | None) -> None:
         for observer in self._observers:
-            observer.committed(unit, keys, score)
+            observer.item_committed(item, keys, score)
 
-    def failed(self, unit: Unit) -> None:
+    def item_failed(self, item: WorkItem) -> None:
         for observer in self._observers:
-            observer.failed(unit)
+            observer.item_failed(item)
 
-    def ended(self, lane: list[Unit]) -> None:
+    def chunk_ended(self, chunk: list[WorkItem]) -> None:
         for observer in self._observers:
-            observer.ended(lane)
+            observer.chunk_ended(chunk)
 
 
-class Mirror:
-    """Hands committed trials to the MLflow at `tracking`, off the driver's thread; does nothing
-    where that is empty."""
+class TrackingObserver:
+    """Sends committed trials to the MLflow server at `mlflow_uri`, outside the driver's thread.
+
+    It does nothing if `mlflow_uri` is empty.
+    """
 
     def __init__(
-        self, plan: Plan, store: TicketStore, tracking: str, records: dict[str, Record]
+        self, plan: Plan, store: TicketStore, mlflow_uri: str, records: dict[str, Record]
     ) -> None:
-        self.whole = True
-        """Once left: whether MLflow holds all that was committed."""
+        self.complete = True
+        """After exit: whether MLflow holds everything that was committed."""
         self._store = store
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="mirror")
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="mlflow")
         self._projector: Projector | None = None
-        if tracking:
+        if mlflow_uri:
             from orchestrator.tracking import Projector
 
-            self._projector = Projector(plan, tracking, records)
+            self._projector = Projector(plan, mlflow_uri, records)
 
-    def __enter__(self) -> Mirror:
+    def __enter__(self) -> TrackingObserver:
         return self
 
     def __exit__(self, *error: object) -> None:
         self._pool.shutdown(wait=True)
         if self._projector is not None:
-            self.whole = self._projector.close(MIRROR_PATIENCE_S)
+            self.complete = self._projector.close(MLFLOW_TIMEOUT_S)
 
-    def committed(self, unit: Unit, keys: list[str], score: float | None) -> None:
+    def item_committed(self, item: WorkItem, keys: list[str], score: float | None) -> None:
         if self._projector is not None:
             self._pool.submit(self._add, self._projector, keys)
 
-    def started(self, lane: list[Unit]) -> None: ...
-    def begun(self, unit: Unit) -> None: ...
-    def failed(self, unit: Unit) -> None: ...
-    def ended(self, lane: list[Unit]) -> None: ...
+    def chunk_started(self, chunk: list[WorkItem]) -> None: ...
+    def item_started(self, item: WorkItem) -> None: ...
+    def item_failed(self, item: WorkItem) -> None: ...
+    def chunk_ended(self, chunk: list[WorkItem]) -> None: ...
 
     def _add(self, projector: Projector, keys: list[str]) -> None:
         for key in keys:
             projector.add(self._store.record(key))
 
 
-class Notes:
-    """Leaves word in the store of units whose worker could not: it died, or never started."""
+class FailureObserver:
+    """Stores the error of items whose worker could not: it died, or never started."""
 
     def __init__(self, store: TicketStore, plan: Plan) -> None:
         self._store = store
-        self._before = store.failures(plan.trials)
+        self._earlier = store.failures(plan.trials)
 
-    def failed(self, unit: Unit) -> None:
+    def item_failed(self, item: WorkItem) -> None:
         with suppress(StoreError):
-            noted = self._store.failures([unit.head]).get(unit.head)
-            if noted == self._before.get(unit.head):  # nothing was said of this run's attempts
-                self._store.note_failure(unit.head, {"error": redacted(unit.error)})
+            note = self._store.failures([item.key]).get(item.key)
+            if note == self._earlier.get(item.key):  # no attempt of this run has stored its error
+                self._store.put_failure(item.key, {"error": redact_secrets(item.error)})
 
-    def started(self, lane: list[Unit]) -> None: ...
-    def begun(self, unit: Unit) -> None: ...
-    def committed(self, unit: Unit, keys: list[str], score: float | None) -> None: ...
-    def ended(self, lane: list[Unit]) -> None: ...
+    def chunk_started(self, chunk: list[WorkItem]) -> None: ...
+    def item_started(self, item: WorkItem) -> None: ...
+    def item_committed(self, item: WorkItem, keys: list[str], score: float | None) -> None: ...
+    def chunk_ended(self, chunk: list[WorkItem]) -> None: ...

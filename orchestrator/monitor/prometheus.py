@@ -1,7 +1,7 @@
-"""A run's metrics where Ray's own are: on each node's metrics port, for Prometheus.
+"""Metrics of a run, exported through Ray: on each node's metrics port, for Prometheus.
 
 `ray_sweepstakes_trials` by sweep and state; `ray_sweepstakes_trial_seconds` by sweep, model and
-task. They are the driver's, so they are scraped from its node, and go when it ends.
+task. The driver reports them, so they are scraped from its node and disappear when it exits.
 """
 
 from __future__ import annotations
@@ -10,27 +10,27 @@ import time
 
 from ray.util.metrics import Gauge, Histogram
 
-from orchestrator.monitor.board import Board, Mark
-from orchestrator.schedule.frontier import Unit
+from orchestrator.monitor.board import Board, TrialState
+from orchestrator.schedule.frontier import WorkItem
 
-STATES = {
-    Mark.DONE: "done",
-    Mark.FAILED: "failed",
-    Mark.BLOCKED: "blocked",
-    Mark.OPEN: "queued",
-    Mark.RUNNING: "running",
+STATE_LABELS = {
+    TrialState.DONE: "done",
+    TrialState.FAILED: "failed",
+    TrialState.BLOCKED: "blocked",
+    TrialState.PENDING: "queued",
+    TrialState.RUNNING: "running",
 }
 BOUNDARIES_S = (1, 3, 10, 30, 60, 180, 600, 1800, 3600, 10800, 36000, 86400)
 """From no-op trials to a day of pre-training."""
 
 
-class Metrics:
-    """An `Observer` that tells Ray how its board stands; entered last of those that change it."""
+class PrometheusObserver:
+    """An `Observer` that reports the counts of a board. It must follow observers that update it."""
 
     def __init__(self, board: Board) -> None:
         self._board = board
-        self._told: dict[Mark, int] = {}
-        self._begun: dict[str, float] = {}
+        self._reported: dict[TrialState, int] = {}
+        self._started_at: dict[str, float] = {}
         self._trials = Gauge(
             "sweepstakes_trials",
             description="Training runs of the sweep by state.",
@@ -38,35 +38,36 @@ class Metrics:
         )
         self._seconds = Histogram(
             "sweepstakes_trial_seconds",
-            # Ray hands on what bucket a value fell in, so the sum is of the buckets' middles.
-            description="Seconds from the start of a unit of work on its worker to its commit.",
+            # Ray exports only the bucket of a value, so the sum is one of bucket middles.
+            description="Seconds from the start of a work item on its worker to its commit.",
             boundaries=list(BOUNDARIES_S),
             tag_keys=("sweep", "model", "task"),
         )
 
-    def started(self, lane: list[Unit]) -> None: ...
+    def chunk_started(self, chunk: list[WorkItem]) -> None: ...
 
-    def begun(self, unit: Unit) -> None:
-        self._begun[unit.head] = time.monotonic()
-        self._tell()
+    def item_started(self, item: WorkItem) -> None:
+        self._started_at[item.key] = time.monotonic()
+        self._report()
 
-    def committed(self, unit: Unit, keys: list[str], score: float | None) -> None:
-        begun = self._begun.pop(unit.head, None)
-        if begun is not None:  # else another run has done it
-            tags = {"sweep": self._board.plan.name, "model": unit.model, "task": unit.task}
-            self._seconds.observe(time.monotonic() - begun, tags)
-        self._tell()
+    def item_committed(self, item: WorkItem, keys: list[str], score: float | None) -> None:
+        started_at = self._started_at.pop(item.key, None)
+        if started_at is not None:  # otherwise another run has executed it
+            tags = {"sweep": self._board.plan.name, "model": item.model, "task": item.task}
+            self._seconds.observe(time.monotonic() - started_at, tags)
+        self._report()
 
-    def failed(self, unit: Unit) -> None:
-        self._tell()
+    def item_failed(self, item: WorkItem) -> None:
+        self._report()
 
-    def ended(self, lane: list[Unit]) -> None:
-        for unit in lane:
-            self._begun.pop(unit.head, None)
-        self._tell()
+    def chunk_ended(self, chunk: list[WorkItem]) -> None:
+        for item in chunk:
+            self._started_at.pop(item.key, None)
+        self._report()
 
-    def _tell(self) -> None:
-        for mark, count in self._board.counts().items():
-            if self._told.get(mark) != count:
-                self._told[mark] = count
-                self._trials.set(count, {"sweep": self._board.plan.name, "state": STATES[mark]})
+    def _report(self) -> None:
+        for state, count in self._board.counts().items():
+            if self._reported.get(state) != count:
+                self._reported[state] = count
+                tags = {"sweep": self._board.plan.name, "state": STATE_LABELS[state]}
+                self._trials.set(count, tags)

@@ -1,7 +1,7 @@
-"""What a run's cluster was and did: nodes, places for trials, busy ones, from its start to its end.
+"""The cluster of a run over time: nodes, slots for trials, and busy slots.
 
-On a cluster that scales by itself this shows whether it grew while trials waited, and shrank when
-chains left its nodes idle.
+On a cluster with an autoscaler it shows whether the cluster grew while trials were pending, and
+shrank when chains left nodes idle.
 """
 
 from __future__ import annotations
@@ -14,86 +14,90 @@ from pathlib import Path
 
 import pandas as pd
 
-from orchestrator.ray_cluster.capacity import places
+from orchestrator.ray_cluster.capacity import slots_on
 from orchestrator.ray_cluster.node_watch import Node
-from orchestrator.report.sections.capacity import use, write_capacity
-from orchestrator.schedule.frontier import Unit
+from orchestrator.report.sections.capacity import utilization, write_capacity
+from orchestrator.schedule.frontier import WorkItem
 from orchestrator.sweep.config import Placement
 
-MOST = 20_000
-"""Samples kept. Past it every second one goes: the oldest parts of a long run become coarse."""
+MAX_SAMPLES = 20_000
+"""Beyond this, every second sample is dropped, so the oldest part of a long run becomes coarse."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """How things stand from `seconds` (since the run began) until the next sample."""
+    """State of the cluster from `seconds` (since the start of the run) until the next sample."""
 
     seconds: float
     nodes: int
-    places: int
-    """Trials that the nodes hold at once, and the sweep's `slots` allow."""
+    slots: int
+    """Trials that fit on the nodes at once, limited by the sweep's `slots`."""
     busy: int
-    """Places with a trial at work."""
+    """Slots with a running trial."""
 
 
 class Timeline:
-    """Follows the run as an Observer, and the nodes as it is shown them."""
+    """An `Observer` of a run that also observes the cluster's nodes."""
 
     def __init__(self, placement: Placement) -> None:
         self._placement = placement
-        self._begin = time.monotonic()
+        self._start = time.monotonic()
         self._samples: list[Sample] = []
-        self._nodes = self._places = self._busy = 0
-        self._seen: Sample | None = None
+        self._nodes = self._slots = self._busy = 0
+        self._last_node_sample: Sample | None = None
         self._lock = threading.Lock()
 
-    def see(self, nodes: list[Node]) -> None:
-        """These nodes are alive."""
-        held = places(nodes, self._placement)
+    def observe_nodes(self, nodes: list[Node]) -> None:
+        """Record the nodes that are up."""
+        slots = slots_on(nodes, self._placement)
         with self._lock:
-            self._nodes, self._places = len(nodes), min(held, self._placement.slots or held)
-            self._seen = self._note()
+            self._nodes, self._slots = len(nodes), min(slots, self._placement.slots or slots)
+            self._last_node_sample = self._sample()
 
-    def started(self, lane: list[Unit]) -> None:
-        self._change(1)
+    def chunk_started(self, chunk: list[WorkItem]) -> None:
+        self._add_busy(1)
 
-    def ended(self, lane: list[Unit]) -> None:
-        self._change(-1)
+    def chunk_ended(self, chunk: list[WorkItem]) -> None:
+        self._add_busy(-1)
 
-    def begun(self, unit: Unit) -> None: ...
-    def committed(self, unit: Unit, keys: list[str], score: float | None) -> None: ...
-    def failed(self, unit: Unit) -> None: ...
+    def item_started(self, item: WorkItem) -> None: ...
+    def item_committed(self, item: WorkItem, keys: list[str], score: float | None) -> None: ...
+    def item_failed(self, item: WorkItem) -> None: ...
 
     def samples(self) -> pd.DataFrame:
-        """One row per `Sample`, by its fields; the last one is when the nodes were last seen."""
+        """One row per `Sample`, by its fields. The last row is the last observation of nodes."""
         with self._lock:
             samples = list(self._samples)
-        if samples and self._seen and self._seen.seconds > samples[-1].seconds:
-            samples.append(self._seen)
+            last = self._last_node_sample
+        if samples and last and last.seconds > samples[-1].seconds:
+            samples.append(last)
         return pd.DataFrame([asdict(sample) for sample in samples])
 
     def write(self, folder: Path) -> str:
-        """Write `capacity.csv` and `capacity.svg`, and tell it in a line: `1 to 5 nodes, their
-        places busy 74 % of the time`. Nothing if nothing was run."""
+        """Write `capacity.csv` and `capacity.svg`, and return a summary.
+
+        The summary reads `1 to 5 nodes, slots busy 74% of the time`. If nothing was run, nothing is
+        written, and the summary is empty.
+        """
         samples = self.samples()
         if samples.empty:
             return ""
         write_capacity(samples, folder)
-        least, most = int(samples.nodes.min()), int(samples.nodes.max())
-        nodes = f"{least} to {most} nodes" if least < most else f"{most} node{'s' * (most > 1)}"
-        share = use(samples)
-        return nodes if math.isnan(share) else f"{nodes}, their places busy {share:.0%} of the time"
+        low, high = int(samples.nodes.min()), int(samples.nodes.max())
+        nodes = f"{low} to {high} nodes" if low < high else f"{high} node{'s' * (high > 1)}"
+        share = utilization(samples)
+        return nodes if math.isnan(share) else f"{nodes}, slots busy {share:.0%} of the time"
 
-    def _change(self, by: int) -> None:
+    def _add_busy(self, change: int) -> None:
         with self._lock:
-            self._busy += by
-            self._note()
+            self._busy += change
+            self._sample()
 
-    def _note(self) -> Sample:
-        seconds = round(time.monotonic() - self._begin, 3)
-        now = Sample(seconds, self._nodes, self._places, self._busy)
-        if not self._samples or replace(self._samples[-1], seconds=seconds) != now:
-            self._samples.append(now)
-        if len(self._samples) > MOST:
+    def _sample(self) -> Sample:
+        seconds = round(time.monotonic() - self._start, 3)
+        sample = Sample(seconds, self._nodes, self._slots, self._busy)
+        if not self._samples or replace(self._samples[-1], seconds=seconds) != sample:
+            self._samples.append(sample)
+        if len(self._samples) > MAX_SAMPLES:
             del self._samples[1:-1:2]
-        return now
+        return sample

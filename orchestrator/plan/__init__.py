@@ -1,4 +1,4 @@
-"""The plan as data: the graph of trials, their keys, their counts, the work in each. Pure.
+"""The plan as data: the graph of trials, their keys, counts, and the compute each one takes. Pure.
 
-It may import only the light modules of `trainables`.
+This package may import only the light modules of `trainables`.
 """

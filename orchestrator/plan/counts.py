@@ -1,6 +1,6 @@
-"""What a plan will do before it does it: counts, sharing, critical path, steps, store size.
+"""Count what a plan will do before it runs: runs, sharing, critical path, steps, store size.
 
-Pure: what exists already is handed in as records.
+Pure: the caller passes in the records of what is already committed.
 """
 
 from __future__ import annotations
@@ -10,157 +10,166 @@ from collections import Counter
 from collections.abc import Container, Mapping
 from dataclasses import asdict, dataclass
 
-from orchestrator.plan import work as costs
 from orchestrator.plan.graph import Plan, Trial
-from trainables.spec import CutSpec, TrainSpec
+from orchestrator.plan.work import steps_of, work_of
+from trainables.spec import PruneSpec, TrainSpec
 from trainables.tasks import TASKS
 
 RECORD_BYTES = 2_500
-"""A commit record as measured: 1 to 5 KB, most of it the loss curve."""
+"""Measured size of a commit record: 1 to 5 KB, most of it the loss curve."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Block:
-    """One study of the sweep. A score that several studies ask for counts with the first."""
+class StudyCounts:
+    """Counts of one study. A score that several studies request counts for the first of them."""
 
     study: str
     cells: int
-    trials: int
-    """Training runs that no earlier study needs."""
-    naive_trials: int
-    """Training runs if every score had its own chain from the dense network on."""
-    rounds: int
-    """Pre-training rounds that no earlier study needs, and likewise below; not in `trials`."""
-    naive_rounds: int
-    work: float
-    """Share of the sweep's whole work, 0 to 1."""
+    training_runs: int
+    """Training runs that no earlier study needs, without pre-training."""
+    naive_training_runs: int
+    """The same count if every score had its own chain, from the dense network on."""
+    pretraining_runs: int
+    """Pre-training rounds that no earlier study needs."""
+    naive_pretraining_runs: int
+    """The same count if every score had its own chain."""
+    work_share: float
+    """Share of the sweep's total work, 0 to 1."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Preview:
-    """What `sweepstakes plan` counts; `estimate` has its hours and money."""
+class PlanCounts:
+    """The counts that `sweepstakes plan` prints; `estimate` has the hours and the money."""
 
     name: str
     cells: int
-    trials: int
-    """Training runs on tasks, each once however many cells share it."""
-    naive_trials: int
-    """The same if every score had its own chain from the dense network on."""
-    rounds: int
-    """Pre-training runs, each once; not in `trials`."""
-    naive_rounds: int
-    blocks: tuple[Block, ...]
-    by_kind: dict[str, int]
-    existing: int
+    training_runs: int
+    """Training runs on tasks, without pre-training. A run that several cells share counts once."""
+    naive_training_runs: int
+    """The same count if every score had its own chain, from the dense network on."""
+    pretraining_runs: int
+    """Pre-training rounds, each once."""
+    naive_pretraining_runs: int
+    """The same count if every score had its own chain."""
+    studies: tuple[StudyCounts, ...]
+    trials_by_kind: dict[str, int]
+    committed_trials: int
     """Committed trials of any kind."""
-    to_run: int
-    """Training runs, pre-training included, still to be done."""
+    new_runs: int
+    """Training runs still to be done, pre-training included, without `replays`."""
     replays: int
-    """Committed runs done again because a cut or rewind point of theirs is wanted only now."""
+    """Committed runs that must be repeated because a ticket or rewind point of theirs was requested
+    later."""
     critical_path: int
-    """Training runs that must follow one another."""
-    steps: int
+    """Length of the longest chain of training runs that must follow one another."""
+    remaining_steps: int
     """Optimizer steps still to be done."""
     store_bytes: int
-    """Tickets (n * H(p) bits each) and records of what is to run; rewind points come on top."""
+    """Size of the tickets (n * H(p) bits each) and records still to be written, without rewind
+    points."""
 
     def as_json(self) -> dict[str, object]:
         return asdict(self)
 
 
-def preview(
+def count_plan(
     plan: Plan,
     committed: Mapping[str, object],
     pools: Mapping[str, Mapping[str, int]],
-) -> Preview:
-    """`pools` gives the weights in each pool by model label."""
-    left = runs_left(plan, committed)
-    replays = sum(trial.key in committed for trial in left)
-    blocks = _blocks(plan)
-    return Preview(
+) -> PlanCounts:
+    """Count the plan. `pools` maps each model's label to the number of weights in each pool."""
+    remaining = remaining_runs(plan, committed)
+    replays = sum(trial.key in committed for trial in remaining)
+    studies = _study_counts(plan)
+    return PlanCounts(
         name=plan.name,
         cells=len(plan.cells),
-        trials=sum(block.trials for block in blocks),
-        naive_trials=sum(block.naive_trials for block in blocks),
-        rounds=sum(block.rounds for block in blocks),
-        naive_rounds=sum(block.naive_rounds for block in blocks),
-        blocks=blocks,
-        by_kind=dict(Counter(trial.kind for trial in plan)),
-        existing=sum(key in committed for key in plan.trials),
-        to_run=len(left) - replays,
+        training_runs=sum(study.training_runs for study in studies),
+        naive_training_runs=sum(study.naive_training_runs for study in studies),
+        pretraining_runs=sum(study.pretraining_runs for study in studies),
+        naive_pretraining_runs=sum(study.naive_pretraining_runs for study in studies),
+        studies=studies,
+        trials_by_kind=dict(Counter(trial.kind for trial in plan)),
+        committed_trials=sum(key in committed for key in plan.trials),
+        new_runs=len(remaining) - replays,
         replays=replays,
         critical_path=critical_path(plan),
-        steps=sum(map(costs.steps_of, left)),
+        remaining_steps=sum(map(steps_of, remaining)),
         store_bytes=_store_bytes(plan, committed, pools),
     )
 
 
-def runs_left(plan: Plan, committed: Container[str]) -> list[Trial]:
-    """The training runs still to be done, in the plan's order; a committed one again if a cut or
-    rewind point of it is missing."""
-    heads = dict.fromkeys(trial.rides or trial.key for trial in plan if trial.key not in committed)
-    return [trial for head in heads if (trial := plan.trials[head]).kind == "train"]
+def remaining_runs(plan: Plan, committed: Container[str]) -> list[Trial]:
+    """Return the training runs still to be done, in the plan's order.
+
+    A committed run is among them if a ticket or rewind point that it produces is missing.
+    """
+    keys = dict.fromkeys(
+        trial.produced_by or trial.key for trial in plan if trial.key not in committed
+    )
+    return [trial for key in keys if (trial := plan.trials[key]).kind == "train"]
 
 
-def _blocks(plan: Plan) -> tuple[Block, ...]:
-    """By study, in the order of the file."""
-    cells: dict[str, list[str]] = {}
-    asked: set[str] = set()
+def _study_counts(plan: Plan) -> tuple[StudyCounts, ...]:
+    """Return the counts of each study, in the order of the file."""
+    scored_by_study: dict[str, list[str]] = {}
+    scored: set[str] = set()
     for cell in plan.cells:
-        own = cells.setdefault(cell.curve.study, [])
-        if cell.trial not in asked:
-            asked.add(cell.trial)
-            own.append(cell.trial)
-    whole = sum(costs.work_of(trial) for trial in plan)
-    all_rounds = {trial.key for trial in plan if is_round(trial)}
-    seen: set[str] = set()
-    blocks = []
-    for study, trials in cells.items():
-        naive = naive_rounds = 0
+        keys = scored_by_study.setdefault(cell.curve.study, [])
+        if cell.trial not in scored:
+            scored.add(cell.trial)
+            keys.append(cell.trial)
+    total_work = sum(work_of(trial) for trial in plan)
+    pretraining = {trial.key for trial in plan if is_pretraining(trial)}
+    counted: set[str] = set()
+    studies = []
+    for study, keys in scored_by_study.items():
+        naive = naive_pretraining = 0
         new: set[str] = set()
-        for key in trials:
+        for key in keys:
             needed = training_ancestry(plan, key)
             naive += len(needed)
-            naive_rounds += len(needed & all_rounds)
-            new |= needed - seen
-        seen |= new
-        rounds = len(new & all_rounds)
-        blocks.append(
-            Block(
+            naive_pretraining += len(needed & pretraining)
+            new |= needed - counted
+        counted |= new
+        new_pretraining = len(new & pretraining)
+        work = sum(work_of(plan.trials[key]) for key in new)
+        studies.append(
+            StudyCounts(
                 study=study,
-                cells=len(trials),
-                trials=len(new) - rounds,
-                naive_trials=naive - naive_rounds,
-                rounds=rounds,
-                naive_rounds=naive_rounds,
-                work=sum(costs.work_of(plan.trials[key]) for key in new) / whole if whole else 0.0,
+                cells=len(keys),
+                training_runs=len(new) - new_pretraining,
+                naive_training_runs=naive - naive_pretraining,
+                pretraining_runs=new_pretraining,
+                naive_pretraining_runs=naive_pretraining,
+                work_share=work / total_work if total_work else 0.0,
             )
         )
-    return tuple(blocks)
+    return tuple(studies)
 
 
-def is_round(trial: Trial) -> bool:
-    """Whether a training run is one of pre-training."""
+def is_pretraining(trial: Trial) -> bool:
+    """Whether the trial is a training run on a pre-training task."""
     return isinstance(trial.spec, TrainSpec) and TASKS[trial.spec.task.name].pretraining
 
 
 def training_ancestry(plan: Plan, key: str) -> set[str]:
-    """The training runs that `key` needs, itself included if it is one."""
-    found: set[str] = set()
-    seen = {key}
+    """Return the keys of the training runs that `key` needs, `key` included if it is one."""
+    runs: set[str] = set()
+    visited = {key}
     stack = [key]
     while stack:
         trial = plan.trials[stack.pop()]
         if trial.kind == "train":
-            found.add(trial.key)
-        fresh = [parent for parent in trial.parents if parent not in seen]
-        seen.update(fresh)
-        stack += fresh
-    return found
+            runs.add(trial.key)
+        parents = [parent for parent in trial.parents if parent not in visited]
+        visited.update(parents)
+        stack += parents
+    return runs
 
 
 def critical_path(plan: Plan) -> int:
-    """Length of the longest chain of training runs."""
+    """Return the length of the longest chain of training runs."""
     depth: dict[str, int] = {}
     for trial in plan:
         before = max((depth[parent] for parent in trial.parents), default=0)
@@ -176,14 +185,14 @@ def _store_bytes(
         if trial.key in committed:
             continue
         total += RECORD_BYTES
-        if isinstance(trial.spec, CutSpec):
+        if isinstance(trial.spec, PruneSpec):
             weights = pools[trial.model][trial.spec.pool]
-            total += weights * entropy(trial.spec.sparsity) / 8
+            total += weights * binary_entropy(trial.spec.sparsity) / 8
     return round(total)
 
 
-def entropy(p: float) -> float:
-    """Shannon's binary entropy in bits: what a weight of a random ticket costs at least."""
+def binary_entropy(p: float) -> float:
+    """Shannon's binary entropy in bits: the least that one weight of a random ticket takes."""
     if p in (0.0, 1.0):
         return 0.0
     return -p * math.log2(p) - (1 - p) * math.log2(1 - p)

@@ -1,9 +1,9 @@
-"""The plan: the trials of a sweep as a DAG, each once, and the cells that ask for them.
+"""The plan: the trials of a sweep as a DAG, each once, and the cells that request them.
 
-A trial is identified by its content (see `identity`), so two cells that need the same run share
-it. A cut of a trained network and a rewind point *ride* the training run that makes them: they are
-committed with it, and if they are wanted only later, that run is replayed for them.
-Pure: building and asking a plan touches no disk, no network, no Ray and no torch.
+A trial is identified by its content (see `key_of`), so two cells that need the same run share it. A
+ticket pruned from a trained network and a rewind point are by-products of a training run: they are
+committed with it, and if they are requested later, the run is replayed to produce them.
+Pure: building and querying a plan uses no disk, no network, no Ray and no torch.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from trainables.spec import CutSpec, Kind, TrialSpec
+from trainables.spec import PruneSpec, TrialKind, TrialSpec
 
 DENSE = "dense"
 
@@ -21,39 +21,41 @@ class Trial:
     """One node of the DAG."""
 
     key: str
-    kind: Kind
+    kind: TrialKind
     spec: TrialSpec
     parents: tuple[str, ...] = ()
     """Keys of trials that must be committed before this one starts."""
-    rides: str = ""
-    """Key of the training run that makes this cut or rewind point; empty if it stands alone."""
+    produced_by: str = ""
+    """Key of the training run that produces this ticket or rewind point; empty if the trial runs
+    by itself."""
     model: str = ""
-    """Label of the model in the sweep file, and likewise below: for people, never hashed."""
+    """Label of the model in the sweep file. Labels are for display and are never hashed."""
     task: str = ""
+    """Label of the task in the sweep file."""
     level: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Curve:
-    """What one line of a score-sparsity figure stands for: everything of a cell but its level."""
+    """The identity of one line in a score-sparsity figure: all of a cell but its level."""
 
     study: str
     model: str
     task: str
     recipe: str
     schedule: str
-    """`linear 10%` or `geometric 20%`."""
+    """`linear 0.1` or `geometric 0.2`: the kind and the rate."""
     rewind: int
     """Steps into the dense run; 0 is theta_0."""
     source: str
     """Where the tickets come from: `dense`, `imp`, `random`, `random_layerwise`, `reinit`,
-    `shuffle_within`, `shuffle_across`, `omp`, or `transfer:TASK`."""
+    `shuffle_within`, `shuffle_across`, `omp`, `init:MODEL` or `transfer:TASK`."""
     seed: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cell:
-    """One number that the sweep asks for: the score of `trial`, a training run."""
+    """One number that the sweep requests: the score of `trial`, a training run."""
 
     curve: Curve
     level: int
@@ -61,12 +63,12 @@ class Cell:
     """Planned share of the pool that is pruned; the record of `ticket` has the exact counts."""
     trial: str
     ticket: str = ""
-    """Key of the cut that the run wears; empty when dense."""
+    """Key of the prune trial whose ticket is applied; empty for a dense run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`trials` is in an order in which every parent stands before its children."""
+    """Trials and cells of a sweep. In `trials`, every parent comes before its children."""
 
     name: str
     trials: Mapping[str, Trial]
@@ -82,9 +84,9 @@ class Plan:
         return (trial for trial in self if trial.kind == "train")
 
 
-def describe(trial: Trial) -> str:
-    """`train uniter-tiny easy_vqa level 3`: what a trial is, for people."""
-    what: str = trial.kind
-    if isinstance(trial.spec, CutSpec):
-        what = f"{trial.spec.method} cut to {trial.spec.sparsity:.1%}"
-    return f"{what} {trial.model} {trial.task} level {trial.level}"
+def describe_trial(trial: Trial) -> str:
+    """Describe a trial for display: `train uniter-tiny easy_vqa level 3`."""
+    action: str = trial.kind
+    if isinstance(trial.spec, PruneSpec):
+        action = f"prune ({trial.spec.method}, {trial.spec.sparsity:.1%})"
+    return f"{action} {trial.model} {trial.task} level {trial.level}"

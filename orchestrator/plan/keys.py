@@ -1,44 +1,71 @@
 """Trial keys: the SHA-256 of a spec's canonical JSON.
 
-Canonical: keys sorted, no spaces, ASCII, fields that hold their default left out (so that a new
-field with a default that changes nothing keeps every old key), no NaN or infinity, and nothing
-that JSON cannot say exactly. A value of an unknown type is an error, never its `str()`.
+Canonical JSON has sorted keys, no spaces, and ASCII only. Fields that hold their default are left
+out, so that a new field with a default that changes nothing keeps every old key. NaN, infinity and
+values that JSON cannot represent exactly are errors; a value of an unknown type is never replaced
+by its `str()`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from trainables.spec import KINDS, Kind, TrialSpec
+from orchestrator.errors import InputError
+from trainables.spec import SPEC_OF_KIND, TrialKind, TrialSpec
 
-_ADAPTERS: dict[Kind, TypeAdapter[Any]] = {kind: TypeAdapter(cls) for kind, cls in KINDS.items()}
-_KIND_OF = {cls: kind for kind, cls in KINDS.items()}
+_ADAPTERS: dict[TrialKind, TypeAdapter[Any]] = {
+    kind: TypeAdapter(cls) for kind, cls in SPEC_OF_KIND.items()
+}
+_KIND_OF = {cls: kind for kind, cls in SPEC_OF_KIND.items()}
 
 
 def to_json(spec: TrialSpec) -> dict[str, Any]:
-    """The spec as plain JSON values, its kind first, without the fields that hold their default."""
+    """Return the spec as JSON values: its kind, then the fields that differ from their default."""
     kind = _KIND_OF[type(spec)]
     body = _ADAPTERS[kind].dump_python(spec, mode="json", exclude_defaults=True)
     return {"kind": kind, **body}
 
 
 def from_json(data: dict[str, Any]) -> TrialSpec:
-    """The inverse of `to_json`; raises `pydantic.ValidationError` for anything else."""
+    """Return the spec that `to_json` turned into `data`.
+
+    Raises:
+        pydantic.ValidationError: `data` does not describe a spec.
+    """
     body = dict(data)
     spec: TrialSpec = _ADAPTERS[body.pop("kind")].validate_python(body)
     return spec
 
 
-def canonical(value: Any) -> bytes:
-    """Canonical JSON of plain values; ValueError for NaN, TypeError for what JSON has no form."""
+def canonical_json(value: Any) -> bytes:
+    """Return the canonical JSON of plain values.
+
+    Raises:
+        ValueError: `value` contains NaN or infinity.
+        TypeError: `value` contains a type that JSON cannot represent.
+    """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return text.encode("ascii")
 
 
+def canonical_sha256(value: Any) -> str:
+    """Return the SHA-256 of the canonical JSON of plain values, as 64 hex digits."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def ambiguous_prefix(prefix: str, keys: Sequence[str], what: str) -> InputError:
+    """Return the error for a prefix that several keys share; `what` names what they are keys of."""
+    examples = ", ".join(key[: len(prefix) + 6] for key in keys[:3])
+    return InputError(
+        f"{prefix!r} matches the keys of {len(keys)} {what} ({examples}, …); give more digits"
+    )
+
+
 def key_of(spec: TrialSpec) -> str:
-    """64 hex digits that name the trial."""
-    return hashlib.sha256(canonical(to_json(spec))).hexdigest()
+    """Return the trial's key, 64 hex digits."""
+    return canonical_sha256(to_json(spec))

@@ -1,7 +1,8 @@
-"""What a training run will cost: as measured, else scaled from what was, else in work alone.
+"""Weigh training runs by cost: seconds as measured, else seconds scaled by work, else work alone.
 
-Runs differ: an adversarial step is four plain ones, NLVR2 encodes two sequences per example, LXMERT
-has twice UNITER's weights. So plans are weighed by cost, not by the number of runs or steps. Pure.
+Runs differ: an adversarial step costs four plain ones, NLVR2 encodes two sequences per example,
+LXMERT has twice UNITER's weights. Plans are therefore weighed by cost, not by the number of runs or
+steps. Pure.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from trainables.models import MODELS
 from trainables.spec import Recipe, TrainSpec
 from trainables.tasks import TASKS
 
-Cost: TypeAlias = Callable[[Trial], float]
-"""What a trial weighs; 0 for anything but a training run."""
+CostFunction: TypeAlias = Callable[[Trial], float]
+"""Return the cost of a trial; 0 for anything but a training run."""
 
-TOKENS = {"regions": 60, "pixels": 240}
-"""Words and regions or patches of a typical sequence; only ratios between models rest on it."""
+TOKENS_PER_SEQUENCE = {"regions": 60, "pixels": 240}
+"""Words and regions or patches of a typical sequence; only ratios between models depend on it."""
 
 
-class Measured(Protocol):
+class MeasuredRecord(Protocol):
     """The part of a committed trial's record that costs are read from."""
 
     @property
@@ -34,14 +35,14 @@ class Measured(Protocol):
 
 
 def steps_of(trial: Trial) -> int:
-    """Optimizer steps of a training run; 0 for anything else, which trains nothing."""
+    """Return the optimizer steps of a training run; 0 for a trial that trains nothing."""
     if not isinstance(trial.spec, TrainSpec):
         return 0
     return trial.spec.recipe.steps - trial.spec.first_step
 
 
 def work_of(trial: Trial) -> float:
-    """Prunable weights x tokens x passes, forward and backward, in units of 1e12."""
+    """Return prunable weights x tokens x passes, forward and backward, in units of 1e12."""
     spec = trial.spec
     if not isinstance(spec, TrainSpec):
         return 0.0
@@ -50,13 +51,15 @@ def work_of(trial: Trial) -> float:
     recipe = spec.recipe
     sequences = TASKS[spec.task.name].sequences.get(spec.model.architecture, 1)
     tokens = recipe.tokens * recipe.accumulate
-    tokens = tokens or recipe.batch_size * TOKENS[entry.modality] * sequences
-    return steps_of(trial) * weights * tokens * passes(recipe) / 1e12
+    tokens = tokens or recipe.batch_size * TOKENS_PER_SEQUENCE[entry.modality] * sequences
+    return steps_of(trial) * weights * tokens * passes_per_step(recipe) / 1e12
 
 
-def passes(recipe: Recipe) -> float:
-    """A forward pass counts 1 and a backward pass 2; the adversary adds such a pair for each of its
-    ascents to that of the clean batch."""
+def passes_per_step(recipe: Recipe) -> float:
+    """Return the passes of one step: a forward pass counts 1, a backward pass 2.
+
+    An adversary adds such a pair for each of its ascent steps to the pair of the clean batch.
+    """
     if recipe.adversary == "none":
         return 3.0
     turns = 2 if recipe.adversary == "alternate" else 1
@@ -64,9 +67,9 @@ def passes(recipe: Recipe) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
-    """Seconds for one and the same thing in several runs: the slowest of the fastest tenth, the
-    mean, the fastest of the slowest tenth."""
+class Percentiles:
+    """Seconds measured in several runs: roughly the 10th percentile, the mean, the 90th
+    percentile."""
 
     fast: float
     mean: float
@@ -74,75 +77,80 @@ class Spread:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Paces:
-    """How fast the committed runs of a plan were, evaluation included, their start not."""
+class Throughput:
+    """Measured times of a plan's committed runs, evaluation included, process start excluded."""
 
-    kinds: Mapping[object, Spread]
-    """Seconds per optimizer step, by kind of run (see `_kind`)."""
-    rates: Spread
-    """Seconds per unit of work, over all kinds: the fastest kind's, the median, the slowest's."""
+    seconds_per_step: Mapping[object, Percentiles]
+    """Seconds per optimizer step, by kind of run (see `_run_kind`)."""
+    seconds_per_work: Percentiles
+    """Seconds per unit of work over all kinds: the fastest kind's, the median, the slowest's."""
 
-    def cost(self, at: Literal["fast", "mean", "slow"]) -> Cost:
-        """Seconds of a trial: as its kind was measured, else by its work."""
-        steps: dict[object, float] = {kind: getattr(s, at) for kind, s in self.kinds.items()}
-        rate: float = getattr(self.rates, at)
+    def cost(self, speed: Literal["fast", "mean", "slow"]) -> CostFunction:
+        """Return a cost in seconds: as measured on runs of a trial's kind, else scaled by work."""
+        step_s: dict[object, float] = {
+            kind: getattr(measured, speed) for kind, measured in self.seconds_per_step.items()
+        }
+        work_s: float = getattr(self.seconds_per_work, speed)
 
         def cost(trial: Trial) -> float:
-            known = steps.get(_kind(trial))
-            return work_of(trial) * rate if known is None else steps_of(trial) * known
+            measured = step_s.get(_run_kind(trial))
+            return work_of(trial) * work_s if measured is None else steps_of(trial) * measured
 
         return cost
 
-    def share(self, trials: Iterable[Trial]) -> float:
-        """Share of `trials` that are of a kind that was measured."""
-        known = [_kind(trial) in self.kinds for trial in trials]
-        return sum(known) / len(known) if known else 1.0
+    def measured_share(self, trials: Iterable[Trial]) -> float:
+        """Return the share of `trials` whose kind was measured."""
+        measured = [_run_kind(trial) in self.seconds_per_step for trial in trials]
+        return sum(measured) / len(measured) if measured else 1.0
 
 
-def measure(plan: Plan, records: Mapping[str, Measured]) -> Paces | None:
-    """The paces of the plan's committed runs; None while there is none."""
+def measure_throughput(plan: Plan, records: Mapping[str, MeasuredRecord]) -> Throughput | None:
+    """Return the throughput of the plan's committed runs; None if there are none."""
     runs: dict[object, list[Trial]] = defaultdict(list)
     for trial in plan.training_runs():
         if trial.key in records and records[trial.key].costs.get("steps"):
-            runs[_kind(trial)].append(trial)
+            runs[_run_kind(trial)].append(trial)
     if not runs:
         return None
-    kinds = {kind: _spread([records[t.key] for t in trials]) for kind, trials in runs.items()}
-    rates = []
+    step_s = {kind: _percentiles([records[t.key] for t in trials]) for kind, trials in runs.items()}
+    work_s = []
     for kind, trials in runs.items():
         steps_per_work = steps_of(trials[0]) / work_of(trials[0])
-        rates += [tuple(steps_per_work * s for s in astuple(kinds[kind]))] * len(trials)
-    fast, mean, slow = zip(*rates, strict=True)
-    return Paces(kinds=kinds, rates=Spread(min(fast), median(mean), max(slow)))
+        work_s += [tuple(steps_per_work * s for s in astuple(step_s[kind]))] * len(trials)
+    fast, mean, slow = zip(*work_s, strict=True)
+    return Throughput(
+        seconds_per_step=step_s,
+        seconds_per_work=Percentiles(min(fast), median(mean), max(slow)),
+    )
 
 
-def seconds(plan: Plan, records: Mapping[str, Measured]) -> Cost | None:
-    """Seconds of each trial of the plan at its mean pace; None while nothing was measured."""
-    paces = measure(plan, records)
-    return paces.cost("mean") if paces else None
+def trial_seconds(plan: Plan, records: Mapping[str, MeasuredRecord]) -> CostFunction | None:
+    """Return the mean seconds of each trial of the plan; None if nothing was measured."""
+    throughput = measure_throughput(plan, records)
+    return throughput.cost("mean") if throughput else None
 
 
-def checkpoint_s(records: Iterable[Measured]) -> float | None:
-    """Median over runs of what saving their state took each time; None if none ever did."""
-    each = [
+def median_checkpoint_s(records: Iterable[MeasuredRecord]) -> float | None:
+    """Return the median over runs of the seconds per checkpoint; None if no run saved any."""
+    seconds = [
         record.costs["checkpoint_seconds"] / record.costs["checkpoints"]
         for record in records
         if record.costs.get("checkpoints")
     ]
-    return median(each) if each else None
+    return median(seconds) if seconds else None
 
 
-def _spread(records: Sequence[Measured]) -> Spread:
-    """Of seconds per step; the mean weighs runs by their steps, and lies within."""
+def _percentiles(records: Sequence[MeasuredRecord]) -> Percentiles:
+    """Return seconds per step. The mean weighs runs by their steps and is kept within the range."""
     costs = [record.costs for record in records]
-    paces = sorted(cost["seconds"] / cost["steps"] for cost in costs)
+    step_s = sorted(cost["seconds"] / cost["steps"] for cost in costs)
     mean = sum(cost["seconds"] for cost in costs) / sum(cost["steps"] for cost in costs)
-    tenth = (len(paces) - 1) // 10
-    return Spread(min(paces[tenth], mean), mean, max(paces[-1 - tenth], mean))
+    tenth = (len(step_s) - 1) // 10
+    return Percentiles(min(step_s[tenth], mean), mean, max(step_s[-1 - tenth], mean))
 
 
-def _kind(trial: Trial) -> object:
-    """What a step's time depends on, as far as the plan knows."""
+def _run_kind(trial: Trial) -> object:
+    """Return what the time of a step depends on, as far as the plan knows."""
     spec = trial.spec
     if not isinstance(spec, TrainSpec):
         return None
@@ -155,5 +163,5 @@ def _kind(trial: Trial) -> object:
         recipe.accumulate,
         recipe.precision,
         recipe.compile,
-        passes(recipe),
+        passes_per_step(recipe),
     )

@@ -1,4 +1,4 @@
-"""The Ray cluster under a run: joining it, its capacity, its nodes, small actors on them.
+"""The Ray cluster of a run: joining it, its capacity, its nodes, and helper actors.
 
-It may import `cost`, `sweep` and the modules beside the rooms. Ray is loaded here, torch is not.
+It may import `cost`, `sweep` and the modules below them. It imports Ray, but not torch.
 """

@@ -1,4 +1,4 @@
-"""Actors that hold a thing of this machine, and no place for a trial."""
+"""Helper actors on this machine, which take no slot of a trial."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 
-def local_actor(kind: type, *, calls: int) -> Any:
-    """The handle of a new actor of `kind` on this machine; so many of its calls may be open."""
+def local_actor(cls: type, *, max_concurrency: int) -> Any:
+    """Start an actor of `cls` on this machine and return its handle."""
     here = ray.get_runtime_context().get_node_id()
     return (
-        ray.remote(kind)
+        ray.remote(cls)
         .options(
             num_cpus=0,
-            max_concurrency=calls,
+            max_concurrency=max_concurrency,
             scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False),
         )
         .remote()

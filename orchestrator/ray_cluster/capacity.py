@@ -1,4 +1,4 @@
-"""What a trial takes of a Ray cluster, and how many fit: now, and when it has grown."""
+"""Resources of a trial on a Ray cluster, and how many trials fit: now, and at its largest size."""
 
 from __future__ import annotations
 
@@ -14,95 +14,107 @@ from ray.autoscaler.v2.utils import is_autoscaler_v2
 from ray.experimental.internal_kv import _internal_kv_get
 from ray.tune import PlacementGroupFactory
 
-from orchestrator.cost.prices import needs_of, workers_on
+from orchestrator.cost.prices import describe_needs, workers_on
 from orchestrator.errors import ConfigError
-from orchestrator.ray_cluster.join import is_own
+from orchestrator.ray_cluster.join import is_local
 from orchestrator.sweep.config import Placement
 
 log = logging.getLogger(__name__)
 
-WAITING = 200
-"""Trials that wait at once for a cluster to grow when nobody said how far it may: Ray Tune's own
+MAX_PENDING_TRIALS = 200
+"""Trials that are pending at once on a cluster whose largest size is not known: Ray Tune's own
 number, below the some 600 placement groups that Ray is tested with (ray-project/ray#43451)."""
-STINT_BYTES = 2 * 2**30
-"""Memory of a stint whose workers are elsewhere: torch, and a trial's state on its way."""
-_STATUS = "__autoscaling_status"
-"""Where the autoscaler of `ray up` reports; v2 says only that it is there."""
-_UNSCALED = "node_"
-"""So begin the types it gives to the nodes of a cluster that does not scale."""
+SESSION_BYTES = 2 * 2**30
+"""Memory of a session whose workers are on other nodes: torch, and a trial's state in transit."""
+_STATUS_KEY = "__autoscaling_status"
+"""Where the autoscaler of `ray up` reports. Version 2 only reports that it exists."""
+_FIXED_NODE_PREFIX = "node_"
+"""Prefix of the types that the autoscaler gives to the nodes of a cluster of fixed size."""
 
 
-def places(nodes: Iterable[Mapping[str, Any]], placement: Placement) -> int:
-    """Trials that fit on the nodes alive, as `ray.nodes()` gives them."""
-    held = [_workers(node["Resources"], placement) for node in nodes if node["Alive"]]
-    shares = [count // placement.share for count in held if count >= placement.share]
+def slots_on(nodes: Iterable[Mapping[str, Any]], placement: Placement) -> int:
+    """Return how many trials fit on the live ones of `nodes`, given as by `ray.nodes()`."""
+    workers = [_workers(node["Resources"], placement) for node in nodes if node["Alive"]]
+    per_node = placement.workers_per_node
+    shares = [count // per_node for count in workers if count >= per_node]
     return sum(shares) // placement.nodes if len(shares) >= placement.nodes else 0
 
 
-def at_once(placement: Placement, most: int | None = None) -> int:
-    """Trials to have running or waiting; `most` is what the cluster holds at its largest, if known.
+def max_concurrent_trials(placement: Placement, max_slots: int | None = None) -> int:
+    """Return how many trials may be running or pending at once.
 
-    Ray Tune fixes this number when it starts, and a cluster grows for what waits: by the size of
-    today, one that has yet to grow would get one trial at a time.
+    `max_slots` is the number of slots of the cluster at its largest size, if known.
+
+    Ray Tune fixes this number when it starts, and a cluster grows only for pending trials. With
+    today's number of slots, a cluster that has yet to grow would get one trial at a time.
     """
     if placement.slots is not None:
         return placement.slots
-    now = places(ray.nodes(), placement)  # type: ignore[no-untyped-call]
-    if most is None:
-        # A head alone has no place; its autoscaler may not have reported yet.
-        most = WAITING if not now or grows() else now
-    return max(now, most)
+    now = slots_on(ray.nodes(), placement)  # type: ignore[no-untyped-call]
+    if max_slots is None:
+        # A head alone has no slot, and its autoscaler may not have reported yet.
+        max_slots = MAX_PENDING_TRIALS if not now or has_autoscaler() else now
+    return max(now, max_slots)
 
 
-def shape(placement: Placement) -> PlacementGroupFactory:
-    """What a stint holds: all of its workers, which are processes on its machine; nothing of theirs
-    where Ray Train places them on several, or they would be counted twice and never start."""
+def trial_resources(placement: Placement) -> PlacementGroupFactory:
+    """Resources of one Tune trial.
+
+    Single-node: those of all its workers, which are processes on its machine. Multi-node: memory
+    only, because Ray Train reserves the workers' resources itself. Counted twice, they would never
+    be available.
+    """
     if placement.nodes > 1:
-        return PlacementGroupFactory([{"memory": STINT_BYTES}])
+        return PlacementGroupFactory([{"memory": SESSION_BYTES}])
     workers = placement.workers
     return PlacementGroupFactory(
         [{"CPU": placement.cpus * workers, "GPU": placement.gpus * workers}]
     )
 
 
-def grows() -> bool:
+def has_autoscaler() -> bool:
     """Whether an autoscaler adds nodes to the cluster."""
     if is_autoscaler_v2():
         return True
-    status = json.loads(_internal_kv_get(_STATUS) or "{}")
+    status = json.loads(_internal_kv_get(_STATUS_KEY) or "{}")
     types = (status.get("autoscaler_report") or {}).get("active_nodes", {})
-    return any(not name.startswith(_UNSCALED) for name in types)
+    return any(not name.startswith(_FIXED_NODE_PREFIX) for name in types)
 
 
 @contextmanager
-def one_host(path: Path) -> Iterator[None]:
-    """For a sweep, written in `path`, whose store is this machine's.
+def require_one_host(path: Path) -> Iterator[None]:
+    """Check, for the sweep file `path` whose store is on this machine, that no other host joins.
 
-    Raises ConfigError on a cluster of several hosts, and on one that may become that.
+    Raises:
+        ConfigError: the cluster has several hosts, or may get more.
     """
     hosts = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
-    if len(hosts) > 1 or grows():
-        has = f"has {len(hosts)} hosts" if len(hosts) > 1 else "adds hosts as it needs them"
+    if len(hosts) > 1 or has_autoscaler():
+        reason = f"has {len(hosts)} hosts" if len(hosts) > 1 else "adds hosts when it needs them"
         raise ConfigError(
-            f"{path}: placement.store = local is not allowed here: the cluster {has}, and only one"
-            " would reach it; name a store that all reach, {url: s3://…, endpoint: https://…}"
+            f"{path}: placement.store = local is not allowed here: the cluster {reason}, and only"
+            " one could reach the store; use a store that all can reach, {url: s3://…, endpoint:"
+            " https://…}"
         )
     yield
 
 
 @contextmanager
-def roomy(path: Path, placement: Placement) -> Iterator[None]:
-    """For a sweep, written in `path`: says that a trial fits nowhere yet, and raises ConfigError
-    where it never will, on a cluster that is this machine alone."""
+def check_capacity(path: Path, placement: Placement) -> Iterator[None]:
+    """Check that a trial of the sweep file `path` fits on the cluster; warn if none fits yet.
+
+    Raises:
+        ConfigError: the cluster is this machine alone, where a trial will never fit.
+    """
     nodes = ray.nodes()  # type: ignore[no-untyped-call]
-    if not places(nodes, placement):
-        needs = f"a trial needs {needs_of(placement)}"
-        if is_own():
+    if not slots_on(nodes, placement):
+        needs = f"a trial needs {describe_needs(placement)}"
+        if is_local():
             has = nodes[0]["Resources"]
             raise ConfigError(
-                f"{path}: placement: {needs}, and this machine has {has.get('CPU', 0):g} CPUs and"
-                f" {has.get('GPU', 0):g} GPUs; lower `cpus`, `gpus` or `workers`, or name a"
-                " cluster by RAY_ADDRESS"
+                f"{path}: placement: {needs}, but this machine has {has.get('CPU', 0):g} CPUs and"
+                f" {has.get('GPU', 0):g} GPUs; lower `cpus`, `gpus` or `workers`, or set"
+                " RAY_ADDRESS to use a cluster"
             )
         log.warning("no node of the cluster has room yet (%s); waiting for one", needs)
     yield

@@ -1,4 +1,4 @@
-"""The nodes of the cluster, shown while a run goes on to whoever wants to see them."""
+"""Polling of the cluster's nodes during a run."""
 
 from __future__ import annotations
 
@@ -10,37 +10,39 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-PERIOD_S = 1.0
-"""Between two looks; one costs the driver some milliseconds on a thread."""
+NODE_POLL_PERIOD_S = 1.0
+"""One poll costs the driver a few milliseconds, in a thread."""
 
 Node = Mapping[str, Any]
-"""As `ray.nodes()` gives it."""
+"""One entry of `ray.nodes()`."""
 
 
 @contextmanager
-def shown(*watchers: Callable[[list[Node]], None]) -> Iterator[None]:
-    """Call each watcher with the nodes that are alive: at once, every second, and at the end. Ray
-    must be up."""
+def poll_nodes(*callbacks: Callable[[list[Node]], None]) -> Iterator[None]:
+    """Call each callback with the live nodes: at once, every second, and at the end.
+
+    Ray must be initialized.
+    """
     ended = threading.Event()
 
-    def look() -> None:
+    def poll() -> None:
         try:
             nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-        except RayError:  # the head is being restarted; the next look tells
+        except RayError:  # the head is restarting; the next poll may succeed
             return
-        for watcher in watchers:
-            watcher(nodes)
+        for callback in callbacks:
+            callback(nodes)
 
-    def watch() -> None:
-        while not ended.wait(PERIOD_S):
-            look()
+    def poll_until_ended() -> None:
+        while not ended.wait(NODE_POLL_PERIOD_S):
+            poll()
 
-    look()
-    thread = threading.Thread(target=watch, name="nodes", daemon=True)
+    poll()
+    thread = threading.Thread(target=poll_until_ended, name="nodes", daemon=True)
     thread.start()
     try:
         yield
     finally:
         ended.set()
         thread.join()
-        look()
+        poll()

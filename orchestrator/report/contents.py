@@ -1,6 +1,6 @@
-"""The sections of the page, each with its figures, tables and the tidy data behind them.
+"""Sections of the page, each with its figures, its tables and the tidy data behind them.
 
-A section about something that the sweep does not have is None.
+A section is None if the sweep has no data for it.
 """
 
 from __future__ import annotations
@@ -8,10 +8,10 @@ from __future__ import annotations
 import pandas as pd
 from markupsafe import Markup
 
-from orchestrator.report.data import labels as words
-from orchestrator.report.data.figure_groups import Family, Kind
+from orchestrator.report.data import formatting
+from orchestrator.report.data.figure_groups import FigureGroup, FigureKind
 from orchestrator.report.page import figures
-from orchestrator.report.page.page import Drawn, Section, words_first
+from orchestrator.report.page.page import PageFigure, Section, make_table
 from orchestrator.report.sections import (
     adversarial,
     controls,
@@ -21,185 +21,190 @@ from orchestrator.report.sections import (
     transfer_figures,
     universal,
 )
-from orchestrator.report.sections.base import Findings, Part, slug
+from orchestrator.report.sections.base import ReportData, SectionPart, slug
 
-_ROWS_SHOWN = 24
-"""A longer table of verdicts is folded; of adversarial scores, one of half as many."""
+_MAX_UNFOLDED_ROWS = 24
+"""Longer tables of verdicts are folded; tables of adversarial scores, above half of that."""
 
 
-def _figures(found: Findings, kind: Kind) -> list[Drawn]:
+def _figures(data: ReportData, kind: FigureKind) -> list[PageFigure]:
     drawn = []
-    for family in found.families:
-        if family.kind != kind:
+    for group in data.figure_groups:
+        if group.kind != kind:
             continue
-        figure = figures.score_figure(family, found.networks, found.rule)
-        rewind = f"theta{family.rewind}" if family.rewind else ""
-        problems = family.rows.panel.unique()
+        figure = figures.score_figure(group, data.networks, data.rule)
+        rewind = f"theta{group.rewind}" if group.rewind else ""
+        problems = group.rows.panel.unique()
         task = problems[0] if len(problems) == 1 else ""
-        name = slug(kind, family.model, task, family.schedule, rewind)
-        drawn.append(Drawn(name=name, figure=figure, caption=_figure_caption(family)))
+        name = slug(kind, group.model, task, group.schedule, rewind)
+        drawn.append(PageFigure(name=name, figure=figure, caption=_figure_caption(group)))
     return drawn
 
 
-_CAPTIONS: dict[Kind, str] = {
+_CAPTIONS: dict[FigureKind, str] = {
     "score": "IMP tickets and their controls of the same size",
     "weights": "The same IMP tickets on other weights",
     "transfer": "Tickets of every task on each task",
-    "rewinding": "IMP tickets that restart from θᵢ",
-    "adversarial": "Adversarial training (solid) beside standard training (dashed)",
+    "rewinding": "IMP tickets rewound to θᵢ",
+    "adversarial": "Adversarial training (solid) and standard training (dashed)",
 }
 
 
-def _figure_caption(family: Family) -> str:
-    open_cells = int((family.rows.planned - family.rows.n).sum())
-    told = [f"{_CAPTIONS[family.kind]}; {family.model}, {family.schedule}"]
-    if family.rewind:
-        told.append(f"from {words.theta(family.rewind)}")
+def _figure_caption(group: FigureGroup) -> str:
+    open_cells = int((group.rows.planned - group.rows.n).sum())
+    parts = [f"{_CAPTIONS[group.kind]}; {group.model}, {group.schedule}"]
+    if group.rewind:
+        parts.append(f"from {formatting.theta(group.rewind)}")
     if open_cells:
-        told.append(f"{words.count(open_cells, 'cell')} without a score (×: seeds lack)")
-    return "; ".join(told) + "."
+        parts.append(f"{formatting.plural(open_cells, 'cell')} without a score (×: missing seeds)")
+    return "; ".join(parts) + "."
 
 
-def scores(found: Findings) -> Part | None:
-    drawn = _figures(found, "score")
+def scores_section(data: ReportData) -> SectionPart | None:
+    drawn = _figures(data, "score")
     if not drawn:
         return None
     note = (
-        "Lines are means over the seeds, shades run from the lowest to the highest seed. The grey"
-        " band is the dense network: its mean, one standard deviation, and all of its seeds."
+        "Lines are means over seeds; shading spans the lowest to the highest seed. The grey"
+        " band is the dense network: its mean, one standard deviation, and its range over seeds."
     )
-    return Part(section=Section(title="Score against sparsity", note=note, figures=drawn))
+    return SectionPart(section=Section(title="Score against sparsity", note=note, figures=drawn))
 
 
-def initialisations(found: Findings) -> Part | None:
-    tidy = controls.controls(found.levels, found.networks, found.rule)
+def controls_section(data: ReportData) -> SectionPart | None:
+    tidy = controls.control_scores(data.levels, data.networks, data.rule)
     if tidy.empty:
         return None
-    tidy = published.beside(tidy, found.labels)
-    shown = controls.tables(tidy, found.rule, found.labels)
+    tidy = published.add_published_scores(tidy, data.labels)
+    formatted = controls.tables(tidy, data.rule, data.labels)
     note = Markup(
-        "Each column at one sparsity: the highest level that meets the rule, of those with all"
-        " controls and most seeds; where none does, the level at which IMP scores best. Mean ±"
-        " standard deviation (seeds). <b>Bold</b> tickets meet the rule: {rule}.{paper}"
-    ).format(rule=words.win(found.rule), paper=_paper_note(tidy.published_mean))
+        "Each column shows one sparsity: the highest level that meets the rule, among those with"
+        " all controls and the most seeds. If none meets it, the column shows the level at which"
+        " IMP scores best. Scores are mean ± standard deviation (number of seeds). <b>Bold</b>"
+        " tickets meet the rule: {rule}.{paper}"
+    ).format(rule=formatting.describe_rule(data.rule), paper=_paper_note(tidy.published_mean))
     section = Section(
         title="Tickets and their controls",
         note=note,
-        figures=_figures(found, "weights"),
-        tables=shown,
+        figures=_figures(data, "weights"),
+        tables=formatted,
     )
-    return Part(section=section, data={"controls": tidy}, layout={"controls": shown})
+    return SectionPart(section=section, tidy={"controls": tidy}, formatted={"controls": formatted})
 
 
-def pretraining(found: Findings) -> Part | None:
-    tidy = universal.universal(found.levels, found.networks, found.rule, found.labels)
+def pretraining_section(data: ReportData) -> SectionPart | None:
+    tidy = universal.universal_scores(data.levels, data.networks, data.rule, data.labels)
     if tidy.empty:
         return None
-    averages = universal.average_drops(tidy, found.labels)
-    averages = published.drops_beside(averages, found.labels)
-    tidy = published.beside(tidy, found.labels)
-    shown = universal.tables(tidy, averages)
+    averages = universal.average_drops(tidy, data.labels)
+    averages = published.add_published_drops(averages, data.labels)
+    tidy = published.add_published_scores(tidy, data.labels)
+    formatted = universal.tables(tidy, averages)
     note = Markup(
-        "“Mean drop” is the unweighted mean, over all columns, of what is lost of the dense score;"
-        " it waits until every column has its score. <b>Bold</b> scores meet the rule.{}"
+        "“Mean drop” is the unweighted mean, over all columns, of the loss relative to the dense"
+        " score; it is shown once every column has its score. <b>Bold</b> scores meet the rule.{}"
     ).format(_paper_note(tidy.published_mean))
-    return Part(
-        section=Section(title="Tickets from pre-training", note=note, tables=shown),
-        data={"universal": tidy, "universal_drops": averages},
-        layout={"universal": shown},
+    return SectionPart(
+        section=Section(title="Tickets from pre-training", note=note, tables=formatted),
+        tidy={"universal": tidy, "universal_drops": averages},
+        formatted={"universal": formatted},
     )
 
 
-def transfers(found: Findings) -> Part | None:
-    tidy = transfer.transfer(found.levels, found.networks, found.rule, found.labels)
-    drawn = _figures(found, "transfer")
+def transfer_section(data: ReportData) -> SectionPart | None:
+    tidy = transfer.transfer_scores(data.levels, data.networks, data.rule, data.labels)
+    drawn = _figures(data, "transfer")
     if tidy.empty:
         return None
-    large, small, shown = [], [], []
-    for _, matrix in tidy.groupby(transfer.MATRIX, sort=False):
-        rows = transfer.tickets(matrix, found.labels)
-        told = words.caption(matrix.iloc[0].to_dict())
+    large, small, formatted = [], [], []
+    for _, matrix in tidy.groupby(transfer.MATRIX_KEY, sort=False):
+        rows = transfer.ticket_order(matrix, data.labels)
+        caption = formatting.table_caption(matrix.iloc[0].to_dict())
         if not matrix.n.sum():
             continue
-        level = transfer.chosen_level(matrix, found.verdicts)
-        shown.append(transfer.table(matrix, level, found.labels))
-        share = words.percent(matrix.sparsity[matrix.level == level].iloc[0])
+        level = transfer.choose_level(matrix, data.verdicts)
+        formatted.append(transfer.score_table(matrix, level, data.labels))
+        share = formatting.percent(matrix.sparsity[matrix.level == level].iloc[0])
         figure = transfer_figures.matrix_figure(matrix, rows, level, f"Transfer at {share}")
-        large.append(Drawn(name=slug("matrix", told), figure=figure, caption=f"{told}."))
+        large.append(PageFigure(name=slug("matrix", caption), figure=figure, caption=f"{caption}."))
         if matrix["level"].nunique() > 1:
             figure = transfer_figures.levels_figure(matrix, rows, "Transfer at every sparsity")
-            small.append(Drawn(name=slug("matrices", told), figure=figure, caption=f"{told}."))
+            small.append(
+                PageFigure(name=slug("matrices", caption), figure=figure, caption=f"{caption}.")
+            )
     note = Markup(
-        "Rows are the tasks that tickets come from, columns the tasks that wear them. Empty tiles"
-        " are not scored. In the table, <b>bold</b> scores meet the rule."
+        "Rows are the tasks that tickets come from, columns the tasks they are applied to. Empty"
+        " tiles have no score. In the table, <b>bold</b> scores meet the rule."
     )
     section = Section(
         title="Transfer between tasks",
         note=note,
         figures=[*large, *small, *drawn],
-        folded=[(f"Scores: {table.caption}", table) for table in shown],
+        folded=[(f"Scores: {table.caption}", table) for table in formatted],
     )
-    return Part(section=section, data={"transfer": tidy}, layout={"transfer": shown})
+    return SectionPart(section=section, tidy={"transfer": tidy}, formatted={"transfer": formatted})
 
 
-def rewinds(found: Findings) -> Part | None:
-    shown, drawn = rewinding.tables(found.levels), _figures(found, "rewinding")
-    if not shown:
+def rewinding_section(data: ReportData) -> SectionPart | None:
+    formatted, drawn = rewinding.tables(data.levels), _figures(data, "rewinding")
+    if not formatted:
         return None
-    note = "IMP tickets that restart from θᵢ, the weights after i steps of the dense run."
-    section = Section(title="Rewinding", note=note, figures=drawn, tables=shown)
-    return Part(section=section)
+    note = "IMP tickets rewound to θᵢ, the weights after i steps of the dense run."
+    section = Section(title="Rewinding", note=note, figures=drawn, tables=formatted)
+    return SectionPart(section=section)
 
 
-def adversaries(found: Findings) -> Part | None:
-    tidy = adversarial.adversarial(found.cells, found.levels)
+def adversarial_section(data: ReportData) -> SectionPart | None:
+    tidy = adversarial.adversarial_scores(data.cells, data.levels)
     if tidy.empty:
         return None
-    tidy = published.beside(tidy, found.labels)
-    shown = adversarial.tables(tidy)
-    short = [table for table in shown if len(table.rows) <= _ROWS_SHOWN // 2]
-    note = "In parentheses: what adversarial training adds to the standard score at that sparsity."
+    tidy = published.add_published_scores(tidy, data.labels)
+    formatted = adversarial.tables(tidy)
+    short = [table for table in formatted if len(table.rows) <= _MAX_UNFOLDED_ROWS // 2]
+    note = "In parentheses: adversarial minus standard score at the same sparsity."
     section = Section(
         title="Adversarial training",
         note=note + _paper_note(tidy.published_mean),
-        figures=_figures(found, "adversarial"),
+        figures=_figures(data, "adversarial"),
         tables=short,
-        folded=[(table.caption, table) for table in shown if table not in short],
+        folded=[(table.caption, table) for table in formatted if table not in short],
     )
-    return Part(section=section, data={"adversarial": tidy}, layout={"adversarial": shown})
+    return SectionPart(
+        section=section, tidy={"adversarial": tidy}, formatted={"adversarial": formatted}
+    )
 
 
-def _paper_note(printed: pd.Series) -> str:
-    if printed.isna().all():
+def _paper_note(published_mean: pd.Series) -> str:
+    if published_mean.isna().all():
         return ""
-    return f" {words.PAPER}: what the paper printed for the same cell, on the official data."
+    return f" {formatting.PAPER}: the paper’s score for the same cell, on the official data."
 
 
-def winners(found: Findings) -> Part:
-    header, rows = words.verdict_table(found.verdicts)
-    table = words_first(header, rows, header.index("verdict") + 1)
+def verdicts_section(data: ReportData) -> SectionPart:
+    header, rows = formatting.verdict_table(data.verdicts)
+    table = make_table(header, rows, header.index("verdict") + 1)
     note = Markup(
-        "Rule: <b>{}</b>. “Winning” asks the same with a ratio of 1. “Unbroken” is the sparsity up"
-        " to which every level meets the rule. Scores are mean ± standard deviation over seeds, the"
-        " number of seeds in parentheses; “there” is the relaxed winner’s sparsity."
-    ).format(words.win(found.rule))
-    folded = len(rows) > _ROWS_SHOWN
+        "Rule: <b>{}</b>. “Winning” is the same rule with a ratio of 1. “Unbroken” is the sparsity"
+        " up to which every level meets the rule. Scores are mean ± standard deviation over seeds,"
+        " with the number of seeds in parentheses; “there” means at the relaxed winner’s sparsity."
+    ).format(formatting.describe_rule(data.rule))
+    folded = len(rows) > _MAX_UNFOLDED_ROWS
     section = Section(
         title="Winning tickets",
         note=note,
         tables=() if folded else (table,),
         folded=((f"{len(rows)} curves", table),) if folded else (),
     )
-    return Part(section=section, data={"verdicts": found.verdicts})
+    return SectionPart(section=section, tidy={"verdicts": data.verdicts})
 
 
-def paper(found: Findings) -> Part | None:
-    shown = published.tables(found.labels)
-    if not shown:
+def published_section(data: ReportData) -> SectionPart | None:
+    formatted = published.tables(data.labels)
+    if not formatted:
         return None
     section = Section(
         title="The paper’s numbers",
-        note=f"As printed by {words.PAPER}: {published.TITLE}.",
-        folded=[(table.caption, table) for table in shown],
+        note=f"As printed by {formatting.PAPER}: {published.PAPER_TITLE}.",
+        folded=[(table.caption, table) for table in formatted],
     )
-    return Part(section=section)
+    return SectionPart(section=section)

@@ -1,9 +1,10 @@
-"""Writing a report: tables, figures and the page, each replaced in one step or not at all."""
+"""Write a report: its tables, figures and page, each replaced atomically."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,37 +12,50 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
-from orchestrator.files import make_folder, replace
+from orchestrator.errors import NotWritable
+from orchestrator.files import make_folder, write_atomic
 from orchestrator.plan.graph import Plan
-from orchestrator.report import contents as sections
+from orchestrator.report import contents
 from orchestrator.report.data import tables
-from orchestrator.report.data.verdicts import verdicts
-from orchestrator.report.page.page import Page, Section, Table, markdown, render, svg_bytes
+from orchestrator.report.data.verdicts import curve_verdicts
+from orchestrator.report.page.page import Page, Section, Table, render_page, svg_bytes, to_markdown
 from orchestrator.report.page.style import RC
 from orchestrator.report.sections import summary
-from orchestrator.report.sections.base import Part, find
+from orchestrator.report.sections.base import SectionPart, build_report_data
 from orchestrator.report.sections.headline import headline
-from orchestrator.report.sections.tickets import tickets
+from orchestrator.report.sections.tickets import tickets_section
 from orchestrator.store.record import Record
 from orchestrator.store.ticket import Ticket
 from orchestrator.sweep.config import Win
 
-MOST_ROWS = 2000
-"""Of a table on the page or in Markdown: with the cells of 100,000 trials the page took 28 MB, more
-than browsers open well, and three quarters of the report's time."""
+MAX_TABLE_ROWS = 2000
+"""Rows of a table on the page or in Markdown. With the cells of 100,000 trials the page took 28 MB,
+more than browsers handle well, and three quarters of the report's time."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReportFiles:
     page: Path
     figures: tuple[Path, ...]
-    """PNG files; an SVG of the same name lies beside each."""
+    """PNG files; each has an SVG of the same name next to it."""
     tables: tuple[Path, ...]
     verdicts: pd.DataFrame
     """The verdict table, for `verdict_table`."""
     headline: tuple[str, ...]
 
 
+@contextmanager
+def _advice_if_not_writable() -> Iterator[None]:
+    try:
+        yield
+    except NotWritable as error:
+        raise NotWritable(
+            f"{error}; the results are in the store: `sweepstakes report SWEEP --out FOLDER` writes"
+            " the report to another folder"
+        ) from error
+
+
+@_advice_if_not_writable()
 def write_report(
     plan: Plan,
     records: Mapping[str, Record],
@@ -54,101 +68,110 @@ def write_report(
 ) -> ReportFiles:
     """Write `report.html`, `figures/*.png|svg` and `tables/*.md|csv|parquet` under `out`.
 
-    Any part of the plan may lack records; the report says so. `fetch_ticket` gets the hashes of the
-    tickets that the overlap and layer figures show, each once. `command` is what the page gives to
-    run the sweep again; `failures` maps the keys of failed trials to one line. Raises InputError
-    where `out` cannot be written.
+    Any part of the plan may lack records; the report shows what is missing. `fetch_ticket` is
+    called once for the hash of each ticket that the overlap and layer figures show. `command` is
+    shown on the page as the way to run the sweep again. `failures` maps the keys of failed trials
+    to a one-line error. Raises InputError if `out` cannot be written.
     """
     make_folder(out)
-    cells = tables.cells(plan, records, failures)
-    merged = tables.under_one_name(cells)
-    judged = verdicts(merged, rule)
-    found = find(merged, tables.labels(plan), rule, judged)
-    asked = (
-        sections.scores(found),
-        sections.initialisations(found),
-        sections.pretraining(found),
-        sections.transfers(found),
-        sections.rewinds(found),
-        sections.adversaries(found),
-        sections.winners(found),
-        tickets(found, fetch_ticket),
-        sections.paper(found),
+    cells = tables.cell_scores(plan, records, failures)
+    merged = tables.unify_recipe_names(cells)
+    verdicts = curve_verdicts(merged, rule)
+    data = build_report_data(merged, tables.sweep_labels(plan), rule, verdicts)
+    optional = (
+        contents.scores_section(data),
+        contents.controls_section(data),
+        contents.pretraining_section(data),
+        contents.transfer_section(data),
+        contents.rewinding_section(data),
+        contents.adversarial_section(data),
+        contents.verdicts_section(data),
+        tickets_section(data, fetch_ticket),
+        contents.published_section(data),
     )
-    parts = [part for part in asked if part is not None]
-    told, details = headline(judged, rule)
+    parts = [part for part in optional if part is not None]
+    sentences, details = headline(verdicts, rule)
     page = Page(
         name=plan.name,
-        headline=told,
+        headline=sentences,
         details=details,
-        facts=summary.facts(plan, records, failures, judged),
-        sections=[*(part.section for part in parts), *_counts(plan, records, merged, judged)],
-        environment=summary.environment(records),
-        troubles=tuple((key[:12], trouble) for key, trouble in failures.items()),
+        facts=summary.facts(plan, records, failures, verdicts),
+        sections=[
+            *(part.section for part in parts),
+            *_closing_sections(plan, records, merged, verdicts),
+        ],
+        environment=summary.environment_values(records),
+        failures=tuple((key[:12], error) for key, error in failures.items()),
         command=command,
-        latest=max((record.created for record in records.values()), default=""),
+        latest_record=max((record.created_at for record in records.values()), default=""),
     )
-    drawn = {one.name: one.figure for section in page.sections for one in section.figures}
-    svgs = {name: svg_bytes(figure) for name, figure in drawn.items()}
-    for name, figure in drawn.items():
-        replace(out / "figures" / f"{name}.svg", svgs[name])
-        replace(out / "figures" / f"{name}.png", _png(figure))
-    written = _write_tables(out, {"cells": cells, "levels": found.levels}, parts)
-    replace(out / "report.html", render(page, svgs).encode())
+    figures = {
+        figure.name: figure.figure for section in page.sections for figure in section.figures
+    }
+    svgs = {name: svg_bytes(figure) for name, figure in figures.items()}
+    for name, figure in figures.items():
+        write_atomic(out / "figures" / f"{name}.svg", svgs[name])
+        write_atomic(out / "figures" / f"{name}.png", _png(figure))
+    written = _write_tables(out, {"cells": cells, "levels": data.levels}, parts)
+    write_atomic(out / "report.html", render_page(page, svgs).encode())
     return ReportFiles(
         page=out / "report.html",
-        figures=tuple(out / "figures" / f"{name}.png" for name in drawn),
+        figures=tuple(out / "figures" / f"{name}.png" for name in figures),
         tables=tuple(written),
-        verdicts=judged,
-        headline=tuple(told),
+        verdicts=verdicts,
+        headline=tuple(sentences),
     )
 
 
-def _counts(
-    plan: Plan, records: Mapping[str, Record], cells: pd.DataFrame, judged: pd.DataFrame
+def _closing_sections(
+    plan: Plan, records: Mapping[str, Record], cells: pd.DataFrame, verdicts: pd.DataFrame
 ) -> list[Section]:
-    """The sections that end every report."""
-    every = summary.cell_table(cells.head(MOST_ROWS))
-    unfolded = f"{len(plan.cells):,} cells, those without a score included"
-    if len(cells) > MOST_ROWS:
-        unfolded += f"; here are the first {MOST_ROWS:,}, all are in tables/cells.csv"
+    """Return the sections that end every report."""
+    table = summary.cell_table(cells.head(MAX_TABLE_ROWS))
+    summary_line = f"{len(plan.cells):,} cells, including those without a score"
+    if len(cells) > MAX_TABLE_ROWS:
+        summary_line += f"; the first {MAX_TABLE_ROWS:,} are shown, all are in tables/cells.csv"
     return [
-        Section(title="Studies", tables=(summary.study_table(cells, judged),)),
+        Section(title="Studies", tables=(summary.study_table(cells, verdicts),)),
         Section(title="Costs", tables=(summary.cost_table(plan, records),)),
-        Section(title="Every cell", folded=((unfolded, every),)),
+        Section(title="All cells", folded=((summary_line, table),)),
     ]
 
 
 def _write_tables(
-    out: Path, always: Mapping[str, pd.DataFrame], parts: Sequence[Part]
+    out: Path, common: Mapping[str, pd.DataFrame], parts: Sequence[SectionPart]
 ) -> list[Path]:
     written = []
-    for name, table in always.items():
+    for name, table in common.items():
         written += _write_table(out, name, table, ())
     for part in parts:
-        for name, table in part.data.items():
-            written += _write_table(out, name, table, part.layout.get(name, ()))
+        for name, table in part.tidy.items():
+            written += _write_table(out, name, table, part.formatted.get(name, ()))
     return written
 
 
-def _write_table(out: Path, name: str, table: pd.DataFrame, layout: Sequence[Table]) -> list[Path]:
-    """The tidy table as CSV and Parquet; as Markdown in the layout for people, if it has one."""
+def _write_table(
+    out: Path, name: str, table: pd.DataFrame, formatted: Sequence[Table]
+) -> list[Path]:
+    """Write a table as CSV, Parquet and Markdown; Markdown has the formatted tables, if any."""
     parquet = io.BytesIO()
     table.to_parquet(parquet, index=False)
-    text = markdown(layout) if layout else _markdown(table, name)
-    contents = {
+    text = to_markdown(formatted) if formatted else _markdown(table, name)
+    files = {
         "md": text.encode(),
         "csv": table.to_csv(index=False).encode(),
         "parquet": parquet.getvalue(),
     }
-    return [replace(out / "tables" / f"{name}.{end}", data) for end, data in contents.items()]
+    return [
+        write_atomic(out / "tables" / f"{name}.{suffix}", data) for suffix, data in files.items()
+    ]
 
 
 def _markdown(table: pd.DataFrame, name: str) -> str:
-    shown: str = table.head(MOST_ROWS).to_markdown(index=False, floatfmt=".6g")
-    text = shown + "\n"
-    if len(table) > MOST_ROWS:
-        text += f"\nThe first {MOST_ROWS:,} of {len(table):,} rows; {name}.csv has all.\n"
+    rows: str = table.head(MAX_TABLE_ROWS).to_markdown(index=False, floatfmt=".6g")
+    text = rows + "\n"
+    if len(table) > MAX_TABLE_ROWS:
+        text += f"\nThe first {MAX_TABLE_ROWS:,} of {len(table):,} rows; {name}.csv has all.\n"
     return text
 
 

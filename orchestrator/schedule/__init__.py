@@ -1,4 +1,4 @@
-"""Which trials may start now, in which batches, and how long the rest will take. Pure.
+"""Pure scheduling: which trials may start, how they are batched, and how long the rest will take.
 
 It may import `plan`.
 """

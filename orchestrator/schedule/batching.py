@@ -1,50 +1,51 @@
-"""Lanes: the lists of units that one worker runs in order, on one warm process.
+"""Chunks: lists of work items that one worker runs in order, in one warm process.
 
-A chain is one lane: its levels follow from one another, so nobody else could run them sooner.
-Single leaves that share model and task, and so what a process has loaded, are batched: few enough
-that every slot keeps busy (guided self-scheduling: a share of what is ready, shrinking to the end).
+A chain is one chunk: each level needs the previous one, so no other worker could run it sooner.
+Single leaves that share model and task, and so what a process has loaded, are batched. Batches are
+kept small enough to leave work for every slot (guided self-scheduling: each batch is a share of the
+ready items, which shrinks toward the end).
 """
 
 from __future__ import annotations
 
-from orchestrator.schedule.frontier import Frontier, State, Unit
+from orchestrator.schedule.frontier import Frontier, WorkItem, WorkState
 
-LEAF_LENGTH = 2
-"""Units of a leaf: a random cut, and the run that wears it."""
+ITEMS_PER_LEAF = 2
+"""A random ticket, and the training run under it."""
 
 
-def next_lane(frontier: Frontier, *, slots: int, most: int) -> list[Unit]:
-    """Take the most urgent lane off the frontier; empty when nothing is ready.
+def next_chunk(frontier: Frontier, *, slots: int, max_leaves: int) -> list[WorkItem]:
+    """Start the most urgent chunk of the frontier and return it; empty when nothing is ready.
 
-    `slots` is how many workers run at once, `most` the longest batch of leaves.
+    `slots` is the number of workers that run at once, `max_leaves` the longest batch of leaves.
     """
     first = frontier.peek()
     if first is None:
         return []
-    share = min(most, frontier.counts[State.READY] // (2 * slots))
-    lane, taken = _take(frontier, first), 1
-    while taken < share and len(lane) <= LEAF_LENGTH * taken:
-        unit = frontier.peek()
-        if unit is None or (unit.model, unit.task) != (first.model, first.task):
+    share = min(max_leaves, frontier.counts[WorkState.READY] // (2 * slots))
+    chunk, leaves = _start_with_followers(frontier, first), 1
+    while leaves < share and len(chunk) <= ITEMS_PER_LEAF * leaves:
+        item = frontier.peek()
+        if item is None or (item.model, item.task) != (first.model, first.task):
             break
-        lane += _take(frontier, unit)
-        taken += 1
-    return lane
+        chunk += _start_with_followers(frontier, item)
+        leaves += 1
+    return chunk
 
 
-def _take(frontier: Frontier, first: Unit) -> list[Unit]:
-    """`first` and, again and again, the heaviest unit that the lane so far makes ready."""
-    lane = [first]
-    made = set(first.members)
+def _start_with_followers(frontier: Frontier, first: WorkItem) -> list[WorkItem]:
+    """Start `first` and, repeatedly, the most expensive item that the ones before it make ready."""
+    items = [first]
+    committed = set(first.members)
     while True:
         followers = [
             child
-            for child in lane[-1].children
-            if child.state is State.WAITING and child.needs <= made
+            for child in items[-1].children
+            if child.state is WorkState.WAITING and child.needs <= committed
         ]
         if not followers:
-            frontier.start(lane)
-            return lane
-        heaviest = max(followers, key=lambda unit: unit.path)
-        lane.append(heaviest)
-        made |= heaviest.members
+            frontier.start(items)
+            return items
+        follower = max(followers, key=lambda item: item.path_cost)
+        items.append(follower)
+        committed |= follower.members

@@ -1,7 +1,7 @@
-"""How a plan would go on from here: a unit begins as soon as a place for it is free. Pure.
+"""Simulate the rest of a plan: each work item starts as soon as a slot is free. Pure.
 
-It begins what the searcher would, the unit with the longest way behind it, and leaves out lanes and
-the start of processes, which vanish beside trials of minutes.
+Items start in the searcher's order, longest remaining path first. Chunks and process starts are
+left out: they are negligible beside trials of minutes.
 """
 
 from __future__ import annotations
@@ -12,50 +12,51 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from types import MappingProxyType
 
-from orchestrator.schedule.frontier import Frontier, Unit
+from orchestrator.schedule.frontier import Frontier, WorkItem
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Forecast:
     wall_s: float
-    """Seconds until the last unit ends."""
+    """Seconds until the last item ends."""
     busy_s: Mapping[int, float]
-    """Seconds during which so many training runs go on at once."""
+    """Number of concurrent training runs -> seconds during which that many run."""
 
     @property
-    def most(self) -> int:
+    def max_running(self) -> int:
+        """The largest number of concurrent training runs."""
         return max(self.busy_s, default=0)
 
 
 def forecast(
     frontier: Frontier, slots: int, running: Mapping[str, float] = MappingProxyType({})
 ) -> Forecast:
-    """Takes `frontier`, whose costs are in seconds, to its end on `slots` places.
+    """Advance `frontier`, whose costs are in seconds, to its end on `slots` slots.
 
-    `running` maps the heads of the units in hand, which take places too, to the seconds since they
-    began; these count towards what the units cost.
+    `running` maps the keys of running items, which take slots too, to the seconds since they
+    started; these seconds are deducted from the items' costs.
     """
-    hands: list[tuple[float, str, Unit]] = []
+    ends: list[tuple[float, str, WorkItem]] = []
     busy_s: dict[int, float] = defaultdict(float)
     now, runs = 0.0, 0
 
-    def begin(unit: Unit, since_s: float) -> None:
-        frontier.start([unit])
-        heappush(hands, (now + max(0.0, unit.cost - since_s), unit.head, unit))
+    def start(item: WorkItem, elapsed_s: float) -> None:
+        frontier.start([item])
+        heappush(ends, (now + max(0.0, item.cost - elapsed_s), item.key, item))
 
-    for head, since_s in running.items():
-        begin(frontier.unit(head), since_s)
+    for key, elapsed_s in running.items():
+        start(frontier.item(key), elapsed_s)
         runs += 1
     while True:
-        while len(hands) < slots and (ready := frontier.peek()):
-            begin(ready, 0.0)
+        while len(ends) < slots and (ready := frontier.peek()):
+            start(ready, 0.0)
             runs += ready.cost > 0
-        if not hands:
+        if not ends:
             return Forecast(wall_s=now, busy_s=dict(busy_s))
-        end, _, ended = heappop(hands)
+        end, _, finished = heappop(ends)
         if end > now:
             busy_s[runs] += end - now
         now = end
-        runs -= ended.cost > 0 or ended.head in running
-        for key in tuple(ended.members):
-            frontier.commit(key)
+        runs -= finished.cost > 0 or finished.key in running
+        for trial_key in tuple(finished.members):
+            frontier.commit(trial_key)

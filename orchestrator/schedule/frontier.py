@@ -1,9 +1,10 @@
-"""What may start now: a function of the plan and of what has happened to its trials.
+"""Which work items may start now, given the plan and what has happened to its trials so far.
 
-Work comes in units: a trial that stands alone, or a training run together with the cuts and rewind
-points that ride it. A unit is ready when every trial it needs is committed; a committed run whose
-rider is missing is ready again, as a replay. Three strikes end a unit, and block what hangs on it.
-Pure, and every operation costs a heap step or less, because a searcher asks at every turn.
+A work item is a single trial, or a training run together with its by-products: the prune trials and
+rewind points that it produces. An item is ready when every trial it needs is committed. A committed
+run with a missing by-product is ready again, as a replay. After `max_failures` failures an item
+fails and blocks its descendants. The frontier is pure, and every operation costs at most one heap
+step, because the searcher calls it at every turn of Ray Tune's loop.
 """
 
 from __future__ import annotations
@@ -14,179 +15,187 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from orchestrator.plan.graph import Plan
-from orchestrator.plan.work import Cost, work_of
+from orchestrator.plan.work import CostFunction, work_of
 
 
-class State(Enum):
+class WorkState(Enum):
     WAITING = "waiting"
     READY = "ready"
     RUNNING = "running"
-    ELSEWHERE = "elsewhere"
+    LEASED = "leased"
     FINISHED = "finished"
     FAILED = "failed"
     BLOCKED = "blocked"
 
     @property
     def settled(self) -> bool:
-        """Nothing more will happen to the unit."""
-        return self in (State.FINISHED, State.FAILED, State.BLOCKED)
+        """Whether the state is final."""
+        return self in (WorkState.FINISHED, WorkState.FAILED, WorkState.BLOCKED)
 
 
 @dataclass(slots=True, eq=False)
-class Unit:
-    """One piece of work: `head` names it; `members` are the trials it still has to commit."""
+class WorkItem:
+    """What a worker runs in one go: `key` names it, `members` are the trials it still has to
+    commit."""
 
-    head: str
+    key: str
     model: str
     task: str
     cost: float
-    """What the critical path is measured in: seconds, or work (see `costs`)."""
+    """The unit of the critical path: seconds, or work (see `plan.work`)."""
     members: set[str] = field(default_factory=set)
     needs: set[str] = field(default_factory=set)
-    """Trials outside the unit that must be committed first and are not yet."""
-    children: list[Unit] = field(default_factory=list)
-    state: State = State.WAITING
-    strikes: int = 0
-    losses: int = 0
-    """Nodes that died under it."""
-    path: float = 0.0
-    """Cost of the longest way from here to the end of the plan, itself included."""
+    """Uncommitted trials of other items that this one depends on."""
+    children: list[WorkItem] = field(default_factory=list)
+    state: WorkState = WorkState.WAITING
+    failures: int = 0
+    node_losses: int = 0
+    """How many nodes died while they ran it."""
+    path_cost: float = 0.0
+    """Cost of the longest path from this item, itself included, to the end of the plan."""
     error: str = ""
 
 
 class Frontier:
-    """The state of a run of a plan."""
+    """The state of all work items of a plan that are not committed yet."""
 
     def __init__(
         self,
         plan: Plan,
         committed: Iterable[str] = (),
         *,
-        strikes: int = 3,
-        cost: Cost = work_of,
+        max_failures: int = 3,
+        cost: CostFunction = work_of,
     ) -> None:
-        self._strikes = strikes
+        self._max_failures = max_failures
         done = set(committed)
-        self._unit_of: dict[str, Unit] = {}
-        self._waiting_for: dict[str, list[Unit]] = {}
-        self._ready: list[tuple[float, int, Unit]] = []
+        self._item_of: dict[str, WorkItem] = {}
+        self._waiting_for: dict[str, list[WorkItem]] = {}
+        self._ready: list[tuple[float, int, WorkItem]] = []
         self._order = 0
-        self.units = _units(plan, done, cost)
-        for unit in self.units:
-            for key in unit.members:
-                self._unit_of[key] = unit
+        self.items = _work_items(plan, done, cost)
+        for item in self.items:
+            for key in item.members:
+                self._item_of[key] = item
         self._link(plan, done)
-        for unit in reversed(self.units):
-            unit.path = unit.cost + max((child.path for child in unit.children), default=0.0)
-        self.counts = dict.fromkeys(State, 0)
-        """Units by state."""
-        self.counts[State.WAITING] = len(self.units)
-        for unit in self.units:
-            self._release(unit)
+        for item in reversed(self.items):
+            item.path_cost = item.cost + max(
+                (child.path_cost for child in item.children), default=0.0
+            )
+        self.counts = dict.fromkeys(WorkState, 0)
+        """Number of items by state."""
+        self.counts[WorkState.WAITING] = len(self.items)
+        for item in self.items:
+            self._update_ready(item)
 
     def _link(self, plan: Plan, done: set[str]) -> None:
-        for unit in self.units:
-            inside = {unit.head, *unit.members}
+        for item in self.items:
+            inside = {item.key, *item.members}
             parents = {p for key in inside for p in plan.trials[key].parents} - inside
-            unit.needs = parents - done
-            for key in unit.needs:
-                self._waiting_for.setdefault(key, []).append(unit)
-            for parent in {id(u): u for u in (self._unit_of[key] for key in unit.needs)}.values():
-                parent.children.append(unit)
+            item.needs = parents - done
+            for key in item.needs:
+                self._waiting_for.setdefault(key, []).append(item)
+            for parent in {id(i): i for i in (self._item_of[key] for key in item.needs)}.values():
+                parent.children.append(item)
 
     @property
     def settled(self) -> bool:
-        """Nothing is left that could still run."""
-        return not any(self.counts[state] for state in State if not state.settled)
+        """Whether every item is finished, failed or blocked."""
+        return not any(self.counts[state] for state in WorkState if not state.settled)
 
-    def peek(self) -> Unit | None:
-        """The ready unit with the longest way behind it: delaying it would delay the end."""
-        while self._ready and self._ready[0][2].state is not State.READY:
+    def peek(self) -> WorkItem | None:
+        """Return the ready item with the largest `path_cost`: delaying it would delay the end."""
+        while self._ready and self._ready[0][2].state is not WorkState.READY:
             heapq.heappop(self._ready)
         return self._ready[0][2] if self._ready else None
 
-    def start(self, units: Sequence[Unit]) -> None:
-        """Hand out units, in the order in which one worker will run them."""
-        for unit in units:
-            assert unit.state in (State.READY, State.WAITING), f"{unit.head} is {unit.state.value}"
-            self._move(unit, State.RUNNING)
+    def start(self, items: Sequence[WorkItem]) -> None:
+        """Mark items as running, in the order in which one worker will run them."""
+        for item in items:
+            assert item.state in (WorkState.READY, WorkState.WAITING), (
+                f"{item.key} is {item.state.value}"
+            )
+            self._move(item, WorkState.RUNNING)
 
     def commit(self, key: str) -> None:
-        """A trial is in the store. Trials outside the plan's open units are ignored."""
-        for waiting in self._waiting_for.pop(key, ()):
-            waiting.needs.discard(key)
-            self._release(waiting)
-        unit = self._unit_of.get(key)
-        if unit is None:
+        """Record that a trial is in the store. Trials outside this plan's items are ignored."""
+        for dependent in self._waiting_for.pop(key, ()):
+            dependent.needs.discard(key)
+            self._update_ready(dependent)
+        item = self._item_of.get(key)
+        if item is None:
             return
-        unit.members.discard(key)
-        if not unit.members and not unit.state.settled:
-            self._move(unit, State.FINISHED)
+        item.members.discard(key)
+        if not item.members and not item.state.settled:
+            self._move(item, WorkState.FINISHED)
 
-    def put_back(self, unit: Unit) -> None:
-        """A worker ended before it got to the unit: no fault of the unit's."""
-        if unit.state is State.RUNNING:
-            self._move(unit, State.WAITING)
-            self._release(unit)
+    def requeue(self, item: WorkItem) -> None:
+        """Return an item whose worker ended before it ran the item; this is not a failure."""
+        if item.state is WorkState.RUNNING:
+            self._move(item, WorkState.WAITING)
+            self._update_ready(item)
 
-    def put_off(self, unit: Unit) -> None:
-        """Another run is at the unit: it waits until that one has committed it, or has let go."""
-        if unit.state is State.RUNNING:
-            self._move(unit, State.ELSEWHERE)
+    def defer(self, item: WorkItem) -> None:
+        """Set aside an item that another run holds the lease of, until `resume` or `commit`."""
+        if item.state is WorkState.RUNNING:
+            self._move(item, WorkState.LEASED)
 
-    def resume(self, unit: Unit) -> None:
-        """The other run has let go of the unit."""
-        if unit.state is State.ELSEWHERE:
-            self._move(unit, State.WAITING)
-            self._release(unit)
+    def resume(self, item: WorkItem) -> None:
+        """Return a deferred item to the queue: the other run's lease is over."""
+        if item.state is WorkState.LEASED:
+            self._move(item, WorkState.WAITING)
+            self._update_ready(item)
 
-    def strike(self, unit: Unit, error: str) -> None:
-        """The unit's run failed; it may try again until its strikes are used up."""
-        if unit.state is not State.RUNNING:
+    def record_failure(self, item: WorkItem, error: str) -> None:
+        """Count a failed attempt: the item is requeued, or fails at its `max_failures`-th."""
+        if item.state is not WorkState.RUNNING:
             return
-        unit.strikes += 1
-        unit.error = error
-        if unit.strikes < self._strikes:
-            self.put_back(unit)
+        item.failures += 1
+        item.error = error
+        if item.failures < self._max_failures:
+            self.requeue(item)
             return
-        self._move(unit, State.FAILED)
-        self._block(unit)
+        self._move(item, WorkState.FAILED)
+        self._block_descendants(item)
 
-    def unit(self, key: str) -> Unit:
-        """The open unit that commits the trial `key`."""
-        return self._unit_of[key]
+    def item(self, key: str) -> WorkItem:
+        """Return the item that commits the trial `key`."""
+        return self._item_of[key]
 
-    def _move(self, unit: Unit, state: State) -> None:
-        self.counts[unit.state] -= 1
+    def _move(self, item: WorkItem, state: WorkState) -> None:
+        self.counts[item.state] -= 1
         self.counts[state] += 1
-        unit.state = state
+        item.state = state
 
-    def _release(self, unit: Unit) -> None:
-        if unit.state is State.WAITING and not unit.needs:
-            self._move(unit, State.READY)
+    def _update_ready(self, item: WorkItem) -> None:
+        """Make a waiting item ready if it needs nothing any more."""
+        if item.state is WorkState.WAITING and not item.needs:
+            self._move(item, WorkState.READY)
             self._order += 1
-            heapq.heappush(self._ready, (-unit.path, self._order, unit))
+            heapq.heappush(self._ready, (-item.path_cost, self._order, item))
 
-    def _block(self, failed: Unit) -> None:
+    def _block_descendants(self, failed: WorkItem) -> None:
         stack = [failed]
         while stack:
             parent = stack.pop()
             for child in parent.children:
                 if not child.state.settled and child.needs & parent.members:
-                    self._move(child, State.BLOCKED)
-                    child.error = f"blocked by {failed.head[:12]}"
+                    self._move(child, WorkState.BLOCKED)
+                    child.error = f"blocked by {failed.key[:12]}"
                     stack.append(child)
 
 
-def _units(plan: Plan, done: set[str], cost: Cost) -> list[Unit]:
-    """The open work, parents first."""
-    units: dict[str, Unit] = {}
+def _work_items(plan: Plan, done: set[str], cost: CostFunction) -> list[WorkItem]:
+    """Return the items that still have trials to commit, parents first."""
+    items: dict[str, WorkItem] = {}
     for trial in plan:
         if trial.key in done:
             continue
-        head = plan.trials[trial.rides] if trial.rides else trial
-        unit = units.get(head.key)
-        if unit is None:
-            unit = units[head.key] = Unit(head.key, trial.model, trial.task, cost(head))
-        unit.members.add(trial.key)
-    return list(units.values())
+        producer = plan.trials[trial.produced_by] if trial.produced_by else trial
+        item = items.get(producer.key)
+        if item is None:
+            item = items[producer.key] = WorkItem(
+                producer.key, trial.model, trial.task, cost(producer)
+            )
+        item.members.add(trial.key)
+    return list(items.values())

@@ -1,7 +1,7 @@
-"""The advice that several messages end with."""
+"""Advice shared by several error messages."""
 
 REPAIR = "restore it, or run `sweepstakes tickets verify --repair` and then the sweep again"
 FREE_SPACE = (
-    "free some space there, restart the server if it is a SeaweedFS of your own, and run the same"
+    "free disk space on the server, restart it if it is your own SeaweedFS, and run the same"
     " command again: nothing committed is lost"
 )

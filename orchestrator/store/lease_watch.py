@@ -1,4 +1,4 @@
-"""Follows the units that other runs on the same store are at, on a thread of its own."""
+"""Watch work items leased to other runs on the same store, on a background thread."""
 
 from __future__ import annotations
 
@@ -9,75 +9,76 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
 from orchestrator.errors import StoreError
-from orchestrator.store.leases import Claims
+from orchestrator.store.leases import Leases
 from orchestrator.store.tickets import TicketStore
 
-PERIOD_S = 3.0
-AWAY_S = 300.0
-"""How long a store may be away while others are at all that is left. A worker of ours that needs it
-gives up sooner."""
+LEASE_POLL_S = 3.0
+MAX_OUTAGE_S = 300.0
+"""How long the store may be unreachable while only items of other runs are left. A worker of this
+run that needs the store gives up sooner."""
 
 
 @dataclass(frozen=True, slots=True)
-class News:
-    """Nobody is at the unit `head` any more; of its trials, those `committed` are done."""
+class LeaseEvent:
+    """The work item `key` is no longer leased; its trials in `committed` are done."""
 
-    head: str
+    key: str
     committed: tuple[str, ...]
 
 
-class Lookout:
-    """Asked to `follow` a unit, it looks every few seconds until there is `news` of it.
+class LeaseWatcher:
+    """Polls each watched work item until it is committed or its lease ends; `events` returns which.
 
-    What goes wrong on its thread is raised by `news`, or the run would wait for ever; that the
-    store is away, once it has been so for long.
+    Errors of the background thread are raised by `events`, since the run would otherwise wait
+    forever; an unreachable store is raised only after `MAX_OUTAGE_S`.
     """
 
-    def __init__(self, store: TicketStore, claims: Claims) -> None:
+    def __init__(self, store: TicketStore, leases: Leases) -> None:
         self._store = store
-        self._claims = claims
-        self._followed: dict[str, frozenset[str]] = {}
-        self._news: SimpleQueue[News] = SimpleQueue()
+        self._leases = leases
+        self._watched: dict[str, frozenset[str]] = {}
+        self._events: SimpleQueue[LeaseEvent] = SimpleQueue()
         self._wake = threading.Event()
-        self._failed: Exception | None = None
-        self._away: tuple[float, StoreError] | None = None
-        """Since when the store does not answer, and what it said at first."""
-        threading.Thread(target=self._look, name="lookout", daemon=True).start()
+        self._error: Exception | None = None
+        self._outage: tuple[float, StoreError] | None = None
+        """When the store stopped answering, and the first error."""
+        threading.Thread(target=self._run, name="lease-watcher", daemon=True).start()
 
-    def follow(self, head: str, trials: Iterable[str]) -> None:
-        self._followed[head] = frozenset(trials)
+    def watch(self, key: str, trials: Iterable[str]) -> None:
+        self._watched[key] = frozenset(trials)
         self._wake.set()
 
-    def news(self) -> list[News]:
-        """What has become known since the last call."""
-        if self._failed is not None:
-            raise self._failed
-        if (away := self._away) and time.monotonic() - away[0] > AWAY_S:
-            raise away[1]
-        found = []
+    def events(self) -> list[LeaseEvent]:
+        """Return the events since the last call."""
+        if self._error is not None:
+            raise self._error
+        if (outage := self._outage) and time.monotonic() - outage[0] > MAX_OUTAGE_S:
+            raise outage[1]
+        events = []
         while True:
             try:
-                found.append(self._news.get_nowait())
+                events.append(self._events.get_nowait())
             except Empty:
-                return found
+                return events
 
-    def _look(self) -> None:
+    def _run(self) -> None:
         try:
             while True:
-                self._wake.wait(PERIOD_S if self._followed else None)
+                self._wake.wait(LEASE_POLL_S if self._watched else None)
                 self._wake.clear()
                 try:
-                    for head, trials in list(self._followed.items()):
-                        self._ask(head, trials)
-                    self._away = None
+                    for key, trials in list(self._watched.items()):
+                        self._poll(key, trials)
+                    self._outage = None
                 except StoreError as error:
-                    self._away = self._away or (time.monotonic(), error)
+                    self._outage = self._outage or (time.monotonic(), error)
         except Exception as error:
-            self._failed = error
+            self._error = error
 
-    def _ask(self, head: str, trials: frozenset[str]) -> None:
-        busy = self._claims.is_busy(head)  # before the records: a claim outlives its last commit
-        committed = tuple(key for key in sorted(trials) if self._store.has(key))
-        if len(committed) == len(trials) or not busy:
-            del self._followed[head]
-            self._news.put(News(head, committed))
+    def _poll(self, key: str, trials: frozenset[str]) -> None:
+        # The lease is read before the records: it outlives the last commit of its item.
+        leased = self._leases.leased_by_other(key)
+        committed = tuple(trial for trial in sorted(trials) if self._store.has(trial))
+        if len(committed) == len(trials) or not leased:
+            del self._watched[key]
+            self._events.put(LeaseEvent(key, committed))

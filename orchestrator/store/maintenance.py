@@ -1,4 +1,4 @@
-"""Looking after a store: is everything in it what it should be, and what can go?"""
+"""Verify, repair and clean a store."""
 
 from __future__ import annotations
 
@@ -8,127 +8,130 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from orchestrator.errors import Damaged, NotInStore
-from orchestrator.plan.keys import canonical
+from orchestrator.plan.keys import canonical_sha256
 from orchestrator.store import catalog, paths
 from orchestrator.store.advice import REPAIR
-from orchestrator.store.objects import Listed
+from orchestrator.store.objects import ObjectInfo
 from orchestrator.store.record import Record
-from orchestrator.store.tickets import TicketStore, each
+from orchestrator.store.tickets import TicketStore, thread_map
 
-GRACE = timedelta(hours=24)
-"""An object younger than this may belong to a trial that is about to be committed. Twice the age
-at which `TicketStore` writes a found object again."""
-HASHED = (paths.TICKETS, paths.WEIGHTS)
-LEFT = (paths.CHECKPOINTS, paths.FAILURES, paths.LOGS)
-"""What a trial leaves on its way to being committed; only the log is of use after that."""
-HASHERS = 4
-"""Threads that read whole objects: each may hold some hundred megabytes of weights."""
+GRACE_PERIOD = timedelta(hours=24)
+"""A younger object may belong to a trial that is about to be committed. This is twice the age at
+which `TicketStore` writes an existing object again."""
+CONTENT_ADDRESSED = (paths.TICKETS, paths.WEIGHTS)
+TRIAL_STATE = (paths.CHECKPOINTS, paths.FAILURES, paths.LOGS)
+"""What a trial writes before it is committed; afterwards only the log is of use."""
+HASH_THREADS = 4
+"""Threads that read complete objects: each may hold some hundred megabytes of weights."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Report:
+class Verification:
     checked: int
-    """Objects read and hashed."""
+    """Number of objects read and hashed."""
     bytes: int
-    """Of the tickets, weights and catalog files among them."""
+    """Total size of the tickets, weights and catalog files among them."""
     damaged: dict[str, str] = field(default_factory=dict)
-    """Path to one line on what is wrong."""
+    """By path: one line on what is wrong."""
     missing: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """Path of an object that is not there, to the keys of the records that refer to it."""
-    orphaned: tuple[Listed, ...] = ()
-    """Objects that nobody needs; a sweep that is running has some."""
-    abandoned: tuple[Listed, ...] = ()
-    """What trials left that were never committed: a run of their sweep would go on from it."""
+    """By path of a missing object: the keys of the records that refer to it."""
+    orphaned: tuple[ObjectInfo, ...] = ()
+    """Objects that no record needs; a running sweep has some."""
+    abandoned: tuple[ObjectInfo, ...] = ()
+    """State of trials that were never committed; a run of their sweep would resume from it."""
 
     @property
-    def sound(self) -> bool:
+    def ok(self) -> bool:
         return not self.damaged and not self.missing
 
 
-def verify(store: TicketStore) -> Report:
+def verify_store(store: TicketStore) -> Verification:
     """Read every object and check it against its hash, and every reference against the objects."""
-    held = _contents(store)  # before the records, so that what these refer to is not an orphan
+    objects = _contents(store)  # before the records, so that objects of new records are no orphans
     records, damaged = _read_records(store)
     checked = len(records) + len(damaged)
     references = _references(records)
-    hashed = [*(i for i in held if i.path.startswith(HASHED)), *store.objects.list(paths.CATALOG)]
-    findings = each(lambda item: _fault(store, item.path), hashed, threads=HASHERS)
-    damaged |= {item.path: fault for item, fault in zip(hashed, findings, strict=True) if fault}
-    present = {item.path for item in held}
-    absent = [path for path in sorted(references.keys() - present) if not store.objects.stat(path)]
-    orphaned, abandoned = _unneeded(held, records)
-    return Report(
+    hashed = [
+        *(item for item in objects if item.path.startswith(CONTENT_ADDRESSED)),
+        *store.objects.list(paths.CATALOG),
+    ]
+    faults = thread_map(lambda item: _fault(store, item.path), hashed, threads=HASH_THREADS)
+    damaged |= {item.path: fault for item, fault in zip(hashed, faults, strict=True) if fault}
+    present = {item.path for item in objects}
+    missing = [path for path in sorted(references.keys() - present) if not store.objects.stat(path)]
+    orphaned, abandoned = _unneeded(objects, records)
+    return Verification(
         checked=checked + len(hashed),
         bytes=sum(item.size for item in hashed),
         damaged=damaged,
-        missing={path: tuple(references[path]) for path in absent},
+        missing={path: tuple(references[path]) for path in missing},
         orphaned=tuple(orphaned),
         abandoned=tuple(abandoned),
     )
 
 
-def repair(store: TicketStore, report: Report) -> tuple[str, ...]:
-    """Delete what is damaged and the records of the trials that made what is damaged or missing,
-    so that the next run of their sweep makes them again; the paths deleted.
+def repair_store(store: TicketStore, report: Verification) -> tuple[str, ...]:
+    """Delete damaged objects, and the records of the trials that produced damaged or missing
+    objects, so that the next run of their sweep produces them again. Returns the deleted paths.
 
-    Everything is looked at once more before: what a failing server made look damaged is kept.
-    Records that only use a lost ticket stay: made again, it is the same ticket.
+    Everything is checked again first: an object that only looked damaged because the server was
+    failing is kept. Records that only use a lost ticket remain: the new ticket will be the same.
     """
     records, _ = _read_records(store)
     damaged = [path for path in report.damaged if _fault(store, path)]
     missing = [path for path in report.missing if not store.objects.stat(path)]
     lost = {*damaged, *missing}
-    makers = [
+    producers = [
         paths.record(record.key)
         for record in records.values()
-        if record.kind != "train" and lost.intersection(_referred(record))
+        if record.kind != "train" and lost.intersection(_referenced_paths(record))
     ]
-    doomed = (*makers, *damaged)
-    for path in doomed:
+    deleted = (*producers, *damaged)
+    for path in deleted:
         store.objects.delete(path)
-    return doomed
+    return deleted
 
 
-def collect(
+def collect_garbage(
     store: TicketStore,
     *,
-    grace: timedelta = GRACE,
+    grace: timedelta = GRACE_PERIOD,
     abandoned: bool = False,
     dry_run: bool,
-) -> tuple[Listed, ...]:
-    """Delete the objects that nobody needs, and with `abandoned` also what trials left that were
-    never committed, if they are older than `grace` by the server's clock; what they were.
+) -> tuple[ObjectInfo, ...]:
+    """Delete objects that no record needs and that are older than `grace` by the server's clock.
 
-    Nothing is deleted while a record cannot be read, since it may refer to anything.
+    With `abandoned`, also delete the state of trials that were never committed. Nothing is deleted
+    while a record cannot be read, since it may refer to any object. Returns the deleted objects.
 
     Raises:
         Damaged: a record cannot be read.
     """
-    held = _contents(store)
-    orphaned, left = _unneeded(held, store.records())
-    doomed = [*orphaned, *left] if abandoned else orphaned
-    old = tuple(item for item in doomed if item.age > grace)
+    objects = _contents(store)
+    orphaned, uncommitted = _unneeded(objects, store.records())
+    candidates = [*orphaned, *uncommitted] if abandoned else orphaned
+    expired = tuple(item for item in candidates if item.age > grace)
     if not dry_run:
-        for item in old:
-            now_there = store.objects.stat(item.path)
-            if now_there and now_there.modified <= item.modified:  # not written again meanwhile
+        for item in expired:
+            current = store.objects.stat(item.path)
+            if current and current.modified <= item.modified:  # not written again meanwhile
                 store.objects.delete(item.path)
-    return old
+    return expired
 
 
-def _contents(store: TicketStore) -> list[Listed]:
-    """Everything but the records and the catalog's files."""
-    kinds = (paths.TICKETS, paths.WEIGHTS, *LEFT, paths.CLAIMS, paths.PROBES)
-    return [item for kind in kinds for item in store.objects.list(kind)]
+def _contents(store: TicketStore) -> list[ObjectInfo]:
+    """All objects except records and catalog files."""
+    prefixes = (paths.TICKETS, paths.WEIGHTS, *TRIAL_STATE, paths.LEASES, paths.PROBES)
+    return [item for prefix in prefixes for item in store.objects.list(prefix)]
 
 
 def _read_records(store: TicketStore) -> tuple[dict[str, Record], dict[str, str]]:
     """All records, read from their own objects and not from the catalog, and the damaged ones."""
     keys = sorted(store.keys())
-    found = dict(zip(keys, each(lambda key: _read(store, key), keys), strict=True))
+    results = dict(zip(keys, thread_map(lambda key: _read(store, key), keys), strict=True))
     return (
-        {key: record for key, record in found.items() if isinstance(record, Record)},
-        {paths.record(key): fault for key, fault in found.items() if isinstance(fault, str)},
+        {key: record for key, record in results.items() if isinstance(record, Record)},
+        {paths.record(key): fault for key, fault in results.items() if isinstance(fault, str)},
     )
 
 
@@ -140,23 +143,23 @@ def _read(store: TicketStore, key: str) -> Record | str | None:
         return None
     except Damaged as error:
         return str(error)
-    if record.key != key or _sha256(canonical(record.spec)) != key:
-        return f"{paths.record(key)}: it is the record of another trial"
+    if record.key != key or canonical_sha256(record.spec) != key:
+        return f"{paths.record(key)}: this is the record of another trial"
     return record
 
 
 def _fault(store: TicketStore, path: str) -> str:
-    """What is wrong with a record or an object that is named by its hash; empty if nothing."""
+    """What is wrong with a record or a content-addressed object; empty if nothing."""
     if path.startswith(paths.RECORDS):
-        found = _read(store, paths.stem(path))
-        return found if isinstance(found, str) else ""
+        result = _read(store, paths.stem(path))
+        return result if isinstance(result, str) else ""
     try:
         if path.startswith(paths.TICKETS):
             store.ticket(paths.stem(path))
         elif path.startswith(paths.CATALOG):
-            catalog.unpack(store.objects.get(path), where=path)
+            catalog.decode_segment(store.objects.get(path), where=path)
         elif not _sha256(store.objects.get(path)).startswith(paths.stem(path).partition("-")[2]):
-            return f"{store.objects.where(path)}: damaged weights; {REPAIR}"
+            return f"{store.objects.url(path)}: damaged weights; {REPAIR}"
     except NotInStore:
         return ""  # deleted since it was listed
     except Damaged as error:
@@ -168,7 +171,7 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _referred(record: Record) -> Iterator[str]:
+def _referenced_paths(record: Record) -> Iterator[str]:
     if record.ticket:
         yield paths.ticket(record.ticket.sha256)
     if record.weights:
@@ -176,27 +179,29 @@ def _referred(record: Record) -> Iterator[str]:
 
 
 def _references(records: dict[str, Record]) -> dict[str, list[str]]:
-    """Path of each object that records refer to, to their keys."""
-    found: dict[str, list[str]] = {}
+    """By path of each object that records refer to: the keys of these records."""
+    references: dict[str, list[str]] = {}
     for key, record in records.items():
-        for path in _referred(record):
-            found.setdefault(path, []).append(key)
-    return found
+        for path in _referenced_paths(record):
+            references.setdefault(path, []).append(key)
+    return references
 
 
-def _unneeded(held: list[Listed], records: dict[str, Record]) -> tuple[list[Listed], list[Listed]]:
-    """What nobody needs, and what trials left that are not committed.
+def _unneeded(
+    objects: list[ObjectInfo], records: dict[str, Record]
+) -> tuple[list[ObjectInfo], list[ObjectInfo]]:
+    """Objects that no record needs, and the state of trials that are not committed.
 
-    Of a committed trial nobody needs the checkpoint and the failures; its log stays.
+    The checkpoint and the failures of a committed trial are not needed; its log stays.
     """
-    referred = _references(records).keys()
-    orphaned: list[Listed] = []
-    abandoned: list[Listed] = []
-    for item in held:
-        if not item.path.startswith(LEFT):
-            if item.path not in referred:
+    referenced = _references(records).keys()
+    orphaned: list[ObjectInfo] = []
+    abandoned: list[ObjectInfo] = []
+    for item in objects:
+        if not item.path.startswith(TRIAL_STATE):
+            if item.path not in referenced:
                 orphaned.append(item)
-        elif paths.owner(item.path) not in records:
+        elif paths.trial_key(item.path) not in records:
             abandoned.append(item)
         elif not item.path.startswith(paths.LOGS):
             orphaned.append(item)

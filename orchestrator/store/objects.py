@@ -1,4 +1,4 @@
-"""What the ticket store needs of a place that keeps bytes under paths."""
+"""Object storage as the ticket store needs it: bytes under paths."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Protocol
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Listed:
+class ObjectInfo:
     path: str
     size: int
     """In bytes."""
@@ -17,39 +17,47 @@ class Listed:
     """By the server's clock, with a time zone."""
     etag: str
     """Changes when the content does."""
-    seen: datetime
-    """When the server said so, by the same clock: clocks of other machines may be set back."""
+    observed: datetime
+    """When the server reported this, by the same clock; clocks of other machines may be wrong."""
 
     @property
     def age(self) -> timedelta:
-        """Since the object was written, by the server's clock alone."""
-        return self.seen - self.modified
+        """Time since the object was written, by the server's clock alone."""
+        return self.observed - self.modified
 
 
 class ObjectStore(Protocol):
-    """All methods raise `StoreUnreachable` when no usable answer comes within the time-outs, and
-    the writing ones `StoreFull`.
+    """Interface of an object store.
+
+    All methods raise `StoreUnreachable` when no usable answer arrives within the timeouts; methods
+    that write also raise `StoreFull`.
     """
 
-    def where(self, path: str) -> str:
-        """The full address of `path`, for people."""
+    def url(self, path: str) -> str:
+        """Return the full address of `path`, for messages."""
 
     def put_new(self, path: str, data: bytes) -> bool:
-        """Create the object; False, and nothing changes, if there is one already. After a lost
-        reply False may also mean that this very write had arrived."""
+        """Create the object. Return False and change nothing if it already exists.
+
+        After a lost reply, False may also mean that an earlier attempt of this write succeeded.
+        """
 
     def put(self, path: str, data: bytes) -> None:
         """Create or replace the object."""
 
     def get(self, path: str) -> bytes:
-        """The whole object. Raises NotInStore, and Damaged when the store itself cannot deliver
-        the content it has."""
+        """Return the complete object.
 
-    def stat(self, path: str) -> Listed | None:
-        """Size and date of the object; None if there is none."""
+        Raises:
+            NotInStore: there is no such object.
+            Damaged: the store has the object but cannot deliver its content.
+        """
 
-    def list(self, prefix: str) -> Iterator[Listed]:
-        """All objects whose path starts with `prefix`, sorted by path."""
+    def stat(self, path: str) -> ObjectInfo | None:
+        """Return size and date of the object, or None if it does not exist."""
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Yield all objects whose path starts with `prefix`, sorted by path."""
 
     def delete(self, path: str) -> None:
-        """Remove the object if it is there."""
+        """Remove the object if it exists."""

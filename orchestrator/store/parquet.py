@@ -2,19 +2,19 @@
 
 | column          | type         |                                                          |
 |-----------------|--------------|----------------------------------------------------------|
-| `ordinal`       | int32        | place in the model's order of depth, from 0              |
-| `name`          | string       | of the weight                                            |
+| `ordinal`       | int32        | position in the model's order of depth, from 0           |
+| `name`          | string       | name of the weight                                       |
 | `shape`         | list<int32>  |                                                          |
 | `size`          | int64        | number of weights                                        |
 | `nnz`           | int64        | number of them that are kept                             |
 | `bits`          | binary       | packed mask, C order, least significant bit first        |
 | `tensor_sha256` | binary(32)   | hash of `bits`                                           |
 
-Key-value metadata: `format`, `content_sha256` (`Ticket.sha256`), `scheme`, `model_sha256`, `pool`,
-`tensors`, `kept`, `total`. Only `bits` is compressed, with zstd at level 1: higher levels are
-slower and, on sparse bits, larger (at 90 % sparsity .503 against .545 bits per weight at level 3).
-All columns but `bits` and the hash have min/max statistics, so the footer alone gives each layer's
-sparsity and a filter on `name` reads one row group. A tensor costs about 1.1 kB beside its bits.
+Key-value metadata: `format`, `content_sha256` (`Ticket.sha256`), `architecture`, `model_sha256`,
+`pool`, `tensors`, `kept`, `total`. Only `bits` is compressed, with zstd at level 1: higher levels
+are slower and, on sparse bits, larger (at 90 % sparsity .503 against .545 bits per weight at level
+3). All columns except `bits` and the hash have min/max statistics, so the footer alone gives each
+layer's sparsity and a filter on `name` reads one row group. A tensor adds about 1.1 kB to its bits.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ import pyarrow.parquet as pq
 
 from orchestrator.errors import Damaged
 from orchestrator.store.advice import REPAIR
-from orchestrator.store.ticket import FORMAT, Ticket, TicketTensor, content_hash, count_bits
+from orchestrator.store.ticket import TICKET_FORMAT, Ticket, TicketTensor, content_hash, count_bits
 
-SCHEMA = pa.schema(
+TICKET_SCHEMA = pa.schema(
     [
         ("ordinal", pa.int32()),
         ("name", pa.string()),
@@ -42,16 +42,16 @@ SCHEMA = pa.schema(
     ]
 )
 
-MOST_TENSORS = 65_536
+MAX_TENSORS = 65_536
 
 
-def encode(ticket: Ticket) -> bytes:
-    """The ticket as a Parquet file in memory."""
+def encode_ticket(ticket: Ticket) -> bytes:
+    """Return the ticket as a Parquet file in memory."""
     buffer = pa.BufferOutputStream()
     with pq.ParquetWriter(
         buffer,
-        SCHEMA,
-        compression={name: "zstd" if name == "bits" else "none" for name in SCHEMA.names},
+        TICKET_SCHEMA,
+        compression={name: "zstd" if name == "bits" else "none" for name in TICKET_SCHEMA.names},
         compression_level={"bits": 1},
         use_dictionary=False,
         write_statistics=["ordinal", "name", "shape.list.element", "size", "nnz"],
@@ -59,49 +59,56 @@ def encode(ticket: Ticket) -> bytes:
     ) as writer:
         writer.add_key_value_metadata(_metadata(ticket))
         for ordinal, tensor in enumerate(ticket.tensors):
-            writer.write_table(pa.Table.from_pylist([_row(ordinal, tensor)], schema=SCHEMA))
+            writer.write_table(pa.Table.from_pylist([_row(ordinal, tensor)], schema=TICKET_SCHEMA))
     return bytes(buffer.getvalue())
 
 
-def decode(data: bytes, sha256: str, *, where: str) -> Ticket:
-    """The ticket of that hash from a Parquet file's bytes; `where` names the file in errors.
+def decode_ticket(data: bytes, sha256: str, *, where: str) -> Ticket:
+    """Return the ticket with that hash from a Parquet file's bytes; `where` names the file in
+    errors.
 
-    The columns beside `bits` come first: they give the hash, and with it how long the bits of each
-    tensor must be. So a file that unpacks to any number of gigabytes, as a few kilobytes can, is
-    given up at its first page that is too long, which has 2 GB at most.
+    The columns other than `bits` are read first: they give the hash, and with it the length of each
+    tensor's bits. A few kilobytes can unpack to any number of gigabytes; such a file is rejected at
+    its first page that is too long, which has at most 2 GB.
 
     Raises:
-        Damaged: it is no ticket, or not the one that was written.
+        Damaged: this is not a ticket, or not the one that was written.
     """
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
-        stated = {k.decode(): v.decode() for k, v in (file.metadata.metadata or {}).items()}
-        if stated.get("format") != FORMAT:
-            raise ValueError(f"its format is {stated.get('format')!r}, not {FORMAT!r}")
-        outlines = _outlines(file)
-        about = (stated["scheme"], stated["model_sha256"], stated["pool"])
-        parts = ((str(o["name"]), tuple(o["shape"]), o["tensor_sha256"]) for o in outlines)
-        if content_hash(*about, parts) != sha256:
+        metadata = {k.decode(): v.decode() for k, v in (file.metadata.metadata or {}).items()}
+        if metadata.get("format") != TICKET_FORMAT:
+            raise ValueError(f"its format is {metadata.get('format')!r}, not {TICKET_FORMAT!r}")
+        rows = _rows_without_bits(file)
+        architecture, model_sha256, pool = (
+            metadata[name] for name in ("architecture", "model_sha256", "pool")
+        )
+        parts = ((str(row["name"]), tuple(row["shape"]), row["tensor_sha256"]) for row in rows)
+        if content_hash(architecture, model_sha256, pool, parts) != sha256:
             raise ValueError("it is another ticket, or not as it was written")
-        tensors = tuple(_checked(*pair) for pair in zip(outlines, _bits(file), strict=True))
-        ticket = Ticket(scheme=about[0], model_sha256=about[1], pool=about[2], tensors=tensors)
-        if stated != _metadata(ticket):
-            raise ValueError("its content does not have the hash or the counts it states")
+        tensors = tuple(_checked(*pair) for pair in zip(rows, _bits(file), strict=True))
+        ticket = Ticket(
+            architecture=architecture, model_sha256=model_sha256, pool=pool, tensors=tensors
+        )
+        if metadata != _metadata(ticket):
+            raise ValueError("its content does not match the hash or the counts in its metadata")
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, struct.error) as error:
         reason = str(error).strip().partition("\n")[0]
         raise Damaged(f"{where}: damaged ticket ({reason}); {REPAIR}") from error
     return ticket
 
 
-def _outlines(file: pq.ParquetFile) -> list[dict[str, Any]]:
-    """The rows without their bits. (The sizes that a footer states are not asked for: pyarrow ends
-    the process when it meets a damaged one.)"""
-    if file.metadata.num_rows > MOST_TENSORS:
-        raise ValueError(f"it has {file.metadata.num_rows:,} tensors")
-    found: list[dict[str, Any]] = []
-    for batch in file.iter_batches(columns=[name for name in SCHEMA.names if name != "bits"]):
-        found += batch.to_pylist()
-    return found
+def _rows_without_bits(file: pq.ParquetFile) -> list[dict[str, Any]]:
+    """The rows without the column `bits`. (The sizes in the footer are not read: pyarrow aborts the
+    process on a damaged one.)"""
+    if file.metadata.num_rows > MAX_TENSORS:
+        raise ValueError(f"it has {file.metadata.num_rows:,} tensors, more than {MAX_TENSORS:,}")
+    rows: list[dict[str, Any]] = []
+    for batch in file.iter_batches(
+        columns=[name for name in TICKET_SCHEMA.names if name != "bits"]
+    ):
+        rows += batch.to_pylist()
+    return rows
 
 
 def _bits(file: pq.ParquetFile) -> Iterator[bytes]:
@@ -111,9 +118,9 @@ def _bits(file: pq.ParquetFile) -> Iterator[bytes]:
 
 def _metadata(ticket: Ticket) -> dict[str, str]:
     return {
-        "format": FORMAT,
+        "format": TICKET_FORMAT,
         "content_sha256": ticket.sha256,
-        "scheme": ticket.scheme,
+        "architecture": ticket.architecture,
         "model_sha256": ticket.model_sha256,
         "pool": ticket.pool,
         "tensors": str(len(ticket.tensors)),
@@ -135,15 +142,15 @@ def _row(ordinal: int, tensor: TicketTensor) -> dict[str, object]:
 
 
 def _checked(row: dict[str, Any], bits: bytes) -> TicketTensor:
-    """The tensor of a row whose parts agree with each other."""
+    """Return the tensor of a row. Raises ValueError if its values do not agree with each other."""
     shape, kept = row["shape"], row["nnz"]
     if not (isinstance(bits, bytes) and isinstance(kept, int)):
         raise ValueError(f"a value of {row['name']} is missing")
     tensor = TicketTensor(name=str(row["name"]), shape=tuple(shape), bits=bits, kept=kept)
     if tensor.sha256 != row["tensor_sha256"]:
-        raise ValueError(f"the bits of {tensor.name} do not have the hash stated for them")
-    whole, rest = divmod(tensor.size, 8)
-    fits = len(bits) == whole + (rest > 0) and (not rest or bits[-1] >> rest == 0)
+        raise ValueError(f"the bits of {tensor.name} do not match their hash")
+    full_bytes, rest = divmod(tensor.size, 8)
+    fits = len(bits) == full_bytes + (rest > 0) and (not rest or bits[-1] >> rest == 0)
     if not fits or tensor.size != row["size"] or count_bits(bits) != kept:
         raise ValueError(f"the shape, counts and bits of {tensor.name} do not agree")
     return tensor

@@ -1,4 +1,4 @@
-"""Where things are in a store. What is under the first three names never changes once written."""
+"""Layout of a store. Objects under the first three prefixes never change once written."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ WEIGHTS = "weights/"
 CHECKPOINTS = "checkpoints/"
 FAILURES = "failures/"
 LOGS = "logs/"
-CLAIMS = "claims/"
+LEASES = "leases/"
 CATALOG = "catalog/"
 PROBES = "probe/"
 
@@ -22,8 +22,8 @@ def record(key: str) -> str:
 
 
 def weights(key: str, step: int, sha256: str) -> str:
-    """The hash is in the name: a run that died after writing its rewind point, and is repeated on
-    another kind of machine, must be able to write a slightly different one."""
+    """The name includes the hash: a run that failed after writing its rewind point, and is repeated
+    on another kind of machine, must be able to write slightly different weights."""
     return f"{WEIGHTS}{key}/{step}-{sha256[:16]}.safetensors"
 
 
@@ -39,12 +39,12 @@ def log(key: str) -> str:
     return f"{LOGS}{key}.log"
 
 
-def claims_of(key: str) -> str:
-    return f"{CLAIMS}{key}/"
+def leases_of(key: str) -> str:
+    return f"{LEASES}{key}/"
 
 
-def claim(key: str, generation: int) -> str:
-    return f"{claims_of(key)}{generation:06}"
+def lease(key: str, generation: int) -> str:
+    return f"{leases_of(key)}{generation:06}"
 
 
 def catalog(sha256: str) -> str:
@@ -52,12 +52,12 @@ def catalog(sha256: str) -> str:
 
 
 def stem(path: str) -> str:
-    """The key or hash by which an object of any kind but weights is named."""
+    """The key or hash that names an object of any kind except weights."""
     return path.rpartition("/")[2].partition(".")[0]
 
 
-def owner(path: str) -> str:
-    """The trial that a checkpoint, failure, log or claim is of."""
+def trial_key(path: str) -> str:
+    """The key of the trial that a checkpoint, failure, log or lease belongs to."""
     return path.split("/")[1].partition(".")[0]
 
 

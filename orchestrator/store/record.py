@@ -1,7 +1,7 @@
-"""The record of a committed trial: what it was, what it gave, what it cost.
+"""The record of a committed trial: its identity, results and costs.
 
-A trial exists if and only if its record does. `result()` is what must be equal when two workers
-commit the same trial; costs, environment and time may differ.
+A trial exists if and only if its record does. When two workers commit the same trial, `result()`
+must be equal; costs, environment and time may differ.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from orchestrator.errors import Damaged
-from orchestrator.plan.keys import canonical
+from orchestrator.plan.keys import canonical_json
 from orchestrator.store.advice import REPAIR
 
-FORMAT = "sweepstakes-record/1"
+RECORD_FORMAT = "sweepstakes-record/1"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TicketRef:
-    """A committed ticket: where its bits are, and how many weights it keeps."""
+    """Reference to a committed ticket, with the number of weights it keeps."""
 
     sha256: str
     """Hash of the ticket's canonical content; `masks/sha256/<first two>/<hash>.parquet`."""
@@ -33,7 +33,7 @@ class TicketRef:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WeightsRef:
-    """Committed weights (safetensors): a rewind point."""
+    """Reference to committed weights (safetensors): a rewind point."""
 
     path: str
     sha256: str
@@ -45,31 +45,31 @@ class WeightsRef:
 class Record:
     key: str
     kind: str
-    """`train`, `cut` or `rewind`."""
+    """`train`, `prune` or `rewind`."""
     spec: dict[str, Any]
     """The trial's identity, as it was hashed."""
-    about: dict[str, str | int] = field(default_factory=dict)
-    """Labels for people: sweep, model, task, level."""
+    labels: dict[str, str | int] = field(default_factory=dict)
+    """For display and queries: sweep, model, task, level."""
     parents: tuple[str, ...] = ()
     ticket: TicketRef | None = None
-    """Of a cut: the ticket. Of a training run: the ticket it wore."""
+    """Prune trial: the ticket it produced. Training run: the ticket applied to it."""
     weights: WeightsRef | None = None
     scores: dict[str, float] = field(default_factory=dict)
-    """Of a training run: `score` (by the recipe's rule), `last`, `best`, `best_step`, `prior`
-    (the score without looking at the image), and the task's own break-down."""
+    """Training run: `score` (by the recipe's rule), `last`, `best`, `best_step`, `prior` (the score
+    without the image), and the task's own breakdown."""
     history: tuple[dict[str, float], ...] = ()
-    """Of a training run: `{step, loss, lr}` and, where it was evaluated, `score`."""
+    """Training run: `{step, loss, lr}` and, for evaluated steps, `score`."""
     checks: dict[str, str | int] = field(default_factory=dict)
     """`pruned_nonzero` (0, or the trial would have failed), `start_sha256`, `final_sha256`."""
     costs: dict[str, float] = field(default_factory=dict)
-    """`seconds`, `steps`, `evaluation_seconds`, `peak_rss_mb`; `gpus` where some were used."""
+    """`seconds`, `steps`, `evaluation_seconds`, `peak_rss_mb`; `gpus` if any were used."""
     environment: dict[str, str] = field(default_factory=dict)
     """Library versions and hardware."""
-    created: str = ""
+    created_at: str = ""
     """UTC, ISO 8601."""
 
     def result(self) -> dict[str, Any]:
-        """What the trial's identity decides: equal for every run of it on one kind of machine."""
+        """What the trial's identity determines: equal for every run on one kind of machine."""
         return {
             "spec": self.spec,
             "parents": list(self.parents),
@@ -82,44 +82,46 @@ class Record:
 
 
 _ADAPTER = TypeAdapter(Record)
-_HEAD = f'{{"format":"{FORMAT}","record":'.encode()
-_TAIL = len(b',"sha256":""}') + 64
-"""Bytes after the body."""
+_PREFIX = f'{{"format":"{RECORD_FORMAT}","record":'.encode()
+_SUFFIX_BYTES = len(b',"sha256":""}') + 64
+"""Number of bytes after the body."""
 
 
-def encode(record: Record) -> bytes:
-    """The record as canonical JSON, with the SHA-256 of its body beside it.
+def encode_record(record: Record) -> bytes:
+    """Return the record as canonical JSON, followed by the SHA-256 of its body.
 
     Raises:
-        ValueError: a number in it is NaN or infinite, which JSON cannot say.
+        ValueError: a number in the record is NaN or infinite, which JSON cannot represent.
     """
     try:
-        return _sealed(canonical(_ADAPTER.dump_python(record, mode="json", exclude_defaults=True)))
+        return _with_hash(
+            canonical_json(_ADAPTER.dump_python(record, mode="json", exclude_defaults=True))
+        )
     except ValueError as error:
         raise ValueError(f"record of trial {record.key}: {error}") from error
 
 
-def decode(data: bytes, *, where: str) -> Record:
-    """The inverse of `encode`; `where` names the object in errors.
+def decode_record(data: bytes, *, where: str) -> Record:
+    """Inverse of `encode_record`; `where` names the object in errors.
 
-    Hashes the body as it stands and parses it once: 30 us, where making canonical JSON of it again
-    took 130, and the report of a large sweep reads 100,000.
+    The body is hashed as stored and parsed once, which takes 30 us; encoding it to canonical JSON
+    again takes 130 us, and the report of a large sweep reads 100,000 records.
 
     Raises:
-        Damaged: it is no record, or not the one that was written.
+        Damaged: this is not a record, or not the one that was written.
     """
-    body = data[len(_HEAD) : -_TAIL]
-    if not data.startswith(_HEAD):
-        reason = f"it does not begin as {FORMAT!r} does"
-    elif data != _sealed(body):
-        reason = "its content does not have the hash it states"
+    body = data[len(_PREFIX) : -_SUFFIX_BYTES]
+    if not data.startswith(_PREFIX):
+        reason = f"its format is not {RECORD_FORMAT!r}"
+    elif data != _with_hash(body):
+        reason = "its content does not match its hash"
     else:
         try:
             return _ADAPTER.validate_json(body)
-        except ValueError as error:  # pydantic's is one
+        except ValueError as error:  # includes pydantic's ValidationError
             reason = str(error).strip().partition("\n")[0]
     raise Damaged(f"{where}: damaged record ({reason}); {REPAIR}")
 
 
-def _sealed(body: bytes) -> bytes:
-    return _HEAD + body + f',"sha256":"{hashlib.sha256(body).hexdigest()}"}}'.encode()
+def _with_hash(body: bytes) -> bytes:
+    return _PREFIX + body + f',"sha256":"{hashlib.sha256(body).hexdigest()}"}}'.encode()

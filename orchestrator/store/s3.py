@@ -1,9 +1,9 @@
-"""Objects in an S3 bucket: written once, whole or not at all, with bounded waiting.
+"""Objects in an S3 bucket: atomic writes, conditional creation and bounded waiting.
 
-Every write goes out in one PUT from memory with its SHA-256, and `put_new` adds
-`If-None-Match: *`, so that of two writers exactly one creates the object and no reader ever sees
-half of one. (pyarrow's own S3 writer has no conditional PUT and publishes truncated files when an
-exception passes through it, so it is not used.)
+Every write is one PUT from memory with its SHA-256. `put_new` adds `If-None-Match: *`, so that of
+two writers exactly one creates the object. A reader never sees half of an object. (pyarrow's own S3
+writer is not used: it has no conditional PUT, and it publishes truncated files when an exception
+passes through it.)
 """
 
 from __future__ import annotations
@@ -41,30 +41,30 @@ from orchestrator.errors import (
 )
 from orchestrator.store import paths
 from orchestrator.store.advice import FREE_SPACE, REPAIR
-from orchestrator.store.objects import Listed
+from orchestrator.store.objects import ObjectInfo
 from orchestrator.store.s3_errors import (
-    FOREIGN,
-    brief,
+    BOTO_ERRORS,
+    error_summary,
     is_missing,
-    is_taken,
+    is_precondition_failed,
     is_transient,
     may_be_damaged,
     may_be_full,
     server_time,
-    translate,
+    to_store_error,
 )
-from orchestrator.sweep.config import BUCKET, SERVER
+from orchestrator.sweep.config import BUCKET_PATTERN, SERVER_PATTERN
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 T = TypeVar("T")
-CONNECTIONS = 32
+MAX_CONNECTIONS = 32
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoreAddress:
-    """Where a store is. Credentials are no part of it: boto3 takes them from the environment
+    """Location of a store. It holds no credentials: boto3 takes them from the environment
     (`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`) or, on AWS, from the machine's role."""
 
     url: str
@@ -74,12 +74,12 @@ class StoreAddress:
     region: str = "us-east-1"
 
     def __post_init__(self) -> None:
-        if not self.url.startswith("s3://") or not re.fullmatch(BUCKET, self.bucket):
+        if not self.url.startswith("s3://") or not re.fullmatch(BUCKET_PATTERN, self.bucket):
             raise ConfigError(
                 f"store url = {self.url!r} is not allowed; use s3://bucket or s3://bucket/prefix, "
-                "the bucket in 3 to 63 of a-z, 0-9, '-' and '.'"
+                "with a bucket name of 3 to 63 characters from a-z, 0-9, '-' and '.'"
             )
-        if self.endpoint and not re.fullmatch(f"{SERVER}/?", self.endpoint):
+        if self.endpoint and not re.fullmatch(f"{SERVER_PATTERN}/?", self.endpoint):
             raise ConfigError(
                 "store endpoint: use an address such as http://127.0.0.1:8333, without user and "
                 "password, or leave it empty for AWS S3"
@@ -95,99 +95,100 @@ class StoreAddress:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Patience:
-    """How long a request may take, in seconds. A server that answers in a trickle of bytes is the
-    one case that these limits do not end: each byte counts as progress."""
+class Timeouts:
+    """Limits on a request. They do not stop a server that sends its answer in a trickle of bytes:
+    each byte counts as progress."""
 
-    connect: float = 2.0
-    read: float = 10.0
-    """Without a single byte of progress. A contended conditional PUT may take 3 s on SeaweedFS."""
-    deadline: float = 20.0
+    connect_s: float = 2.0
+    read_s: float = 10.0
+    """Maximum time without a byte of progress. A contended conditional PUT may take 3 s on
+    SeaweedFS."""
+    deadline_s: float = 20.0
     """No attempt starts later than this."""
-    attempts: int = 6
-    """About 6 s of waiting in all: a restarting local server is back after 1 to 5 s."""
+    max_attempts: int = 6
+    """About 6 s of waiting in total: a restarting local server is back after 1 to 5 s."""
 
 
-class S3Objects:
-    """`ObjectStore` in an S3 bucket. May be shared by threads; makes its own client, so build one
-    per process rather than sending one to another."""
+class S3ObjectStore:
+    """`ObjectStore` in an S3 bucket. Thread-safe. It creates its own client, so create one per
+    process instead of sending it to another process."""
 
-    def __init__(self, address: StoreAddress, *, patience: Patience | None = None) -> None:
+    def __init__(self, address: StoreAddress, *, timeouts: Timeouts | None = None) -> None:
         self.address = address
-        self._patience = patience or Patience()
-        self._client = _client(address, self._patience)
+        self._timeouts = timeouts or Timeouts()
+        self._client = _client(address, self._timeouts)
 
-    def where(self, path: str) -> str:
+    def url(self, path: str) -> str:
         return f"s3://{self.address.bucket}/{self._key(path)}"
 
     def put_new(self, path: str, data: bytes) -> bool:
         try:
             self._put(path, data, IfNoneMatch="*")
-        except FOREIGN as error:
-            if is_taken(error):
+        except BOTO_ERRORS as error:
+            if is_precondition_failed(error):
                 return False
-            raise self._unwritten(error, path) from error
+            raise self._write_error(error, path) from error
         return True
 
     def put(self, path: str, data: bytes) -> None:
         try:
             self._put(path, data)
-        except FOREIGN as error:
-            raise self._unwritten(error, path) from error
+        except BOTO_ERRORS as error:
+            raise self._write_error(error, path) from error
 
     def get(self, path: str) -> bytes:
         def read() -> bytes:
-            return self._client.get_object(**self._at(path))["Body"].read()
+            return self._client.get_object(**self._location(path))["Body"].read()
 
         try:
             return self._retry(read)
-        except FOREIGN as error:
+        except BOTO_ERRORS as error:
             if not (may_be_damaged(error) and self._answers(path)):
-                raise self._translated(error, path) from error
-        # SeaweedFS never answers a read whose stored bytes fail its own checksum; others send a
-        # 5xx. That it answers for the object's head and still does not deliver it tells this from
-        # a server that was dead, hung or failing until now.
+                raise self._error(error, path) from error
+        # SeaweedFS never answers a read whose stored bytes fail its own checksum; other servers
+        # send a 5xx. If HEAD succeeds but the object is still not delivered, the object is damaged;
+        # otherwise the server was down, hung or failing.
         try:
             return read()
-        except FOREIGN as error:
+        except BOTO_ERRORS as error:
             if not may_be_damaged(error):
-                raise self._translated(error, path) from error
+                raise self._error(error, path) from error
             raise Damaged(
-                f"{self.where(path)}: the store does not deliver this object though it answers "
-                f"for its name ({brief(error)}): its copy is damaged; {REPAIR}"
+                f"{self.url(path)}: the store lists this object but does not deliver it "
+                f"({error_summary(error)}): its copy is damaged; {REPAIR}"
             ) from error
 
-    def stat(self, path: str) -> Listed | None:
+    def stat(self, path: str) -> ObjectInfo | None:
         try:
-            head = self._retry(lambda: self._client.head_object(**self._at(path)))
-        except FOREIGN as error:
+            head = self._retry(lambda: self._client.head_object(**self._location(path)))
+        except BOTO_ERRORS as error:
             if is_missing(error):
                 return None
-            raise self._translated(error, path) from error
-        return Listed(
+            raise self._error(error, path) from error
+        return ObjectInfo(
             path=path,
             size=head["ContentLength"],
             modified=head["LastModified"],
             etag=head["ETag"],
-            seen=server_time(head),
+            observed=server_time(head),
         )
 
-    def list(self, prefix: str) -> Iterator[Listed]:
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
         start = len(self._key(""))
         query: dict[str, Any] = {"Bucket": self.address.bucket, "Prefix": self._key(prefix)}
         while True:
             try:
                 page = self._retry(lambda: self._client.list_objects_v2(**query))
-            except FOREIGN as error:
-                raise self._translated(error, prefix) from error
+            except BOTO_ERRORS as error:
+                raise self._error(error, prefix) from error
             seen = server_time(page)
             for item in page.get("Contents", []):
-                yield Listed(
+                yield ObjectInfo(
                     path=item["Key"][start:],
                     size=item["Size"],
                     modified=item["LastModified"],
                     etag=item["ETag"],
-                    seen=seen,
+                    observed=seen,
                 )
             if not page.get("IsTruncated"):
                 return
@@ -195,26 +196,27 @@ class S3Objects:
 
     def delete(self, path: str) -> None:
         try:
-            self._retry(lambda: self._client.delete_object(**self._at(path)))
-        except FOREIGN as error:
-            raise self._translated(error, path) from error
+            self._retry(lambda: self._client.delete_object(**self._location(path)))
+        except BOTO_ERRORS as error:
+            raise self._error(error, path) from error
 
     def probe(self) -> None:
-        """Prove that the store can be used: write, read back, and be refused a second writing.
+        """Check that the store works: an object can be written and read back, and a second
+        conditional PUT is refused.
 
         Raises:
             StoreUnreachable: no answer, wrong credentials, or no such bucket.
-            StoreFull: it answers but cannot store.
+            StoreFull: the store answers but cannot write.
             StoreUnsafe: it ignores conditional PUT, so two writers could overwrite each other.
         """
         path = paths.probe(secrets.token_hex(8))
-        self.put_new(path, b"first")  # False where only the reply was lost: the name is our own
+        self.put_new(path, b"first")  # False if only the reply was lost: the name is unique
         replaced = self.put_new(path, b"second")
-        back = self.get(path)
+        content = self.get(path)
         self.delete(path)
-        if replaced or back != b"first":
+        if replaced or content != b"first":
             raise StoreUnsafe(
-                f"{self.where('')}: the server ignores conditional PUT (If-None-Match: *), so two "
+                f"{self.url('')}: the server ignores conditional PUT (If-None-Match: *), so two "
                 "writers could overwrite each other; use AWS S3, SeaweedFS 4.48 or newer, or "
                 "another store that answers the second PUT with 412"
             )
@@ -222,72 +224,73 @@ class S3Objects:
     def _key(self, path: str) -> str:
         return f"{self.address.prefix}/{path}" if self.address.prefix else path
 
-    def _at(self, path: str) -> dict[str, Any]:
+    def _location(self, path: str) -> dict[str, Any]:
         return {"Bucket": self.address.bucket, "Key": self._key(path)}
 
     def _put(self, path: str, data: bytes, **condition: Any) -> None:
         digest = base64.b64encode(hashlib.sha256(data).digest()).decode()
-        request = {**self._at(path), "Body": data, "ChecksumSHA256": digest, **condition}
+        request = {**self._location(path), "Body": data, "ChecksumSHA256": digest, **condition}
         self._retry(lambda: self._client.put_object(**request))
 
     def _retry(self, request: Callable[[], T]) -> T:
         attempts = Retrying(
             retry=retry_if_exception(is_transient),
             wait=wait_exponential(multiplier=0.2, max=4.0) + wait_random(0, 0.2),
-            stop=stop_after_attempt(self._patience.attempts)
-            | stop_before_delay(self._patience.deadline),
+            stop=stop_after_attempt(self._timeouts.max_attempts)
+            | stop_before_delay(self._timeouts.deadline_s),
             reraise=True,
         )
         return attempts(request)
 
     def _answers(self, path: str) -> bool:
-        """Whether one request about `path` that needs no content is answered."""
+        """Return whether a HEAD request for `path` is answered."""
         try:
-            self._client.head_object(**self._at(path))
-        except FOREIGN as error:
+            self._client.head_object(**self._location(path))
+        except BOTO_ERRORS as error:
             return is_missing(error)
         return True
 
-    def _unwritten(self, error: Exception, path: str) -> StoreError:
+    def _write_error(self, error: Exception, path: str) -> StoreError:
         if may_be_full(error) and self._answers(path):
             return StoreFull(
-                f"{self.where(path)}: the store answers reads but refuses writes "
-                f"({brief(error)}): its disk is most likely full; {FREE_SPACE}"
+                f"{self.url(path)}: the store answers reads but refuses writes "
+                f"({error_summary(error)}): its disk is most likely full; {FREE_SPACE}"
             )
-        return self._translated(error, path)
+        return self._error(error, path)
 
-    def _translated(self, error: Exception, path: str) -> StoreError:
-        return translate(error, where=self.where(path), endpoint=self.address.endpoint)
+    def _error(self, error: Exception, path: str) -> StoreError:
+        return to_store_error(error, where=self.url(path), endpoint=self.address.endpoint)
 
 
-def _client(address: StoreAddress, patience: Patience) -> S3Client:
+def _client(address: StoreAddress, timeouts: Timeouts) -> S3Client:
     local = urlsplit(address.endpoint).hostname in ("127.0.0.1", "::1", "localhost")
     config = Config(
-        connect_timeout=patience.connect,
-        read_timeout=patience.read,
-        retries={"total_max_attempts": 1},  # `_retry` does it, on named errors, with a deadline
-        max_pool_connections=CONNECTIONS,
+        connect_timeout=timeouts.connect_s,
+        read_timeout=timeouts.read_s,
+        retries={"total_max_attempts": 1},  # `_retry` retries, on specific errors, to a deadline
+        max_pool_connections=MAX_CONNECTIONS,
         s3={"addressing_style": "path" if address.endpoint else "auto"},
-        proxies={} if local else None,  # a proxy of the environment cannot reach this machine
+        proxies={} if local else None,  # a proxy set in the environment cannot reach localhost
     )
     core = botocore.session.get_session()
     parsers = core.get_component("response_parser_factory")
-    parsers.set_parser_defaults(timestamp_parser=_when)
+    parsers.set_parser_defaults(timestamp_parser=_parse_timestamp)
     try:
         return boto3.session.Session(botocore_session=core).client(
             "s3", endpoint_url=address.endpoint or None, region_name=address.region, config=config
         )
-    except (*FOREIGN, ValueError) as error:  # the latter of a number that is none
+    except (*BOTO_ERRORS, ValueError) as error:  # ValueError: a setting is not a number
         raise StoreUnreachable(
-            f"{address.url}: the AWS settings of this machine cannot be used ({error}); correct "
-            "`store.region`, the variables AWS_…, such as AWS_PROFILE, or the files in ~/.aws"
+            f"{address.url}: the AWS settings of this machine are not usable ({error}); correct "
+            "`store.region`, the AWS_… environment variables such as AWS_PROFILE, or the files in "
+            "~/.aws"
         ) from error
 
 
-def _when(stamp: str) -> datetime:
-    """A listing's dates are ISO 8601; for those botocore's own parser, which takes any form, took
-    72 % of the 47 ms of CPU in which a page of 1,000 objects was read."""
+def _parse_timestamp(text: str) -> datetime:
+    """Listings have ISO 8601 dates. botocore's own parser, which accepts any format, took 72 % of
+    the 47 ms of CPU time for a page of 1,000 objects."""
     try:
-        return datetime.fromisoformat(stamp)
-    except ValueError:  # an object's head has the form of HTTP
-        return parse_timestamp(stamp)
+        return datetime.fromisoformat(text)
+    except ValueError:  # a HEAD response has the HTTP date format
+        return parse_timestamp(text)

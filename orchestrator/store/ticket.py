@@ -1,7 +1,7 @@
-"""A ticket: which weights of which tensors are kept, as packed bits with one canonical hash.
+"""A ticket: the weights to keep of each tensor, as packed bits with one canonical hash.
 
 Bits are in C order, least significant bit first (numpy's `packbits(..., bitorder="little")`, and
-Arrow's own layout of booleans); the unused bits of the last byte are zero.
+Arrow's layout of booleans); the unused bits of the last byte are zero.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from orchestrator.errors import InputError
 
-FORMAT = "sweepstakes-ticket/1"
-Mask = npt.NDArray[np.bool_]
+TICKET_FORMAT = "sweepstakes-ticket/1"
+BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,23 +43,23 @@ class TicketTensor:
 class Ticket:
     """Masks over a model's prunable pool, in the model's order of depth."""
 
-    scheme: str
-    """How tensors are named: the architecture."""
+    architecture: str
+    """Determines the names of the tensors."""
     model_sha256: str
-    """Hash of the canonical `ModelSpec` that the ticket was cut from."""
+    """Hash of the canonical `ModelSpec` of the pruned model."""
     pool: str
     tensors: tuple[TicketTensor, ...]
 
     @classmethod
     def from_masks(
-        cls, masks: Mapping[str, Mask], *, scheme: str, model_sha256: str, pool: str
+        cls, masks: Mapping[str, BoolArray], *, architecture: str, model_sha256: str, pool: str
     ) -> Ticket:
-        """Pack boolean masks, True = kept, one per tensor in the order given."""
+        """Pack boolean masks (True = kept), one per tensor, in the given order."""
         tensors = tuple(_pack(name, mask) for name, mask in masks.items())
-        return cls(scheme=scheme, model_sha256=model_sha256, pool=pool, tensors=tensors)
+        return cls(architecture=architecture, model_sha256=model_sha256, pool=pool, tensors=tensors)
 
-    def masks(self) -> dict[str, Mask]:
-        """The masks as boolean arrays of the tensors' shapes."""
+    def masks(self) -> dict[str, BoolArray]:
+        """Return the masks as boolean arrays with the tensors' shapes."""
         return {tensor.name: _unpack(tensor) for tensor in self.tensors}
 
     @property
@@ -72,26 +72,27 @@ class Ticket:
 
     @property
     def sha256(self) -> str:
-        """The ticket's name: `content_hash` of what it says, not of the file that says it."""
+        """The ticket's name: `content_hash` of its content, independent of the file format."""
         parts = ((tensor.name, tensor.shape, tensor.sha256) for tensor in self.tensors)
-        return content_hash(self.scheme, self.model_sha256, self.pool, parts)
+        return content_hash(self.architecture, self.model_sha256, self.pool, parts)
 
 
 def content_hash(
-    scheme: str,
+    architecture: str,
     model_sha256: str,
     pool: str,
     tensors: Iterable[tuple[str, tuple[int, ...], bytes]],
 ) -> str:
-    """64 hex digits over a ticket; of each tensor its name, its shape and the SHA-256 of its bits.
+    """Return the SHA-256 of a ticket as 64 hex digits.
 
-    Hashed are the format, scheme, model hash and pool, each with its length before it, and per
-    tensor in order its name, its shape and the hash of its bits; integers are 8 bytes, little
-    endian. So equal tickets have equal names under any version of Parquet, and the hash can be
+    `tensors` gives the name, the shape and the SHA-256 of the bits of each tensor. The hash covers
+    the format, architecture, model hash and pool, each preceded by its length, and for each tensor
+    in order its name, its shape and the hash of its bits; integers are 8 bytes, little endian.
+    Equal tickets therefore have equal names under any version of Parquet, and the hash can be
     checked without the bits.
     """
     digest = hashlib.sha256()
-    for text in (FORMAT, scheme, model_sha256, pool):
+    for text in (TICKET_FORMAT, architecture, model_sha256, pool):
         digest.update(_text(text))
     for name, shape, bits_sha256 in tensors:
         digest.update(_text(name))
@@ -102,24 +103,24 @@ def content_hash(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Overlap:
-    """How far two masks agree on what to keep."""
+    """Overlap of the weights that two masks keep."""
 
     name: str
     size: int
     kept_a: int
     kept_b: int
-    both: int
-    """Weights kept by both."""
+    kept_both: int
+    """Number of weights kept by both masks."""
 
     @property
     def jaccard(self) -> float:
-        """Kept by both over kept by either, 0 to 1; 1 where neither keeps any."""
-        either = self.kept_a + self.kept_b - self.both
-        return self.both / either if either else 1.0
+        """Jaccard index: kept by both over kept by either, 0 to 1; 1 if neither keeps any."""
+        either = self.kept_a + self.kept_b - self.kept_both
+        return self.kept_both / either if either else 1.0
 
     @property
     def chance(self) -> float:
-        """The Jaccard index to expect of two unrelated masks of these densities:
+        """Expected Jaccard index of two unrelated masks of these densities:
         `a*b / (a + b - a*b)`."""
         if not self.kept_a and not self.kept_b:
             return 1.0
@@ -128,24 +129,25 @@ class Overlap:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Comparison:
+class TicketComparison:
     layers: tuple[Overlap, ...]
     total: Overlap
     layerwise_chance: float
-    """The chance level of `total` for two masks that agree on nothing but how dense each layer
-    is; above `total.chance` where densities differ between layers in the same way."""
+    """Chance level of `total` for two masks that share only the density of each layer; above
+    `total.chance` if densities vary between layers in the same way."""
 
 
-def compare(a: Ticket, b: Ticket) -> Comparison:
-    """The overlap of two tickets, per tensor and over all.
+def compare_tickets(a: Ticket, b: Ticket) -> TicketComparison:
+    """Return the overlap of two tickets, per tensor and in total.
 
     Raises:
-        InputError: they are masks over different tensors.
+        InputError: the tickets mask different tensors.
     """
     if [(t.name, t.shape) for t in a.tensors] != [(t.name, t.shape) for t in b.tensors]:
         raise InputError(
-            f"tickets {a.sha256[:12]} ({a.scheme}, {a.pool}) and {b.sha256[:12]} ({b.scheme}, "
-            f"{b.pool}) mask different tensors; compare tickets of one model and pool"
+            f"tickets {a.sha256[:12]} ({a.architecture}, {a.pool}) and {b.sha256[:12]} "
+            f"({b.architecture}, {b.pool}) mask different tensors; compare tickets of one model "
+            "and pool"
         )
     layers = tuple(_overlap(*pair) for pair in zip(a.tensors, b.tensors, strict=True))
     total = Overlap(
@@ -153,25 +155,25 @@ def compare(a: Ticket, b: Ticket) -> Comparison:
         size=a.total,
         kept_a=a.kept,
         kept_b=b.kept,
-        both=sum(layer.both for layer in layers),
+        kept_both=sum(layer.kept_both for layer in layers),
     )
     expected = sum(layer.kept_a * layer.kept_b / layer.size for layer in layers if layer.size)
     either = total.kept_a + total.kept_b - expected
-    return Comparison(
+    return TicketComparison(
         layers=layers, total=total, layerwise_chance=expected / either if either else 1.0
     )
 
 
 def count_bits(*operands: bytes) -> int:
-    """How many bits are set in all of `operands`, which are equally long."""
+    """Return the number of bits set in all of `operands`, which have equal length."""
     return sum(_count_words(words) for words in _words(operands))
 
 
 def _words(operands: tuple[bytes, ...]) -> Iterator[list[npt.NDArray[np.unsignedinteger]]]:
     """The operands as 64-bit words (five times faster to count than bytes), then the rest."""
-    whole = len(operands[0]) // 8 * 8
-    yield [np.frombuffer(data, "<u8", count=whole // 8) for data in operands]
-    yield [np.frombuffer(data, np.uint8, offset=whole) for data in operands if len(data) > whole]
+    split = len(operands[0]) // 8 * 8
+    yield [np.frombuffer(data, "<u8", count=split // 8) for data in operands]
+    yield [np.frombuffer(data, np.uint8, offset=split) for data in operands if len(data) > split]
 
 
 def _count_words(operands: list[npt.NDArray[np.unsignedinteger]]) -> int:
@@ -183,17 +185,17 @@ def _count_words(operands: list[npt.NDArray[np.unsignedinteger]]) -> int:
 
 def _overlap(a: TicketTensor, b: TicketTensor) -> Overlap:
     both = count_bits(a.bits, b.bits)
-    return Overlap(name=a.name, size=a.size, kept_a=a.kept, kept_b=b.kept, both=both)
+    return Overlap(name=a.name, size=a.size, kept_a=a.kept, kept_b=b.kept, kept_both=both)
 
 
-def _pack(name: str, mask: Mask) -> TicketTensor:
+def _pack(name: str, mask: BoolArray) -> TicketTensor:
     if mask.dtype != np.bool_:
         raise TypeError(f"mask of {name} is {mask.dtype}; it must be bool, True = kept")
     bits = np.packbits(mask, axis=None, bitorder="little").tobytes()
     return TicketTensor(name=name, shape=mask.shape, bits=bits, kept=int(np.count_nonzero(mask)))
 
 
-def _unpack(tensor: TicketTensor) -> Mask:
+def _unpack(tensor: TicketTensor) -> BoolArray:
     packed = np.frombuffer(tensor.bits, np.uint8)
     flat = np.unpackbits(packed, count=tensor.size, bitorder="little").view(np.bool_)
     return flat.reshape(tensor.shape)

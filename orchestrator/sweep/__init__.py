@@ -1,4 +1,4 @@
 """The sweep file: its keys and defaults, reading it, resolving the models and data it names. Pure.
 
-It may import the modules beside the rooms and the light modules of `trainables`.
+This package may import the modules next to the packages and the light modules of `trainables`.
 """

@@ -1,7 +1,7 @@
-"""A sweep file: its keys, their types and their defaults (`sweep_file` reads one).
+"""The keys of a sweep file, their types and their defaults (`sweep_file` reads one).
 
-`studies` and what they refer to (`models`, `tasks`, `recipes`) are science and decide the trial
-keys; `placement` says where and how trials run and cannot reach a key; `win` is how the report
+`studies` and what they refer to (`models`, `tasks`, `recipes`) decide the results and the trial
+keys. `placement` says where and how trials run and never affects a key. `win` is how the report
 judges. Paths in `models` and `tasks` are replaced by fingerprints before anything is hashed.
 """
 
@@ -18,70 +18,95 @@ from pydantic_core import PydanticCustomError
 from trainables.spec import Count, CountOrZero, Positive, Recipe, Scalar
 
 AXES = ("model", "task", "recipe", "schedule", "rewind", "seed")
-BUCKET = r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
-SERVER = r"https?://([\w.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?"
-"""An address without user and password: those would be told wherever the address is."""
+BUCKET_PATTERN = r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
+SERVER_PATTERN = r"https?://([\w.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?"
+"""A server's address. It must not contain a user and password, since addresses are shown."""
 
 
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+class StrictModel(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,  # they become the descriptions in the JSON schema
+    )
 
 
 def _expanded(path: Path) -> Path:
     try:
         return Path(os.path.expandvars(path.expanduser())).absolute()
     except RuntimeError:
-        raise PydanticCustomError("home", "name a user whom this machine knows") from None
+        raise PydanticCustomError("home", "it must name a user of this machine after `~`") from None
 
 
 Location: TypeAlias = Annotated[Path, Field(strict=False), AfterValidator(_expanded)]
-"""`~` and `$NAME` stand for the home folder and for an environment variable; a relative path is
-one from where the command runs, since workers run elsewhere."""
+"""A path in which `~` is the home folder and `$NAME` an environment variable. A relative path is
+made absolute from the folder in which the command runs, since workers run in other folders."""
 
 
-class Pretraining(Strict):
-    """A training run of this sweep, at whose end a model's theta_0 lies."""
+class PretrainedBy(StrictModel):
+    """The training run of this sweep whose final weights are a model's theta_0."""
 
     task: str
+    """Task of the run that pre-trains the model: a label in `tasks`, or the name of a task."""
     recipe: str = "default"
+    """Recipe of the run that pre-trains the model: a label in `recipes`, or `default`, the task's
+    own recipe for the model."""
     seed: CountOrZero = 0
-    """Draws the network it starts from, its head, and the order of its data."""
+    """Seed of the run that pre-trains the model: it draws the initial weights and the task head,
+    and orders the examples."""
 
 
-class Model(Strict):
-    """One entry of `models`: an architecture and theta_0."""
+class ModelConfig(StrictModel):
+    """One entry of `models`: an architecture and its initial weights, theta_0."""
 
     architecture: str
+    """Architecture of the model: `uniter`, `lxmert` or `vilt`."""
     size: str = "base"
+    """Size of the model: `tiny` or `base`, for `uniter` also `large`."""
     weights: Location | None = None
-    """Checkpoint to start from; without it the network is drawn from the seed."""
+    """Checkpoint file to read the initial weights from; by default they are drawn at random."""
     fill: bool = False
-    """Draw what the checkpoint lacks (BERT's knows no image embeddings) instead of refusing it."""
-    pretrained_by: Pretraining | None = None
+    """Whether to draw at random the weights that the checkpoint lacks (BERT's has no image
+    embeddings). By default, a checkpoint that lacks any is refused."""
+    pretrained_by: PretrainedBy | None = None
+    """Training run of this sweep whose final weights are theta_0. By default, theta_0 is read from
+    `weights` or drawn at random."""
     overrides: dict[str, Scalar] = {}
+    """Configuration values that differ from those of the size, such as `{num_hidden_layers: 1}`;
+    by default none."""
 
 
-class Task(Strict):
-    """One entry of `tasks`."""
+class TaskConfig(StrictModel):
+    """One entry of `tasks`: a task and its data."""
 
     task: str
+    """Name of the task: `easy_vqa`, `vqa`, `gqa`, `vcr`, `nlvr2`, `snli_ve`, `refcoco`, `retrieval`
+    or `pretraining`."""
     data: Location | None = None
-    """Folder with the data; without it, the data that a package ships, where one does."""
+    """Folder with the data of the task. Only `easy_vqa` has a default: the data in its Python
+    package."""
     options: dict[str, Scalar] = {}
+    """Options of the task, such as `{blind: true}`, which hides the images; by default the task's
+    own."""
 
 
-class Schedule(Strict):
-    """How fast a chain prunes."""
+class Schedule(StrictModel):
+    """How much of the pool each level prunes."""
 
     kind: Literal["linear", "geometric"] = "linear"
-    """`linear` prunes `rate` of the original pool per level (10, 20, 30 %, as VLT reports);
-    `geometric` prunes `rate` of what is left (20, 36, 48.8 %, as CV-LTH)."""
+    """What `rate` refers to: `linear` prunes `rate` of the original pool per level (10, 20, 30 %,
+    as VLT reports); `geometric` prunes `rate` of the weights that remain (20, 36, 48.8 %, as
+    CV-LTH)."""
     rate: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of weights that each level prunes, between 0 and 1, both excluded."""
     levels: Annotated[CountOrZero, Field(le=1000)] = 9
-    """Number of cuts; 0 trains the dense network only."""
+    """Number of times a chain prunes, 0 to 1000; 0 trains the dense network only."""
 
     def sparsity(self, level: int) -> float:
-        """Share of the pool that is pruned at `level`, rounded so that 3 x 0.1 is 0.3."""
+        """Return the share of the pool that is pruned at `level`, rounded so that 3 x 0.1 is
+        0.3."""
         if self.kind == "linear":
             return round(level * self.rate, 12)
         return round(1 - (1 - self.rate) ** level, 12)
@@ -90,9 +115,9 @@ class Schedule(Strict):
         return f"{self.kind} {self.rate:.4g}"
 
 
-RecipeChanges: type[Strict] = create_model(  # type: ignore[call-overload]
+RecipeChanges: type[StrictModel] = create_model(  # type: ignore[call-overload]
     "RecipeChanges",
-    __base__=Strict,
+    __base__=StrictModel,
     **{
         name: (hint | None, None)
         for name, hint in get_type_hints(Recipe, include_extras=True).items()
@@ -101,122 +126,174 @@ RecipeChanges: type[Strict] = create_model(  # type: ignore[call-overload]
 """One entry of `recipes`: the fields that differ from the task's own recipe for the model."""
 
 
-class Study(Strict):
-    """A grid of cells. The axes take one value or a list; their product is run, except that axes
-    named together in `zip` move in step."""
+class Study(StrictModel):
+    """A grid of cells: the product of the axes `model`, `task`, `recipe`, `schedule`, `rewind` and
+    `seed`, except that axes named together in `zip` vary together."""
 
     model: str | list[str]
+    """Model, or list of models: labels in `models`, or an architecture with an optional size, such
+    as `uniter-tiny`."""
     task: str | list[str]
+    """Task, or list of tasks: labels in `tasks`, or names of tasks."""
     recipe: str | list[str] = "default"
+    """Recipe, or list of recipes: labels in `recipes`, or `default`, the task's own recipe for the
+    model."""
     schedule: Schedule | list[Schedule] = Schedule()
+    """Pruning schedule, or list of schedules; by default nine linear levels of 10 %."""
     rewind: CountOrZero | list[CountOrZero] = 0
-    """Steps into the dense run whose weights each level starts from; 0 is theta_0."""
+    """Step of the dense run whose weights each level starts from, or list of steps; 0 is
+    theta_0."""
     seed: CountOrZero | list[CountOrZero] = 0
+    """Seed, or list of seeds; `vary` says what they affect."""
     zip: list[list[Literal["model", "task", "recipe", "schedule", "rewind", "seed"]]] = []
+    """Groups of axes that vary together, such as `[[task, recipe]]`: the lists of a group have
+    equal lengths and are read in parallel. By default, all axes are combined with each other."""
     tickets: list[str] = ["imp"]
-    """Sources of tickets: `imp`, `omp`, `transfer` (from every other task of the study) or
-    `transfer:TASK`; from a pre-training task that is the universal ticket."""
+    """Sources of tickets to score: `imp` (iterative magnitude pruning), `omp` (one-shot magnitude
+    pruning), `transfer` (the IMP tickets of each other task of the study) or `transfer:TASK` (those
+    of one task; from a pre-training task, it is the universal ticket)."""
     controls: list[str] = ["random"]
-    """Made without being asked for: `random` (same budget over the whole pool),
-    `random_layerwise` (same budget in each tensor), `reinit`, `shuffle_within`,
-    `shuffle_across`, `init:MODEL` (the IMP ticket on the weights of another entry of `models`).
-    An empty list turns them off."""
-    at: list[Count] | dict[str, list[Count]] | None = None
-    """Levels that get cells, the same for all or by task; all by default. Chains still pass through
-    every level."""
+    """Control tickets to score next to `tickets`: `random` (same budget over the whole pool),
+    `random_layerwise` (same budget in each tensor), `reinit` (the IMP ticket on newly drawn
+    weights), `shuffle_within` (on theta_0 with the entries of each tensor permuted),
+    `shuffle_across` (on theta_0 with its layers permuted) or `init:MODEL` (on the weights of
+    another entry of `models`). An empty list turns them off."""
+    score_levels: list[Count] | dict[str, list[Count]] | None = None
+    """Levels to score, as one list or as one list per task; by default all. Chains always go
+    through every level."""
     dense: bool = True
-    """Ask for the dense score of each point; another study's serves as well."""
-    cut: str = "magnitude"
-    """How chains and one-shot tickets choose weights: a name in `trainables.pruning.CUTS`."""
+    """Whether to score the dense network of each point; false if another study of the sweep
+    does."""
+    pruner: str = "magnitude"
+    """How the tickets of `imp` and `omp` choose weights: `magnitude` or `random`."""
     pool: str = "encoder+pooler"
+    """Weights that can be pruned: `encoder+pooler`, `encoder`, or for `lxmert` also
+    `encoder-reached`, without the matrices that its score does not depend on."""
     scope: Literal["global", "layer"] = "global"
+    """What weights are ranked within: `global` ranks the whole pool, `layer` prunes the same share
+    of each tensor."""
     reset_head: Literal["rewind", "redraw"] = "rewind"
-    """At a rewind point: take the head kept there (VLT, Algorithm 1), or draw it anew."""
+    """Task head of a run that starts from a rewind point: `rewind` takes the head saved there (VLT,
+    Algorithm 1), `redraw` draws a new one."""
     rewind_schedule: Literal["full", "remaining"] = "full"
-    """From a rewind point: train the whole schedule again, or only what was left of it."""
+    """Steps of a run that starts from a rewind point: `full` trains the whole recipe again,
+    `remaining` only the steps that follow the rewind point."""
     vary: list[Literal["init", "head", "data"]] = ["init", "head", "data"]
-    """What the seed axis drives; the others stay at 0."""
+    """What `seed` affects: `init` (initial weights), `head` (task head) and `data` (order of the
+    examples, and dropout). What is not listed uses seed 0."""
     tickets_from_seed: CountOrZero | None = None
-    """Take every seed's tickets from this seed's chains: repeats then re-train, not re-derive."""
+    """Seed whose chains all seeds take their tickets from, so that repeats train the same tickets
+    again. By default, each seed finds its own tickets."""
     ticket_recipe: str | None = None
-    """Recipe of the chains that tickets are cut from; by default the one they are scored with."""
+    """Recipe of the chains that find the tickets: a label in `recipes`, or `default`. If this key
+    is absent, tickets are found and scored with the same recipe."""
 
 
-class Win(Strict):
+class Win(StrictModel):
     """When a ticket counts as winning."""
 
     ratio: Annotated[float, Field(gt=0, le=1)] = 0.99
-    """Share of the dense score to reach: 1 is matching, 0.99 is VLT's relaxed winning ticket."""
+    """Share of the dense score that a winning ticket reaches, above 0 and up to 1: 1 is a matching
+    ticket, 0.99 is VLT's relaxed winning ticket."""
     tolerance: Literal["none", "one_sd"] = "one_sd"
-    """`one_sd`: the mean plus one standard deviation over seeds must reach the line."""
+    """What must reach that share of the dense score: `none` compares the mean over seeds, `one_sd`
+    the mean plus one standard deviation."""
     seeds: Count = 2
-    """Fewer seeds than this give no verdict."""
+    """Number of seeds needed for a verdict; with fewer seeds there is none."""
 
 
-class Store(Strict):
-    url: Annotated[str, Field(pattern=rf"^s3://{BUCKET}(/.*)?$")]
-    endpoint: Annotated[str, Field(pattern=rf"^({SERVER}/?)?$")] = ""
+class StoreConfig(StrictModel):
+    """An S3 bucket for tickets and records. Credentials are read from the environment."""
+
+    url: Annotated[str, Field(pattern=rf"^s3://{BUCKET_PATTERN}(/.*)?$")]
+    """Bucket of the store, with an optional prefix: `s3://BUCKET/PREFIX`."""
+    endpoint: Annotated[str, Field(pattern=rf"^({SERVER_PATTERN}/?)?$")] = ""
+    """Address of the S3 server, such as `http://127.0.0.1:8333`, without user and password; by
+    default AWS."""
     region: Annotated[str, Field(pattern=r"^[a-z0-9-]*$")] = "us-east-1"
+    """Region of the bucket, such as `eu-central-1`."""
 
 
-class Placement(Strict):
-    """Where and how. A result does not depend on it, but for its last bits on `cpus`, and on
-    `workers` as told there."""
+class Placement(StrictModel):
+    """Where and how trials run. Results do not depend on it, except as `workers` and `cpus` say."""
 
-    store: Literal["local"] | Store = "local"
-    tracking: Annotated[str, Field(pattern=rf"^(local|none|{SERVER}(/[^@]*)?)$")] = "local"
-    """`local`, `none`, or the address of an MLflow server."""
+    store: Literal["local"] | StoreConfig = "local"
+    """Store of tickets and records: `local`, a server on this machine with its data in `--home`, or
+    an S3 bucket (`url`, `endpoint`, `region`)."""
+    tracking: Annotated[str, Field(pattern=rf"^(local|none|{SERVER_PATTERN}(/[^@]*)?)$")] = "local"
+    """MLflow server for curves and reports: `local`, a server on this machine, `none`, or the
+    address of a server, without user and password."""
     cache: Location | None = None
-    """Folder of each machine for decoded data; by default below `--home`."""
+    """Folder on each machine for decoded data; by default a folder in `--home`."""
     cluster: Location | None = None
-    """Profile (YAML) of the cluster that this runs on: what its nodes hold and cost."""
+    """Cluster profile (a YAML file): the capacity and the prices of the nodes that the sweep runs
+    on. By default, the sweep is planned without prices."""
     workers: Count = 1
-    """Processes that train one trial together; the last bits of a result depend on it. More does
-    where `accumulate` is no multiple of it: micro-batches are then split, each part draws its own
-    masks and negatives, and in pre-training its loss weighs by its examples, however many words or
-    regions of them are masked."""
+    """Processes that train one trial together. The last bits of a result depend on their number.
+    More than that depends on it if `accumulate` is not a multiple of it: micro-batches are then
+    split, each part draws its own masks and negatives, and in pre-training the loss of a part is
+    weighted by its number of examples, not by how many words or regions of them are masked."""
     nodes: Count = 1
-    """Machines that a trial's workers are spread over, the same number on each."""
+    """Machines that the workers of one trial are spread over, the same number on each; `workers`
+    must be a multiple of it."""
     cpus: Count = 1
-    """CPU threads per worker. On CPU a result's last bits depend on it: keep it for a study."""
+    """CPU threads per worker. On CPUs the last bits of a result depend on it, so keep it the same
+    for a study."""
     gpus: Annotated[float, Field(ge=0)] = 0.0
-    """GPUs per worker; fractions share one."""
+    """GPUs per worker; with a fraction, several trials share a GPU. With several workers it must be
+    0 or 1; by default trials run on CPUs."""
     slots: Count | None = None
-    """Trials at once; by default as many as the cluster holds, or may grow to."""
-    lane: Count = 25
-    """Most leaf trials handed to a worker at once."""
-    strikes: Count = 3
-    """Failures after which a trial is given up and its descendants are blocked. The loss of a whole
-    node, by preemption or not, is none."""
-    stall_s: Positive = 1800.0
-    """A trial without a step, or a batch of an evaluation, for so many seconds is ended, which is a
-    strike. Before its first step a trial may take ten times as long, not counting the wait for the
-    machines that it spans."""
+    """Number of trials that run at once; by default as many as fit on the cluster, at its maximum
+    size if it can grow."""
+    chunk_size: Count = 25
+    """Maximum number of leaf trials, which no other trial waits for, in one assignment to a
+    worker."""
+    max_failures: Count = 3
+    """Number of failures after which a trial is given up and the trials that depend on it are
+    blocked. The loss of a whole node, by preemption or otherwise, does not count."""
+    stall_timeout_s: Positive = 1800.0
+    """Seconds without a training step or an evaluation batch after which a trial is ended, which
+    counts as a failure. Before its first step a trial may take ten times as long, without the time
+    that a trial on several machines waits for them."""
     checkpoint_every_s: Positive | Literal["auto"] = "auto"
-    """Seconds between mid-trial checkpoints; shorter trials make none. `auto` follows from what a
-    checkpoint costs and from `lost_every_s` (see `pace`)."""
-    lost_every_s: Positive = 14_400.0
-    """Mean seconds until a worker is lost. Four hours is a spot market in a bad mood."""
+    """Seconds between the checkpoints of a trial; a shorter trial makes none. `auto` derives it
+    from the cost of a checkpoint and from `mtbf_s`, as the interval that loses the least time."""
+    mtbf_s: Positive = 14_400.0
+    """Mean seconds between two losses of a worker, such as by preemption. The default of four hours
+    suits a busy spot market."""
 
     @property
-    def share(self) -> int:
+    def workers_per_node(self) -> int:
         """Workers of a trial on each of its machines."""
         return math.ceil(self.workers / self.nodes)
 
 
-class Sweep(Strict):
+class Sweep(StrictModel):
+    """A sweep file."""
+
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
-    models: dict[str, Model] = {}
-    tasks: dict[str, Task] = {}
+    """Name of the sweep, used for its report and its MLflow experiment: up to 63 lowercase letters,
+    digits, `-` and `_`, the first one a letter or digit."""
+    models: dict[str, ModelConfig] = {}
+    """Models by label. A study can also use an architecture and size without an entry here, such as
+    `uniter-tiny`."""
+    tasks: dict[str, TaskConfig] = {}
+    """Tasks by label. A study can also use a task that needs no data folder by its name, such as
+    `easy_vqa`."""
     recipes: dict[str, RecipeChanges] = {}  # type: ignore[valid-type]
+    """Recipes by label: what each one changes in the task's own recipe for the model."""
     studies: dict[str, Study]
+    """Studies by label. Trials that several studies need run once."""
     rounds: Literal["shared", "separate"] = "shared"
-    """`shared`: the run that scores level k also cuts level k + 1. `separate`: chains have runs of
-    their own, as BERT-Tickets' code has; 918 instead of 783 fine-tunes for VLT's grid."""
+    """Whether the runs of a chain are also scored: `shared` prunes level k + 1 from the run that
+    scores level k; `separate` gives chains runs of their own, as BERT-Tickets' code does (918
+    instead of 783 fine-tunes for VLT's grid)."""
     win: Win = Win()
+    """When a ticket counts as winning in the report."""
     placement: Placement = Placement()
+    """Where and how trials run."""
 
     def recipe_changes(self, label: str) -> dict[str, Any]:
-        """The fields that the recipe `label` changes."""
+        """Return the fields that the recipe `label` changes."""
         changes: dict[str, Any] = self.recipes[label].model_dump(exclude_none=True)  # type: ignore[attr-defined]
         return changes

@@ -1,65 +1,63 @@
-"""Fingerprints of data and weights, remembered so that planning twice reads once.
+"""Fingerprints of data and weights, cached so that planning again need not read the files again.
 
-The memory holds, per path, the number, sizes and modification times of its files; when these are
-what they were, so is the content. It is a cache: deleting it costs time only.
+The cache holds the number, sizes and modification times of the files below each path; if these are
+unchanged, the content is assumed to be unchanged. Deleting the cache costs time only.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
-from trainables.data.fingerprint import files, fingerprint
+from orchestrator.errors import NotWritable
+from orchestrator.files import write_atomic
+from trainables.data.fingerprint import files_to_hash, fingerprint
 
 
-def remembering(memory: Path) -> Callable[[Path, tuple[str, ...]], str]:
-    """A fingerprint function that keeps what it learnt in the JSON file `memory`."""
+def caching_fingerprint(cache: Path) -> Callable[[Path, tuple[str, ...]], str]:
+    """Return a fingerprint function that stores its results in the JSON file `cache`."""
 
-    def remembered(path: Path, patterns: tuple[str, ...] = ()) -> str:
+    def cached(path: Path, patterns: tuple[str, ...] = ()) -> str:
         if not path.exists():
             raise FileNotFoundError(path)
-        known = _read(memory)
-        look = _look(path, patterns)
+        entries = _read(cache)
+        stat = _stat_hash(path, patterns)
         name = "\0".join([str(path), *patterns])
-        entry = known.get(name)
-        if isinstance(entry, dict) and entry.get("look") == look:
+        entry = entries.get(name)
+        if isinstance(entry, dict) and entry.get("stat") == stat:
             return entry["fingerprint"]
-        found = fingerprint(path, patterns)
-        _write(memory, known | {name: {"look": look, "fingerprint": found}})
-        return found
+        result = fingerprint(path, patterns)
+        _write(cache, entries | {name: {"stat": stat, "fingerprint": result}})
+        return result
 
-    return remembered
+    return cached
 
 
-def by_name(path: Path, patterns: tuple[str, ...] = ()) -> str:
-    """Stands in for a fingerprint where the files need not be there: enough to count trials by."""
+def path_fingerprint(path: Path, patterns: tuple[str, ...] = ()) -> str:
+    """Return a hash of the path, without reading files: enough to count trials."""
     return sha256("\0".join([str(path), *patterns]).encode()).hexdigest()
 
 
-def _look(path: Path, patterns: tuple[str, ...]) -> str:
-    """Hash of names, sizes and times: changes whenever a file was written."""
-    seen = sha256()
-    for file in [path] if path.is_file() else files(path, patterns):
+def _stat_hash(path: Path, patterns: tuple[str, ...]) -> str:
+    """Return a hash of names, sizes and times, which changes whenever a file is written."""
+    stats = sha256()
+    for file in [path] if path.is_file() else files_to_hash(path, patterns):
         stat = file.stat()
-        seen.update(f"{file}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
-    return seen.hexdigest()
+        stats.update(f"{file}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    return stats.hexdigest()
 
 
-def _read(memory: Path) -> dict[str, dict[str, str]]:
+def _read(cache: Path) -> dict[str, dict[str, str]]:
     try:
-        known = json.loads(memory.read_text())
+        entries = json.loads(cache.read_text())
     except (OSError, ValueError):
         return {}
-    return known if isinstance(known, dict) else {}
+    return entries if isinstance(entries, dict) else {}
 
 
-def _write(memory: Path, known: dict[str, dict[str, str]]) -> None:
-    draft = memory.with_suffix(f".{os.getpid()}")
-    with suppress(OSError):  # a folder that cannot be written costs time only
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(json.dumps(known, indent=1))
-        draft.replace(memory)
+def _write(cache: Path, entries: dict[str, dict[str, str]]) -> None:
+    with suppress(NotWritable):  # without a writable folder, planning again only takes longer
+        write_atomic(cache, json.dumps(entries, indent=1).encode())

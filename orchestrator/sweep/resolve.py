@@ -1,29 +1,28 @@
-"""What a sweep's models and tasks are made of: specs with content fingerprints, and the paths.
+"""Resolve the models and tasks of a sweep to specs with content fingerprints, and to paths.
 
-This is the edge of planning: the only place where files are read before a run. The fingerprint of
-a large folder is remembered beside the tickets, under the files' sizes and times, so that planning
-twice reads once.
+This is the only part of planning that reads data and weights. The fingerprint of a large folder is
+cached with the sizes and times of its files (see `fingerprints`), so that planning again need not
+read them again.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.errors import ConfigError, MissingFile
-from orchestrator.sweep.config import Model, Pretraining, Sweep, Task
-from trainables.data.schema.layouts import files_of
+from orchestrator.errors import ConfigError, MissingFile, suggest
+from orchestrator.sweep.config import ModelConfig, PretrainedBy, Sweep, TaskConfig
+from trainables.data.schema.layouts import task_files
 from trainables.errors import DataError
 from trainables.models import MODELS, Format
-from trainables.pruning import CUTS
+from trainables.pruning import PRUNERS
 from trainables.spec import ModelSpec, Options, Scalar, Start, TaskSpec
 from trainables.tasks import TASKS
 
-Fingerprint = Callable[[Path, tuple[str, ...]], str]
-"""Of a path, or of the files below it that match the patterns; FileNotFoundError if there is
-nothing."""
+FingerprintFunction = Callable[[Path, tuple[str, ...]], str]
+"""Return the fingerprint of a path, or of the files below it that match the patterns; raise
+FileNotFoundError if the path does not exist."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,18 +30,18 @@ class ModelInput:
     label: str
     spec: ModelSpec
     weights: str = ""
-    """Fingerprint of the checkpoint; empty when the network is drawn from the seed."""
+    """Fingerprint of the checkpoint; empty if the network is drawn from the seed."""
     fill: bool = False
     path: Path | None = None
-    pretrained_by: Pretraining | None = None
+    pretrained_by: PretrainedBy | None = None
     pools: Mapping[str, int]
-    """Weights in each prunable pool."""
+    """Number of weights in each prunable pool."""
 
     def start(self, seed: int) -> Start:
-        """Of a run that starts from nothing that the sweep makes."""
+        """Return the start of a run that uses no result of the sweep."""
         if self.weights:
-            drawn = seed if self.fill else 0
-            return Start(kind="pretrained", weights=self.weights, fill=self.fill, seed=drawn)
+            fill_seed = seed if self.fill else 0
+            return Start(kind="pretrained", weights=self.weights, fill=self.fill, seed=fill_seed)
         return Start(kind="init", seed=seed)
 
 
@@ -54,61 +53,66 @@ class TaskInput:
 
 
 @dataclass(frozen=True, slots=True)
-class Inputs:
+class ResolvedInputs:
     models: dict[str, ModelInput]
     tasks: dict[str, dict[Format, TaskInput]]
-    """By label and by the format that a model reads: each has files of its own."""
+    """Tasks by label and by the format that a model reads; each format has its own files."""
 
     def locations(self) -> dict[str, str]:
-        """Fingerprint to path: what a worker needs to find the files."""
+        """Return a map from fingerprint to path, with which a worker finds the files."""
         tasks = (task for formats in self.tasks.values() for task in formats.values())
-        found = {task.spec.data: str(task.path) for task in tasks}
-        found |= {m.weights: str(m.path) for m in self.models.values() if m.path is not None}
-        return found
+        paths = {task.spec.data: str(task.path) for task in tasks}
+        paths |= {m.weights: str(m.path) for m in self.models.values() if m.path is not None}
+        return paths
 
 
-def read(sweep: Sweep, fingerprint: Fingerprint) -> Inputs:
-    """Resolve every model and task that the studies name; ConfigError or MissingFile."""
-    reader = _Reader(sweep, fingerprint)
+def resolve_inputs(sweep: Sweep, fingerprint: FingerprintFunction) -> ResolvedInputs:
+    """Resolve every model and task that the studies name.
+
+    Raises:
+        ConfigError: a name is unknown, or a combination is not supported.
+        MissingFile: data or weights do not exist.
+    """
+    resolver = _InputResolver(sweep, fingerprint)
     for name, study in sweep.studies.items():
         where = f"studies.{name}"
-        if study.cut not in CUTS:
-            raise _unknown(f"{where}.cut", study.cut, CUTS)
-        models = [reader.model(label, f"{where}.model") for label in _listed(study.model)]
-        for other in _named(study.controls, "init:"):
-            models.append(reader.model(other, f"{where}.controls"))
+        if study.pruner not in PRUNERS:
+            raise _unknown(f"{where}.pruner", study.pruner, PRUNERS)
+        models = [resolver.model(label, f"{where}.model") for label in _as_list(study.model)]
+        for other in _labels_with_prefix(study.controls, "init:"):
+            models.append(resolver.model(other, f"{where}.controls"))
         for model in models:
             if study.pool not in model.pools:
                 raise _unknown(f"{where}.pool", study.pool, model.pools)
-            for label in _listed(study.task):
-                reader.task(label, model, f"{where}.task")
-            for label in _named(study.tickets, "transfer:"):
-                reader.task(label, model, f"{where}.tickets")
-    return Inputs(reader.models, reader.tasks)
+            for label in _as_list(study.task):
+                resolver.task(label, model, f"{where}.task")
+            for label in _labels_with_prefix(study.tickets, "transfer:"):
+                resolver.task(label, model, f"{where}.tickets")
+    return ResolvedInputs(resolver.models, resolver.tasks)
 
 
-def _named(names: Iterable[str], prefix: str) -> list[str]:
-    """`transfer:vqa` -> `vqa`, for the names that begin so."""
+def _labels_with_prefix(names: Iterable[str], prefix: str) -> list[str]:
+    """Return `vqa` for `transfer:vqa`, for each name with that prefix."""
     return [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
 
 
-def _listed(value: str | list[str]) -> list[str]:
+def _as_list(value: str | list[str]) -> list[str]:
     return value if isinstance(value, list) else [value]
 
 
 @dataclass(frozen=True, slots=True)
-class _Reader:
-    """Resolves labels, each once."""
+class _InputResolver:
+    """Resolves each label once."""
 
     sweep: Sweep
-    fingerprint: Fingerprint
+    fingerprint: FingerprintFunction
     models: dict[str, ModelInput] = field(default_factory=dict)
     tasks: dict[str, dict[Format, TaskInput]] = field(default_factory=dict)
 
     def model(self, label: str, where: str) -> ModelInput:
         if label not in self.models:
             self.models[label] = self._model(label, where)
-            self._origin(self.models[label])
+            self._check_pretraining(self.models[label])
         return self.models[label]
 
     def task(self, label: str, model: ModelInput, where: str) -> None:
@@ -116,13 +120,13 @@ class _Reader:
         supported = TASKS[entry.task].recipes
         if model.spec.architecture not in supported:
             raise ConfigError(
-                f"{where}: task {label!r} is not made for {model.spec.architecture};"
+                f"{where}: task {label!r} does not support {model.spec.architecture};"
                 f" use a model of {', '.join(supported)}"
             )
-        form = MODELS[model.spec.architecture].format
-        known = self.tasks.setdefault(label, {})
-        if form not in known:
-            known[form] = self._task_input(label, entry, form)
+        data_format = MODELS[model.spec.architecture].format
+        inputs = self.tasks.setdefault(label, {})
+        if data_format not in inputs:
+            inputs[data_format] = self._task_input(label, entry, data_format)
 
     def _model(self, label: str, where: str) -> ModelInput:
         entry = self.sweep.models.get(label)
@@ -130,7 +134,7 @@ class _Reader:
             architecture, _, size = label.partition("-")
             if architecture not in MODELS:
                 raise _unknown(where, label, [*self.sweep.models, *MODELS])
-            entry = Model(architecture=architecture, size=size or "base")
+            entry = ModelConfig(architecture=architecture, size=size or "base")
         else:
             where = f"models.{label}"
         if entry.architecture not in MODELS:
@@ -149,7 +153,7 @@ class _Reader:
         )
         weights = ""
         if entry.weights is not None:
-            weights = self._content(entry.weights, f"{where}.weights")
+            weights = self._fingerprint(entry.weights, f"{where}.weights")
         return ModelInput(
             label=label,
             spec=spec,
@@ -160,8 +164,8 @@ class _Reader:
             pools=registered.sizes[entry.size],
         )
 
-    def _origin(self, model: ModelInput) -> None:
-        """The task and recipe of the run that makes a model's theta_0."""
+    def _check_pretraining(self, model: ModelInput) -> None:
+        """Check the task and recipe of the run that produces a model's theta_0."""
         if model.pretrained_by is None:
             return
         where = f"models.{model.label}.pretrained_by"
@@ -170,45 +174,45 @@ class _Reader:
         if label != "default" and label not in self.sweep.recipes:
             raise _unknown(f"{where}.recipe", label, ["default", *self.sweep.recipes])
 
-    def _task_input(self, label: str, entry: Task, form: Format) -> TaskInput:
+    def _task_input(self, label: str, entry: TaskConfig, data_format: Format) -> TaskInput:
         registered = TASKS[entry.task]
         path = entry.data or registered.shipped_data()
         if path is None:
             raise ConfigError(f"tasks.{label}.data is missing; give the folder with the data")
         options = {**registered.options, **entry.options}
-        patterns = files_of(entry.task, form, options) if registered.published else ()
+        patterns = task_files(entry.task, data_format, options) if registered.published else ()
         spec = TaskSpec(
             name=entry.task,
-            data=self._content(path, f"tasks.{label}.data", patterns),
+            data=self._fingerprint(path, f"tasks.{label}.data", patterns),
             options=_options(entry.options),
             semantics=registered.semantics,
         )
         return TaskInput(label=label, spec=spec, path=path)
 
-    def _content(self, path: Path, where: str, patterns: tuple[str, ...] = ()) -> str:
+    def _fingerprint(self, path: Path, where: str, patterns: tuple[str, ...] = ()) -> str:
         try:
             return self.fingerprint(path.absolute(), patterns)
         except FileNotFoundError:
             raise MissingFile(
-                f"{where} = {path} is not there; give the path of an existing file, or plan with"
+                f"{where} = {path} does not exist; give the path of an existing file, or plan with"
                 " --offline, which counts without the files"
             ) from None
         except DataError as error:
             raise MissingFile(f"{where}: {error}") from None
 
 
-def _task(label: str, sweep: Sweep, where: str) -> Task:
+def _task(label: str, sweep: Sweep, where: str) -> TaskConfig:
     entry = sweep.tasks.get(label)
     if entry is None:
         if label not in TASKS:
             raise _unknown(where, label, [*sweep.tasks, *TASKS])
-        entry = Task(task=label)
+        entry = TaskConfig(task=label)
     if entry.task not in TASKS:
         raise _unknown(f"tasks.{label}.task", entry.task, TASKS)
     for name in entry.options:
-        known = TASKS[entry.task].options
-        if name not in known:
-            raise _unknown(f"tasks.{label}.options", name, known)
+        allowed = TASKS[entry.task].options
+        if name not in allowed:
+            raise _unknown(f"tasks.{label}.options", name, allowed)
     return entry
 
 
@@ -216,8 +220,5 @@ def _options(values: Mapping[str, Scalar]) -> Options:
     return tuple(sorted(values.items()))
 
 
-def _unknown(where: str, value: str, known: Iterable[str]) -> ConfigError:
-    known = list(known)
-    near = difflib.get_close_matches(value, known, n=1)
-    cure = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(known) or 'none'}"
-    return ConfigError(f"{where} = {value!r} is not known; {cure}")
+def _unknown(where: str, value: str, allowed: Iterable[str]) -> ConfigError:
+    return ConfigError(f"{where} = {value!r} is not known; {suggest(value, allowed)}")

@@ -1,8 +1,8 @@
-"""MLflow as a projection of the store: written from a plan and its records, rebuilt at any time.
+"""MLflow as a projection of the store: derived from a plan and its records, rebuilt at any time.
 
-One experiment per sweep. A parent run per curve and seed logs `score` at step = sparsity in
-percent, so that the UI's own comparison draws score-sparsity curves; each training run is a child
-of the first curve that asks for it; one summary run holds the report. Nothing is ever read from
+Each sweep is one experiment. A parent run per curve and seed logs `score` at step = sparsity in
+percent, so that the comparison in the UI draws score-sparsity curves. Each training run is a child
+of the first curve that contains it. One summary run holds the report. Nothing is ever read from
 MLflow to decide what runs.
 """
 

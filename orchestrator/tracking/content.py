@@ -1,73 +1,77 @@
-"""What the runs of a sweep shall hold: a pure function of plan and records."""
+"""Content of a sweep's MLflow runs: a pure function of plan and records."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 
 from orchestrator.plan.graph import DENSE, Cell, Curve, Plan
-from orchestrator.plan.keys import canonical
+from orchestrator.plan.keys import canonical_sha256
 from orchestrator.store.record import Record
-from orchestrator.tracking.experiment import CONTENT, NAME, Point
+from orchestrator.tracking.experiment import CONTENT_TAG, RUN_NAME_TAG, MetricPoint
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Content:
+class RunContent:
     name: str
     params: Mapping[str, str]
-    """Written as tags too: the UI filters by tags and compares by params."""
-    extra: Mapping[str, str]
-    """Tags only: what may change without the run being another."""
-    points: Sequence[Point]
+    """Also written as tags: the UI filters by tags and compares by params."""
+    extra_tags: Mapping[str, str]
+    """Written as tags only: these may change during a run."""
+    points: Sequence[MetricPoint]
     start: int
     end: int | None
-    """Milliseconds; None while the run lacks something."""
+    """`start` and `end` are in milliseconds since 1970; `end` is None while the run is
+    incomplete."""
 
-    def tags(self) -> dict[str, str]:
-        """All tags but those that link runs; the last is a digest of everything else."""
-        body = [self.name, *map(dict, (self.params, self.extra)), list(map(list, self.points))]
-        digest = hashlib.sha256(canonical([*body, self.end])).hexdigest()
-        return {**self.params, **self.extra, NAME: self.name, CONTENT: digest}
+    def all_tags(self) -> dict[str, str]:
+        """Return all tags except those that link runs. The last one is a digest of the content."""
+        body = [self.name, *map(dict, (self.params, self.extra_tags)), list(map(list, self.points))]
+        digest = canonical_sha256([*body, self.end])
+        return {**self.params, **self.extra_tags, RUN_NAME_TAG: self.name, CONTENT_TAG: digest}
 
 
-def curves(plan: Plan) -> dict[Curve, list[Cell]]:
-    """The cells of each curve by level, the dense run of its seed first, where there is one."""
-    found: dict[Curve, list[Cell]] = {}
+def cells_by_curve(plan: Plan) -> dict[Curve, list[Cell]]:
+    """Return the cells of each curve by level, starting with the dense run of its seed, if any."""
+    curves: dict[Curve, list[Cell]] = {}
     dense: dict[Curve, Cell] = {}
     for cell in plan.cells:
-        found.setdefault(cell.curve, []).append(cell)
+        curves.setdefault(cell.curve, []).append(cell)
         if cell.curve.source == DENSE:
-            dense[_bare(cell.curve)] = cell
-    for curve, cells in found.items():
-        start = dense.get(_bare(curve))
+            dense[_dense_curve(cell.curve)] = cell
+    for curve, cells in curves.items():
+        start = dense.get(_dense_curve(curve))
         if start is not None and all(cell.level for cell in cells):
             cells.insert(0, start)
-    return found
+    return curves
 
 
-def _bare(curve: Curve) -> Curve:
-    """What decides a curve's dense run."""
+def _dense_curve(curve: Curve) -> Curve:
+    """The curve of the dense run with the same model, task, recipe and seed."""
     return replace(curve, schedule="", rewind=0, source=DENSE)
 
 
 def curve_key(curve: Curve, cells: Sequence[Cell]) -> str:
-    """Names the curve and, by its first trial, the science behind it: a sweep whose recipe was
-    edited under its old name gets new curves instead of mixing two into one."""
+    """Return the key of a curve's run.
+
+    It depends on the first trial, so that a sweep whose recipe was edited under its old name gets
+    new curves instead of mixing two into one.
+    """
     parts = [*asdict(curve).values(), cells[0].trial]
-    return f"curve-{hashlib.sha256(canonical(parts)).hexdigest()}"
+    return f"curve-{canonical_sha256(parts)}"
 
 
 def curve_name(curve: Curve) -> str:
-    """What tells curves apart comes first: the UI's list shows some 20 characters."""
+    """Return a name with the distinguishing parts first: the UI's list shows about 20
+    characters."""
     return f"{curve.source} θ{curve.rewind} s{curve.seed} · {curve.model} · {curve.task}"
 
 
 def curve_content(
     curve: Curve, cells: Sequence[Cell], records: Mapping[str, Record]
-) -> Content | None:
-    """Scores at step = sparsity in percent; None while no cell has one."""
+) -> RunContent | None:
+    """Return scores at step = sparsity in percent; None while no cell has one."""
     done = [(cell, records[cell.trial]) for cell in cells if cell.trial in records]
     if not done:
         return None
@@ -78,25 +82,28 @@ def curve_content(
         if name in record.scores
     ]
     times = [_milliseconds(record) for _, record in done]
-    return Content(
+    return RunContent(
         name=curve_name(curve),
         params={name: str(value) for name, value in asdict(curve).items()},
-        extra={"cells": f"{len(done)} of {len(cells)}"},
+        extra_tags={"cells": f"{len(done)} of {len(cells)}"},
         points=points,
         start=min(times),
         end=max(times) if len(done) == len(cells) else None,
     )
 
 
-def trial_content(record: Record, cells: Sequence[Cell]) -> Content:
-    """The training run `record`, which `cells` ask for: labels by the first of them, the history as
-    it is, the scores under `final/` at the last step."""
-    about, ticket = record.about, record.ticket
+def trial_content(record: Record, cells: Sequence[Cell]) -> RunContent:
+    """Return the content of the run for training run `record`, which is the trial of `cells`.
+
+    Its params are those of the first cell. The history is logged unchanged, and the scores as
+    `final/…` at the last step.
+    """
+    labels, ticket = record.labels, record.ticket
     params = {
         "trial": record.key,
-        "model": str(about.get("model", "")),
-        "task": str(about.get("task", "")),
-        "level": str(about.get("level", 0)),
+        "model": str(labels.get("model", "")),
+        "task": str(labels.get("task", "")),
+        "level": str(labels.get("level", 0)),
         "ticket": ticket.sha256 if ticket else "",
         "sparsity": f"{1 - ticket.kept / ticket.total:.6f}" if ticket else "0",
     }
@@ -109,15 +116,15 @@ def trial_content(record: Record, cells: Sequence[Cell]) -> Content:
     steps = int(record.costs.get("steps", 0))
     points = [(f"final/{score}", value, steps, end) for score, value in record.scores.items()]
     points += [
-        (metric, value, int(at["step"]), end)
-        for at in record.history
-        for metric, value in at.items()
+        (metric, value, int(values["step"]), end)
+        for values in record.history
+        for metric, value in values.items()
         if metric != "step"
     ]
-    return Content(
+    return RunContent(
         name=name,
         params=params,
-        extra={"shared_by": f"{len(cells)} cells"} if len(cells) > 1 else {},
+        extra_tags={"shared_by": f"{len(cells)} cells"} if len(cells) > 1 else {},
         points=points,
         start=end - round(1000 * record.costs.get("seconds", 0.0)),
         end=end,
@@ -125,5 +132,5 @@ def trial_content(record: Record, cells: Sequence[Cell]) -> Content:
 
 
 def _milliseconds(record: Record) -> int:
-    """When the record was made: a rebuilt database must carry the same time stamps."""
-    return round(1000 * datetime.fromisoformat(record.created).timestamp())
+    """When the record was created: a rebuilt database must have the same timestamps."""
+    return round(1000 * datetime.fromisoformat(record.created_at).timestamp())

@@ -1,39 +1,38 @@
-"""The few things we ask of an MLflow server. The only module that imports mlflow, and only when a
-connection is made: its limits and its telemetry are set by environment variables before that."""
+"""A minimal MLflow client. Only this module imports mlflow, and only when it connects: environment
+variables that set mlflow's limits and disable its telemetry must be set before."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from orchestrator.plan.keys import canonical
+from orchestrator.plan.keys import canonical_sha256
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
-KEY = "sweepstakes.key"
-"""Tag by which a run is found again."""
-NAME = "mlflow.runName"
-PARENT = "mlflow.parentRunId"
-CONTENT = "sweepstakes.content"
-"""Tag with a digest of all that a run holds, written last."""
-FILES = "sweepstakes.files"
-"""Tag with a digest of the files that are attached to a run."""
-LIVE = "sweepstakes.live"
-"""Tag of the runs that a worker made."""
-MARKS = (PARENT, CONTENT, FILES)
+KEY_TAG = "sweepstakes.key"
+"""Tag that identifies a run."""
+RUN_NAME_TAG = "mlflow.runName"
+PARENT_TAG = "mlflow.parentRunId"
+CONTENT_TAG = "sweepstakes.content"
+"""Tag with a digest of a run's content, written last."""
+FILES_TAG = "sweepstakes.files"
+"""Tag with a digest of a run's artifacts."""
+LIVE_TAG = "sweepstakes.live"
+"""Tag of runs created by a worker."""
+STATE_TAGS = (PARENT_TAG, CONTENT_TAG, FILES_TAG)
 
-Point: TypeAlias = tuple[str, float, int, int]
+MetricPoint: TypeAlias = tuple[str, float, int, int]
 """(metric, value, step, milliseconds since 1970)."""
-_POINTS_A_CALL = 900
-"""MLflow takes 1,000 entities in one log_batch: this leaves room for params and tags."""
+_MAX_POINTS_PER_CALL = 900
+"""MLflow accepts 1,000 entities per log_batch; the rest is for params and tags."""
 _ENVIRONMENT = {
-    # MLflow's own limits (7 retries, 120 s) would hold a sweep's end up for many minutes.
+    # MLflow's default limits (7 retries, 120 s) would delay the end of a sweep by many minutes.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -42,67 +41,76 @@ _ENVIRONMENT = {
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """What we remember of a run; as MLflow gives it, with every param, tag and metric an object, it
-    takes some twenty times the memory."""
+class StoredRun:
+    """A summary of a run. MLflow's own Run, with an object per param, tag and metric, takes about
+    twenty times the memory."""
 
     id: str
     status: str
-    marks: Mapping[str, str]
-    """The tags in `MARKS` that it has."""
-    params: str = ""
-    """A digest of its params, which MLflow takes all at once or not at all; empty without any."""
+    state_tags: Mapping[str, str]
+    """The run's tags that are in `STATE_TAGS`."""
+    params_digest: str = ""
+    """A digest of the params, which are always written all at once; empty without params."""
 
 
-def digest_of(params: Mapping[str, str]) -> str:
-    return hashlib.sha256(canonical(dict(params))).hexdigest() if params else ""
+def digest_params(params: Mapping[str, str]) -> str:
+    return canonical_sha256(dict(params)) if params else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """One experiment of one server; every method raises `MlflowException` if it cannot be had."""
+    """One experiment on one server. Every method raises `MlflowException` if its request fails."""
 
     client: MlflowClient
     id: str
 
-    def runs(self, where: str = "") -> dict[str, Held]:
-        """Our runs by key; those that MLflow's filter `where` lets through."""
-        found: dict[str, Held] = {}
+    def runs(self, filter_string: str = "") -> dict[str, StoredRun]:
+        """Return the runs that match MLflow's `filter_string`, by key."""
+        runs: dict[str, StoredRun] = {}
         token = None
         while True:
-            page = self.client.search_runs([self.id], where, max_results=1000, page_token=token)
-            found |= {run.data.tags[KEY]: _held(run) for run in page if KEY in run.data.tags}
+            page = self.client.search_runs(
+                [self.id], filter_string, max_results=1000, page_token=token
+            )
+            runs |= {
+                run.data.tags[KEY_TAG]: _stored_run(run) for run in page if KEY_TAG in run.data.tags
+            }
             token = page.token
             if not token:
-                return found
+                return runs
 
-    def live(self) -> dict[str, Held]:
-        """Runs that workers made and that no record has been put into yet."""
-        return self.runs(f"attributes.status = 'RUNNING' AND tags.`{LIVE}` = 'true'")
+    def live_runs(self) -> dict[str, StoredRun]:
+        """Return runs created by workers that have no record yet."""
+        return self.runs(f"attributes.status = 'RUNNING' AND tags.`{LIVE_TAG}` = 'true'")
 
-    def find(self, key: str) -> Held | None:
-        return self.runs(f"tags.`{KEY}` = '{key}'").get(key)
+    def find_run(self, key: str) -> StoredRun | None:
+        return self.runs(f"tags.`{KEY_TAG}` = '{key}'").get(key)
 
-    def create(self, key: str, name: str, start: int | None = None, *, live: bool = False) -> Held:
-        """A new run, `RUNNING` since `start` (milliseconds; None is now)."""
-        tags = {KEY: key, NAME: name} | ({LIVE: "true"} if live else {})
-        return _held(self.client.create_run(self.id, start_time=start, tags=tags))
+    def create_run(
+        self, key: str, name: str, start: int | None = None, *, live: bool = False
+    ) -> StoredRun:
+        """Create a run with status `RUNNING`, started at `start` (milliseconds; None is now)."""
+        tags = {KEY_TAG: key, RUN_NAME_TAG: name} | ({LIVE_TAG: "true"} if live else {})
+        return _stored_run(self.client.create_run(self.id, start_time=start, tags=tags))
 
     def log(
         self,
         run_id: str,
-        points: Sequence[Point],
+        points: Sequence[MetricPoint],
         params: Mapping[str, str],
         tags: Mapping[str, str],
     ) -> None:
-        """Write all in one call, or in a few where there are many points; the tags come last, so
-        that a half-written run does not claim to be whole. A point that is there stays one."""
+        """Write everything in one call, or in a few if there are many points.
+
+        The tags are written last, so that a partly written run does not look complete. Writing a
+        point again does not duplicate it.
+        """
         from mlflow.entities import Metric, Param, RunTag
 
         metrics = [Metric(name, value, when, step) for name, value, step, when in points]
-        head = max(len(metrics) - 1, 0) // _POINTS_A_CALL * _POINTS_A_CALL
-        for first in range(0, head, _POINTS_A_CALL):
-            self.client.log_batch(run_id, metrics=metrics[first : first + _POINTS_A_CALL])
+        head = max(len(metrics) - 1, 0) // _MAX_POINTS_PER_CALL * _MAX_POINTS_PER_CALL
+        for first in range(0, head, _MAX_POINTS_PER_CALL):
+            self.client.log_batch(run_id, metrics=metrics[first : first + _MAX_POINTS_PER_CALL])
         self.client.log_batch(
             run_id,
             metrics=metrics[head:],
@@ -110,45 +118,45 @@ class Experiment:
             tags=[RunTag(name, value) for name, value in tags.items()],
         )
 
-    def finish(
+    def end_run(
         self, run_id: str, status: Literal["RUNNING", "FINISHED"], end: int | None = None
     ) -> None:
         self.client.set_terminated(run_id, status, end)
 
-    def delete(self, run_id: str) -> None:
+    def delete_run(self, run_id: str) -> None:
         self.client.delete_run(run_id)
 
-    def attach(self, run_id: str, folder: Path) -> None:
+    def log_artifacts(self, run_id: str, folder: Path) -> None:
         self.client.log_artifacts(run_id, str(folder))
 
 
-def _held(run: Run) -> Held:
+def _stored_run(run: Run) -> StoredRun:
     tags = run.data.tags
-    marks = {name: tags[name] for name in MARKS if name in tags}
-    return Held(run.info.run_id, run.info.status, marks, digest_of(run.data.params))
+    state_tags = {name: tags[name] for name in STATE_TAGS if name in tags}
+    return StoredRun(run.info.run_id, run.info.status, state_tags, digest_params(run.data.params))
 
 
-def connect(uri: str, name: str) -> Experiment:
-    """The experiment `name` at `uri`, made or brought back from the bin if need be."""
+def open_experiment(uri: str, name: str) -> Experiment:
+    """Return the experiment `name` at `uri`; create or restore it if needed."""
     for variable, value in _ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(tracking_uri=uri)
-    found = client.get_experiment_by_name(name)
-    if found is None:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
         try:
             return Experiment(client, str(client.create_experiment(name)))
-        except MlflowException:  # another worker may have been faster
-            found = client.get_experiment_by_name(name)
-            if found is None:
+        except MlflowException:  # another worker may have created it
+            experiment = client.get_experiment_by_name(name)
+            if experiment is None:
                 raise
-    if found.lifecycle_stage == "deleted":
-        client.restore_experiment(found.experiment_id)
-    return Experiment(client, str(found.experiment_id))
+    if experiment.lifecycle_stage == "deleted":
+        client.restore_experiment(experiment.experiment_id)
+    return Experiment(client, str(experiment.experiment_id))
 
 
 def first_line(error: Exception) -> str:
-    """An error for a one-line warning."""
+    """Return an error as text for a one-line warning."""
     return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

@@ -1,4 +1,4 @@
-"""Loss curves while a trial trains, best effort."""
+"""Live loss curves of a running trial, best effort."""
 
 from __future__ import annotations
 
@@ -8,38 +8,38 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 
-from orchestrator.tracking.experiment import Experiment, Point, connect, first_line
+from orchestrator.tracking.experiment import Experiment, MetricPoint, first_line, open_experiment
 
 log = logging.getLogger(__name__)
 
-FIRST_AFTER_S = 3.0
-"""Nothing is sent before a trial has gone on for so long after its first point: a shorter one needs
-no live curve, and of many short ones MLflow would take the calls more slowly than they come."""
+LIVE_DELAY_S = 3.0
+"""Time from a trial's first point to the first request. Shorter trials need no live curve, and with
+many of them MLflow could not keep up with the requests."""
 
 
 class LiveRun:
-    """Sends a worker's metrics under `live/`, from a thread of its own.
+    """Sends a worker's metrics under `live/`, on a background thread.
 
-    The first error ends it with one warning: a trial never depends on MLflow. The projection takes
-    the run over by its tag and writes the record's own history beside `live/`, so that nothing is
-    there twice.
+    The first error stops it with one warning: a trial never depends on MLflow. The projection later
+    finds the run by its tag and writes the record's history next to `live/`, so no run exists
+    twice.
     """
 
     def __init__(
-        self, uri: str, experiment: str, key: str, name: str, *, every_s: float = FIRST_AFTER_S
+        self, uri: str, experiment: str, key: str, name: str, *, interval_s: float = LIVE_DELAY_S
     ) -> None:
-        """`key` is the trial's; its run is found, or made as `name`, when there are first points to
-        send."""
+        """`key` is the key of the trial. Its run is found, or created with `name`, when the first
+        points are sent."""
         self._uri, self._experiment, self._key, self._name = uri, experiment, key, name
-        self._every_s = every_s
-        self._points: queue.SimpleQueue[Point] = queue.SimpleQueue()
+        self._interval_s = interval_s
+        self._points: queue.SimpleQueue[MetricPoint] = queue.SimpleQueue()
         self._stop = threading.Event()
-        self._dead = False
+        self._failed = False
         self._thread = threading.Thread(target=self._run, name="mlflow-live", daemon=True)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Values after an optimizer step; never blocks, never raises."""
-        if not self._dead:
+        """Log values after an optimizer step. Never blocks, never raises."""
+        if not self._failed:
             if self._thread.ident is None:
                 self._thread.start()
             now = round(1000 * time.time())
@@ -47,7 +47,7 @@ class LiveRun:
                 self._points.put((f"live/{name}", float(value), step, now))
 
     def close(self, timeout: float) -> None:
-        """Send the rest, waiting at most `timeout` seconds."""
+        """Send the remaining points; wait at most `timeout` seconds."""
         self._stop.set()
         if self._thread.ident is not None:
             self._thread.join(timeout)
@@ -57,21 +57,23 @@ class LiveRun:
         last = False
         try:
             while not last:
-                last = self._stop.wait(self._every_s)
+                last = self._stop.wait(self._interval_s)
                 points = list(_drain(self._points))
                 if points and (target or not last):
                     experiment, run_id = target = target or self._open()
                     experiment.log(run_id, points, {}, {})
-        except Exception as error:  # whatever MLflow does, the trial goes on
-            self._dead = True
-            log.warning("MLflow at %s: %s; no live curves", self._uri, first_line(error))
+        except Exception as error:  # a failure of MLflow must not stop the trial
+            self._failed = True
+            log.warning(
+                "MLflow at %s: %s; this trial has no live curves", self._uri, first_line(error)
+            )
 
     def _open(self) -> tuple[Experiment, str]:
-        experiment = connect(self._uri, self._experiment)
-        run = experiment.find(self._key)
-        return experiment, (run or experiment.create(self._key, self._name, live=True)).id
+        experiment = open_experiment(self._uri, self._experiment)
+        run = experiment.find_run(self._key)
+        return experiment, (run or experiment.create_run(self._key, self._name, live=True)).id
 
 
-def _drain(points: queue.SimpleQueue[Point]) -> Iterator[Point]:
+def _drain(points: queue.SimpleQueue[MetricPoint]) -> Iterator[MetricPoint]:
     while not points.empty():
         yield points.get_nowait()

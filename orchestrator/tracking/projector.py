@@ -1,4 +1,4 @@
-"""The projection of a sweep that is still running."""
+"""Projection of a running sweep."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from collections.abc import Iterator, Mapping
 
 from orchestrator.plan.graph import Plan
 from orchestrator.store.record import Record
-from orchestrator.tracking.experiment import connect, first_line
+from orchestrator.tracking.experiment import first_line, open_experiment
 from orchestrator.tracking.projection import Projection
 
 log = logging.getLogger(__name__)
 
 _RETRY_AFTER_S = 15.0
-"""Pause after an error: each attempt at a dead server takes seconds itself."""
+"""Pause after an error: each attempt to reach a dead server takes several seconds."""
 
 
 class Projector:
-    """Projects records as they come, from a thread of its own.
+    """Projects records as they are added, on a background thread.
 
-    Nothing here raises, and only `close` waits: where MLflow is down, one warning is logged, and
-    what was missed is caught up at the end, or by `sync` later.
+    No method raises, and only `close` waits. If MLflow is down, one warning is logged; the missing
+    records are projected at the end, or later by `sync`.
     """
 
     def __init__(self, plan: Plan, uri: str, records: Mapping[str, Record]) -> None:
-        """`records` are those that exist at the start."""
+        """`records` are those that already exist."""
         self._plan, self._uri = plan, uri
         self._known = dict(records)
         self._queue: queue.SimpleQueue[Record | None] = queue.SimpleQueue()
@@ -37,17 +37,18 @@ class Projector:
         self._thread.start()
 
     def add(self, record: Record) -> None:
-        """Project `record` soon; returns at once."""
+        """Queue `record` for projection; return immediately."""
         self._queue.put(record)
 
     def close(self, timeout: float) -> bool:
-        """Catch up and stop; False if MLflow did not hold everything within `timeout` seconds."""
+        """Project what is left and stop. Return False if MLflow does not hold everything within
+        `timeout` seconds."""
         self._queue.put(None)
         self._thread.join(timeout)
         return self._complete and not self._thread.is_alive()
 
     def _run(self) -> None:
-        projection: Projection | None = None  # serves until an error, then starts afresh
+        projection: Projection | None = None  # replaced after an error
         retry_at = 0.0
         for records in _batches(self._queue):
             self._known |= {record.key: record for record in records}
@@ -55,29 +56,31 @@ class Projector:
                 continue
             try:
                 if projection is None:
-                    projection = self._opened()
+                    projection = self._open()
                 projection.put(records)
-            except Exception as error:  # whatever MLflow does, the sweep goes on
+            except Exception as error:  # a failure of MLflow must not stop the sweep
                 projection, retry_at = None, time.monotonic() + _RETRY_AFTER_S
                 self._warn(error)
         try:
-            projection = projection or self._opened()
+            projection = projection or self._open()
             projection.put(self._known.values())
             self._complete = True
         except Exception as error:
             self._warn(error)
 
-    def _opened(self) -> Projection:
-        return Projection(self._plan, connect(self._uri, self._plan.name))
+    def _open(self) -> Projection:
+        return Projection(self._plan, open_experiment(self._uri, self._plan.name))
 
     def _warn(self, error: Exception) -> None:
         if not self._warned:
-            log.warning("MLflow at %s: %s; it is caught up later", self._uri, first_line(error))
+            log.warning(
+                "MLflow at %s: %s; missing records are added later", self._uri, first_line(error)
+            )
         self._warned = True
 
 
 def _batches(waiting: queue.SimpleQueue[Record | None]) -> Iterator[list[Record]]:
-    """All that waits, again and again, until None comes."""
+    """Yield the waiting records in batches until the queue contains None."""
     ended = False
     while not ended:
         batch = [waiting.get()]

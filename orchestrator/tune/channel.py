@@ -1,8 +1,8 @@
-"""How the driver reaches its workers: a word to all, while they are busy, to go on, to drain or to
-stop; and to each its next lane.
+"""The driver's channel to its workers: one command for all of them, and chunks for each session.
 
-One small actor on the driver's machine holds both. Each worker has a call waiting there for either,
-so that a change reaches thousands at once and nobody polls.
+The command tells running workers to go on, to drain or to stop. One small actor on the driver's
+machine holds the command and the chunks. Each worker keeps one call for either waiting in it, so
+that a change reaches thousands of workers at once without periodic requests.
 """
 
 from __future__ import annotations
@@ -16,87 +16,88 @@ import ray
 from ray.exceptions import RayError
 
 from orchestrator.ray_cluster.actors import local_actor
-from orchestrator.worker.protocol import Word
+from orchestrator.worker.protocol import Command
 
-MOST_CALLS = 20_000
-"""That may wait in the actor; two of each worker."""
+MAX_PENDING_CALLS = 20_000
+"""Calls that may wait in the actor; each worker has two."""
 
 
-class _Beacon:
+class _ChannelActor:
     def __init__(self) -> None:
-        self._word: Word = "go"
-        self._changed = asyncio.Event()
-        self._lanes: dict[str, tuple[int, list[str] | None]] = {}
-        self._handed: dict[str, asyncio.Event] = {}
+        self._command: Command = "continue"
+        self._command_changed = asyncio.Event()
+        self._chunks: dict[str, tuple[int, list[str] | None]] = {}
+        self._assigned: dict[str, asyncio.Event] = {}
 
-    async def say(self, word: Word) -> None:
-        self._word = word
-        self._changed.set()
-        self._changed = asyncio.Event()
+    async def send(self, command: Command) -> None:
+        self._command = command
+        self._command_changed.set()
+        self._command_changed = asyncio.Event()
 
-    async def heed(self, known: Word) -> Word:
-        """The word, as soon as it is another than `known`."""
-        while self._word == known:
-            await self._changed.wait()
-        return self._word
+    async def next_command(self, known: Command) -> Command:
+        """Return the command as soon as it differs from `known`."""
+        while self._command == known:
+            await self._command_changed.wait()
+        return self._command
 
-    async def hand(self, stint: str, number: int, lane: list[str] | None) -> None:
-        if number > self._lanes.get(stint, (0, None))[0]:
-            self._lanes[stint] = number, lane
-            if waited_for := self._handed.pop(stint, None):
-                waited_for.set()
+    async def assign(self, session: str, number: int, keys: list[str] | None) -> None:
+        if number > self._chunks.get(session, (0, None))[0]:
+            self._chunks[session] = number, keys
+            if assigned := self._assigned.pop(session, None):
+                assigned.set()
 
-    async def take(self, stint: str, known: int) -> tuple[int, list[str]]:
-        """The lane of the stint and its number, as soon as that is another than `known`. Nothing is
-        removed: the call of a worker that died while it waited must not take what is another's."""
+    async def next_assignment(self, session: str, known: int) -> tuple[int, list[str]]:
+        """Return the number and the keys of the session's chunk, as soon as its number is above
+        `known`. Nothing is removed, because the call of a worker that died while it waited must
+        not take the chunk of its successor."""
         while True:
-            number, lane = self._lanes.get(stint, (0, None))
-            if number > known and lane is not None:
-                return number, lane
-            await self._handed.setdefault(stint, asyncio.Event()).wait()
+            number, keys = self._chunks.get(session, (0, None))
+            if number > known and keys is not None:
+                return number, keys
+            await self._assigned.setdefault(session, asyncio.Event()).wait()
 
 
-class Beacon:
-    """The driver's end. Needs an initialized Ray; ends with its job."""
+class Channel:
+    """The driver's end. Needs an initialized Ray, and ends with its job."""
 
     def __init__(self) -> None:
-        self.actor = local_actor(_Beacon, calls=MOST_CALLS)
+        self.actor = local_actor(_ChannelActor, max_concurrency=MAX_PENDING_CALLS)
         self._numbers = count(1)
 
-    def say(self, word: Word) -> None:
-        """Returns at once; workers hear it within milliseconds."""
-        self.actor.say.remote(word)
+    def send(self, command: Command) -> None:
+        """Send a command to all workers. Return at once; they receive it within milliseconds."""
+        self.actor.send.remote(command)
 
-    def hand(self, stint: str, lane: list[str] | None) -> None:
-        """Give the stint's worker the heads of what it is to do next, none if it is to end; with
-        None take back what its last worker had. Returns at once."""
-        self.actor.hand.remote(stint, next(self._numbers), lane)
+    def assign(self, session: str, keys: list[str] | None) -> None:
+        """Assign a chunk, as keys of work items, to the session's worker. An empty chunk ends the
+        session; None withdraws the chunk of a lost worker. Return at once."""
+        self.actor.assign.remote(session, next(self._numbers), keys)
 
 
-class Listener:
-    """A worker's end: called, it says the word as it stands.
+class CommandPoller:
+    """The worker's end: calling it returns the current command.
 
-    It must be closed: an actor whose call waits elsewhere does not end when it is told to, nor is
-    it noticed that one has failed to start.
+    It must be closed. Otherwise its call stays pending, and Ray neither ends an actor that it
+    terminates nor notices one that failed to start.
     """
 
-    def __init__(self, beacon: Any) -> None:
-        self._beacon = beacon
-        self._word: Word = "go"
-        self._call = beacon.heed.remote(self._word)
-        threading.Thread(target=self._listen, name="listener", daemon=True).start()
+    def __init__(self, channel: Any) -> None:
+        self._channel = channel
+        self._command: Command = "continue"
+        self._call = channel.next_command.remote(self._command)
+        threading.Thread(target=self._receive, name="command poller", daemon=True).start()
 
-    def __call__(self) -> Word:
-        return self._word
+    def __call__(self) -> Command:
+        return self._command
 
     def close(self) -> None:
         ray.cancel(self._call)
 
-    def _listen(self) -> None:
+    def _receive(self) -> None:
         try:
-            while self._word != "stop":
-                self._word = ray.get(self._call)
-                if self._word != "stop":
-                    self._call = self._beacon.heed.remote(self._word)
-        except RayError:  # closed; or the driver is gone, and Ray ends this process for it
+            while self._command != "stop":
+                self._command = ray.get(self._call)
+                if self._command != "stop":
+                    self._call = self._channel.next_command.remote(self._command)
+        except RayError:  # closed; or the driver is gone, and Ray ends this process as well
             return

@@ -1,7 +1,8 @@
-"""Run what a plan still lacks, with Ray Tune as the engine.
+"""Run the uncommitted trials of a plan, with Ray Tune as the engine.
 
-Never restored from Tune's own state, which re-runs finished work: each start asks the store what
-exists and runs the rest with a new Tuner. The sweep ends loudly unless every unit is accounted for.
+Tune's own state is never restored, because that re-runs finished work. Each start asks the store
+what is committed and runs the rest with a new Tuner. The run raises an error unless every work item
+is accounted for.
 """
 
 from __future__ import annotations
@@ -22,26 +23,26 @@ from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tun
 from orchestrator.errors import RunError
 from orchestrator.monitor.observers import Observer
 from orchestrator.plan.graph import Plan
-from orchestrator.plan.work import Cost, work_of
-from orchestrator.ray_cluster.capacity import at_once, shape
-from orchestrator.ray_cluster.join import joined
-from orchestrator.schedule.frontier import Frontier, State, Unit
-from orchestrator.store.lease_watch import Lookout
+from orchestrator.plan.work import CostFunction, work_of
+from orchestrator.ray_cluster.capacity import max_concurrent_trials, trial_resources
+from orchestrator.ray_cluster.join import joined_cluster
+from orchestrator.schedule.frontier import Frontier, WorkItem, WorkState
+from orchestrator.store.lease_watch import LeaseWatcher
 from orchestrator.sweep.config import Placement
-from orchestrator.tune.channel import Beacon
-from orchestrator.tune.hooks import Ender, Losses, Watch
-from orchestrator.tune.searcher import Meter, PlanSearcher
-from orchestrator.tune.work_table import Handout
-from orchestrator.tune.worker_loop import Start, Stint
-from orchestrator.worker.protocol import Work
+from orchestrator.tune.channel import Channel
+from orchestrator.tune.hooks import NodeLossHook, StopHook, WorkerHook
+from orchestrator.tune.searcher import Budget, PlanSearcher
+from orchestrator.tune.work_table import WorkTable
+from orchestrator.tune.worker_loop import StartWorker, WorkerLoop
+from orchestrator.worker.protocol import Assignment
 
 _TUNE_SETTINGS = {
-    # The CSV, JSON and TensorBoard writers cost 2.4x the driver's CPU and write what MLflow holds.
+    # The CSV, JSON and TensorBoard loggers cost 2.4x the driver's CPU and write what MLflow has.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     # Every snapshot rewrites the state of all trials, and we never restore one.
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-    # Ours, see `_interruptible`; Tune's would save its own state, which we never read.
+    # `_interruptible` handles signals; Tune's handler would save its own state, which is unused.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -53,7 +54,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """How a run ended, in units of work; `failures` maps the head of each to its error."""
+    """The outcome of a run, counted in work items; `failures` maps their keys to errors."""
 
     finished: int
     failed: int
@@ -62,62 +63,68 @@ class Summary:
     failures: dict[str, str] = field(default_factory=dict)
     interrupted: bool = False
     exhausted: bool = False
-    """The budget was spent before all was done."""
+    """Whether the budget ran out before all items were settled."""
     outage: str = ""
+    """Why the run ended early without a failure of its own: the store, or the driver's channel,
+    did not answer."""
 
 
-def run(
+def run_plan(
     plan: Plan,
     committed: set[str],
-    start: Start,
+    start_worker: StartWorker,
     placement: Placement,
     observer: Observer,
-    cost: Cost = work_of,
+    cost: CostFunction = work_of,
     *,
-    lookout: Lookout | None = None,
-    meter: Meter | None = None,
-    most: int | None = None,
-    attend: Iterable[AbstractContextManager[object]] = (),
+    lease_watcher: LeaseWatcher | None = None,
+    budget: Budget | None = None,
+    max_slots: int | None = None,
+    contexts: Iterable[AbstractContextManager[object]] = (),
 ) -> Summary:
-    """Run every trial of the plan that is not in `committed`; `start` makes a process's worker, and
-    `cost` weighs the trials, so that the longest way to the end is begun first. `lookout` follows
-    what other runs are at; `meter` may end the run; `most` is how many trials the cluster holds at
-    its largest, if that is known; what is to `attend` is entered once the cluster is there, and
-    left before it goes.
+    """Run every trial of the plan that is not in `committed`.
 
-    The first SIGINT or SIGTERM lets running trials save their state; a second one ends at once.
-    Raises RunError when some units neither finished, failed nor were blocked, and nothing (an
-    interrupt, a spent budget, a store that went away) explains it.
+    `start_worker` creates the worker of a process. `cost` weighs the trials, so that the longest
+    remaining path starts first. `lease_watcher` follows the items that other runs hold leases of.
+    `budget` may end the run. `max_slots` is the number of trials that fit on the cluster at its
+    maximum size, if known. The `contexts` are entered once the cluster is available, and exited
+    before it is released.
+
+    The first SIGINT or SIGTERM lets running trials save their state; a second one ends the run
+    immediately. Raises RunError when some items are not settled and no interrupt, exhausted budget
+    or outage explains it.
     """
     begin = time.perf_counter()
-    frontier = Frontier(plan, committed, strikes=placement.strikes, cost=cost)
+    frontier = Frontier(plan, committed, max_failures=placement.max_failures, cost=cost)
     if frontier.settled:
         return _summary(frontier, begin)
     os.environ.update(_TUNE_SETTINGS)
-    with joined(), ExitStack() as stack:
+    with joined_cluster(), ExitStack() as stack:
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="sweepstakes-"))
-        for companion in attend:
-            stack.enter_context(companion)
-        slots = at_once(placement, most)
-        beacon = Beacon()
+        for context in contexts:
+            stack.enter_context(context)
+        slots = max_concurrent_trials(placement, max_slots)
+        channel = Channel()
         searcher = PlanSearcher(
             frontier,
             observer,
             slots=slots,
-            most=placement.lane,
-            say=beacon.say,
-            hand=beacon.hand,
-            lookout=lookout,
-            meter=meter,
+            max_leaves=placement.chunk_size,
+            send=channel.send,
+            assign=channel.assign,
+            lease_watcher=lease_watcher,
+            budget=budget,
         )
-        handout = Handout(_work(plan, unit) for unit in frontier.units)
-        stint = tune.with_parameters(Stint, handout=handout, start=start, beacon=beacon.actor)
+        work_table = WorkTable(_assignment(plan, item) for item in frontier.items)
+        session = tune.with_parameters(
+            WorkerLoop, work_table=work_table, start=start_worker, channel=channel.actor
+        )
         tuner = Tuner(
-            tune.with_resources(stint, shape(placement)),
+            tune.with_resources(session, trial_resources(placement)),
             tune_config=TuneConfig(
                 search_alg=searcher,
-                scheduler=Losses(searcher),
-                num_samples=-1,  # until the searcher ends it; the default, 1, would cut the plan
+                scheduler=NodeLossHook(searcher),
+                num_samples=-1,  # until the searcher ends it; with the default, 1, one session runs
                 max_concurrent_trials=slots,
                 reuse_actors=True,
             ),
@@ -125,10 +132,10 @@ def run(
                 name=plan.name,
                 storage_path=scratch,
                 verbose=0,
-                callbacks=[Watch(searcher)],
-                stop=Ender(searcher),
+                callbacks=[WorkerHook(searcher)],
+                stop=StopHook(searcher),
                 checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
-                # Retries are the frontier's: it counts strikes per unit, not per stint.
+                # The frontier retries: it counts failures per work item, not per session.
                 failure_config=FailureConfig(max_failures=0),
             ),
         )
@@ -141,23 +148,24 @@ def run(
     if not (frontier.settled or summary.interrupted or summary.exhausted or summary.outage):
         counts = {state.value: n for state, n in frontier.counts.items() if n}
         raise RunError(
-            f"the sweep ended early: {counts}; run it again, and report this if it stays"
+            f"the sweep ended early, with work items {counts}; run it again, and report a bug if"
+            " this repeats"
         )
     return summary
 
 
-def _work(plan: Plan, unit: Unit) -> Work:
-    members = (plan.trials[key] for key in sorted(unit.members))
-    return Work(plan.trials[unit.head], tuple(members))
+def _assignment(plan: Plan, item: WorkItem) -> Assignment:
+    members = (plan.trials[key] for key in sorted(item.members))
+    return Assignment(plan.trials[item.key], tuple(members))
 
 
 def _summary(frontier: Frontier, begin: float, searcher: PlanSearcher | None = None) -> Summary:
     return Summary(
-        finished=frontier.counts[State.FINISHED],
-        failed=frontier.counts[State.FAILED],
-        blocked=frontier.counts[State.BLOCKED],
+        finished=frontier.counts[WorkState.FINISHED],
+        failed=frontier.counts[WorkState.FAILED],
+        blocked=frontier.counts[WorkState.BLOCKED],
         seconds=time.perf_counter() - begin,
-        failures={u.head: u.error for u in frontier.units if u.state is State.FAILED},
+        failures={i.key: i.error for i in frontier.items if i.state is WorkState.FAILED},
         interrupted=searcher is not None and searcher.interrupted and not frontier.settled,
         exhausted=searcher is not None and searcher.exhausted and not frontier.settled,
         outage=searcher.outage if searcher is not None else "",
@@ -166,14 +174,14 @@ def _summary(frontier: Frontier, begin: float, searcher: PlanSearcher | None = N
 
 @contextmanager
 def _interruptible(searcher: PlanSearcher) -> Iterator[None]:
-    """The first signal lets the trials save their state; the second one ends the run at once, which
-    loses nothing that was committed."""
+    """On the first signal let the trials save their state; on the second end the run immediately,
+    which loses nothing that was committed."""
 
     def stop(signum: int, frame: FrameType | None) -> None:
         if searcher.interrupted:
             raise KeyboardInterrupt
         searcher.interrupted = True
-        log.warning("stopping: the running trials save their state; once more ends at once")
+        log.warning("stopping: the running trials save their state; signal again to end at once")
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -1,4 +1,4 @@
-"""Where Ray Tune tells, and asks, more than a searcher hears."""
+"""Ray Tune hooks that report to the searcher what Tune does not pass on to a searcher itself."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ray.tune.schedulers import FIFOScheduler
 from orchestrator.tune.searcher import PlanSearcher
 
 
-class Watch(Callback):
-    """Tells the searcher which stints have a worker."""
+class WorkerHook(Callback):
+    """Report which sessions have a worker."""
 
     def __init__(self, searcher: PlanSearcher) -> None:
         self._searcher = searcher
@@ -23,37 +23,38 @@ class Watch(Callback):
     def on_trial_start(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
-        self._searcher.got_worker(trial.trial_id)
+        self._searcher.on_worker_started(trial.trial_id)
 
     def on_trial_recover(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
-        self._searcher.lost_worker(trial.trial_id)
+        self._searcher.on_worker_restarting(trial.trial_id)
 
 
-class Losses(FIFOScheduler):
-    """Tells the searcher, before it hears of a stint's end, why: that a node died is no fault of
-    the unit's. (Tune itself starts a stint again whose node announced its preemption.)"""
+class NodeLossHook(FIFOScheduler):
+    """Report why a session failed, before the searcher is notified of its end: the loss of a node
+    is not a failure of the work item. (If the node announced its preemption, Tune itself restarts
+    the session.)"""
 
     def __init__(self, searcher: PlanSearcher) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._searcher = searcher
 
     def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
-        error = _error_of(trial)
+        error = _load_error(trial)
         if not isinstance(error, RayActorError):
             return
-        # Ray tells this in words alone.
-        words = str(error)
-        if error.preempted or "node has died" in words or "node was terminated" in words:
-            self._searcher.lost(trial.trial_id)
+        # Ray gives the reason only in the message.
+        message = str(error)
+        if error.preempted or "node has died" in message or "node was terminated" in message:
+            self._searcher.on_node_lost(trial.trial_id)
         elif error.actor_init_failed:
-            last = words.strip().splitlines()[-1]
-            self._searcher.died(trial.trial_id, f"no worker can start: {last}")
+            last = message.strip().splitlines()[-1]
+            self._searcher.on_worker_exited(trial.trial_id, f"the worker failed to start: {last}")
 
 
-class Ender(Stopper):
-    """Asked at every turn of Tune's loop whether to end early."""
+class StopHook(Stopper):
+    """Let the searcher process events at every turn of Tune's loop, and end the run."""
 
     def __init__(self, searcher: PlanSearcher) -> None:
         self._searcher = searcher
@@ -62,10 +63,10 @@ class Ender(Stopper):
         return False
 
     def stop_all(self) -> bool:
-        return self._searcher.heed()
+        return self._searcher.process_events()
 
 
-def _error_of(trial: TuneTrial) -> object:
+def _load_error(trial: TuneTrial) -> object:
     path = trial.pickled_error_file  # written by this process
     if not path or not os.path.exists(path):
         return None

@@ -1,10 +1,10 @@
-"""The thin adapter between the frontier and Ray Tune: one Tune trial is a worker's stint.
+"""Thin adapter between the frontier and Ray Tune: one Tune trial is one session of a worker.
 
-A stint is one lane after another, for as long as there are any: to end a Tune trial after each lane
-costs a process start whenever Tune has nothing else to give the process at that very moment (10 to
-155 starts for 300 lanes on 4 slots, in three runs). Ray Tune asks `suggest` and `heed` at every
-turn of its loop and reports each unit's end as a result; every decision is the frontier's. Nothing
-here is saved or restored: a new run asks the store.
+A session runs one chunk after another while there are any. Ending the Tune trial after each chunk
+would start a process whenever Tune has no other trial for it at that very moment (10 to 155 starts
+for 300 chunks on 4 slots, in three runs). Ray Tune calls `suggest` and `process_events` at every
+turn of its loop and reports the end of each work item as a result; every decision is the
+frontier's. Nothing here is saved or restored: a new run asks the store.
 """
 
 from __future__ import annotations
@@ -18,71 +18,77 @@ from ray.tune.search import Searcher
 
 from orchestrator.errors import StoreError
 from orchestrator.monitor.observers import Observer
-from orchestrator.schedule.batching import next_lane
-from orchestrator.schedule.frontier import Frontier, State, Unit
-from orchestrator.store.lease_watch import Lookout
-from orchestrator.worker.protocol import Word
+from orchestrator.schedule.batching import next_chunk
+from orchestrator.schedule.frontier import Frontier, WorkItem, WorkState
+from orchestrator.store.lease_watch import LeaseWatcher
+from orchestrator.worker.protocol import Command
 
 log = logging.getLogger(__name__)
 
-STINT = "stint"
-"""The only key of a Tune config: the name under which its worker is handed lanes. Tune copies and
-snapshots configs at a cost per entry, so what is to be done travels apart from them."""
-IDLE_S = 10.0
-"""How long a worker without anything to do is kept; starting another takes 5 to 20 s."""
+SESSION = "session"
+"""The only key of a Tune config: the name by which the session's worker is assigned chunks. Tune
+copies and snapshots configs at a cost per entry, so the work itself is sent separately."""
+MAX_IDLE_S = 10.0
+"""How long an idle worker is kept; starting another takes 5 to 20 s."""
 OVERDUE_S = 60.0
-"""A stint that has waited so long for a worker has no place to start one."""
+"""A session that has waited this long for a worker has no free slot to start one in."""
 STOP_GRACE_S = 100.0
-"""How long running trials may take to save their state; `ray job stop` is told to wait 120 s."""
-MOST_LOSSES = 20
-"""Nodes that may die under a unit before that counts against it: it may be what kills them."""
+"""How long running trials may take to save their state; `ray job stop` waits 120 s."""
+MAX_NODE_LOSSES = 20
+"""Node losses under one item before they count as its failure: the item may be the cause."""
 
 
-class Meter(Protocol):
-    """Asked at every turn of Ray Tune's loop, so it must return at once."""
+class Budget(Protocol):
+    """Called at every turn of Ray Tune's loop, so it must return at once."""
 
     def exhausted(self) -> bool:
-        """Whether the budget is spent."""
+        """Return whether the budget is spent."""
 
 
 class PlanSearcher(Searcher):
+    """Assign chunks of the frontier to sessions, and update the frontier by their results.
+
+    `send` sends a command to all workers. `assign` gives the worker of a session the keys of its
+    next chunk, or none to end the session; with None it withdraws the chunk of a lost worker.
+    """
+
     def __init__(
         self,
         frontier: Frontier,
         observer: Observer,
         *,
         slots: int,
-        most: int,
-        say: Callable[[Word], None],
-        hand: Callable[[str, list[str] | None], None],
-        lookout: Lookout | None = None,
-        meter: Meter | None = None,
+        max_leaves: int,
+        send: Callable[[Command], None],
+        assign: Callable[[str, list[str] | None], None],
+        lease_watcher: LeaseWatcher | None = None,
+        budget: Budget | None = None,
     ) -> None:
         super().__init__(metric="score", mode="max")
         self._frontier = frontier
         self._observer = observer
         self._slots = slots
-        self._most = most
-        self._say = say
-        self._hand = hand
-        self._lookout = lookout
-        self._meter = meter
-        self._lanes: dict[str, list[Unit]] = {}
-        """What each stint is at, or is to begin with once it has a worker; empty while idle."""
-        self._waiting: dict[str, float] = {}
-        """Stints without a worker, and since when."""
+        self._max_leaves = max_leaves
+        self._send = send
+        self._assign = assign
+        self._lease_watcher = lease_watcher
+        self._budget = budget
+        self._chunks: dict[str, list[WorkItem]] = {}
+        """The current or first chunk of each session; empty while its worker is idle."""
+        self._starting: dict[str, float] = {}
+        """Sessions without a worker, and since when."""
         self._idle: dict[str, float] = {}
-        """Stints whose worker has nothing to do, and since when."""
-        self._leaving: set[str] = set()
-        """Stints whose worker was told to end them."""
-        self._lost: set[str] = set()
-        self._causes: dict[str, str] = {}
-        self._word: Word = "go"
+        """Sessions with an idle worker, and since when."""
+        self._ending: set[str] = set()
+        """Sessions whose worker was sent an empty chunk, but has not ended yet."""
+        self._on_lost_node: set[str] = set()
+        self._exit_causes: dict[str, str] = {}
+        self._command: Command = "continue"
         self._deadline = 0.0
         self.interrupted = False
-        """Set from outside, at any time, to end the run: trials save their state."""
+        """Set by the driver, at any time, to end the run: trials save their state."""
         self.outage = ""
-        """Why no more lanes are handed out; empty as long as the store answers."""
+        """Why no more chunks are assigned; empty while the store answers."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its searcher for `Tuner.restore`, which we never use."""
@@ -91,207 +97,211 @@ class PlanSearcher(Searcher):
     @property
     def exhausted(self) -> bool:
         """Whether the budget ended the run."""
-        return self._word == "drain" and not self.outage
+        return self._command == "drain" and not self.outage
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
-        self.heed()
-        if self._frontier.settled or self._word != "go":
+        self.process_events()
+        if self._frontier.settled or self._command != "continue":
             return Searcher.FINISHED
-        lane = self._next_lane()
-        if lane:
-            self._lanes[trial_id] = lane
-            self._waiting[trial_id] = time.monotonic()
-            return {STINT: trial_id}
-        # Answering None with nothing to wait for would let Tune poll for ever, in silence.
-        waits = self._lanes or self._frontier.counts[State.ELSEWHERE]
+        chunk = self._next_chunk()
+        if chunk:
+            self._chunks[trial_id] = chunk
+            self._starting[trial_id] = time.monotonic()
+            return {SESSION: trial_id}
+        # After None with nothing to wait for, Tune would ask again for ever, without a message.
+        waits = self._chunks or self._frontier.counts[WorkState.LEASED]
         assert waits, f"nothing runs and nothing is ready: {self._frontier.counts}"
         return None
 
-    def heed(self) -> bool:
-        """Takes in what has happened outside, and employs who is idle; True once nobody is at work
-        any more, or has had time enough to stop."""
-        if self._lookout is not None:
+    def process_events(self) -> bool:
+        """Process external events and assign chunks to idle workers. Return True once the run is
+        over: no worker is active any more, or the grace period for stopping has passed."""
+        if self._lease_watcher is not None:
             try:
-                for news in self._lookout.news():
-                    self._hear(news.head, list(news.committed))
+                for event in self._lease_watcher.events():
+                    self._on_lease_event(event.key, list(event.committed))
             except StoreError as error:
                 self.outage = str(error)
-        if self.interrupted and self._word != "stop":
+        if self.interrupted and self._command != "stop":
             self._deadline = time.monotonic() + STOP_GRACE_S
-            self._tell("stop")
-        elif self._word == "go" and (self.outage or (self._meter and self._meter.exhausted())):
-            self._tell("drain")
-        self._employ()
-        late = self._word == "stop" and time.monotonic() > self._deadline
-        over = self._word != "go" or self._frontier.settled
-        return over and (late or len(self._waiting) == len(self._lanes))
+            self._send_command("stop")
+        elif self._command == "continue" and (self.outage or (self._budget and self._budget.exhausted())):
+            self._send_command("drain")
+        self._assign_idle()
+        late = self._command == "stop" and time.monotonic() > self._deadline
+        over = self._command != "continue" or self._frontier.settled
+        return over and (late or len(self._starting) == len(self._chunks))
 
-    def _tell(self, word: Word) -> None:
-        self._word = word
-        self._say(word)
+    def _send_command(self, command: Command) -> None:
+        self._command = command
+        self._send(command)
 
-    def _hear(self, head: str, committed: list[str]) -> None:
-        """Another run has done, or left, the unit."""
-        unit = self._frontier.unit(head)
-        for key in committed:
-            self._frontier.commit(key)
-        self._frontier.resume(unit)
-        if unit.state is State.FINISHED:
-            self._observer.committed(unit, committed, None)
+    def _on_lease_event(self, key: str, committed: list[str]) -> None:
+        """Another run committed the item, or its lease ended."""
+        item = self._frontier.item(key)
+        for trial_key in committed:
+            self._frontier.commit(trial_key)
+        self._frontier.resume(item)
+        if item.state is WorkState.FINISHED:
+            self._observer.item_committed(item, committed, None)
 
-    def _next_lane(self) -> list[Unit]:
-        return next_lane(self._frontier, slots=self._slots, most=self._most)
+    def _next_chunk(self) -> list[WorkItem]:
+        return next_chunk(self._frontier, slots=self._slots, max_leaves=self._max_leaves)
 
-    def got_worker(self, trial_id: str) -> None:
-        """The stint has got its worker."""
-        self._waiting.pop(trial_id, None)
-        lane = self._lanes[trial_id]
-        if lane and self._word == "go":
-            self._begin(trial_id, lane)
+    def on_worker_started(self, trial_id: str) -> None:
+        """The session got its worker."""
+        self._starting.pop(trial_id, None)
+        chunk = self._chunks[trial_id]
+        if chunk and self._command == "continue":
+            self._start_chunk(trial_id, chunk)
         else:
-            self._lanes[trial_id] = []
-            self._put_back(lane)
+            self._chunks[trial_id] = []
+            self._requeue(chunk)
             self._idle[trial_id] = time.monotonic()
 
-    def lost_worker(self, trial_id: str) -> None:
-        """The stint has lost its worker, and Ray Tune looks for another, which goes on from
-        there."""
-        self._lanes[trial_id] = self._close(trial_id)
-        self._forget(trial_id)
-        self._waiting[trial_id] = time.monotonic()
-        self._hand(trial_id, None)
+    def on_worker_restarting(self, trial_id: str) -> None:
+        """The session lost its worker; Ray Tune starts another, which runs the rest of the
+        chunk."""
+        self._chunks[trial_id] = self._end_chunk(trial_id)
+        self._forget_worker(trial_id)
+        self._starting[trial_id] = time.monotonic()
+        self._assign(trial_id, None)
 
-    def lost(self, trial_id: str) -> None:
-        """The node under the stint died; its end follows."""
-        self._lost.add(trial_id)
+    def on_node_lost(self, trial_id: str) -> None:
+        """The node of the session's worker died; `on_trial_complete` follows."""
+        self._on_lost_node.add(trial_id)
 
-    def died(self, trial_id: str, cause: str) -> None:
-        """Why the stint's process died, where that is known; its end follows."""
-        self._causes[trial_id] = cause
+    def on_worker_exited(self, trial_id: str, cause: str) -> None:
+        """The session's worker exited for a known cause; `on_trial_complete` follows."""
+        self._exit_causes[trial_id] = cause
 
-    def _employ(self) -> None:
-        """Give each idle worker a lane or its leave: when all is over, when there has been nothing
-        to do for long, or when a stint waits that could use it, to which Ray Tune passes it on."""
+    def _assign_idle(self) -> None:
+        """Assign a chunk to each idle worker or release it.
+
+        A worker is released when the run is over, when it has been idle for `MAX_IDLE_S`, or when
+        another session needs a worker: Ray Tune then gives it the process.
+        """
         now = time.monotonic()
-        for stint, since in list(self._idle.items()):
-            wanted = len(self._waiting) > len(self._leaving)
-            if self._word != "go" or self._frontier.settled or (wanted and self._is_overdue(now)):
-                self._dismiss(stint)
-            elif lane := self._next_lane():
-                self._begin(stint, lane)
-            elif wanted or now - since > IDLE_S:
-                self._dismiss(stint)
+        for session, since in list(self._idle.items()):
+            wanted = len(self._starting) > len(self._ending)
+            over = self._command != "continue" or self._frontier.settled
+            if over or (wanted and self._is_overdue(now)):
+                self._release(session)
+            elif chunk := self._next_chunk():
+                self._start_chunk(session, chunk)
+            elif wanted or now - since > MAX_IDLE_S:
+                self._release(session)
             else:
-                return  # who comes after it has been idle for less
+                return  # the sessions after it have been idle for a shorter time
 
     def _is_overdue(self, now: float) -> bool:
-        """Whether the stint that waits longest should go before what is ready."""
-        stint, since = next(iter(self._waiting.items()))
-        lane, ready = self._lanes[stint], self._frontier.peek()
-        more_urgent = bool(lane) and (ready is None or lane[0].path >= ready.path)
+        """Whether the session that has waited longest for a worker goes before the ready items."""
+        session, since = next(iter(self._starting.items()))
+        chunk, ready = self._chunks[session], self._frontier.peek()
+        more_urgent = bool(chunk) and (ready is None or chunk[0].path_cost >= ready.path_cost)
         return more_urgent and now - since > OVERDUE_S
 
-    def _dismiss(self, stint: str) -> None:
-        self._idle.pop(stint, None)
-        self._leaving.add(stint)
-        self._hand(stint, [])
+    def _release(self, session: str) -> None:
+        self._idle.pop(session, None)
+        self._ending.add(session)
+        self._assign(session, [])
 
-    def _begin(self, stint: str, lane: list[Unit]) -> None:
-        self._idle.pop(stint, None)
-        self._lanes[stint] = lane
-        self._hand(stint, [unit.head for unit in lane])
-        self._observer.started(lane)
-        self._observer.begun(lane[0])
+    def _start_chunk(self, session: str, chunk: list[WorkItem]) -> None:
+        self._idle.pop(session, None)
+        self._chunks[session] = chunk
+        self._assign(session, [item.key for item in chunk])
+        self._observer.chunk_started(chunk)
+        self._observer.item_started(chunk[0])
 
-    def _close(self, stint: str) -> list[Unit]:
-        """End the stint's lane; returns what it has left undone."""
-        lane, self._lanes[stint] = self._lanes[stint], []
-        if lane and stint not in self._waiting:
-            self._observer.ended(lane)
-        return _undone(lane)
+    def _end_chunk(self, session: str) -> list[WorkItem]:
+        """End the session's chunk and return its unfinished items."""
+        chunk, self._chunks[session] = self._chunks[session], []
+        if chunk and session not in self._starting:
+            self._observer.chunk_ended(chunk)
+        return _unfinished(chunk)
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         if result["end"] == "outage":
-            self.outage = result["why"]
-        lane = _undone(self._lanes[trial_id])
-        unit = next((unit for unit in lane if unit.head == result["head"]), None)
-        if unit is None:
+            self.outage = result["error"]
+        chunk = _unfinished(self._chunks[trial_id])
+        item = next((item for item in chunk if item.key == result["key"]), None)
+        if item is None:
             return
         for key in result["committed"]:
             self._frontier.commit(key)
         match result["end"]:
-            case "whole":
-                if unit.state is State.RUNNING:
-                    self._strike(unit, "it ended without committing all that it should")
+            case "complete":
+                if item.state is WorkState.RUNNING:
+                    self._record_failure(item, "it ended without committing all of its trials")
                 else:
-                    self._observer.committed(unit, result["committed"], result["score"])
-                    if follower := next(iter(_undone(lane)), None):
-                        self._observer.begun(follower)
+                    self._observer.item_committed(item, result["committed"], result["score"])
+                    if following := next(iter(_unfinished(chunk)), None):
+                        self._observer.item_started(following)
                         return
             case "error":
-                self._strike(unit, result["why"])
+                self._record_failure(item, result["error"])
             case "lost":
-                self._bereave(unit, result["why"], node=True)
-            case "elsewhere":
-                self._put_off(unit)
+                self._on_worker_lost(item, result["error"], node=True)
+            case "leased":
+                self._defer(item)
             case "outage" | "stopped":
-                self._frontier.put_back(unit)
-        self._put_back(self._close(trial_id))
-        if result["spent"]:
-            self._dismiss(trial_id)
+                self._frontier.requeue(item)
+        self._requeue(self._end_chunk(trial_id))
+        if result["broken"]:
+            self._release(trial_id)
         elif not result["done"]:
             self._idle[trial_id] = time.monotonic()
-            self._employ()
+            self._assign_idle()
 
-    # Tune calls this by keyword: the names are part of its contract.
+    # Tune calls this with keywords: the parameter names are part of its interface.
     def on_trial_complete(
         self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False
     ) -> None:
-        # The result that ends a stint reaches a searcher only here.
+        # The last result of a session reaches a searcher only here.
         if result:
             self.on_trial_result(trial_id, result)
-        left = self._close(trial_id)
-        if error and left:
-            cause = self._causes.get(trial_id, "the worker process died")
-            self._bereave(left.pop(0), cause, node=trial_id in self._lost)
-        self._put_back(left)
-        self._forget(trial_id)
-        self._waiting.pop(trial_id, None)
-        del self._lanes[trial_id]
+        unfinished = self._end_chunk(trial_id)
+        if error and unfinished:
+            cause = self._exit_causes.get(trial_id, "the worker process died")
+            node_lost = trial_id in self._on_lost_node
+            self._on_worker_lost(unfinished.pop(0), cause, node=node_lost)
+        self._requeue(unfinished)
+        self._forget_worker(trial_id)
+        self._starting.pop(trial_id, None)
+        del self._chunks[trial_id]
 
-    def _forget(self, trial_id: str) -> None:
-        """What was known of the stint's worker."""
+    def _forget_worker(self, trial_id: str) -> None:
         self._idle.pop(trial_id, None)
-        self._causes.pop(trial_id, None)
-        self._leaving.discard(trial_id)
-        self._lost.discard(trial_id)
+        self._exit_causes.pop(trial_id, None)
+        self._ending.discard(trial_id)
+        self._on_lost_node.discard(trial_id)
 
-    def _put_back(self, lane: list[Unit]) -> None:
-        for unit in lane:
-            self._frontier.put_back(unit)
+    def _requeue(self, chunk: list[WorkItem]) -> None:
+        for item in chunk:
+            self._frontier.requeue(item)
 
-    def _put_off(self, unit: Unit) -> None:
-        self._frontier.put_off(unit)
-        if self._lookout is not None:
-            self._lookout.follow(unit.head, unit.members)
+    def _defer(self, item: WorkItem) -> None:
+        self._frontier.defer(item)
+        if self._lease_watcher is not None:
+            self._lease_watcher.watch(item.key, item.members)
 
-    def _bereave(self, unit: Unit, cause: str, *, node: bool) -> None:
-        """The worker of a unit is gone, alone or with its node."""
-        unit.losses += node
+    def _on_worker_lost(self, item: WorkItem, cause: str, *, node: bool) -> None:
+        """The worker that ran the item is gone, alone or together with its node."""
+        item.node_losses += node
         if not node:
-            self._strike(unit, cause)
-        elif unit.losses < MOST_LOSSES:
-            self._frontier.put_back(unit)
+            self._record_failure(item, cause)
+        elif item.node_losses < MAX_NODE_LOSSES:
+            self._frontier.requeue(item)
         else:
-            self._strike(unit, f"{unit.losses} nodes died under it")
+            self._record_failure(item, f"{item.node_losses} nodes died while they ran it")
 
-    def _strike(self, unit: Unit, error: str) -> None:
-        self._frontier.strike(unit, error)
-        if unit.state is State.FAILED:
-            self._observer.failed(unit)
+    def _record_failure(self, item: WorkItem, error: str) -> None:
+        self._frontier.record_failure(item, error)
+        if item.state is WorkState.FAILED:
+            self._observer.item_failed(item)
         else:
-            log.warning("trial %s: %s; it is tried again", unit.head[:12], error)
+            log.warning("trial %s: %s; it will be retried", item.key[:12], error)
 
 
-def _undone(lane: list[Unit]) -> list[Unit]:
-    return [unit for unit in lane if unit.state is State.RUNNING]
+def _unfinished(chunk: list[WorkItem]) -> list[WorkItem]:
+    return [item for item in chunk if item.state is WorkState.RUNNING]

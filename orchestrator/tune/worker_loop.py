@@ -1,4 +1,4 @@
-"""The worker's side: a Ray Tune trial that does one lane after another, unit by unit."""
+"""The worker's side of a session: a Tune trainable that runs chunks, one work item per step."""
 
 from __future__ import annotations
 
@@ -11,86 +11,86 @@ from ray import tune
 from ray.exceptions import RayError
 
 from orchestrator.errors import MachineLost, StoreFull, StoreUnreachable, SweepstakesError
-from orchestrator.tune.channel import Listener
-from orchestrator.tune.searcher import STINT
-from orchestrator.tune.work_table import Handout
-from orchestrator.worker.protocol import Listen, Worker
+from orchestrator.tune.channel import CommandPoller
+from orchestrator.tune.searcher import SESSION
+from orchestrator.tune.work_table import WorkTable
+from orchestrator.worker.protocol import Poll, Worker
 from trainables.errors import TrainableError
 
 log = logging.getLogger(__name__)
 
-Start: TypeAlias = Callable[[Listen], Worker]
-"""Makes the worker of a process, which may ask `Listen` at any time."""
+StartWorker: TypeAlias = Callable[[Poll], Worker]
+"""Create the worker of a process; the worker may call `Poll` at any time."""
 
 
-class Stint(tune.Trainable):
-    """A Tune trial: what a worker does until there is nothing more to do for it, one unit per
-    `step`, on a process that may outlive it."""
+class WorkerLoop(tune.Trainable):
+    """A session: one Tune trial, which lasts until an empty chunk ends it. Each `step` runs one
+    work item. The process may go on to serve another session."""
 
     def setup(  # type: ignore[override]
-        self, config: dict[str, Any], *, handout: Handout, start: Start, beacon: Any
+        self, config: dict[str, Any], *, work_table: WorkTable, start: StartWorker, channel: Any
     ) -> None:
-        self._handout = handout
-        self._beacon = beacon
-        self._listen = Listener(beacon)
-        self._spent = False
+        self._work_table = work_table
+        self._channel = channel
+        self._poll = CommandPoller(channel)
+        self._broken = False
         try:
-            self._worker = start(self._listen)
+            self._worker = start(self._poll)
         except BaseException:
-            self._listen.close()
+            self._poll.close()
             raise
         self.reset_config(config)
 
     def cleanup(self) -> None:
-        self._listen.close()
+        self._poll.close()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._stint = str(new_config[STINT])
+        self._session = str(new_config[SESSION])
         self._number = 0
-        self._lane: list[str] = []
+        self._chunk: list[str] = []
         return True
 
     def step(self) -> dict[str, Any]:
-        """One unit. Any end but a whole one ends the lane: what follows may need what is not."""
-        result: dict[str, Any] = {"head": "", "committed": [], "score": None, "why": ""}
-        result |= {"done": False, "spent": False}
+        """Run one item. Unless it is complete the chunk ends, since later items may need it."""
+        result: dict[str, Any] = {"key": "", "committed": [], "score": None, "error": ""}
+        result |= {"done": False, "broken": False}
         try:
-            self._take()
+            self._await_chunk()
         except RayError as error:
             return result | {
                 "end": "outage",
-                "why": f"no word of the driver: {str(error).splitlines()[0]}",
+                "error": f"the driver does not answer: {str(error).splitlines()[0]}",
                 "done": True,
             }
-        if not self._lane:
-            if self._spent:  # Ray Tune keeps no process that has raised
-                raise RuntimeError("after an error that nobody foresaw another process goes on")
+        if not self._chunk:
+            if self._broken:  # Ray Tune does not reuse a process that has raised
+                raise RuntimeError("this process is replaced after an unexpected error")
             return result | {"end": "idle", "done": True}
-        result["head"] = head = self._lane.pop(0)
-        if self._listen() != "go":
+        result["key"] = key = self._chunk.pop(0)
+        if self._poll() != "continue":
             return result | {"end": "stopped", "done": True}
         try:
-            done = self._worker.perform(self._handout[head])
-            result |= {"committed": done.committed, "score": done.score, "end": done.ended}
+            done = self._worker.perform(self._work_table[key])
+            result |= {"committed": done.committed, "score": done.score, "end": done.end}
         except MachineLost as error:
-            result |= {"end": "lost", "why": str(error)}
-        except (StoreUnreachable, StoreFull) as error:  # no fault of the unit's
-            result |= {"end": "outage", "why": str(error)}
+            result |= {"end": "lost", "error": str(error)}
+        except (StoreUnreachable, StoreFull) as error:  # not a failure of the item
+            result |= {"end": "outage", "error": str(error)}
         except (TrainableError, SweepstakesError) as error:
-            result |= {"end": "error", "why": str(error)}
+            result |= {"end": "error", "error": str(error)}
         except Exception as error:
-            # A defect, of ours or of a library, or a device that answers nothing any more: three
-            # strikes, then named; whatever it did to this process, no other unit is to suffer.
-            why = f"{type(error).__name__}: {error}"
-            result |= {"end": "error", "why": why, "spent": True}
-            self._spent = True
-            log.exception("trial %s failed", head)
-        if result["end"] != "whole":
-            self._lane = []
+            # A bug, ours or a library's, or a device that no longer responds. It counts as a
+            # failure of the item, and the process is replaced, so that no other item is affected.
+            text = f"{type(error).__name__}: {error}"
+            result |= {"end": "error", "error": text, "broken": True}
+            self._broken = True
+            log.exception("trial %s failed", key)
+        if result["end"] != "complete":
+            self._chunk = []
         return result | {"done": result["end"] in ("stopped", "outage")}
 
-    def _take(self) -> None:
-        """Wait for a lane, if this one is done; without any the stint is to end."""
-        if not self._lane:
-            taken = ray.get(self._beacon.take.remote(self._stint, self._number))
-            self._number, self._lane = taken
+    def _await_chunk(self) -> None:
+        """Once the chunk is done, wait for the next one; an empty one ends the session."""
+        if not self._chunk:
+            call = self._channel.next_assignment.remote(self._session, self._number)
+            self._number, self._chunk = ray.get(call)

@@ -1,4 +1,4 @@
-"""What a result may depend on beyond its key, and a record therefore names."""
+"""What a result may depend on beyond its key, and therefore a record contains."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ from pathlib import Path
 
 
 @cache
-def environment(device: str) -> dict[str, str]:
-    """What a result may depend on beyond its key: library versions and hardware."""
+def collect_environment(device: str) -> dict[str, str]:
+    """Return the versions of libraries and the hardware that a result may depend on."""
     libraries = ("torch", "deepspeed", "transformers", "numpy", "ray")
-    found = {name: version(name) for name in libraries}
-    found["python"] = platform.python_version()
-    found["machine"] = f"{platform.system()} {platform.machine()}"
+    values = {name: version(name) for name in libraries}
+    values["python"] = platform.python_version()
+    values["machine"] = f"{platform.system()} {platform.machine()}"
     if device == "cuda":
         import torch
 
-        # Where a trial spans machines, this one may have none.
-        here = torch.cuda.is_available()
-        found["device"] = torch.cuda.get_device_name() if here else "a GPU of another machine"
+        # In a multi-node trial the calling process may have no GPU.
+        if torch.cuda.is_available():
+            values["device"] = torch.cuda.get_device_name()
+        else:
+            values["device"] = "a GPU of another machine"
     else:
-        found["device"] = _cpu_name()
-    return found
+        values["device"] = _cpu_name()
+    return values
 
 
 def _cpu_name() -> str:

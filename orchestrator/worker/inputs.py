@@ -1,54 +1,56 @@
-"""What a trial needs beside its spec: files of this machine, and what its parents committed."""
+"""A trial's inputs beside its spec: files of this machine, and what its parents committed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.torch import load
-from torch import Tensor
 
-from orchestrator.plan.keys import canonical, from_json
+from orchestrator.plan.keys import canonical_sha256, from_json
 from orchestrator.store.tickets import TicketStore
 from orchestrator.worker.protocol import Context
 from trainables.errors import DataError, TicketMismatch
-from trainables.run import Inputs
-from trainables.spec import CutSpec, ModelSpec, TrainSpec
+from trainables.run import RunInputs
+from trainables.spec import ModelSpec, PruneSpec, TrainSpec
 
 Masks = Mapping[str, NDArray[np.bool_]]
 
 
 @dataclass(frozen=True, slots=True)
-class Supplies:
+class TrialInputs:
+    """Reads the inputs of trials.
+
+    Its methods raise DataError, TicketMismatch or a StoreError.
+    """
+
     store: TicketStore
     context: Context
 
-    def of_run(self, spec: TrainSpec) -> Inputs:
-        """Raises DataError, TicketMismatch or a StoreError."""
-        return Inputs(
+    def for_training(self, spec: TrainSpec) -> RunInputs:
+        return RunInputs(
             data=self._path(spec.task.data),
             cache=Path(self.context.cache),
             weights=self._path(spec.start.weights) if spec.start.weights else None,
-            rewind=self._rewind(spec.start.trial) if spec.start.trial else None,
+            rewind=load(self.store.rewind_point(spec.start.trial)) if spec.start.trial else None,
             ticket=self._masks(spec.ticket, spec.model) if spec.ticket else None,
             theta_sha256=self._theta(spec) if spec.ticket else "",
             device=self.context.device,
             threads=self.context.threads,
         )
 
-    def of_cut(self, spec: CutSpec) -> Inputs:
-        """Of a cut that rides no run. Raises the same."""
+    def for_pruning(self, spec: PruneSpec) -> RunInputs:
+        """Return the inputs of a prune trial that no training run produces."""
         start = spec.start
-        return Inputs(
-            data=Path(),  # a cut looks at no example
+        return RunInputs(
+            data=Path(),  # pruning reads no examples
             cache=Path(self.context.cache),
             weights=self._path(start.weights) if start and start.weights else None,
-            rewind=self._rewind(start.trial) if start and start.trial else None,
-            like=self._masks(spec.like, spec.model) if spec.like else None,
+            rewind=load(self.store.rewind_point(start.trial)) if start and start.trial else None,
+            reference=self._masks(spec.like, spec.model) if spec.like else None,
             threads=self.context.threads,
         )
 
@@ -60,40 +62,37 @@ class Supplies:
         return Path(self.context.locations[fingerprint])
 
     def _masks(self, key: str, model: ModelSpec) -> Masks:
-        """The ticket that the cut `key` committed, if it was cut for this model."""
+        """Return the ticket that the prune trial `key` committed; it must fit `model`."""
         ref = self.store.record(key).ticket
-        assert ref is not None, f"trial {key} is no cut"
+        assert ref is not None, f"trial {key} has no ticket"
         ticket = self.store.ticket(ref.sha256)
-        if (ticket.scheme, ticket.model_sha256) != (model.architecture, digest(model)):
+        if (ticket.architecture, ticket.model_sha256) != (model.architecture, model_digest(model)):
             raise TicketMismatch(
-                f"ticket {ref.sha256[:12]} was cut from a {ticket.scheme} of another configuration"
+                f"ticket {ref.sha256[:12]} is of a {ticket.architecture} of another configuration"
                 f" than this {model.architecture} {model.size}; use tickets of the same model"
             )
         masks: Masks = ticket.masks()
         return masks
 
     def _theta(self, spec: TrainSpec) -> str:
-        """Hash of what the run that cut the worn ticket started from, if both start alike: a chain
-        must rewind to the same weights, head and all, at every level."""
-        cut = from_json(self.store.record(spec.ticket).spec)
-        if not isinstance(cut, CutSpec) or not cut.run:
+        """Return the hash of the start weights of the run that produced the ticket, if that run and
+        `spec` have the same start; else an empty string. A chain must rewind to the same weights,
+        head included, at every level."""
+        prune = from_json(self.store.record(spec.ticket).spec)
+        if not isinstance(prune, PruneSpec) or not prune.run:
             return ""
-        record = self.store.record(cut.run)
-        before = from_json(record.spec)
-        assert isinstance(before, TrainSpec)
-        if _start(before) != _start(spec):
+        record = self.store.record(prune.run)
+        producer = from_json(record.spec)
+        assert isinstance(producer, TrainSpec)
+        if _start(producer) != _start(spec):
             return ""
         return str(record.checks["theta_sha256"])
 
-    def _rewind(self, key: str) -> dict[str, Tensor]:
-        ref = self.store.record(key).weights
-        assert ref is not None, f"trial {key} is no rewind point"
-        return load(self.store.weights(ref))
 
-
-def digest(model: ModelSpec) -> str:
-    """Hash of an architecture and its configuration: what a ticket's names and shapes are of."""
-    return sha256(canonical(asdict(model))).hexdigest()
+def model_digest(model: ModelSpec) -> str:
+    """Hash an architecture and its configuration, which fix the tensor names and shapes of a
+    ticket."""
+    return canonical_sha256(asdict(model))
 
 
 def _start(spec: TrainSpec) -> tuple[object, ...]:

@@ -1,8 +1,8 @@
-"""What a worker has to say about one attempt at a trial: kept beside the results, for `logs KEY`.
+"""The log of one attempt at a trial, which is stored beside the results, for `logs KEY`.
 
-Captured are Python's logging and warnings of the process and what the worker tells itself. A later
-attempt goes on where the earlier ones ended, and of all that the last 256 kB are kept. Nothing that
-looks like a credential gets in.
+It captures Python's logging and warnings of the process, and the lines that the worker adds. A
+later attempt appends to the earlier ones, and the last 256 kB of all are kept. Anything that looks
+like a credential is redacted.
 """
 
 from __future__ import annotations
@@ -22,33 +22,34 @@ from typing import Self, TextIO
 
 from orchestrator.credentials import redact, secret_values
 
-MOST_BYTES = 256 * 1024
-"""Of a trial's log. A long trial writes some 20 kB: 200 points of progress, and its checkpoints."""
+MAX_BYTES = 256 * 1024
+"""Limit of a trial's log. A long trial writes about 20 kB: 200 points of progress, and its
+checkpoints."""
 HEADING_BYTES = 1024
-"""Left free for the heading, which is kept whatever follows: attempts are counted by it."""
-TRACE_BYTES = 4 * 1024
-"""Of a traceback in a failure's note: the innermost 20 or so frames, which are those that tell."""
-APART = ("DeepSpeed", "transformers")
-"""Loggers that do not hand their records up to the root."""
+"""Reserved for the heading, which is never cut off, because it counts the attempts."""
+MAX_TRACE_BYTES = 4 * 1024
+"""Limit of the traceback in a failure note: the innermost 20 or so frames, the useful ones."""
+NON_PROPAGATING = ("DeepSpeed", "transformers")
+"""Loggers that do not propagate their records to the root logger."""
 
 HEADING = re.compile(r"^=== attempt (\d+)\b", re.MULTILINE)
 
 
 class TrialLog:
-    """The log of one attempt, for as long as it is entered; `text` may be asked at any time.
+    """The log of one attempt, which captures while it is entered; `text` may be called at any time.
 
-    `what` names the trial for people; `before` is the text that earlier attempts left.
+    `title` describes the trial for the reader; `previous` is the text of earlier attempts.
     """
 
-    def __init__(self, what: str, before: str = "") -> None:
-        numbers = HEADING.findall(before)
+    def __init__(self, title: str, previous: str = "") -> None:
+        numbers = HEADING.findall(previous)
         self.attempt = int(numbers[-1]) + 1 if numbers else 1
         """Counts from 1, over all workers and runs."""
         self._heading = (
-            f"=== attempt {self.attempt} at {what}, {_now()},"
-            f" on {platform.node()}, process {os.getpid()}"
+            f"=== attempt {self.attempt}: {title}, {_now()},"
+            f" host {platform.node()}, process {os.getpid()}"
         )
-        self._before = before
+        self._previous = previous
         self._lines: deque[str] = deque()
         self._size = 0
         self._lock = threading.Lock()
@@ -61,7 +62,7 @@ class TrialLog:
         self._begin = time.monotonic()
         for logger in _loggers():
             logger.addHandler(self._handler)
-        self._shown, warnings.showwarning = warnings.showwarning, self._warned
+        self._showwarning, warnings.showwarning = warnings.showwarning, self._on_warning
         return self
 
     def __exit__(
@@ -70,44 +71,44 @@ class TrialLog:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Takes down how the attempt ended: with its traceback where it failed."""
-        warnings.showwarning = self._shown
+        """Log how the attempt ended, with the traceback of an error."""
+        warnings.showwarning = self._showwarning
         for logger in _loggers():
             logger.removeHandler(self._handler)
         seconds = f"{time.monotonic() - self._begin:.1f} s"
         if error is None:
-            self.say(f"ended after {seconds}")
+            self.add(f"ended after {seconds}")
             return
         self._trace = "".join(traceback.format_exception(error))
-        self.say(f"ended after {seconds} by {type(error).__name__}\n{self._trace}")
+        self.add(f"ended after {seconds} with {type(error).__name__}\n{self._trace}")
 
-    def say(self, text: str) -> None:
-        """Add a line, or several, with the time of day (UTC). May be called by any thread."""
+    def add(self, text: str) -> None:
+        """Add one or more lines with the time of day (UTC). Any thread may call it."""
         line = f"{_now()[11:]} {redact(text, self._secrets).rstrip()}\n"
         with self._lock:
             self._lines.append(line)
             self._size += len(line)
-            while self._size > MOST_BYTES and len(self._lines) > 1:
+            while self._size > MAX_BYTES and len(self._lines) > 1:
                 self._size -= len(self._lines.popleft())
 
     def text(self) -> str:
-        """All attempts so far, this one's at the end; at most `MOST_BYTES` in UTF-8."""
+        """Return the log of all attempts, this one last; at most `MAX_BYTES` in UTF-8."""
         with self._lock:
-            own = "".join(self._lines)
-        own = f"{self._heading}\n{_tail(own, MOST_BYTES - 2 * HEADING_BYTES)}"
-        return _tail(self._before + own, MOST_BYTES)
+            lines = "".join(self._lines)
+        current = f"{self._heading}\n{_tail(lines, MAX_BYTES - 2 * HEADING_BYTES)}"
+        return _tail(self._previous + current, MAX_BYTES)
 
-    def failure(self) -> dict[str, str | int]:
-        """What to note about the attempt that failed here: `attempts`, `host`, `at` (ISO 8601) and
+    def failure_note(self) -> dict[str, str | int]:
+        """Return what to store about this failed attempt: `attempts`, `host`, `at` (ISO 8601) and
         `trace`, the end of its traceback."""
         return {
             "attempts": self.attempt,
             "host": platform.node(),
             "at": _now(),
-            "trace": _tail(redact(self._trace, self._secrets), TRACE_BYTES),
+            "trace": _tail(redact(self._trace, self._secrets), MAX_TRACE_BYTES),
         }
 
-    def _warned(
+    def _on_warning(
         self,
         message: Warning | str,
         category: type[Warning],
@@ -116,12 +117,12 @@ class TrialLog:
         file: TextIO | None = None,
         line: str | None = None,
     ) -> None:
-        self.say(f"WARNING {category.__name__}: {message} ({filename}:{lineno})")
-        self._shown(message, category, filename, lineno, file, line)
+        self.add(f"WARNING {category.__name__}: {message} ({filename}:{lineno})")
+        self._showwarning(message, category, filename, lineno, file, line)
 
 
 class _Handler(logging.Handler):
-    """Hands records to a `TrialLog`."""
+    """Add records to a `TrialLog`."""
 
     def __init__(self, log: TrialLog) -> None:
         super().__init__()
@@ -129,29 +130,30 @@ class _Handler(logging.Handler):
         self.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.name == "py.warnings":  # taken down already, if something sends them to logging
+        if record.name == "py.warnings":  # `_on_warning` has added it already
             return
         try:
-            self._log.say(self.format(record))
-        except Exception:  # a record whose arguments do not fit its text must not end a trial
+            self._log.add(self.format(record))
+        except Exception:  # a record whose arguments do not fit its format must not end a trial
             self.handleError(record)
 
 
 def _loggers() -> list[logging.Logger]:
-    """The root, and those that keep their records from it."""
-    apart = (logging.getLogger(name) for name in APART)
-    return [logging.getLogger(), *(logger for logger in apart if not logger.propagate)]
+    """Return the root logger, and those that do not propagate to it."""
+    loggers = (logging.getLogger(name) for name in NON_PROPAGATING)
+    return [logging.getLogger(), *(logger for logger in loggers if not logger.propagate)]
 
 
-def _tail(text: str, most: int) -> str:
-    """The last whole lines of `text` that `most` bytes hold, after a word on what is missing."""
+def _tail(text: str, limit: int) -> str:
+    """Return the last complete lines of `text` that fit in `limit` bytes, after a line that marks
+    the omission."""
     data = text.encode()
-    if len(data) <= most:
+    if len(data) <= limit:
         return text
-    gone = "… what came before is not kept\n"
-    kept = data[-(most - len(gone.encode())) :]
-    _, newline, whole = kept.partition(b"\n")
-    return gone + (whole if newline else kept).decode(errors="ignore")
+    mark = "… earlier lines are omitted\n"
+    end = data[-(limit - len(mark.encode())) :]
+    _, newline, lines = end.partition(b"\n")
+    return mark + (lines if newline else end).decode(errors="ignore")
 
 
 def _now() -> str:

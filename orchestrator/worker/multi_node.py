@@ -1,9 +1,8 @@
 """Run one trial in processes on several machines, by a nested Ray Train run.
 
-The call, the outcome and what the sink gets are those of `trainables.run_group`. Ray Train places
-the processes and lets them meet; it makes no checkpoint and repeats no attempt, which is the sink's
-and the searcher's part. The first process asks the sink through a small actor on the caller's
-machine.
+Arguments, outcome and calls of the sink are those of `trainables.run_group`. Ray Train places the
+processes and joins them in a group. It makes no checkpoints and retries nothing: the sink and the
+searcher do. The first process calls the sink through a small actor on the caller's machine.
 """
 
 from __future__ import annotations
@@ -27,32 +26,32 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from orchestrator.errors import MachineLost
 from orchestrator.ray_cluster.actors import local_actor
-from trainables import run_group as group
-from trainables.distributed.launch import Serve, rebuilt
-from trainables.distributed.process import BACKENDS, PATIENCE
+from trainables.distributed.launch import CallHandler, rebuild_error
+from trainables.distributed.process import BACKENDS, GROUP_TIMEOUT
 from trainables.errors import GroupError
-from trainables.run import Inputs, Outcome
-from trainables.spec import CutSpec, TrainSpec
+from trainables.run import RunInputs, RunOutcome
+from trainables.run_group import pack_arguments, run_member, sink_handler
+from trainables.spec import PruneSpec, TrainSpec
 from trainables.training.sink import Sink
 
 _SETTINGS = {
-    # A cluster that grows needs minutes for a machine; the default is one.
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(PATIENCE.total_seconds()),
+    # A cluster that scales up needs minutes for a machine; the default is one minute.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(GROUP_TIMEOUT.total_seconds()),
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
-_OVER = "over"
-_LOSS_SHOWS_S = 30
-"""Ray asks a node five times, at intervals of 3 s, before it takes it for dead."""
-_SIGN_S = 1.0
-"""Between two signs of life while machines are waited for."""
-_MOST_CALLS = 1000
-"""That wait in the actor: one of each process, and the caller's."""
+_CLOSE = "close"
+_NODE_DEATH_S = 30
+"""Ray checks a node five times, at intervals of 3 s, before it declares it dead."""
+_HEARTBEAT_S = 1.0
+"""Between two heartbeats while the processes wait for machines."""
+_MAX_PENDING_CALLS = 1000
+"""Calls that may wait in the actor: one of each process, and the caller's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Span:
-    """How many processes, and what each takes."""
+class Topology:
+    """The number of processes and of nodes, and the GPUs of each process."""
 
     workers: int
     nodes: int
@@ -61,34 +60,34 @@ class Span:
 
 def run(
     spec: TrainSpec,
-    inputs: Inputs,
+    inputs: RunInputs,
     sink: Sink,
     *,
-    span: Span,
-    cuts: Mapping[str, CutSpec],
+    topology: Topology,
+    prunes: Mapping[str, PruneSpec],
     rewinds: Collection[int],
     until: int | None,
-) -> Outcome:
-    """`trainables.run_group.run` over the machines of the Ray cluster that this process belongs to.
+) -> RunOutcome:
+    """Do what `trainables.run_group.run` does, over the nodes of this process's Ray cluster.
 
-    Raises the same, and MachineLost if a process went with its machine.
+    Raises the same errors, and MachineLost if a process was lost together with its node.
     """
     os.environ.update(_SETTINGS)
-    argument = group.packed(spec, inputs, cuts=cuts, rewinds=rewinds, until=until)
+    argument = pack_arguments(spec, inputs, prunes=prunes, rewinds=rewinds, until=until)
     with (
-        _Exchange(group.serving(sink), span.workers) as exchange,
+        _SinkServer(sink_handler(sink), topology.workers) as server,
         tempfile.TemporaryDirectory() as scratch,
     ):
         trainer = TorchTrainer(
-            _member,
+            _train_loop,
             train_loop_config={
                 "argument": ray.put(argument),
-                "exchange": exchange.actor,
+                "mailbox": server.mailbox,
             },
             torch_config=TorchConfig(
-                backend=BACKENDS[inputs.device], timeout_s=int(PATIENCE.total_seconds())
+                backend=BACKENDS[inputs.device], timeout_s=int(GROUP_TIMEOUT.total_seconds())
             ),
-            scaling_config=_scaling(span, inputs.threads),
+            scaling_config=_scaling_config(topology, inputs.threads),
             run_config=RunConfig(
                 name="trial",
                 storage_path=scratch,
@@ -98,62 +97,63 @@ def run(
         try:
             trainer.fit()
         except TrainingFailedError as error:
-            raise _cause(exchange, error, span.workers) from error
-        assert exchange.outcome is not None
-        return exchange.outcome
+            raise _cause(server, error, topology.workers) from error
+        assert server.outcome is not None
+        return server.outcome
 
 
-def _scaling(span: Span, threads: int) -> ScalingConfig:
-    """One process to a machine is placed strictly so; more are spread as Ray can."""
-    resources = {"CPU": float(threads)} | ({"GPU": span.gpus} if span.gpus else {})
+def _scaling_config(topology: Topology, threads: int) -> ScalingConfig:
+    """One process per node is placed strictly so; several are spread as well as Ray can."""
+    one_per_node = topology.nodes == topology.workers
+    resources = {"CPU": float(threads)} | ({"GPU": topology.gpus} if topology.gpus else {})
     return ScalingConfig(
-        num_workers=span.workers,
-        use_gpu=span.gpus > 0,
+        num_workers=topology.workers,
+        use_gpu=topology.gpus > 0,
         resources_per_worker=resources,
-        placement_strategy="STRICT_SPREAD" if span.nodes == span.workers else "SPREAD",
+        placement_strategy="STRICT_SPREAD" if one_per_node else "SPREAD",
     )
 
 
-def _cause(exchange: _Exchange, error: TrainingFailedError, count: int) -> Exception:
-    """What the sink or a member said before Ray Train saw the group end, if that explains it."""
-    if exchange.refused is not None:
-        return exchange.refused
+def _cause(server: _SinkServer, error: TrainingFailedError, count: int) -> Exception:
+    """Return the error of the sink or of a process, if one of them explains Ray Train's."""
+    if server.sink_error is not None:
+        return server.sink_error
     last = str(error).strip().splitlines()[-1]
-    said: Exception = GroupError(f"the trial's {count} processes ended early: {last}")
-    if exchange.failed is not None:
-        said = rebuilt(exchange.failed[0], count, *exchange.failed[1:])
-        if not isinstance(said, GroupError):
-            return said
-    # Who loses a peer fails too, and may be heard first.
-    if isinstance(error, PreemptionError) or _gone(exchange.machines):
+    cause: Exception = GroupError(f"the trial's {count} processes ended early: {last}")
+    if server.failure is not None:
+        cause = rebuild_error(server.failure[0], count, *server.failure[1:])
+        if not isinstance(cause, GroupError):
+            return cause
+    # A process that loses a peer fails too, and its error may arrive first.
+    if isinstance(error, PreemptionError) or _any_node_dies(server.node_ids):
         return MachineLost(f"a machine of the trial's {count} processes was lost")
-    return said
+    return cause
 
 
-def _gone(machines: set[str]) -> bool:
-    """Whether one of these nodes is dead, or is found so before long."""
-    for _ in range(_LOSS_SHOWS_S):
+def _any_node_dies(node_ids: set[str]) -> bool:
+    """Whether one of these nodes is dead, or Ray declares it dead within `_NODE_DEATH_S`."""
+    for _ in range(_NODE_DEATH_S):
         alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
-        if machines - alive:
+        if node_ids - alive:
             return True
         time.sleep(1)
     return False
 
 
-def _member(config: dict[str, Any]) -> None:
-    """One process's part, on a worker of Ray Train, which has let it join the group."""
+def _train_loop(config: dict[str, Any]) -> None:
+    """Run one process of the group, on a Ray Train worker that has already joined it."""
     context = ray.train.get_context()
-    rank, exchange = context.get_world_rank(), config["exchange"]
+    rank, mailbox = context.get_world_rank(), config["mailbox"]
 
     def call(name: str, *arguments: object, blob: bytes | None = None) -> Any:
-        heard, value = ray.get(exchange.ask.remote(name, arguments, blob))
-        if not heard:
-            raise GroupError(f"the caller could not take {name}")
+        handled, value = ray.get(mailbox.ask.remote(name, arguments, blob))
+        if not handled:
+            raise GroupError(f"the caller failed to handle {name!r}")
         return value
 
     try:
-        call("here", ray.get_runtime_context().get_node_id())
-        outcome = group.member(ray.get(config["argument"]), call)
+        call("joined", ray.get_runtime_context().get_node_id())
+        outcome = run_member(ray.get(config["argument"]), call)
         if rank == 0:
             call("outcome", blob=pickle.dumps(outcome))
     except BaseException as error:
@@ -162,72 +162,71 @@ def _member(config: dict[str, Any]) -> None:
         raise
 
 
-class _Desk:
-    """Holds what the members ask until the caller's thread has answered it."""
+class _MailboxActor:
+    """Holds the processes' calls until the caller's thread has answered them."""
 
     def __init__(self) -> None:
-        self._asked: asyncio.Queue[Any] = asyncio.Queue()
+        self._calls: asyncio.Queue[Any] = asyncio.Queue()
         self._answers: dict[int, asyncio.Future[Any]] = {}
 
-    async def ask(self, *question: Any) -> Any:
+    async def ask(self, *call: Any) -> Any:
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._answers[id(answer)] = answer
-        await self._asked.put((id(answer), question))
+        await self._calls.put((id(answer), call))
         return await answer
 
-    async def next(self) -> Any:
-        return await self._asked.get()
+    async def next_call(self) -> Any:
+        return await self._calls.get()
 
     async def answer(self, number: int, value: object) -> None:
         self._answers.pop(number).set_result(value)
 
 
-class _Exchange:
-    """The caller's end: a thread that answers from the sink as long as it is entered."""
+class _SinkServer:
+    """The caller's end: a thread that answers the processes from the sink while it is entered."""
 
-    def __init__(self, serve: Serve, count: int) -> None:
-        self.outcome: Outcome | None = None
-        self.failed: tuple[int, str, str, str] | None = None
-        """Rank, class, text and traceback of the first member that failed."""
-        self.refused: Exception | None = None
-        """What the sink raised."""
-        self.machines: set[str] = set()
-        """Ids of the nodes that the members are on."""
-        self._serve = serve
+    def __init__(self, handler: CallHandler, count: int) -> None:
+        self.outcome: RunOutcome | None = None
+        self.failure: tuple[int, str, str, str] | None = None
+        """Rank, class, message and traceback of the first process that failed."""
+        self.sink_error: Exception | None = None
+        self.node_ids: set[str] = set()
+        """Nodes of the processes that have joined."""
+        self._handler = handler
         self._missing = count
-        """Members that have no machine yet, for which the cluster may have to grow."""
-        self.actor = local_actor(_Desk, calls=_MOST_CALLS)
-        self._thread = threading.Thread(target=self._answer, name="exchange", daemon=True)
+        """Processes without a machine, for which the cluster may have to scale up."""
+        self.mailbox = local_actor(_MailboxActor, max_concurrency=_MAX_PENDING_CALLS)
+        self._thread = threading.Thread(target=self._serve, name="sink server", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.actor.ask.remote(_OVER, (), None)
+        self.mailbox.ask.remote(_CLOSE, (), None)
         self._thread.join()
-        ray.kill(self.actor)
+        ray.kill(self.mailbox)
 
-    def _answer(self) -> None:
+    def _serve(self) -> None:
         while True:
-            asked = self.actor.next.remote()
-            while not ray.wait([asked], timeout=_SIGN_S)[0]:
+            pending = self.mailbox.next_call.remote()
+            while not ray.wait([pending], timeout=_HEARTBEAT_S)[0]:
                 if self._missing:
-                    self._serve("alive", (), None)
-            number, (name, arguments, blob) = ray.get(asked)
-            if name == _OVER:
+                    self._handler("heartbeat", (), None)
+            number, (name, arguments, blob) = ray.get(pending)
+            if name == _CLOSE:
                 return
-            heard, value = True, None
+            handled, value = True, None
             if name == "outcome":
                 self.outcome = pickle.loads(blob)
             elif name == "failed":
-                self.failed = self.failed or arguments
-            elif name == "here":
-                self.machines.add(arguments[0])
+                self.failure = self.failure or arguments
+            elif name == "joined":
+                self.node_ids.add(arguments[0])
                 self._missing -= 1
             else:
                 try:
-                    value = self._serve(name, arguments, blob)
+                    value = self._handler(name, arguments, blob)
                 except Exception as error:
-                    self.refused, heard = error, False
-            self.actor.answer.remote(number, (heard, value))
+                    self.sink_error, handled = error, False
+            self.mailbox.answer.remote(number, (handled, value))

@@ -1,6 +1,6 @@
-"""What travels to a worker, and what a worker is: the border between driver and trial.
+"""The interface between driver and worker: what is sent to a worker, and what it returns.
 
-Light on purpose: the driver imports this, and no torch with it.
+It is kept light: the driver imports it, and must not import torch.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Literal, Protocol, TypeAlias
 from orchestrator.plan.graph import Trial
 from orchestrator.store.s3 import StoreAddress
 
-Word: TypeAlias = Literal["go", "drain", "stop"]
-"""The driver's to its workers. `drain`: finish the unit in hand and start no other. `stop`: save
-its state and return."""
+Command: TypeAlias = Literal["continue", "drain", "stop"]
+"""What the driver sends to its workers. `drain`: finish the current work item and start no other.
+`stop`: save its state and return."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,12 +23,12 @@ class Context:
 
     sweep: str
     run: str
-    """Names this run of the sweep among others on the same store."""
+    """Identifies this run of the sweep among others on the same store."""
     store: StoreAddress
     locations: Mapping[str, str]
-    """Fingerprint of data or weights to its path on the workers."""
+    """Fingerprint of data or weights -> path on the workers."""
     cache: str
-    """Folder of each machine for decoded data."""
+    """Folder for decoded data on each machine."""
     tracking: str
     """Address of the MLflow server, or empty."""
     threads: int
@@ -36,41 +36,42 @@ class Context:
     gpus: float
     workers: int
     nodes: int
-    stall_s: float
+    stall_timeout_s: float
     checkpoint_every_s: float | None
-    """None: as follows from the cost of a checkpoint and from `lost_every_s`."""
-    lost_every_s: float
+    """None derives it from the cost of a checkpoint and from `mtbf_s`."""
+    mtbf_s: float
     credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Those of `AWS_VARIABLES` that the driver has. They travel here, and not in a Ray runtime
-    environment, which Ray writes into its logs."""
+    """The `AWS_VARIABLES` that are set for the driver. They are sent here rather than in a Ray
+    runtime environment, which Ray writes to its logs."""
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """A unit as a worker gets it: its head, and the members that are still to be committed."""
+class Assignment:
+    """A work item as sent to a worker: its trial, and the members that are not committed yet."""
 
-    head: Trial
+    trial: Trial
     members: tuple[Trial, ...]
 
 
-Ended: TypeAlias = Literal["whole", "stopped", "elsewhere"]
-"""`stopped`: as the driver asked, after saving its state. `elsewhere`: another run is at it."""
+EndReason: TypeAlias = Literal["complete", "stopped", "leased"]
+"""`stopped`: the driver sent the command, and the state is saved. `leased`: another run holds the
+lease of the item."""
 
 
 @dataclass(slots=True)
-class Done:
-    """What a worker made of a unit."""
+class WorkResult:
+    """The outcome of a work item: the keys of its committed trials, and the run's score."""
 
     committed: list[str] = field(default_factory=list)
     score: float | None = None
-    ended: Ended = "whole"
+    end: EndReason = "complete"
 
 
 class Worker(Protocol):
-    """Lives in a warm process and performs units one after another."""
+    """Runs work items one after another in a warm process."""
 
-    def perform(self, work: Work) -> Done: ...
+    def perform(self, assignment: Assignment) -> WorkResult: ...
 
 
-Listen: TypeAlias = Callable[[], Word]
-"""Says at once what the driver wants of this worker."""
+Poll: TypeAlias = Callable[[], Command]
+"""Return the driver's current command at once."""

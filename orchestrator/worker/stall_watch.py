@@ -1,8 +1,8 @@
-"""Ends a worker whose trial hangs, so that its unit gets a strike and another process.
+"""A watchdog that ends a process whose trial hangs, so that the work item is retried in another.
 
-A thread looks at the time of the last step. Where even that thread is kept from running, by native
-code that holds the interpreter, the timer of `faulthandler`, which needs no interpreter, ends the
-process instead.
+A thread checks the time since the last step. Native code that holds the interpreter keeps even that
+thread from running; then the timer of `faulthandler`, which does not need the interpreter, ends the
+process.
 """
 
 from __future__ import annotations
@@ -17,56 +17,57 @@ from collections.abc import Callable
 from typing import Self
 
 EXIT_STALLED = 75
-BEFORE_FIRST_STEP = 10
-"""Times the limit, until the first step: data may have to be decoded for it."""
+FIRST_STEP_FACTOR = 10
+"""Multiplies the timeout before the first step, which may have to wait for data to be decoded."""
 
 
-class StallWatch:
-    """Watches while it is entered. `report` gets one line and where every thread stands; then the
-    process ends."""
+class StallWatchdog:
+    """Active while it is entered. After `timeout_s` without a step or heartbeat it calls `report`
+    with a one-line message and the stacks of all threads, and ends the process."""
 
-    def __init__(self, limit_s: float, report: Callable[[str, str], None]) -> None:
-        self._limit_s = limit_s
+    def __init__(self, timeout_s: float, report: Callable[[str, str], None]) -> None:
+        self._timeout_s = timeout_s
         self._report = report
-        self._allowed_s = BEFORE_FIRST_STEP * limit_s
+        self._allowed_s = FIRST_STEP_FACTOR * timeout_s
         self._last = time.monotonic()
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, name="stall watch", daemon=True)
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="stall watchdog", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._over.set()
+        self._closed.set()
         self._thread.join()
         faulthandler.cancel_dump_traceback_later()
 
-    def alive(self) -> None:
-        """The run has good reason to make no step yet."""
+    def heartbeat(self) -> None:
+        """Record that the run is progressing between two steps."""
         self._last = time.monotonic()
 
     def step(self) -> None:
-        """The run has made a step."""
-        self.alive()
-        self._allowed_s = self._limit_s
+        """Record that the run has taken a step."""
+        self.heartbeat()
+        self._allowed_s = self._timeout_s
 
-    def _look(self) -> None:
-        period_s = min(self._limit_s / 10, 5.0)
-        while not self._over.wait(period_s):
+    def _watch(self) -> None:
+        period_s = min(self._timeout_s / 10, 5.0)
+        while not self._closed.wait(period_s):
             quiet_s = time.monotonic() - self._last
             if quiet_s > self._allowed_s:
                 self._report(
-                    f"no step for {quiet_s:.0f} s: it hangs; `placement.stall_s` is the limit",
+                    f"no step for {quiet_s:.0f} s: the trial hangs, or"
+                    " `placement.stall_timeout_s` is too short for it",
                     _stacks(),
                 )
                 os._exit(EXIT_STALLED)
-            # Not the time that is left: from where this thread last ran, the interpreter was free.
+            # The full time, not what is left of it: the interpreter was free until this point.
             faulthandler.dump_traceback_later(self._allowed_s + period_s, exit=True)
 
 
 def _stacks() -> str:
-    """Where every thread of this process stands."""
+    """Return the stack of every thread of this process."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     frames = sys._current_frames().items()
     return "\n".join(

@@ -1,8 +1,8 @@
-"""One unit of work on a worker: fetch what it needs, run it, commit what it gave.
+"""Run one work item on a worker: fetch its inputs, train or prune, commit the results.
 
-Order of commits: rewind points as soon as training reaches them, then the cuts, and the training
-run's record last. A worker that dies in between leaves the run uncommitted; done again, it commits
-the same content under the same keys.
+Order of commits: rewind points as soon as training reaches them, then the tickets, and the training
+run's record last. A worker that dies in between leaves the run uncommitted; when it is repeated, it
+commits the same content under the same keys.
 """
 
 from __future__ import annotations
@@ -16,190 +16,197 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from orchestrator.cost.checkpointing import Pace
-from orchestrator.credentials import redacted
+from orchestrator.cost.checkpointing import CheckpointTimer
+from orchestrator.credentials import redact_secrets
 from orchestrator.errors import Conflict, Damaged, StoreError
-from orchestrator.plan.graph import Trial, describe
+from orchestrator.plan.graph import Trial, describe_trial
 from orchestrator.plan.keys import to_json
-from orchestrator.store.leases import Claims
+from orchestrator.store.leases import Leases
 from orchestrator.store.record import Record, TicketRef, WeightsRef
-from orchestrator.store.s3 import S3Objects
+from orchestrator.store.s3 import S3ObjectStore
 from orchestrator.store.ticket import Ticket
 from orchestrator.store.tickets import TicketStore
-from orchestrator.worker.environment import environment
-from orchestrator.worker.inputs import Supplies, digest
+from orchestrator.worker.environment import collect_environment
+from orchestrator.worker.inputs import Masks, TrialInputs, model_digest
 from orchestrator.worker.log import TrialLog
-from orchestrator.worker.protocol import Context, Done, Listen, Work
-from orchestrator.worker.stall_watch import StallWatch
-from trainables import run as trainable
-from trainables import run_group as group
+from orchestrator.worker.protocol import Assignment, Context, Poll, WorkResult
+from orchestrator.worker.stall_watch import StallWatchdog
+from trainables import run_group
 from trainables.errors import CheckpointError, Stopped
-from trainables.spec import CutSpec, RewindSpec, TrainSpec
-from trainables.training.sink import Turn
+from trainables.run import RunInputs, RunOutcome, prune
+from trainables.spec import PruneSpec, RewindSpec, TrainSpec
+from trainables.training.sink import Action
 
 if TYPE_CHECKING:
     from orchestrator.tracking import LiveRun
 
 log = logging.getLogger(__name__)
 
-Masks = Mapping[str, NDArray[np.bool_]]
-
-LAST_WORDS_S = 2.0
+LIVE_FLUSH_S = 2.0
 """How long a finished trial waits for its live curve to be sent."""
 
 
 class TrialWorker:
-    """Runs units one after another in one warm process."""
+    """Runs work items one after another in one warm process."""
 
-    def __init__(self, context: Context, listen: Listen) -> None:
+    def __init__(self, context: Context, poll: Poll) -> None:
         self.context = context
-        self.listen = listen
-        self.store = TicketStore(S3Objects(context.store))
-        self._claims = Claims(self.store.objects, context.run)
-        self._supplies = Supplies(self.store, context)
+        self.poll = poll
+        self.store = TicketStore(S3ObjectStore(context.store))
+        self._leases = Leases(self.store.objects, context.run)
+        self._inputs = TrialInputs(self.store, context)
 
-    def perform(self, work: Work) -> Done:
-        """Run a unit and commit it, unless another run is at it. What someone else committed
-        meanwhile is left as it is.
+    def perform(self, assignment: Assignment) -> WorkResult:
+        """Run and commit a work item, unless another run holds its lease. Members that another run
+        committed in the meantime are left unchanged.
 
         Raises trainables.errors.TrainableError, or a StoreError.
         """
-        with self._claims.held(work.head.key) as ours:
-            if not ours:
-                return Done(ended="elsewhere")
-            missing = [trial for trial in work.members if not self.store.has(trial.key)]
-            done = Done([t.key for t in work.members if t not in missing])
+        with self._leases.acquire(assignment.trial.key) as acquired:
+            if not acquired:
+                return WorkResult(end="leased")
+            members = assignment.members
+            missing = [trial for trial in members if not self.store.has(trial.key)]
+            result = WorkResult([trial.key for trial in members if trial not in missing])
             if missing:
-                self._attempt(work.head, missing, done)
-            return done
+                self._attempt(assignment.trial, missing, result)
+            return result
 
-    def _attempt(self, head: Trial, missing: list[Trial], done: Done) -> None:
-        """Under a stall watch and with a log, which are both about this one attempt."""
-        log = TrialLog(describe(head), before=self.store.log(head.key))
+    def _attempt(self, trial: Trial, missing: list[Trial], result: WorkResult) -> None:
+        """Run one attempt, with a log and a stall watchdog of its own."""
+        log = TrialLog(describe_trial(trial), previous=self.store.log(trial.key))
 
-        def stalled(error: str, stacks: str) -> None:
-            log.say(f"{error}\n{stacks}")
-            self._note_failure(head, error, log)
+        def on_stall(error: str, stacks: str) -> None:
+            log.add(f"{error}\n{stacks}")
+            self._save_failure(trial, error, log)
 
         try:
-            with log, StallWatch(self.context.stall_s, stalled) as watch:
-                if isinstance(head.spec, TrainSpec):
-                    self._train(head, head.spec, missing, done, (log, watch))
+            with log, StallWatchdog(self.context.stall_timeout_s, on_stall) as watchdog:
+                if isinstance(trial.spec, TrainSpec):
+                    self._train(trial, trial.spec, missing, result, (log, watchdog))
                 else:
-                    assert isinstance(head.spec, CutSpec)
-                    self._cut(head, head.spec, done)
+                    assert isinstance(trial.spec, PruneSpec)
+                    self._prune(trial, trial.spec, result)
         except Stopped:
-            done.ended = "stopped"
+            result.end = "stopped"
         except Exception as error:
-            self._note_failure(head, str(error), log)
+            self._save_failure(trial, str(error), log)
             raise
-        self.keep_log(head, log)
+        self.save_log(trial, log)
 
     def _train(
         self,
-        head: Trial,
+        trial: Trial,
         spec: TrainSpec,
         missing: list[Trial],
-        done: Done,
-        attempt: tuple[TrialLog, StallWatch],
+        result: WorkResult,
+        attempt: tuple[TrialLog, StallWatchdog],
     ) -> None:
-        riders = {trial.key: trial for trial in missing if trial is not head}
-        cuts = {k: t.spec for k, t in riders.items() if isinstance(t.spec, CutSpec)}
-        rewinds = {t.spec.step: k for k, t in riders.items() if isinstance(t.spec, RewindSpec)}
-        replay = head not in missing
-        with self._live(head) as live:
+        by_products = {t.key: t for t in missing if t is not trial}
+        prunes = {k: t.spec for k, t in by_products.items() if isinstance(t.spec, PruneSpec)}
+        rewinds = {t.spec.step: k for k, t in by_products.items() if isinstance(t.spec, RewindSpec)}
+        replay = trial not in missing
+        with self._live_run(trial) as live:
+            timer = CheckpointTimer(self.context.checkpoint_every_s, self.context.mtbf_s)
             run = partial(
-                self._launcher(),
+                self._run_function(),
                 spec,
-                sink=_Sink(self, head, riders, rewinds, done, *attempt, self._pace(), live),
-                cuts=cuts,
+                sink=TrialSink(self, trial, by_products, rewinds, result, *attempt, timer, live),
+                prunes=prunes,
                 rewinds=set(rewinds),
-                until=max(rewinds) if replay and not cuts else None,
+                until=max(rewinds) if replay and not prunes else None,
             )
-            outcome = self._resumed(run, head.key, self._supplies.of_run(spec))
+            outcome = self._resume_or_run(run, trial.key, self._inputs.for_training(spec))
         if replay:
-            if cuts:
-                self._check_replay(head, outcome.checks)
+            if prunes:
+                self._check_replay(trial, outcome.checks)
         else:
-            worn = self.store.record(spec.ticket).ticket if spec.ticket else None
-            done.score = outcome.scores["score"]
+            applied = self.store.record(spec.ticket).ticket if spec.ticket else None
+            result.score = outcome.scores["score"]
             self._commit(
-                head,
-                done,
-                ticket=worn,
+                trial,
+                result,
+                ticket=applied,
                 scores=outcome.scores,
                 history=outcome.history,
                 checks=outcome.checks,
                 costs=outcome.costs,
                 gpu=outcome.gpu,
             )
-        self.store.drop_checkpoint(head.key)
+        self.store.delete_checkpoint(trial.key)
 
-    def _resumed(
-        self,
-        run: Callable[[trainable.Inputs], trainable.Outcome],
-        key: str,
-        inputs: trainable.Inputs,
-    ) -> trainable.Outcome:
-        """Go on from the checkpoint of an attempt that was cut short; from the start if that
-        checkpoint cannot be used."""
+    def _resume_or_run(
+        self, run: Callable[[RunInputs], RunOutcome], key: str, inputs: RunInputs
+    ) -> RunOutcome:
+        """Resume from the checkpoint of an interrupted attempt; start from the beginning if there
+        is none or it is unusable."""
         try:
             checkpoint = self.store.checkpoint(key)
             if checkpoint is not None:
                 return run(replace(inputs, checkpoint=checkpoint))
         except (CheckpointError, Damaged) as error:
-            log.warning("trial %s starts over: %s", key[:12], error)
-            self.store.drop_checkpoint(key)
+            log.warning("trial %s restarts from the beginning: %s", key[:12], error)
+            self.store.delete_checkpoint(key)
         return run(inputs)
 
-    def _launcher(self) -> Callable[..., trainable.Outcome]:
-        """What runs the training: this process, some of this machine, or some of several."""
+    def _run_function(self) -> Callable[..., RunOutcome]:
+        """Return the function that runs the training: on this machine, or on several."""
         context = self.context
         if context.nodes == 1:
-            return partial(group.run, workers=context.workers)
-        from orchestrator.worker import multi_node as spanning
+            return partial(run_group.run, workers=context.workers)
+        from orchestrator.worker import multi_node
 
-        span = spanning.Span(workers=context.workers, nodes=context.nodes, gpus=context.gpus)
-        return partial(spanning.run, span=span)
+        topology = multi_node.Topology(
+            workers=context.workers, nodes=context.nodes, gpus=context.gpus
+        )
+        return partial(multi_node.run, topology=topology)
 
     @contextmanager
-    def _live(self, head: Trial) -> Iterator[LiveRun | None]:
-        """Live curves, where somebody may look at them; MLflow is imported only then."""
+    def _live_run(self, trial: Trial) -> Iterator[LiveRun | None]:
+        """Send live curves if a tracking server is configured; MLflow is imported only then."""
         if not self.context.tracking:
             yield None
             return
         from orchestrator.tracking import LiveRun
 
-        live = LiveRun(self.context.tracking, self.context.sweep, head.key, describe(head))
+        name = describe_trial(trial)
+        live = LiveRun(self.context.tracking, self.context.sweep, trial.key, name)
         try:
             yield live
         finally:
-            live.close(timeout=LAST_WORDS_S)
+            live.close(timeout=LIVE_FLUSH_S)
 
-    def _cut(self, head: Trial, spec: CutSpec, done: Done) -> None:
+    def _prune(self, trial: Trial, spec: PruneSpec, result: WorkResult) -> None:
         begin = time.perf_counter()
-        masks = trainable.cut(spec, self._supplies.of_cut(spec))
+        masks = prune(spec, self._inputs.for_pruning(spec))
         seconds = time.perf_counter() - begin
-        self.commit_cut(head, spec, masks, done, {"seconds": seconds})
+        self.commit_ticket(trial, spec, masks, result, {"seconds": seconds})
 
-    def commit_cut(
-        self, trial: Trial, spec: CutSpec, masks: Masks, done: Done, costs: dict[str, float]
+    def commit_ticket(
+        self,
+        trial: Trial,
+        spec: PruneSpec,
+        masks: Masks,
+        result: WorkResult,
+        costs: dict[str, float],
     ) -> None:
         ticket = Ticket.from_masks(
-            masks, scheme=spec.model.architecture, model_sha256=digest(spec.model), pool=spec.pool
+            masks,
+            architecture=spec.model.architecture,
+            model_sha256=model_digest(spec.model),
+            pool=spec.pool,
         )
-        self._commit(trial, done, ticket=self.store.put_ticket(ticket), costs=costs)
+        self._commit(trial, result, ticket=self.store.put_ticket(ticket), costs=costs)
 
-    def commit_rewind(self, trial: Trial, run: str, step: int, payload: bytes, done: Done) -> None:
-        self._commit(trial, done, weights=self.store.put_weights(run, step, payload))
+    def commit_rewind(
+        self, trial: Trial, run: str, step: int, payload: bytes, result: WorkResult
+    ) -> None:
+        self._commit(trial, result, weights=self.store.put_weights(run, step, payload))
 
     def _commit(
         self,
         trial: Trial,
-        done: Done,
+        result: WorkResult,
         *,
         ticket: TicketRef | None = None,
         weights: WeightsRef | None = None,
@@ -215,7 +222,7 @@ class TrialWorker:
                 key=trial.key,
                 kind=trial.kind,
                 spec=to_json(trial.spec),
-                about={
+                labels={
                     "sweep": self.context.sweep,
                     "model": trial.model,
                     "task": trial.task,
@@ -228,77 +235,75 @@ class TrialWorker:
                 history=history,
                 checks=dict(checks or {}),
                 costs=dict(costs or {}) | ({"gpus": gpus} if scores else {}),
-                environment=environment(self.context.device)
+                environment=collect_environment(self.context.device)
                 | {"threads": str(self.context.threads), "workers": str(self.context.workers)}
                 | ({"device": gpu} if gpu else {}),
-                created=datetime.now(UTC).isoformat(timespec="milliseconds"),
+                created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
             )
         )
-        done.committed.append(trial.key)
+        result.committed.append(trial.key)
 
-    def _pace(self) -> Pace:
-        return Pace(self.context.checkpoint_every_s, self.context.lost_every_s)
-
-    def _note_failure(self, trial: Trial, error: str, log: TrialLog) -> None:
-        """Leave word of a failed attempt in the store, as far as the store can be reached."""
+    def _save_failure(self, trial: Trial, error: str, log: TrialLog) -> None:
+        """Store a note of a failed attempt and its log, if the store is reachable."""
         with suppress(StoreError):
-            note = {"trial": describe(trial), "error": redacted(error)} | log.failure()
-            self.store.note_failure(trial.key, note)
-        self.keep_log(trial, log)
+            note = {"trial": describe_trial(trial), "error": redact_secrets(error)}
+            self.store.put_failure(trial.key, note | log.failure_note())
+        self.save_log(trial, log)
 
-    def keep_log(self, trial: Trial, log: TrialLog) -> None:
+    def save_log(self, trial: Trial, log: TrialLog) -> None:
         with suppress(StoreError):
             self.store.put_log(trial.key, log.text())
 
-    def _check_replay(self, head: Trial, checks: Mapping[str, str | int]) -> None:
-        before = self.store.record(head.key).checks["final_sha256"]
-        if checks["final_sha256"] != before:
+    def _check_replay(self, trial: Trial, checks: Mapping[str, str | int]) -> None:
+        committed = self.store.record(trial.key).checks["final_sha256"]
+        if checks["final_sha256"] != committed:
             raise Conflict(
-                f"trial {head.key[:12]}: its replay ended in other weights than the committed run;"
-                " replay on the kind of machine, with the number of workers and the versions of"
-                " libraries that its record names"
+                f"trial {trial.key[:12]}: its replay ended with other weights than the committed"
+                " run; replay it on the kind of machine, with the number of workers and the library"
+                " versions that its record lists"
             )
 
 
 @dataclass(slots=True)
-class _Sink:
-    """Takes what a training run gives on its way, and commits it."""
+class TrialSink:
+    """Receives what a training run produces while it runs, and commits it."""
 
     worker: TrialWorker
-    head: Trial
-    riders: Mapping[str, Trial]
+    trial: Trial
+    by_products: Mapping[str, Trial]
     rewinds: Mapping[int, str]
-    done: Done
+    """Optimizer step -> key of its rewind point."""
+    result: WorkResult
     log: TrialLog
-    watch: StallWatch
-    pace: Pace
+    watchdog: StallWatchdog
+    timer: CheckpointTimer
     live: LiveRun | None
 
     def rewind(self, step: int, payload: bytes) -> None:
-        key = self.rewinds[step]
-        self.worker.commit_rewind(self.riders[key], self.head.key, step, payload, self.done)
+        rewind_point = self.by_products[self.rewinds[step]]
+        self.worker.commit_rewind(rewind_point, self.trial.key, step, payload, self.result)
 
-    def cut(self, key: str, masks: Masks) -> None:
-        trial = self.riders[key]
-        assert isinstance(trial.spec, CutSpec)
-        self.worker.commit_cut(trial, trial.spec, masks, self.done, {})
+    def ticket(self, key: str, masks: Masks) -> None:
+        trial = self.by_products[key]
+        assert isinstance(trial.spec, PruneSpec)
+        self.worker.commit_ticket(trial, trial.spec, masks, self.result, {})
 
     def checkpoint(self, payload: bytes) -> None:
-        self.worker.store.put_checkpoint(self.head.key, payload)
-        self.pace.saved()
-        self.log.say(f"checkpoint of {len(payload) / 1e6:.1f} MB")
-        self.worker.keep_log(self.head, self.log)
+        self.worker.store.put_checkpoint(self.trial.key, payload)
+        self.timer.saved()
+        self.log.add(f"saved a checkpoint of {len(payload) / 1e6:.1f} MB")
+        self.worker.save_log(self.trial, self.log)
 
-    def alive(self) -> None:
-        self.watch.alive()
+    def heartbeat(self) -> None:
+        self.watchdog.heartbeat()
 
-    def turn(self, step: int) -> Turn:
-        self.watch.step()
-        if self.worker.listen() == "stop":
+    def next_action(self, step: int) -> Action:
+        self.watchdog.step()
+        if self.worker.poll() == "stop":
             return "stop"
-        return "save" if self.pace.due() else "go on"
+        return "save" if self.timer.due() else "continue"
 
     def progress(self, step: int, values: Mapping[str, float]) -> None:
-        self.log.say(f"step {step}: " + ", ".join(f"{k} {v:.5g}" for k, v in values.items()))
+        self.log.add(f"step {step}: " + ", ".join(f"{k} {v:.5g}" for k, v in values.items()))
         if self.live is not None:
             self.live.log(step, values)

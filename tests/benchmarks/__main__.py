@@ -1,7 +1,7 @@
 """`make bench`: every performance claim as a ratio, measured side by side in this one run.
 
 python -m tests.benchmarks            all of them
-python -m tests.benchmarks cuts       one of them
+python -m tests.benchmarks pruning    one of them
 """
 
 from __future__ import annotations
@@ -12,7 +12,14 @@ import sys
 from tests.benchmarks.table import Row, markdown
 
 BENCHMARKS = (
-    *("cuts", "tickets", "steps", "trainer", "reading", "sharing", "scheduling", "scale"),
+    "pruning",
+    "tickets",
+    "steps",
+    "trainer",
+    "reading",
+    "sharing",
+    "scheduling",
+    "scale",
     "volume",
 )
 

@@ -1,4 +1,4 @@
-"""Measuring CPU seconds and peak memory, each in a process of its own."""
+"""CPU seconds and peak memory of a function, measured in a fresh process."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ T = TypeVar("T")
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cost:
     seconds: float
-    """Of CPU, over all threads: other work on the machine hardly changes them."""
+    """CPU seconds over all threads, which other work on the machine hardly changes."""
     peak_mb: float
-    """Most memory at once beyond what was held before, in MiB; what is returned counts."""
+    """Peak memory in MiB beyond what was allocated before. The result counts too."""
 
 
 def alone(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """The result of `function`, a module's own, called in a fresh process that ends with it."""
+    """Call `function`, a top-level function of a module, in a fresh process. Return its result."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(function, *args, **kwargs).result()
 
 
 def measured(function: Callable[[], T]) -> tuple[T, Cost]:
-    """Calls `function`. The peak is the kernel's own high-water mark, which Linux can lower."""
+    """Call `function` and measure it. The peak is the kernel's high-water mark, which Linux can
+    reset."""
     Path("/proc/self/clear_refs").write_text("5")
     before, begin = _peak_kib(), time.process_time()
     result = function()

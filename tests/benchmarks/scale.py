@@ -1,8 +1,8 @@
-"""A large sweep on many slots: 10,000 no-op trials in 2,000 lanes, on a Ray of 64 logical slots.
+"""A large sweep on many slots: 10,000 no-op trials in 2,000 chunks, on a Ray of 64 logical slots.
 
-Stock Ray Tune with one Tune trial per node gets fewer trials of the same shape in the same run.
-Rates and memory are taken between 15 % and 95 % of either side, so that the start of 64 processes
-and what a driver holds anyway count for neither.
+Stock Ray Tune with one Tune trial per node runs fewer trials of the same shape. Rates and memory of
+both are measured between 15 % and 95 % of their trials, which excludes the start of 64 processes
+and the driver's base memory.
 """
 
 from __future__ import annotations
@@ -13,37 +13,38 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from orchestrator.schedule.frontier import Unit
+from orchestrator.schedule.frontier import WorkItem
 from orchestrator.sweep.config import Placement
 from tests.benchmarks.alone import alone
-from tests.benchmarks.scheduling import Runner, dag, lanes, measure, stock
+from tests.benchmarks.scheduling import Runner, dag, run_driver, run_tune, time_run
 from tests.benchmarks.table import Row
 
 SLOTS = 64
 CHAINS, LEVELS = 2_000, 5
 STOCK_CHAINS = 60
-"""Stock Ray Tune loses its actors at every lull and does 3 to 4 of these trials a second."""
+"""Stock Ray Tune loses its actors whenever none of its trials is ready, and runs 3 to 4 of these
+trials per second."""
 
 
 @dataclass(slots=True)
-class Growth:
-    """An Observer that writes down how time and this process's memory go with the trials done."""
+class MemoryObserver:
+    """An Observer that records the time and this process's memory at each committed trial."""
 
     points: list[tuple[float, int]] = field(default_factory=list)
     """(seconds, resident KiB) at each commit."""
-    lanes: int = 0
+    chunks: int = 0
     seconds: float = 0.0
     starts: int = 0
 
-    def started(self, lane: list[Unit]) -> None:
-        self.lanes += 1
+    def chunk_started(self, chunk: list[WorkItem]) -> None:
+        self.chunks += 1
 
-    def committed(self, unit: Unit, keys: list[str], score: float | None) -> None:
+    def item_committed(self, item: WorkItem, keys: list[str], score: float | None) -> None:
         self.points.append((time.perf_counter(), _resident_kib()))
 
-    def begun(self, unit: Unit) -> None: ...
-    def failed(self, unit: Unit) -> None: ...
-    def ended(self, lane: list[Unit]) -> None: ...
+    def item_started(self, item: WorkItem) -> None: ...
+    def item_failed(self, item: WorkItem) -> None: ...
+    def chunk_ended(self, chunk: list[WorkItem]) -> None: ...
 
     def rate(self) -> float:
         """Trials per second."""
@@ -63,23 +64,25 @@ class Growth:
 
 
 def run() -> Iterator[Row]:
-    ours = alone(_growth, partial(lanes, placement=Placement(slots=SLOTS, lane=1)), CHAINS)
-    other = alone(_growth, partial(stock, slots=SLOTS), STOCK_CHAINS)
-    trials, fewer = len(ours.points), len(other.points)
+    ours = alone(
+        _observe, partial(run_driver, placement=Placement(slots=SLOTS, chunk_size=1)), CHAINS
+    )
+    other = alone(_observe, partial(run_tune, slots=SLOTS), STOCK_CHAINS)
+    trials, other_trials = len(ours.points), len(other.points)
     name = "stock Ray Tune, one trial per node"
     ratio = ours.rate() / other.rate()
     yield Row(
-        what=f"{trials:,} no-op trials in {ours.lanes:,} lanes, {SLOTS} slots on few cores",
+        what=f"{trials:,} no-op trials in {ours.chunks:,} chunks, {SLOTS} slots on few cores",
         ours=f"{ours.seconds:.0f} s in all; {ours.rate():.0f} trials/s, {ours.starts} starts",
-        other=f"{name}, {fewer}: {other.rate():.1f} trials/s, {other.starts} starts",
+        other=f"{name}, {other_trials}: {other.rate():.1f} trials/s, {other.starts} starts",
         ratio=f"{ratio:.1f}x",
         limit="≥ 3",
         met=ratio >= 3,
     )
-    grown = (ours.points[-1][1] - ours.points[0][1]) / 1024
+    growth_mib = (ours.points[-1][1] - ours.points[0][1]) / 1024
     yield Row(
         what="the same, memory of the driver",
-        ours=f"{grown:+.0f} MiB in all; {ours.slope():.1f} KiB per trial",
+        ours=f"{growth_mib:+.0f} MiB in all; {ours.slope():.1f} KiB per trial",
         other=f"{name}: {other.slope():.1f} KiB per trial",
         ratio=f"{other.slope() / ours.slope():.1f}x",
         limit="≤ 10 KiB",
@@ -87,10 +90,12 @@ def run() -> Iterator[Row]:
     )
 
 
-def _growth(runner: Runner, chains: int) -> Growth:
-    growth = Growth()
-    growth.seconds, growth.starts = measure(runner, dag(chains, 0, levels=LEVELS), SLOTS, growth)
-    return growth
+def _observe(runner: Runner, chains: int) -> MemoryObserver:
+    observer = MemoryObserver()
+    observer.seconds, observer.starts = time_run(
+        runner, dag(chains, 0, levels=LEVELS), SLOTS, observer
+    )
+    return observer
 
 
 def _resident_kib() -> int:

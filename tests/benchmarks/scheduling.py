@@ -1,8 +1,9 @@
 """Trials per second, and processes started, for trials that do nothing.
 
-The same DAG (chains of 10, leaves that each hang on some level of a chain) is run by the driver, by
-stock Ray Tune with one Tune trial per node (a searcher that answers None until the parents are
-done, `reuse_actors=True`), and by a bare pool of Ray actors that a loop feeds. A trial sleeps 3 ms.
+The same DAG (chains of 10, and leaves that each depend on some level of a chain) is run by the
+driver, by stock Ray Tune with one Tune trial per node (a searcher that returns None until the
+parents are done, `reuse_actors=True`), and by a plain pool of Ray actors that a loop feeds. A trial
+sleeps 3 ms.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ from ray.tune.search import Searcher
 
 from orchestrator.monitor.observers import Observer
 from orchestrator.plan.graph import Plan, Trial
-from orchestrator.schedule.frontier import Frontier, Unit
+from orchestrator.schedule.frontier import Frontier, WorkItem
 from orchestrator.sweep.config import Placement
 from orchestrator.tune import driver
-from orchestrator.worker.protocol import Done, Listen, Work
+from orchestrator.worker.protocol import Assignment, Poll, WorkResult
 from tests.benchmarks.table import Row
 from trainables.spec import ModelSpec, Recipe, TaskSpec, TrainSpec
 
 SLOTS = 4
-BODY_S = 0.003
+TRIAL_S = 0.003
 SPEC = TrainSpec(
     model=ModelSpec(architecture="uniter"),
     task=TaskSpec(name="easy_vqa", data="0" * 64),
@@ -41,7 +42,8 @@ SPEC = TrainSpec(
 
 
 def dag(chains: int, leaves: int, *, levels: int = 10) -> Plan:
-    """`chains` chains of `levels` and `leaves` leaves, each on some level of a random chain."""
+    """Return a plan of `chains` chains of `levels` trials, and of `leaves` trials that each depend
+    on a random level of a random chain."""
     trials: dict[str, Trial] = {}
 
     def add(key: str, parents: tuple[str, ...]) -> None:
@@ -50,22 +52,22 @@ def dag(chains: int, leaves: int, *, levels: int = 10) -> Plan:
     for chain in range(chains):
         for level in range(levels):
             add(f"c{chain}-{level}", (f"c{chain}-{level - 1}",) if level else ())
-    chance = random.Random(0)
+    rng = random.Random(0)
     for leaf in range(leaves):
-        add(f"l{leaf}", (f"c{chance.randrange(chains)}-{chance.randrange(levels)}",))
+        add(f"l{leaf}", (f"c{rng.randrange(chains)}-{rng.randrange(levels)}",))
     return Plan("benchmark", trials)
 
 
 def run() -> Iterator[Row]:
-    """At 200 and 2,100 trials, on 4 slots whatever the machine's cores."""
+    """Compare at 200 and 2,100 trials, on 4 slots whatever the number of cores."""
     for chains, leaves in ((6, 140), (60, 1500)):
         plan = dag(chains, leaves)
-        ours = measure(partial(lanes, placement=Placement(slots=SLOTS)), plan, SLOTS)
-        pool = measure(_pool, plan, SLOTS)
-        others = measure(partial(stock, slots=SLOTS), plan, SLOTS)
+        ours = time_run(partial(run_driver, placement=Placement(slots=SLOTS)), plan, SLOTS)
+        pool = time_run(_run_pool, plan, SLOTS)
+        tune_run = time_run(partial(run_tune, slots=SLOTS), plan, SLOTS)
         for name, (seconds, starts), limit in (
-            ("stock Ray Tune, one trial per node", others, "≥ 1"),
-            ("a bare Ray actor pool", pool, ""),
+            ("stock Ray Tune, one trial per node", tune_run, "≥ 1"),
+            ("a plain Ray actor pool", pool, ""),
         ):
             ratio = seconds / ours[0]
             yield Row(
@@ -90,23 +92,23 @@ class Runner(Protocol):
     def __call__(self, plan: Plan, folder: Path, observer: Observer) -> None: ...
 
 
-class Blind:
-    """An Observer that looks at nothing."""
+class NullObserver:
+    """An Observer that ignores all events."""
 
-    def started(self, lane: list[Unit]) -> None: ...
-    def begun(self, unit: Unit) -> None: ...
-    def committed(self, unit: Unit, keys: list[str], score: float | None) -> None: ...
-    def failed(self, unit: Unit) -> None: ...
-    def ended(self, lane: list[Unit]) -> None: ...
-
-
-BLIND = Blind()
+    def chunk_started(self, chunk: list[WorkItem]) -> None: ...
+    def item_started(self, item: WorkItem) -> None: ...
+    def item_committed(self, item: WorkItem, keys: list[str], score: float | None) -> None: ...
+    def item_failed(self, item: WorkItem) -> None: ...
+    def chunk_ended(self, chunk: list[WorkItem]) -> None: ...
 
 
-def measure(
-    runner: Runner, plan: Plan, slots: int, observer: Observer = BLIND
+NULL_OBSERVER = NullObserver()
+
+
+def time_run(
+    runner: Runner, plan: Plan, slots: int, observer: Observer = NULL_OBSERVER
 ) -> tuple[float, int]:
-    """Wall seconds including the start of the actors, and the number of actors started."""
+    """Return the wall seconds, actor starts included, and the number of actors started."""
     with tempfile.TemporaryDirectory() as folder:
         ray.init(
             address="local",
@@ -122,59 +124,59 @@ def measure(
         return seconds, len(list(Path(folder, "starts").iterdir()))
 
 
-def _note_start(folder: Path) -> None:
+def _record_start(folder: Path) -> None:
     (folder / "starts").mkdir(exist_ok=True)
     (folder / "starts" / f"{os.getpid()}-{time.monotonic_ns()}").touch()
 
 
-class Idle:
+class NoOpWorker:
     """A worker that commits everything without doing anything."""
 
-    def __init__(self, folder: Path, listen: Listen) -> None:
-        _note_start(folder)
+    def __init__(self, folder: Path, poll: Poll) -> None:
+        _record_start(folder)
 
-    def perform(self, work: Work) -> Done:
-        time.sleep(BODY_S)
-        return Done([trial.key for trial in work.members], 0.0)
+    def perform(self, assignment: Assignment) -> WorkResult:
+        time.sleep(TRIAL_S)
+        return WorkResult([trial.key for trial in assignment.members], 0.0)
 
 
-def lanes(plan: Plan, folder: Path, observer: Observer, *, placement: Placement) -> None:
-    summary = driver.run(plan, set(), partial(Idle, folder), placement, observer)
+def run_driver(plan: Plan, folder: Path, observer: Observer, *, placement: Placement) -> None:
+    summary = driver.run_plan(plan, set(), partial(NoOpWorker, folder), placement, observer)
     assert summary.finished == len(plan), summary
 
 
-class Node(tune.Trainable):
+class NodeTrainable(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
-        _note_start(Path(config["folder"]))
+        _record_start(Path(config["folder"]))
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         return True
 
     def step(self) -> dict[str, Any]:
-        time.sleep(BODY_S)
+        time.sleep(TRIAL_S)
         return {"score": 0.0, "done": True}
 
 
 class NodeSearcher(Searcher):
-    """One Tune trial per node."""
+    """Runs one Tune trial per node of the plan."""
 
     def __init__(self, plan: Plan, folder: Path, observer: Observer) -> None:
         super().__init__(metric="score", mode="max")
         self.observer = observer
         self.frontier = Frontier(plan)
         self.folder = folder
-        self.running: dict[str, Unit] = {}
+        self.running: dict[str, WorkItem] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
-        unit = self.frontier.peek()
-        if unit is None:
+        item = self.frontier.peek()
+        if item is None:
             return Searcher.FINISHED if self.frontier.settled else None
-        self.frontier.start([unit])
-        self.running[trial_id] = unit
-        return {"node": unit.head, "folder": str(self.folder)}
+        self.frontier.start([item])
+        self.running[trial_id] = item
+        return {"node": item.key, "folder": str(self.folder)}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None: ...
 
@@ -182,15 +184,15 @@ class NodeSearcher(Searcher):
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         assert not error
-        unit = self.running.pop(trial_id)
-        self.frontier.commit(unit.head)
-        self.observer.committed(unit, [unit.head], 0.0)
+        item = self.running.pop(trial_id)
+        self.frontier.commit(item.key)
+        self.observer.item_committed(item, [item.key], 0.0)
 
 
-def stock(plan: Plan, folder: Path, observer: Observer, *, slots: int) -> None:
+def run_tune(plan: Plan, folder: Path, observer: Observer, *, slots: int) -> None:
     searcher = NodeSearcher(plan, folder, observer)
     Tuner(
-        tune.with_resources(Node, {"cpu": 1}),
+        tune.with_resources(NodeTrainable, {"cpu": 1}),
         tune_config=TuneConfig(
             search_alg=searcher, num_samples=-1, max_concurrent_trials=slots, reuse_actors=True
         ),
@@ -206,24 +208,24 @@ def stock(plan: Plan, folder: Path, observer: Observer, *, slots: int) -> None:
 @ray.remote(num_cpus=1)
 class PoolActor:
     def __init__(self, folder: Path) -> None:
-        _note_start(folder)
+        _record_start(folder)
 
     def work(self) -> None:
-        time.sleep(BODY_S)
+        time.sleep(TRIAL_S)
 
 
-def _pool(plan: Plan, folder: Path, observer: Observer) -> None:
+def _run_pool(plan: Plan, folder: Path, observer: Observer) -> None:
     frontier = Frontier(plan)
     idle = [PoolActor.remote(folder) for _ in range(SLOTS)]  # type: ignore[attr-defined]
-    running: dict[Any, tuple[Any, Unit]] = {}
+    running: dict[Any, tuple[Any, WorkItem]] = {}
     while not frontier.settled:
-        while idle and (unit := frontier.peek()) is not None:
-            frontier.start([unit])
+        while idle and (item := frontier.peek()) is not None:
+            frontier.start([item])
             actor = idle.pop()
-            running[actor.work.remote()] = (actor, unit)
+            running[actor.work.remote()] = (actor, item)
         ended, _ = ray.wait(list(running), num_returns=1)
         for reference in ended:
-            actor, unit = running.pop(reference)
+            actor, item = running.pop(reference)
             idle.append(actor)
-            frontier.commit(unit.head)
-            observer.committed(unit, [unit.head], 0.0)
+            frontier.commit(item.key)
+            observer.item_committed(item, [item.key], 0.0)

@@ -1,13 +1,14 @@
-"""A whole grid of real trials: planned and shared by our driver, or cell by cell on Ray Tune.
+"""A complete grid of real trials: planned and shared by our driver, or cell by cell on Ray Tune.
 
-UNITER-tiny on easy-VQA, 2 seeds, IMP from theta_0 and from an early rewind point over 9 linear
-levels, random and layer-matched controls: 110 scores. The recipe is cut to a few steps, so the wall
-times are mostly what surrounds training; the number of training runs does not depend on it.
+The grid is UNITER-tiny on easy-VQA, 2 seeds, IMP from theta_0 and from an early rewind point over 9
+linear levels, with random and layer-matched controls: 110 scores. The recipe has only a few steps,
+so the wall times are mostly overhead around training. The number of training runs does not depend
+on it.
 
-On plain Ray Tune each score is one Tune trial that runs its own chain from the dense network on,
-in memory, by the same `trainables.run`; actors are reused and keep their decoded data. Both sides
-run in one call, on as many slots as there are cores, under the same settings of Tune, and must give
-the same scores to the last bit. Ours includes starting SeaweedFS and writing every result to it.
+On plain Ray Tune each score is one Tune trial that runs its own chain in memory, starting with the
+dense network, with the same `trainables.run`. Actors are reused and keep their decoded data. Both
+sides run in one call, with one slot per core, under the same Tune settings, and must give the same
+scores to the last bit. Our side includes starting SeaweedFS and writing every result to it.
 """
 
 from __future__ import annotations
@@ -29,24 +30,25 @@ from ray.tune import CheckpointConfig, RunConfig, TuneConfig, Tuner
 from safetensors.torch import load
 from torch import Tensor
 
-from cluster.local import servers as local
-from orchestrator.expand import studies as expand
-from orchestrator.plan.counts import preview
+from cluster.local.servers import start_services, stop_services
+from orchestrator.expand.studies import expand_sweep
+from orchestrator.plan.counts import count_plan
 from orchestrator.plan.graph import Plan
-from orchestrator.store.s3 import S3Objects, StoreAddress
+from orchestrator.store.s3 import S3ObjectStore, StoreAddress
 from orchestrator.store.tickets import TicketStore
 from orchestrator.sweep import config, sweep_file
-from orchestrator.sweep import resolve as inputs
-from orchestrator.tune import driver
+from orchestrator.sweep.resolve import resolve_inputs
+from orchestrator.tune.driver import run_plan
 from orchestrator.worker.protocol import Context
 from orchestrator.worker.start import start_worker
-from tests.benchmarks.scheduling import BLIND
+from tests.benchmarks.scheduling import NULL_OBSERVER
 from tests.benchmarks.table import Row
-from trainables import run as trainable
 from trainables.data.fingerprint import fingerprint
-from trainables.spec import CutSpec, RewindSpec, TrainSpec, TrialSpec
+from trainables.run import RunInputs, prune
+from trainables.run import run as run_training
+from trainables.spec import PruneSpec, RewindSpec, TrainSpec, TrialSpec
 from trainables.tickets.weights import Masks
-from trainables.training.sink import Turn
+from trainables.training.sink import Action
 
 STEPS = 10
 GRID: dict[str, Any] = {
@@ -67,36 +69,36 @@ GRID: dict[str, Any] = {
 }
 QUICKSTART = Path("configs/quickstart.yaml")
 Scores = dict[str, float]
-"""By key of the training run."""
+"""Key of the training run -> score."""
 
 
 def run() -> Iterator[Row]:
     sweep = config.Sweep.model_validate(GRID)
-    found = inputs.read(sweep, fingerprint)
-    plan = expand.expand(sweep, found)
-    shared, scores = _measure(partial(_shared, plan, found.locations()))
-    naive, again = _measure(partial(_cell_by_cell, plan, found.locations()))
-    assert scores == again, "the two sides disagree on a score"
+    resolved = resolve_inputs(sweep, fingerprint)
+    plan = expand_sweep(sweep, resolved)
+    our_seconds, our_scores = _measure(partial(_shared, plan, resolved.locations()))
+    tune_seconds, tune_scores = _measure(partial(_cell_by_cell, plan, resolved.locations()))
+    assert our_scores == tune_scores, "the two sides disagree on a score"
     slots = os.cpu_count()
     yield _runs(plan, f"training runs for {len(plan.cells)} scores, 9 levels", 4)
     yield Row(
         what=f"the same with {STEPS} steps a run on {slots} slots, wall time",
-        ours=f"{shared:.0f} s",
-        other=f"plain Ray Tune, cell by cell: {naive:.0f} s",
-        ratio=f"{naive / shared:.1f}x",
+        ours=f"{our_seconds:.0f} s",
+        other=f"plain Ray Tune, cell by cell: {tune_seconds:.0f} s",
+        ratio=f"{tune_seconds / our_seconds:.1f}x",
     )
-    quickstart = sweep_file.load(QUICKSTART)
-    planned = expand.expand(quickstart, inputs.read(quickstart, fingerprint))
+    quickstart = sweep_file.load_sweep(QUICKSTART)
+    planned = expand_sweep(quickstart, resolve_inputs(quickstart, fingerprint))
     yield _runs(planned, f"training runs that {QUICKSTART} plans", 0)
 
 
 def _runs(plan: Plan, what: str, limit: int) -> Row:
-    counts = preview(plan, {}, {"uniter-tiny": {"encoder+pooler": 0}})
-    ratio = counts.naive_trials / counts.trials
+    counts = count_plan(plan, {}, {"uniter-tiny": {"encoder+pooler": 0}})
+    ratio = counts.naive_training_runs / counts.training_runs
     return Row(
         what=what,
-        ours=f"{counts.trials}",
-        other=f"each cell its own chain: {counts.naive_trials}",
+        ours=f"{counts.training_runs}",
+        other=f"each cell its own chain: {counts.naive_training_runs}",
         ratio=f"{ratio:.1f}x",
         limit=f"≥ {limit}" if limit else "",
         met=ratio >= limit if limit else None,
@@ -104,7 +106,7 @@ def _runs(plan: Plan, what: str, limit: int) -> Row:
 
 
 def _measure(side: Callable[[Path], Scores]) -> tuple[float, Scores]:
-    """Wall seconds, including the start of the actors, and the scores."""
+    """Return the wall seconds, including the start of the actors, and the scores."""
     with tempfile.TemporaryDirectory() as folder:
         ray.init(
             address="local",
@@ -120,7 +122,7 @@ def _measure(side: Callable[[Path], Scores]) -> tuple[float, Scores]:
 
 
 def context(plan: Plan, store: StoreAddress, locations: Mapping[str, str], folder: Path) -> Context:
-    """For workers of one CPU thread that keep what they decode under `folder`."""
+    """Return the context of workers with one CPU thread that cache decoded data under `folder`."""
     return Context(
         sweep=plan.name,
         run="bench",
@@ -133,24 +135,24 @@ def context(plan: Plan, store: StoreAddress, locations: Mapping[str, str], folde
         gpus=0.0,
         workers=1,
         nodes=1,
-        stall_s=1800.0,
+        stall_timeout_s=1800.0,
         checkpoint_every_s=300.0,
-        lost_every_s=14_400.0,
+        mtbf_s=14_400.0,
     )
 
 
 def _shared(plan: Plan, locations: dict[str, str], folder: Path) -> Scores:
-    services = local.start(folder, names=["s3"])
+    services = start_services(folder, names=["s3"])
     try:
         os.environ.update(services.environment())
         address = StoreAddress(url=services.bucket_url, endpoint=services.s3_endpoint)
         start = partial(start_worker, context(plan, address, locations, folder))
-        summary = driver.run(plan, set(), start, config.Placement(), BLIND)
+        summary = run_plan(plan, set(), start, config.Placement(), NULL_OBSERVER)
         assert not summary.failures, summary
-        records = TicketStore(S3Objects(address)).records(plan.trials)
+        records = TicketStore(S3ObjectStore(address)).records(plan.trials)
         return {trial.key: records[trial.key].scores["score"] for trial in plan.training_runs()}
     finally:
-        local.stop(folder)
+        stop_services(folder)
 
 
 def _cell_by_cell(plan: Plan, locations: dict[str, str], folder: Path) -> Scores:
@@ -168,12 +170,12 @@ def _cell_by_cell(plan: Plan, locations: dict[str, str], folder: Path) -> Scores
         ),
     ).fit()
     assert not results.errors
-    ended = (results[place].metrics or {} for place in range(len(results)))
-    return {metrics["cell"]: metrics["score"] for metrics in ended}
+    metrics = [results[index].metrics or {} for index in range(len(results))]
+    return {each["cell"]: each["score"] for each in metrics}
 
 
 class Chain(tune.Trainable):
-    """A Tune trial: all that one score needs, from the dense network on."""
+    """A Tune trial: the complete chain of one score, starting with the dense network."""
 
     def setup(  # type: ignore[override]
         self, config: dict[str, Any], *, plan: Plan, locations: dict[str, str]
@@ -192,57 +194,59 @@ class Chain(tune.Trainable):
 
 
 def score_of(plan: Plan, locations: Mapping[str, str], cell: str) -> float:
-    """Trains the chain that ends in the run `cell`; nothing is taken from other cells."""
+    """Train the chain that ends in the run `cell`, without results of other cells."""
     needed = _ancestry(plan, cell)
-    chain = Unshared(locations)
+    chain = UnsharedChain(locations)
     for key in (key for key in plan.trials if key in needed):  # parents before children
         spec = plan.trials[key].spec
         if isinstance(spec, TrainSpec):
-            riders = {k: plan.trials[k].spec for k in needed if plan.trials[k].rides == key}
-            chain.train(key, spec, riders)
-        elif isinstance(spec, CutSpec) and key not in chain.tickets:
-            like = chain.tickets.get(spec.like)
-            chain.tickets[key] = trainable.cut(
-                spec, trainable.Inputs(data=Path(), cache=Path(), like=like)
+            by_products = {
+                k: plan.trials[k].spec for k in needed if plan.trials[k].produced_by == key
+            }
+            chain.train(spec, by_products)
+        elif isinstance(spec, PruneSpec) and key not in chain.tickets:
+            reference = chain.tickets.get(spec.like)
+            chain.tickets[key] = prune(
+                spec, RunInputs(data=Path(), cache=Path(), reference=reference)
             )
     return chain.score
 
 
 def _ancestry(plan: Plan, key: str) -> set[str]:
-    """The trials of all kinds that `key` needs, itself included."""
-    found = {key}
+    """Return the keys of all trials that `key` needs, including `key`."""
+    needed = {key}
     stack = [key]
     while stack:
-        fresh = set(plan.trials[stack.pop()].parents) - found
-        found |= fresh
-        stack += fresh
-    return found
+        new = set(plan.trials[stack.pop()].parents) - needed
+        needed |= new
+        stack += new
+    return needed
 
 
 @dataclass(slots=True)
-class Unshared:
-    """What a chain has made so far, in memory; a `trainables.run` sink."""
+class UnsharedChain:
+    """The results of a chain so far, in memory. It is a sink of its runs."""
 
     locations: Mapping[str, str]
     tickets: dict[str, Masks] = field(default_factory=dict)
     points: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     score: float = math.nan
-    """Of the last run."""
+    """Score of the last run."""
     _rewinds: dict[int, str] = field(default_factory=dict)
-    """Of the run in progress: step to the key of its rewind trial."""
+    """Step -> key of the rewind trial, for the run in progress."""
 
-    def train(self, key: str, spec: TrainSpec, riders: Mapping[str, TrialSpec]) -> None:
-        self._rewinds = {s.step: k for k, s in riders.items() if isinstance(s, RewindSpec)}
-        outcome = trainable.run(
+    def train(self, spec: TrainSpec, by_products: Mapping[str, TrialSpec]) -> None:
+        self._rewinds = {s.step: k for k, s in by_products.items() if isinstance(s, RewindSpec)}
+        outcome = run_training(
             spec,
-            trainable.Inputs(
+            RunInputs(
                 data=Path(self.locations[spec.task.data]),
                 cache=Path(),
                 rewind=self.points.get(spec.start.trial),
                 ticket=self.tickets.get(spec.ticket),
             ),
             self,
-            cuts={k: s for k, s in riders.items() if isinstance(s, CutSpec)},
+            prunes={k: s for k, s in by_products.items() if isinstance(s, PruneSpec)},
             rewinds=self._rewinds,
         )
         self.score = outcome.scores["score"]
@@ -250,12 +254,12 @@ class Unshared:
     def rewind(self, step: int, payload: bytes) -> None:
         self.points[self._rewinds[step]] = load(payload)
 
-    def cut(self, key: str, masks: Masks) -> None:
+    def ticket(self, key: str, masks: Masks) -> None:
         self.tickets[key] = masks
 
     def checkpoint(self, payload: bytes) -> None: ...
-    def alive(self) -> None: ...
-    def turn(self, step: int) -> Turn:
-        return "go on"
+    def heartbeat(self) -> None: ...
+    def next_action(self, step: int) -> Action:
+        return "continue"
 
     def progress(self, step: int, values: Mapping[str, float]) -> None: ...

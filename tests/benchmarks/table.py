@@ -1,4 +1,4 @@
-"""A benchmark's result: a ratio of two things measured side by side in one run, and its limit."""
+"""A benchmark's result: the ratio of two things measured side by side in one run, and its limit."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ class Row:
     what: str
     ours: str
     other: str
-    """What it is compared with, and what that took."""
+    """The alternative and its measurement."""
     ratio: str
     limit: str = ""
-    """What it should be at least or at most; empty where the row only informs."""
+    """Limit that the ratio must meet; empty if the row is for information only."""
     met: bool | None = None
 
 
@@ -22,6 +22,7 @@ Benchmark = Callable[[], Iterable[Row]]
 
 
 def markdown(rows: Iterable[Row]) -> str:
+    """Return the rows as a Markdown table."""
     lines = ["| what | ours | compared with | ratio | limit |", "| --- | --- | --- | --- | --- |"]
     for row in rows:
         verdict = "" if row.met is None else (" ✓" if row.met else " ✗")

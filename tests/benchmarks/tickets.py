@@ -1,10 +1,10 @@
-"""How large a ticket is in the store, and how long it takes to write and read one.
+"""Size of a ticket in the store, and the time to write and read it.
 
-Masks over a BERT-base's 85.5 M weights, each weight kept with the same chance: nothing about them
-can be predicted, so n * H(p) bits are the least that any code needs. zstd codes bytes by Huffman's
-method, which alone costs 1.4 % at 80 %; a row group per tensor costs 1 % more. A magnitude ticket
-of layers whose weights differ in scale, as a trained network's do, is smaller: layers differ in
-density, and n * H(p) knows only the mean.
+Random tickets are masks over the 85.5 M weights of BERT-base, each weight kept with the same
+probability. They have no structure, so n * H(p) bits is the minimum for any code. zstd uses
+Huffman codes on bytes, which alone cost 1.4 % at 80 %; a row group per tensor costs 1 % more. A
+magnitude ticket of layers whose weights differ in scale, as in a trained network, is smaller:
+layers differ in density, and n * H(p) uses only the mean.
 """
 
 from __future__ import annotations
@@ -20,50 +20,53 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from orchestrator.plan.counts import entropy
+from orchestrator.plan.counts import binary_entropy
 from orchestrator.store import parquet
 from orchestrator.store.ticket import Ticket
-from tests.benchmarks.cuts import shapes
+from tests.benchmarks.pruning import shapes
 from tests.benchmarks.table import Row
 from trainables.pruning import magnitude
-from trainables.spec import CutSpec, ModelSpec
+from trainables.spec import ModelSpec, PruneSpec
 
 LIMITS = {0.3: 1.02, 0.5: 1.02, 0.7: 1.02, 0.8: 1.02, 0.9: 1.10}
-"""Sparsity -> most bytes for each byte of n * H(p) / 8."""
-COMPARED = 0.7
+"""By sparsity: the maximum size relative to n * H(p) / 8 bytes."""
+COMPARED_SPARSITY = 0.7
 ROUNDS = 5
 Masks = dict[str, NDArray[np.bool_]]
 
 
-def draw(sparsity: float) -> Masks:
-    chance = np.random.default_rng(0)
+def random_masks(sparsity: float) -> Masks:
+    rng = np.random.default_rng(0)
     return {
-        f"encoder.{number}.weight": chance.random(shape, np.float32) >= sparsity
+        f"encoder.{number}.weight": rng.random(shape, np.float32) >= sparsity
         for number, shape in enumerate(shapes())
     }
 
 
-def draw_scaled(sparsity: float) -> Masks:
-    """The largest of normal weights whose standard deviation differs up to 2x between tensors."""
-    chance = np.random.default_rng(0)
+def magnitude_masks(sparsity: float) -> Masks:
+    """Keep the largest of normal weights whose standard deviation differs by up to 2x between
+    tensors."""
+    rng = np.random.default_rng(0)
     weights = {
         f"encoder.{number}.weight": torch.from_numpy(
-            chance.standard_normal(shape, np.float32) * np.float32(chance.uniform(0.02, 0.04))
+            rng.standard_normal(shape, np.float32) * np.float32(rng.uniform(0.02, 0.04))
         )
         for number, shape in enumerate(shapes())
     }
-    spec = CutSpec(model=ModelSpec(architecture="uniter"), sparsity=sparsity)
-    return magnitude.cut(spec, weights, None, None)
+    spec = PruneSpec(model=ModelSpec(architecture="uniter"), sparsity=sparsity)
+    return magnitude.prune(spec, weights, None, None)
 
 
 def encode(masks: Masks) -> bytes:
-    ticket = Ticket.from_masks(masks, scheme="uniter", model_sha256="0" * 64, pool="encoder+pooler")
-    return parquet.encode(ticket)
+    ticket = Ticket.from_masks(
+        masks, architecture="uniter", model_sha256="0" * 64, pool="encoder+pooler"
+    )
+    return parquet.encode_ticket(ticket)
 
 
 def decode(data: bytes) -> Masks:
     sha256 = pq.read_metadata(io.BytesIO(data)).metadata[b"content_sha256"].decode()
-    return parquet.decode(data, sha256, where="benchmark").masks()
+    return parquet.decode_ticket(data, sha256, where="benchmark").masks()
 
 
 def save(masks: Masks, dtype: torch.dtype) -> bytes:
@@ -79,34 +82,34 @@ def load(data: bytes) -> Masks:
 
 def run() -> Iterator[Row]:
     for sparsity, limit in LIMITS.items():
-        yield _size(f"random ticket, {sparsity:.0%} pruned", draw(sparsity), limit)
+        yield _size(f"random ticket, {sparsity:.0%} pruned", random_masks(sparsity), limit)
     for sparsity in (0.8, 0.9):
-        masks = draw_scaled(sparsity)
+        masks = magnitude_masks(sparsity)
         yield _size(f"magnitude ticket, {sparsity:.0%} pruned", masks, LIMITS[sparsity])
-    yield from _beside_torch(draw(COMPARED))
+    yield from _compare_with_torch_save(random_masks(COMPARED_SPARSITY))
 
 
 def _size(what: str, masks: Masks, limit: float) -> Row:
     weights = sum(mask.size for mask in masks.values())
     kept = sum(int(np.count_nonzero(mask)) for mask in masks.values())
-    least = weights * entropy(kept / weights) / 8
+    min_bytes = weights * binary_entropy(kept / weights) / 8
     size = len(encode(masks))
     return Row(
         what=f"{what}, {weights / 1e6:.1f} M weights",
         ours=f"{size / 1e6:.2f} MB",
-        other=f"n · H(p): {least / 1e6:.2f} MB",
-        ratio=f"{size / least:.3f}x",
+        other=f"n · H(p): {min_bytes / 1e6:.2f} MB",
+        ratio=f"{size / min_bytes:.3f}x",
         limit=f"≤ {limit:.2f}",
-        met=size <= limit * least,
+        met=size <= limit * min_bytes,
     )
 
 
-def _beside_torch(masks: Masks) -> Iterator[Row]:
+def _compare_with_torch_save(masks: Masks) -> Iterator[Row]:
     ticket = encode(masks)
     for dtype, name in ((torch.float32, "float32"), (torch.bool, "bool")):
         saved = save(masks, dtype)
         yield Row(
-            what=f"random ticket, {COMPARED:.0%} pruned",
+            what=f"random ticket, {COMPARED_SPARSITY:.0%} pruned",
             ours=f"{len(ticket) / 1e6:.2f} MB",
             other=f"torch.save of {name} masks: {len(saved) / 1e6:.1f} MB",
             ratio=f"{len(saved) / len(ticket):.1f}x",
@@ -122,7 +125,7 @@ def _beside_torch(masks: Masks) -> Iterator[Row]:
 
 
 def _seconds(function: Callable[[], object]) -> float:
-    """Median CPU seconds of a call."""
+    """Return the median CPU seconds of a call."""
     times = []
     for _ in range(ROUNDS):
         begin = time.process_time()

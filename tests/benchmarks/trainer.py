@@ -1,15 +1,15 @@
-"""Our fine-tune step against Hugging Face's Trainer: same model, batch, recipe and machine, CPU.
+"""Our fine-tuning step and Hugging Face's Trainer: same model, batch, recipe and machine, on CPU.
 
 Tiny: UNITER-tiny on easy-VQA, 128 questions a step, the shipped recipe. Base: UNITER-base, 12
-layers, 8 examples of 14 tokens and 36 regions. float32, one thread. Both sides run their own whole
-loop, data included, and what is timed is the CPU time between the ends of two steps. Trainer gets
-the gentler deal: its examples lie ready as float tensors, which its own collator stacks, where ours
+layers, 8 examples of 14 tokens and 36 regions. float32, one thread. Both run their own
+complete loop, data included. Measured is the CPU time between the ends of two steps. Trainer has an
+advantage: its examples are float tensors in memory, which its own collator stacks, while ours
 standardises and pads the task's bytes in every step at size tiny. Each side runs in fresh
-processes, in turn with the others. Other work on the machine only ever adds to a step, so the
-fastest fifth of them is what counts.
+processes, in turn with the others. Other work on the machine can only slow a step down, so the 20th
+percentile of the steps counts.
 
-A third side takes the forward and the backward pass alone, on one batch: that much is the model's,
-and no loop around it can go below.
+A third side takes only the forward and the backward pass, on one batch: the model's own time, which
+is the lower limit for any loop.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ from tests.benchmarks.alone import alone
 from tests.benchmarks.table import Row
 from trainables.data.fingerprint import fingerprint
 from trainables.distributed.process import prepare_process
-from trainables.seeds import Chance
+from trainables.seeds import Rng
 from trainables.spec import ModelSpec, Recipe, TaskSpec
 from trainables.tasks import TASKS
-from trainables.tasks.base import Batch, Source
-from trainables.tasks.easy_vqa import EasyVQA, open_task
+from trainables.tasks.base import Batch, TaskSource
+from trainables.tasks.easy_vqa import EasyVqaTask, open_task
 from trainables.tasks.heads import classifier
-from trainables.training.adversary import objective_of
-from trainables.training.engine import started
-from trainables.training.loop import Course, Progress, train
+from trainables.training.adversary import training_objective
+from trainables.training.engine import start_engine
+from trainables.training.loop import RunPlan, TrainState, train
 from trainables.training.network import Network
-from trainables.training.sink import Turn
-from trainables.training.start import drawn_backbone
+from trainables.training.sink import Action
+from trainables.training.start import init_backbone
 
 Size = Literal["tiny", "base"]
 STEPS: dict[Size, int] = {"tiny": 120, "base": 7}
-SETTLED: dict[Size, int] = {"tiny": 20, "base": 2}
-"""Steps that are not counted: the first allocate."""
-TURNS = 3
+WARM_UP_STEPS: dict[Size, int] = {"tiny": 20, "base": 2}
+"""Steps that are not counted, because the first ones allocate memory."""
+ROUNDS = 3
 LIMIT = 1.2
 NAMES: dict[Size, str] = {
     "tiny": "UNITER-tiny, easy-VQA, 128",
@@ -62,21 +62,21 @@ EXAMPLES, TEXT, REGIONS, ANSWERS = 64, 14, 36, 3129
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Examples:
-    """A task whose examples lie in memory as tensors; what the loop needs of a task."""
+class TensorTask:
+    """The part of a task that the loop needs, with examples in memory as tensors."""
 
     tensors: dict[str, Tensor]
     ends: list[float] = field(default_factory=list)
-    """CPU seconds when each step's batch is made, one step ahead."""
-    inner: EasyVQA | None = None
+    """CPU seconds at which each step's batch is prepared, one step ahead."""
+    inner: EasyVqaTask | None = None
 
     def lengths(self) -> NDArray[np.int64]:
         return np.ones(len(self.tensors["labels"]), np.int64)
 
-    def train_batch(self, indices: NDArray[np.int64], chance: Chance) -> Batch:
+    def train_batch(self, indices: NDArray[np.int64], rng: Rng) -> Batch:
         self.ends.append(time.process_time())
         if self.inner is not None:
-            return self.inner.train_batch(indices, chance)
+            return self.inner.train_batch(indices, rng)
         rows = torch.from_numpy(indices)
         return {name: value[rows] for name, value in self.tensors.items()}
 
@@ -90,65 +90,68 @@ class Examples:
         return {"score": sum(len(logits) for logits, _ in scored) * 0.0}
 
 
-def setting(size: Size) -> tuple[Network, Examples]:
+def setting(size: Size) -> tuple[Network, TensorTask]:
     model = ModelSpec(architecture="uniter", size=size)
-    backbone = drawn_backbone(model, 0, RECIPES[size].dropout)
+    backbone = init_backbone(model, 0, RECIPES[size].dropout)
     hidden = backbone.hidden_size
     if size == "base":
-        return Network(backbone, classifier(hidden, 2 * hidden, ANSWERS)), Examples(
+        return Network(backbone, classifier(hidden, 2 * hidden, ANSWERS)), TensorTask(
             tensors=_synthetic()
         )
     folder = TASKS["easy_vqa"].shipped_data()
     assert folder is not None
-    source = Source(folder, Path("unused"))
+    source = TaskSource(folder, Path("unused"))
     task = open_task(source, TaskSpec(name="easy_vqa", data=fingerprint(folder)), backbone)
-    ready = task.train_batch(np.arange(8192), Chance(0))
+    ready = task.train_batch(np.arange(8192), Rng(0))
     tensors = {name: value.clone() for name, value in ready.items()}
-    return Network(backbone, task.build_head(backbone)), Examples(tensors=tensors, inner=task)
+    return Network(backbone, task.build_head(backbone)), TensorTask(tensors=tensors, inner=task)
 
 
 def _synthetic() -> dict[str, Tensor]:
-    chance = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     return {
-        "input_ids": torch.randint(1000, (EXAMPLES, TEXT), generator=chance),
+        "input_ids": torch.randint(1000, (EXAMPLES, TEXT), generator=generator),
         "text_mask": torch.ones(EXAMPLES, TEXT, dtype=torch.bool),
-        "region_features": torch.randn(EXAMPLES, REGIONS, 2048, generator=chance),
-        "region_boxes": torch.rand(EXAMPLES, REGIONS, 7, generator=chance),
-        "labels": torch.randint(ANSWERS, (EXAMPLES,), generator=chance),
+        "region_features": torch.randn(EXAMPLES, REGIONS, 2048, generator=generator),
+        "region_boxes": torch.rand(EXAMPLES, REGIONS, 7, generator=generator),
+        "labels": torch.randint(ANSWERS, (EXAMPLES,), generator=generator),
     }
 
 
-class Silent:
+class IgnoringSink:
+    """A sink that ignores what it receives."""
+
     def rewind(self, step: int, payload: bytes) -> None: ...
-    def cut(self, key: str, masks: Mapping[str, NDArray[np.bool_]]) -> None: ...
+    def ticket(self, key: str, masks: Mapping[str, NDArray[np.bool_]]) -> None: ...
     def checkpoint(self, payload: bytes) -> None: ...
-    def alive(self) -> None: ...
-    def turn(self, step: int) -> Turn:
-        return "go on"
+    def heartbeat(self) -> None: ...
+    def next_action(self, step: int) -> Action:
+        return "continue"
 
     def progress(self, step: int, values: Mapping[str, float]) -> None: ...
 
 
 def ours(size: Size) -> list[float]:
-    """CPU seconds of each settled step."""
+    """Return the CPU seconds of each step after the warm-up steps."""
     prepare_process("cpu", threads=1)
     net, task = setting(size)
     recipe = RECIPES[size]
-    course = Course(
+    plan = RunPlan(
         recipe=recipe,
-        objective=objective_of(task, recipe, net.backbone.hidden_size),  # type: ignore[arg-type]
+        objective=training_objective(task, recipe, net.backbone.hidden_size),  # type: ignore[arg-type]
         data_seed=0,
         start_sha256="",
-        first=0,
-        end=recipe.steps,
-        rewinds=frozenset(),
+        first_step=0,
+        last_step=recipe.steps,
+        rewind_steps=frozenset(),
     )
-    with started(net, recipe, "cpu") as engine:
-        train(engine, task, course, Progress(step=0), Silent())  # type: ignore[arg-type]
+    with start_engine(net, recipe, "cpu") as engine:
+        train(engine, task, plan, TrainState(step=0), IgnoringSink())  # type: ignore[arg-type]
     return _between(task.ends, size)
 
 
-def theirs(size: Size) -> list[float]:
+def hugging_face(size: Size) -> list[float]:
+    """Return the same of `transformers.Trainer`."""
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
     torch.set_num_threads(1)
@@ -156,7 +159,7 @@ def theirs(size: Size) -> list[float]:
     recipe = RECIPES[size]
 
     class Wrapped(nn.Module):
-        """With the keys of the batch as arguments, from which Trainer learns what to pass on."""
+        """Takes the batch's keys as arguments, by which Trainer selects what it passes on."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -184,11 +187,11 @@ def theirs(size: Size) -> list[float]:
         def __len__(self) -> int:
             return len(task.tensors["labels"])
 
-        def __getitem__(self, place: int) -> dict[str, Tensor]:
-            return {name: value[place] for name, value in task.tensors.items()}
+        def __getitem__(self, index: int) -> dict[str, Tensor]:
+            return {name: value[index] for name, value in task.tensors.items()}
 
     class Clock(TrainerCallback):
-        def on_step_end(self, *given: Any, **more: Any) -> None:
+        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
             task.ends.append(time.process_time())
 
     with tempfile.TemporaryDirectory() as folder:
@@ -214,48 +217,49 @@ def theirs(size: Size) -> list[float]:
     return _between(task.ends, size)
 
 
-def _between(moments: list[float], size: Size) -> list[float]:
-    return np.diff(moments)[SETTLED[size] :].tolist()
+def _between(times: list[float], size: Size) -> list[float]:
+    return np.diff(times)[WARM_UP_STEPS[size] :].tolist()
 
 
-def passes(size: Size) -> list[float]:
-    """Of the forward and the backward pass alone, in a process prepared as ours is."""
+def forward_backward(size: Size) -> list[float]:
+    """Return the same of the forward and the backward pass only, in a process prepared like
+    ours."""
     prepare_process("cpu", threads=1)
     net, task = setting(size)
-    batch = task.train_batch(np.arange(RECIPES[size].batch_size), Chance(0))
-    moments = []
+    batch = task.train_batch(np.arange(RECIPES[size].batch_size), Rng(0))
+    times = []
     for _ in range(STEPS[size]):
-        moments.append(time.process_time())
+        times.append(time.process_time())
         task.loss(net(batch), batch).backward()  # type: ignore[no-untyped-call]
         for weight in net.parameters():
             weight.grad = None
-    return _between(moments, size)
+    return _between(times, size)
 
 
-SIDES = {"ours": ours, "theirs": theirs, "passes": passes}
+SIDES = {"ours": ours, "trainer": hugging_face, "passes": forward_backward}
 
 
 def run() -> Iterator[Row]:
     for size, what in NAMES.items():
         times: dict[str, list[float]] = {name: [] for name in SIDES}
-        for _ in range(TURNS):
+        for _ in range(ROUNDS):
             for name, side in SIDES.items():
                 times[name] += alone(side, size)
-        quiet = {name: float(np.percentile(each, 20)) for name, each in times.items()}
-        rate = {name: RECIPES[size].batch_size / each for name, each in quiet.items()}
-        ratio = quiet["theirs"] / quiet["ours"]
+        fastest = {name: float(np.percentile(each, 20)) for name, each in times.items()}
+        rate = {name: RECIPES[size].batch_size / each for name, each in fastest.items()}
+        ratio = fastest["trainer"] / fastest["ours"]
         yield Row(
-            what=f"fine-tune step, data included: {what} a batch",
+            what=f"fine-tuning step, data included: {what} a batch",
             ours=f"{rate['ours']:.4g} examples/s",
-            other=f"transformers.Trainer: {rate['theirs']:.4g} examples/s",
+            other=f"transformers.Trainer: {rate['trainer']:.4g} examples/s",
             ratio=f"{ratio:.2f}x",
             limit=f"≥ {LIMIT}",
             met=ratio >= LIMIT,
         )
-        around = {name: quiet[name] - quiet["passes"] for name in ("ours", "theirs")}
+        overhead = {name: fastest[name] - fastest["passes"] for name in ("ours", "trainer")}
         yield Row(
-            what="the same, beyond the model's forward and backward pass",
-            ours=f"{1e3 * around['ours']:.3g} of {1e3 * quiet['ours']:.3g} ms",
-            other=f"transformers.Trainer: {1e3 * around['theirs']:.3g} ms",
-            ratio=f"{around['theirs'] / around['ours']:.1f}x",
+            what="the same, without the model's forward and backward pass",
+            ours=f"{1e3 * overhead['ours']:.3g} of {1e3 * fastest['ours']:.3g} ms",
+            other=f"transformers.Trainer: {1e3 * overhead['trainer']:.3g} ms",
+            ratio=f"{overhead['trainer'] / overhead['ours']:.1f}x",
         )

@@ -1,9 +1,9 @@
-"""What a large sweep asks of planning, reading, reporting, the store and MLflow.
+"""Cost of large sweeps: planning, scheduling, reading, reporting, store requests, MLflow calls.
 
-Sizes are compared with a tenth of themselves: ten times the trials should take about ten times the
-time. Records are made up but of the usual size (2 kB, 20 points of a loss curve). Requests to the
-store are counted on their way to SeaweedFS while a real worker trains, calls to MLflow at its
-client.
+Each plan is compared with one of a tenth of its size: ten times the trials should take about ten
+times the time. Records are synthetic but of realistic size (2 kB, 20 points of a loss curve).
+Requests to the store are counted by a proxy in front of SeaweedFS while a real worker trains, and
+calls to MLflow at its client.
 """
 
 from __future__ import annotations
@@ -21,43 +21,43 @@ from typing import Any
 import numpy as np
 
 from cluster.local import servers as local
-from orchestrator.expand import studies as expand
-from orchestrator.plan.counts import preview
+from orchestrator.expand.studies import expand_sweep
+from orchestrator.plan.counts import count_plan
 from orchestrator.plan.graph import Plan, Trial
 from orchestrator.plan.keys import to_json
 from orchestrator.report import write_report
-from orchestrator.schedule.batching import next_lane
+from orchestrator.schedule.batching import next_chunk
 from orchestrator.schedule.frontier import Frontier
 from orchestrator.store import paths
 from orchestrator.store.record import Record, TicketRef, WeightsRef
-from orchestrator.store.s3 import S3Objects, StoreAddress
+from orchestrator.store.s3 import S3ObjectStore, StoreAddress
 from orchestrator.store.ticket import Ticket
-from orchestrator.store.tickets import TicketStore, each
-from orchestrator.sweep import resolve as inputs
+from orchestrator.store.tickets import TicketStore, thread_map
 from orchestrator.sweep.config import Sweep, Win
-from orchestrator.tracking.experiment import Experiment, connect
+from orchestrator.sweep.resolve import resolve_inputs
+from orchestrator.tracking.experiment import Experiment, open_experiment
 from orchestrator.tracking.projection import Projection
-from orchestrator.worker.protocol import Work
+from orchestrator.worker.protocol import Assignment
 from tests.benchmarks.alone import Cost, alone, measured
 from tests.benchmarks.sharing import context
 from tests.benchmarks.table import Row
-from tests.support.s3_proxy import serving
-from tests.support.sweeps import document, plan_of
+from tests.support.s3_proxy import run_proxy
+from tests.support.sweeps import plan_of, sweep_document
 from trainables.data.fingerprint import fingerprint
-from trainables.spec import CutSpec, RewindSpec
+from trainables.spec import PruneSpec, RewindSpec
 
 POOL = 102_400
-"""Weights that UNITER-tiny can lose."""
+"""Number of prunable weights of UNITER-tiny."""
 LARGE, SMALL = 275, 28
-"""Seeds of the plan of about 100,000 and 10,000 trials."""
-MIRRORED = 1
-"""Seeds of the plan whose training runs are put into MLflow."""
+"""Number of seeds in the plans of about 100,000 and 10,000 trials."""
+MLFLOW_SEEDS = 1
+"""Number of seeds in the plan whose training runs are projected to MLflow."""
 
 
 def plan_with(seeds: int) -> Plan:
-    """About 367 trials a seed: five rewind points, two kinds of tickets, four controls."""
+    """About 367 trials per seed: five rewind points, two kinds of tickets, four controls."""
     return plan_of(
-        document(
+        sweep_document(
             seed=list(range(seeds)),
             rewind=[0, 2, 4, 6, 8],
             schedule={"kind": "geometric", "rate": 0.2, "levels": 9},
@@ -69,8 +69,8 @@ def plan_with(seeds: int) -> Plan:
 
 def run() -> Iterator[Row]:
     for what, work, limit in (
-        ("planned, counted and scheduled on 64 slots", _scheduled, 15),
-        ("in a report, from records in memory", _reported, 15),
+        ("planned, counted and scheduled on 64 slots", _measure_scheduling, 15),
+        ("in a report, from records in memory", _measure_report, 15),
     ):
         (trials, large), (fewer, small) = alone(work, LARGE), alone(work, SMALL)
         ratio = large.seconds / small.seconds
@@ -82,28 +82,28 @@ def run() -> Iterator[Row]:
             limit=f"≤ {limit}",
             met=ratio <= limit,
         )
-    yield from alone(_read)
-    yield from alone(_mirrored)
-    yield from alone(_asked)
+    yield from alone(_compare_reading)
+    yield from alone(_compare_mlflow_calls)
+    yield from alone(_count_store_requests)
 
 
-def _scheduled(seeds: int) -> tuple[int, Cost]:
+def _measure_scheduling(seeds: int) -> tuple[int, Cost]:
     return measured(lambda: _schedule(seeds))
 
 
 def _schedule(seeds: int) -> int:
     plan = plan_with(seeds)
-    preview(plan, {}, {"uniter-tiny": {"encoder+pooler": POOL}})
+    count_plan(plan, {}, {"uniter-tiny": {"encoder+pooler": POOL}})
     frontier = Frontier(plan)
-    while lane := next_lane(frontier, slots=64, most=25):
-        for unit in lane:
-            for key in sorted(unit.members):
+    while chunk := next_chunk(frontier, slots=64, max_leaves=25):
+        for item in chunk:
+            for key in sorted(item.members):
                 frontier.commit(key)
     assert frontier.settled
     return len(plan)
 
 
-def _reported(seeds: int) -> tuple[int, Cost]:
+def _measure_report(seeds: int) -> tuple[int, Cost]:
     plan = plan_with(seeds)
     records = {trial.key: record_of(trial) for trial in plan}
     with tempfile.TemporaryDirectory() as folder:
@@ -115,38 +115,38 @@ def _report(plan: Plan, records: dict[str, Record], folder: Path) -> int:
     return len(plan)
 
 
-def _read() -> list[Row]:
-    """All records of a store: one by one at first, then from the catalog that this left."""
+def _compare_reading() -> list[Row]:
+    """Read all records of a store: first one by one, then through the catalog written by that."""
     plan = plan_with(SMALL)
     with tempfile.TemporaryDirectory() as folder:
-        services = local.start(Path(folder), names=["s3"])
+        services = local.start_services(Path(folder), names=["s3"])
         try:
             os.environ.update(services.environment())
-            objects = S3Objects(
+            objects = S3ObjectStore(
                 StoreAddress(url=services.bucket_url, endpoint=services.s3_endpoint)
             )
-            each(TicketStore(objects).commit, map(record_of, plan))
-            single, count = _timed(lambda: len(TicketStore(objects).records()))
-            listed, _ = _timed(lambda: len(TicketStore(objects).keys()))
-            together, again = _timed(lambda: len(TicketStore(objects).records()))
+            thread_map(TicketStore(objects).commit, map(record_of, plan))
+            single_s, count = _timed(lambda: len(TicketStore(objects).records()))
+            list_s, _ = _timed(lambda: len(TicketStore(objects).keys()))
+            catalog_s, catalog_count = _timed(lambda: len(TicketStore(objects).records()))
         finally:
-            local.stop(Path(folder))
-    assert count == again == len(plan)
+            local.stop_services(Path(folder))
+    assert count == catalog_count == len(plan)
     return [
         Row(
             what=f"{count:,} records listed and read, CPU time",
-            ours=f"through the catalog: {together:.1f} s, {listed:.1f} s of it to list them",
-            other=f"one by one: {single:.1f} s",
-            ratio=f"{single / together:.1f}x",
+            ours=f"through the catalog: {catalog_s:.1f} s, {list_s:.1f} s of it to list them",
+            other=f"one by one: {single_s:.1f} s",
+            ratio=f"{single_s / catalog_s:.1f}x",
             limit="≥ 5",
-            met=single / together >= 5,
+            met=single_s / catalog_s >= 5,
         )
     ]
 
 
 @dataclass(slots=True)
-class Counted:
-    """An MLflow client that counts the calls of each method; each is one request."""
+class CountingClient:
+    """An MLflow client that counts the calls of each method; each call is one request."""
 
     client: Any
     calls: Counter[str] = field(default_factory=Counter)
@@ -156,28 +156,30 @@ class Counted:
         return getattr(self.client, name)
 
 
-def _mirrored() -> list[Row]:
-    """Training runs put into MLflow as they queue up behind it, and each by itself."""
-    plan = plan_with(MIRRORED)
+def _compare_mlflow_calls() -> list[Row]:
+    """Project training runs to MLflow in one batch, and one by one."""
+    plan = plan_with(MLFLOW_SEEDS)
     records = [record_of(trial) for trial in plan.training_runs()]
     with tempfile.TemporaryDirectory() as folder:
-        found = connect(f"sqlite:///{folder}/mlflow.db", "together")
-        together, seconds = _calls(plan, found, [records])
-        found = connect(f"sqlite:///{folder}/mlflow.db", "singly")
-        singly, slowly = _calls(plan, found, [[record] for record in records])
+        experiment = open_experiment(f"sqlite:///{folder}/mlflow.db", "batch")
+        batch_calls, batch_s = _count_calls(plan, experiment, [records])
+        experiment = open_experiment(f"sqlite:///{folder}/mlflow.db", "single")
+        single_calls, single_s = _count_calls(plan, experiment, [[record] for record in records])
     runs = len(records)
     return [
         Row(
             what=f"calls to MLflow for {runs} training runs and their curves",
-            ours=f"many at once: {together / runs:.1f} a run, {runs / seconds:.1f} runs/s",
-            other=f"one by one: {singly / runs:.1f} a run, {runs / slowly:.1f} runs/s",
-            ratio=f"{singly / together:.1f}x",
+            ours=f"in one batch: {batch_calls / runs:.1f} per run, {runs / batch_s:.1f} runs/s",
+            other=f"one by one: {single_calls / runs:.1f} per run, {runs / single_s:.1f} runs/s",
+            ratio=f"{single_calls / batch_calls:.1f}x",
         )
     ]
 
 
-def _calls(plan: Plan, experiment: Experiment, batches: list[list[Record]]) -> tuple[int, float]:
-    client = Counted(experiment.client)
+def _count_calls(
+    plan: Plan, experiment: Experiment, batches: list[list[Record]]
+) -> tuple[int, float]:
+    client = CountingClient(experiment.client)
     projection = Projection(plan, Experiment(client, experiment.id))  # type: ignore[arg-type]
     begin = time.perf_counter()
     for batch in batches:
@@ -185,37 +187,37 @@ def _calls(plan: Plan, experiment: Experiment, batches: list[list[Record]]) -> t
     return client.calls.total(), time.perf_counter() - begin
 
 
-def _asked() -> list[Row]:
-    """A chain of real runs by a real worker, whose store lies behind a proxy that counts."""
+def _count_store_requests() -> list[Row]:
+    """Run a real chain on a real worker whose store is behind a counting proxy."""
     from orchestrator.worker.trial import TrialWorker  # imports torch
 
     sweep = Sweep.model_validate(
-        document(schedule={"rate": 0.2, "levels": 3}, controls=[])
+        sweep_document(schedule={"rate": 0.2, "levels": 3}, controls=[])
         | {"recipes": {"short": {"steps": 4, "eval_examples": 64}}}
     )
-    found = inputs.read(sweep, fingerprint)
-    plan = expand.expand(sweep, found)
+    inputs = resolve_inputs(sweep, fingerprint)
+    plan = expand_sweep(sweep, inputs)
     with tempfile.TemporaryDirectory() as folder:
-        services = local.start(Path(folder), names=["s3"])
+        services = local.start_services(Path(folder), names=["s3"])
         try:
             os.environ.update(services.environment())
-            with serving(services.s3_endpoint) as (proxy, endpoint):
+            with run_proxy(services.s3_endpoint) as (proxy, endpoint):
                 address = StoreAddress(url=services.bucket_url, endpoint=endpoint)
                 worker = TrialWorker(
-                    context(plan, address, found.locations(), Path(folder)), lambda: "go"
+                    context(plan, address, inputs.locations(), Path(folder)), lambda: "continue"
                 )
-                for unit in Frontier(plan).units:
-                    members = tuple(plan.trials[key] for key in sorted(unit.members))
-                    worker.perform(Work(plan.trials[unit.head], members))
+                for item in Frontier(plan).items:
+                    members = tuple(plan.trials[key] for key in sorted(item.members))
+                    worker.perform(Assignment(plan.trials[item.key], members))
         finally:
-            local.stop(Path(folder))
+            local.stop_services(Path(folder))
     runs = len(list(plan.training_runs()))
-    writing = sum(request.method == "PUT" for request in proxy.requests)
+    writes = sum(request.method == "PUT" for request in proxy.requests)
     return [
         Row(
             what="requests to the store per training run of a chain",
-            ours=f"{len(proxy.requests) / runs:.1f}, {writing / runs:.1f} of them writing",
-            other="record, ticket, claim and log, each written once: 4",
+            ours=f"{len(proxy.requests) / runs:.1f}, {writes / runs:.1f} of them writes",
+            other="record, ticket, lease and log, each written once: 4",
             ratio="",
         )
     ]
@@ -228,30 +230,29 @@ def _timed(work: Callable[[], int]) -> tuple[float, int]:
 
 
 def record_of(trial: Trial) -> Record:
-    """A record of the usual size; its numbers are drawn from the trial's key."""
-    chance = random.Random(trial.key)
-    digest = chance.randbytes(32).hex()
+    """Return a record of realistic size; its numbers are random, seeded by the trial's key."""
+    rng = random.Random(trial.key)
+    digest = rng.randbytes(32).hex()
     ticket = weights = None
     scores: dict[str, float] = {}
     history: tuple[dict[str, float], ...] = ()
-    if isinstance(trial.spec, CutSpec):
+    if isinstance(trial.spec, PruneSpec):
         kept = round(POOL * (1 - trial.spec.sparsity))
         ticket = TicketRef(sha256=digest, kept=kept, total=POOL, bytes=4_000)
     elif isinstance(trial.spec, RewindSpec):
         path = paths.weights(trial.spec.run, trial.spec.step, digest)
         weights = WeightsRef(path=path, sha256=digest, bytes=1_000_000)
     else:
-        score = 100 * chance.random()
+        score = 100 * rng.random()
         scores = {"score": score, "last": score, "best": score, "best_step": 10.0, "prior": 67.0}
         history = tuple(
-            {"step": float(k), "loss": chance.random(), "lr": 1e-4 * chance.random()}
-            for k in range(20)
+            {"step": float(k), "loss": rng.random(), "lr": 1e-4 * rng.random()} for k in range(20)
         )
     return Record(
         key=trial.key,
         kind=trial.kind,
         spec=to_json(trial.spec),
-        about={"sweep": "bench", "model": trial.model, "task": trial.task, "level": trial.level},
+        labels={"sweep": "bench", "model": trial.model, "task": trial.task, "level": trial.level},
         parents=trial.parents,
         ticket=ticket,
         weights=weights,
@@ -260,10 +261,12 @@ def record_of(trial: Trial) -> Record:
         checks={"pruned_nonzero": 0, "start_sha256": digest, "final_sha256": digest},
         costs={"seconds": 5.0, "steps": 10.0, "evaluation_seconds": 0.5, "peak_rss_mb": 900.0},
         environment={"torch": "2", "ray": "2", "machine": "Linux x86_64", "threads": "1"},
-        created="2026-01-02T03:04:05.678+00:00",
+        created_at="2026-01-02T03:04:05.678+00:00",
     )
 
 
 def _any_ticket(sha256: str) -> Ticket:
     masks = {"weight": np.ones((10, 10), dtype=np.bool_)}
-    return Ticket.from_masks(masks, scheme="uniter", model_sha256=sha256, pool="encoder+pooler")
+    return Ticket.from_masks(
+        masks, architecture="uniter", model_sha256=sha256, pool="encoder+pooler"
+    )

@@ -1,4 +1,4 @@
-"""Everything that can be wrong in a profile is one line that names the key and the cure."""
+"""Errors in a profile are one line that names the key and how to fix it."""
 
 from __future__ import annotations
 
@@ -12,22 +12,24 @@ import yaml
 from cluster.profile import Profile
 from orchestrator.errors import ConfigError
 from orchestrator.sweep import yaml_file
-from tests.support import cluster_profiles as profiles
+from tests.support import cluster_profiles
 
 SPOT: dict[str, Any] = {"name": "spot", "cpus": 4, "memory_gb": 8, "max": 2, "price_per_hour": 1.0}
 DATA = {"path": "/data", "source": "pvc"}
 
 
-@pytest.mark.parametrize("path", [profiles.KUBERAY, profiles.AWS], ids=lambda path: path.stem)
-def test_those_that_ship_can_be_read(path: Path) -> None:
-    read = yaml_file.load(path, Profile, kind="profile")
-    assert read.prices() == {"head": read.head.price_per_hour} | {
-        kind.name: kind.price_per_hour for kind in read.workers
+@pytest.mark.parametrize(
+    "path", [cluster_profiles.KUBERAY, cluster_profiles.AWS], ids=lambda path: path.stem
+)
+def test_the_shipped_profiles_are_valid(path: Path) -> None:
+    profile = yaml_file.load_yaml(path, Profile, kind="profile")
+    assert profile.prices() == {"head": profile.head.price_per_hour} | {
+        group.name: group.price_per_hour for group in profile.workers
     }
 
 
 @pytest.mark.parametrize(
-    ("change", "where", "cure"),
+    ("change", "where", "advice"),
     [
         ({"workers": []}, "workers = []", "at least 1 item"),
         ({"workers": [SPOT | {"min": 3}]}, "workers[0].min = 3", "use 2 (`max`) or less"),
@@ -65,25 +67,31 @@ def test_those_that_ship_can_be_read(path: Path) -> None:
         ({"aws": {"region": "eu-west-1"}}, "aws.image_id is missing", "add it"),
     ],
 )
-def test_one_line_says_where_and_how_to_mend(
-    tmp_path: Path, change: dict[str, Any], where: str, cure: str
+def test_an_error_is_one_line_with_the_key_and_advice(
+    tmp_path: Path, change: dict[str, Any], where: str, advice: str
 ) -> None:
     path = tmp_path / "profile.yaml"
-    path.write_text(yaml.safe_dump(profiles.document(profiles.KUBERAY, **change)))
+    path.write_text(
+        yaml.safe_dump(cluster_profiles.profile_document(cluster_profiles.KUBERAY, **change))
+    )
     with pytest.raises(ConfigError) as caught:
-        yaml_file.load(path, Profile, kind="profile")
+        yaml_file.load_yaml(path, Profile, kind="profile")
     message = str(caught.value)
     assert message.startswith(f"{path}: ")
     assert where in message
-    assert cure in message
+    assert advice in message
     assert "\n" not in message
 
 
 @pytest.mark.parametrize("key", ["url", "endpoint"])
-def test_a_password_in_an_address_is_refused_and_not_repeated(tmp_path: Path, key: str) -> None:
+def test_a_password_in_an_address_is_an_error_and_not_repeated(tmp_path: Path, key: str) -> None:
     store = {"url": "s3://bucket", key: "https://me:do-not-tell@host/x"}
     path = tmp_path / "profile.yaml"
-    path.write_text(yaml.safe_dump(profiles.document(profiles.KUBERAY, store=store)))
-    with pytest.raises(ConfigError, match=f"store.{key} holds a user name or password") as caught:
-        yaml_file.load(path, Profile, kind="profile")
+    path.write_text(
+        yaml.safe_dump(cluster_profiles.profile_document(cluster_profiles.KUBERAY, store=store))
+    )
+    with pytest.raises(
+        ConfigError, match=f"store.{key} contains a user name or password"
+    ) as caught:
+        yaml_file.load_yaml(path, Profile, kind="profile")
     assert "do-not-tell" not in str(caught.value)

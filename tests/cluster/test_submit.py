@@ -1,4 +1,4 @@
-"""What travels with a job, and what is said when no cluster takes it."""
+"""The files and variables that a job gets, and the errors if no cluster accepts it."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from cluster.submit import EXCLUDES, runtime_env
 SECRET = "do-not-tell-anyone"
 
 
-def travels(folder: Path, environment: dict[str, object], scratch: Path) -> set[str]:
-    """The files in the archive that Ray's client makes of a job's working directory."""
+def uploaded_files(folder: Path, environment: dict[str, object], scratch: Path) -> set[str]:
+    """Return the files in the archive that Ray's client makes of a job's working directory."""
     archive = scratch / "package.zip"
     excludes = environment["excludes"]
     assert isinstance(excludes, list)
@@ -32,23 +32,23 @@ def travels(folder: Path, environment: dict[str, object], scratch: Path) -> set[
     return {name for name in ZipFile(archive).namelist() if not name.endswith("/")}
 
 
-def test_secrets_and_bulk_stay_behind(tmp_path: Path) -> None:
+def test_secrets_and_ignored_files_are_not_uploaded(tmp_path: Path) -> None:
     folder = tmp_path / "project"
-    left = (
+    excluded = (
         *(".env", ".env.local", "auth_token", "keys/host.pem", ".aws/credentials"),
-        *(".sweepstakes/credentials.json", "deep/.sweepstakes/s3/volume.dat", "elsewhere/s3.log"),
+        *(".sweepstakes/credentials.json", "deep/.sweepstakes/s3/volume.dat", "excluded/s3.log"),
         *(".git/config", ".venv/bin/python", ".mypy_cache/x", "big/ignored.npz"),
     )
-    taken = ("sweep.yaml", "deep/sweep.yaml", "orchestrator/cli/main.py", ".gitignore")
-    for name in (*left, *taken):
+    included = ("sweep.yaml", "deep/sweep.yaml", "orchestrator/cli/main.py", ".gitignore")
+    for name in (*excluded, *included):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("*.npz" if name == ".gitignore" else SECRET)
-    environment = runtime_env(folder, ["/elsewhere"], {})
-    assert travels(folder, environment, tmp_path) == set(taken)
+    environment = runtime_env(folder, ["/excluded"], {})
+    assert uploaded_files(folder, environment, tmp_path) == set(included)
 
 
-def test_the_environment_of_a_job_holds_no_secret(
+def test_the_environment_of_a_job_has_no_secrets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("AWS_SECRET_ACCESS_KEY", "RAY_AUTH_TOKEN", "MLFLOW_TRACKING_PASSWORD"):
@@ -63,8 +63,8 @@ def test_the_environment_of_a_job_holds_no_secret(
     }
 
 
-class _Refusing(BaseHTTPRequestHandler):
-    """A dashboard that lets nobody in."""
+class _RejectingDashboard(BaseHTTPRequestHandler):
+    """A dashboard that rejects every token."""
 
     def do_GET(self) -> None:
         self.send_response(403)
@@ -75,52 +75,53 @@ class _Refusing(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def refusing() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Refusing)
+def rejecting() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _RejectingDashboard)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
 
 
-def test_a_server_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(submit, "ANSWER_S", 0.2)
+def test_a_server_that_does_not_answer_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submit, "DASHBOARD_TIMEOUT_S", 0.2)
     for name in ("RAY_API_SERVER_ADDRESS", "RAY_AUTH_MODE"):
-        monkeypatch.setenv(name, "")  # `connect` sets them; so they are put back
+        monkeypatch.setenv(name, "")  # `connect_job_server` sets them; they are restored
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         with pytest.raises(ServiceError, match="no Ray dashboard answers"):
-            submit.connect(f"http://127.0.0.1:{port}")
+            submit.connect_job_server(f"http://127.0.0.1:{port}")
 
 
-def unused() -> str:
+def unused_address() -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{probe.getsockname()[1]}"
 
 
-def test_a_cluster_that_cannot_be_used_costs_one_line(tmp_path: Path, refusing: str) -> None:
-    """And exit code 2. Each is asked by the whole command, whose Ray reads the token but once."""
+def test_an_unusable_cluster_gives_an_error_of_one_line(tmp_path: Path, rejecting: str) -> None:
+    """The exit code is 2. Each case runs the whole command, because Ray reads the token only once
+    per process."""
     sweep = "name: x\nstudies: {main: {model: uniter-tiny, task: easy_vqa}}\n"
     (tmp_path / "sweep.yaml").write_text(sweep)
     (tmp_path / "typo.yaml").write_text(sweep.replace("task", "tsak"))
     outside = tmp_path / "outside"
     outside.mkdir()
     cases = {
-        ("sweep.yaml", "--address", unused()): "no Ray dashboard answers",
-        ("sweep.yaml", "--address", "ray://head:10001"): "give http://HOST:8265",
-        ("sweep.yaml", "--address", f"ray://me:{SECRET}@head"): "give http://HOST:8265",
-        ("sweep.yaml", "--address", refusing): "refuses our token",
-        ("sweep.yaml", "--working-dir", str(outside)): "not in the folder that travels",
+        ("sweep.yaml", "--address", unused_address()): "no Ray dashboard answers",
+        ("sweep.yaml", "--address", "ray://head:10001"): "use http://HOST:8265",
+        ("sweep.yaml", "--address", f"ray://me:{SECRET}@head"): "use http://HOST:8265",
+        ("sweep.yaml", "--address", rejecting): "rejects the token",
+        ("sweep.yaml", "--working-dir", str(outside)): "not in the folder that is uploaded",
         ("typo.yaml",): "studies.main.tsak is not a known key",
     }
     command = Path(sys.executable).with_name("sweepstakes")
-    ours = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     running = {
         arguments: subprocess.Popen(
             [command, "submit", *arguments],
             cwd=tmp_path,
-            env={**ours, "RAY_AUTH_TOKEN": SECRET, "COLUMNS": "400"},
+            env={**environment, "RAY_AUTH_TOKEN": SECRET, "COLUMNS": "400"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -1,4 +1,4 @@
-"""Each contract is kept on two S3 servers."""
+"""Every contract is tested on two S3 servers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from orchestrator.store.s3 import S3Objects, StoreAddress
+from orchestrator.store.s3 import S3ObjectStore, StoreAddress
 from orchestrator.store.tickets import TicketStore
 
 
@@ -22,10 +22,10 @@ def address(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.fixture
-def objects(address: StoreAddress) -> S3Objects:
-    return S3Objects(address)
+def objects(address: StoreAddress) -> S3ObjectStore:
+    return S3ObjectStore(address)
 
 
 @pytest.fixture
-def store(objects: S3Objects) -> TicketStore:
+def store(objects: S3ObjectStore) -> TicketStore:
     return TicketStore(objects)

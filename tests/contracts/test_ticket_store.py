@@ -7,7 +7,7 @@ import pytest
 
 from orchestrator.errors import Conflict, Damaged, NotInStore
 from orchestrator.store import paths
-from orchestrator.store.maintenance import collect, repair, verify
+from orchestrator.store.maintenance import collect_garbage, repair_store, verify_store
 from orchestrator.store.tickets import TicketStore
 from tests.support.records import make_record, make_ticket
 
@@ -23,33 +23,33 @@ def test_a_trial_exists_once_it_is_committed(store: TicketStore) -> None:
 def test_committing_the_same_result_again_changes_nothing(store: TicketStore) -> None:
     record = make_record(costs={"seconds": 1.0})
     store.commit(record)
-    assert not store.commit(replace(record, costs={"seconds": 9.0}, created="later"))
+    assert not store.commit(replace(record, costs={"seconds": 9.0}, created_at="later"))
     assert store.record(record.key) == record
 
 
-def test_another_result_for_the_same_trial_is_a_conflict(store: TicketStore) -> None:
+def test_a_different_result_for_the_same_trial_is_a_conflict(store: TicketStore) -> None:
     record = make_record()
     store.commit(record)
-    with pytest.raises(Conflict, match=rf"{record.key}.*another scores"):
+    with pytest.raises(Conflict, match=rf"{record.key}.*different scores"):
         store.commit(replace(record, scores={"score": 87.26}))
     assert store.record(record.key) == record
 
 
-def test_a_record_that_json_cannot_say_is_not_written(store: TicketStore) -> None:
+def test_a_record_that_json_cannot_represent_is_not_written(store: TicketStore) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         store.commit(replace(make_record(), scores={"score": float("nan")}))
     assert store.keys() == set()
 
 
-def test_records_gives_those_asked_for_that_exist(store: TicketStore) -> None:
-    one, two = make_record(seed=1), make_record(seed=2)
-    store.commit(one)
-    store.commit(two)
-    assert store.records([one.key, "f" * 64]) == {one.key: one}
-    assert store.records() == {record.key: record for record in (one, two)}
+def test_records_returns_the_requested_records_that_exist(store: TicketStore) -> None:
+    first, second = make_record(seed=1), make_record(seed=2)
+    store.commit(first)
+    store.commit(second)
+    assert store.records([first.key, "f" * 64]) == {first.key: first}
+    assert store.records() == {record.key: record for record in (first, second)}
 
 
-def test_a_ticket_comes_back_bit_for_bit(store: TicketStore) -> None:
+def test_a_ticket_is_read_bit_for_bit_as_it_was_written(store: TicketStore) -> None:
     ticket = make_ticket()
     ref = store.put_ticket(ticket)
     assert store.ticket(ref.sha256) == ticket
@@ -64,58 +64,58 @@ def test_equal_tickets_are_one_object(store: TicketStore) -> None:
     assert len(list(store.objects.list(paths.TICKETS))) == 1
 
 
-def test_weights_come_back_and_two_versions_of_a_point_can_coexist(store: TicketStore) -> None:
+def test_two_versions_of_a_rewind_point_can_coexist(store: TicketStore) -> None:
     first = store.put_weights("a" * 64, 100, b"weights")
     second = store.put_weights("a" * 64, 100, b"from another machine")
     assert store.weights(first) == b"weights"
     assert store.weights(second) == b"from another machine"
 
 
-def test_a_checkpoint_is_replaced_and_dropped(store: TicketStore) -> None:
+def test_a_checkpoint_is_replaced_and_deleted(store: TicketStore) -> None:
     assert store.checkpoint("k") is None
     store.put_checkpoint("k", b"step 100")
     store.put_checkpoint("k", b"step 200")
     assert store.checkpoint("k") == b"step 200"
-    store.drop_checkpoint("k")
+    store.delete_checkpoint("k")
     assert store.checkpoint("k") is None
 
 
 def test_the_last_failure_of_each_trial_is_kept(store: TicketStore) -> None:
-    store.note_failure("k1", {"error": "first", "strikes": 1})
-    store.note_failure("k1", {"error": "second", "strikes": 2})
-    store.note_failure("k2", {"error": "other", "strikes": 1})
+    store.put_failure("k1", {"error": "first", "attempts": 1})
+    store.put_failure("k1", {"error": "second", "attempts": 2})
+    store.put_failure("k2", {"error": "other", "attempts": 1})
     assert store.failures() == {
-        "k1": {"error": "second", "strikes": 2},
-        "k2": {"error": "other", "strikes": 1},
+        "k1": {"error": "second", "attempts": 2},
+        "k2": {"error": "other", "attempts": 1},
     }
 
 
-def test_failures_of_some_trials_and_notes_that_are_none(store: TicketStore) -> None:
-    store.note_failure("k1", {"error": "first"})
-    store.note_failure("k2", {"error": "other"})
+def test_failures_of_some_trials_and_invalid_failure_notes(store: TicketStore) -> None:
+    store.put_failure("k1", {"error": "first"})
+    store.put_failure("k2", {"error": "other"})
     assert store.failures(["k1", "k3"]) == {"k1": {"error": "first"}}
     for garbage in (b"{", b"[1]", b"{}", b"\xff"):
         store.objects.put(paths.failure("k1"), garbage)
         assert "unreadable" in store.failures(["k1"])["k1"]["error"]
 
 
-def test_a_log_is_found_by_the_beginning_of_its_key(store: TicketStore) -> None:
-    one, two = make_record(seed=1), make_record(seed=2)
-    assert store.log(one.key) == ""
-    store.put_log(one.key, "first ä\n")
-    store.put_log(one.key, "first ä\nsecond\n")
+def test_logs_and_records_are_found_by_key_prefix(store: TicketStore) -> None:
+    first, second = make_record(seed=1), make_record(seed=2)
+    assert store.log(first.key) == ""
+    store.put_log(first.key, "first ä\n")
+    store.put_log(first.key, "first ä\nsecond\n")
     store.put_log("f" * 64, "other")
-    assert store.log(one.key) == "first ä\nsecond\n"
-    assert store.logged(one.key[:6]) == [one.key]
-    assert len(store.logged("")) == 2
-    store.commit(one)
-    store.commit(two)
-    assert store.keys(one.key[:12]) == {one.key}
+    assert store.log(first.key) == "first ä\nsecond\n"
+    assert store.log_keys(first.key[:6]) == [first.key]
+    assert len(store.log_keys("")) == 2
+    store.commit(first)
+    store.commit(second)
+    assert store.keys(first.key[:12]) == {first.key}
     assert store.keys("f" * 64) == set()
 
 
 @pytest.mark.parametrize("part", ["bits", "hash", "name", "pool", "end of file"])
-def test_flipped_bits_in_a_ticket_are_one_clear_line(store: TicketStore, part: str) -> None:
+def test_flipped_bits_in_a_ticket_are_reported_in_one_line(store: TicketStore, part: str) -> None:
     ticket = make_ticket()
     tensor = ticket.tensors[1]
     ref = store.put_ticket(ticket)
@@ -125,7 +125,7 @@ def test_flipped_bits_in_a_ticket_are_one_clear_line(store: TicketStore, part: s
     position = {
         "bits": bits,
         "hash": data.index(tensor.sha256),
-        "name": data.rindex(b"output", 0, bits),  # before it stand the statistics
+        "name": data.rindex(b"output", 0, bits),  # earlier occurrences are in the statistics
         "pool": data.index(b"encoder"),
         "end of file": len(data) - 1,
     }
@@ -134,12 +134,12 @@ def test_flipped_bits_in_a_ticket_are_one_clear_line(store: TicketStore, part: s
     with pytest.raises(Damaged) as caught:
         store.ticket(ref.sha256)
     message = str(caught.value)
-    assert store.objects.where(path) in message
+    assert store.objects.url(path) in message
     assert "tickets verify --repair" in message
     assert "\n" not in message
 
 
-def test_a_sound_ticket_in_the_wrong_place_is_damage(store: TicketStore) -> None:
+def test_a_valid_ticket_at_the_wrong_path_is_damage(store: TicketStore) -> None:
     ref, other = store.put_ticket(make_ticket()), store.put_ticket(make_ticket(seed=1))
     store.objects.put(paths.ticket(ref.sha256), store.objects.get(paths.ticket(other.sha256)))
     with pytest.raises(Damaged, match="another ticket"):
@@ -157,67 +157,70 @@ def test_flipped_bits_in_weights_and_records(store: TicketStore) -> None:
         store.record(record.key)
 
 
-def test_what_is_not_there_is_named(store: TicketStore) -> None:
+def test_a_missing_object_is_named(store: TicketStore) -> None:
     with pytest.raises(NotInStore, match="a" * 64):
         store.ticket("a" * 64)
     with pytest.raises(NotInStore, match="b" * 64):
         store.record("b" * 64)
 
 
-def test_verify_finds_nothing_in_a_sound_store(store: TicketStore) -> None:
-    cut = make_record("cut", ticket=store.put_ticket(make_ticket()))
-    point = make_record("rewind", weights=store.put_weights("a" * 64, 5, b"weights"))
-    store.commit(cut)
-    store.commit(point)
-    report = verify(store)
-    assert report.sound
+def test_verify_finds_nothing_in_an_intact_store(store: TicketStore) -> None:
+    prune = make_record("prune", ticket=store.put_ticket(make_ticket()))
+    rewind = make_record("rewind", weights=store.put_weights("a" * 64, 5, b"weights"))
+    store.commit(prune)
+    store.commit(rewind)
+    report = verify_store(store)
+    assert report.ok
     assert report.checked == 4
     assert report.orphaned == ()
 
 
 def test_verify_and_repair(store: TicketStore) -> None:
-    """A damaged ticket, a lost rewind point and a torn record are found; after the repair their
-    makers no longer exist, so that the next run makes them again, and what only uses them does."""
-    ref = store.put_ticket(make_ticket())
-    cut = make_record("cut", ticket=ref)
-    wearer = make_record("train", seed=1, ticket=ref)
-    point = make_record("rewind", weights=store.put_weights("a" * 64, 5, b"weights"))
-    torn = make_record("train", seed=2)
-    for record in (cut, wearer, point, torn):
-        store.commit(record)
-    assert point.weights is not None
-    store.objects.put(paths.ticket(ref.sha256), b"garbage")
-    store.objects.delete(point.weights.path)
-    store.objects.put(paths.record(torn.key), b"{")
+    """A damaged ticket, a lost rewind point and a truncated record are found.
 
-    report = verify(store)
-    assert set(report.damaged) == {paths.ticket(ref.sha256), paths.record(torn.key)}
-    assert report.missing == {point.weights.path: (point.key,)}
-    repair(store, report)
-    assert store.keys() == {wearer.key}
+    The repair deletes the records of the trials that produced them, so that the next run produces
+    them again. A record that only uses the ticket remains.
+    """
+    ref = store.put_ticket(make_ticket())
+    prune = make_record("prune", ticket=ref)
+    train = make_record("train", seed=1, ticket=ref)
+    rewind = make_record("rewind", weights=store.put_weights("a" * 64, 5, b"weights"))
+    truncated = make_record("train", seed=2)
+    for record in (prune, train, rewind, truncated):
+        store.commit(record)
+    assert rewind.weights is not None
+    store.objects.put(paths.ticket(ref.sha256), b"garbage")
+    store.objects.delete(rewind.weights.path)
+    store.objects.put(paths.record(truncated.key), b"{")
+
+    report = verify_store(store)
+    assert set(report.damaged) == {paths.ticket(ref.sha256), paths.record(truncated.key)}
+    assert report.missing == {rewind.weights.path: (rewind.key,)}
+    repair_store(store, report)
+    assert store.keys() == {train.key}
 
     store.put_ticket(make_ticket())
-    store.commit(cut)
-    assert verify(store).sound
+    store.commit(prune)
+    assert verify_store(store).ok
 
 
 def test_only_old_unreferenced_objects_are_collected(store: TicketStore) -> None:
     used, unused = store.put_ticket(make_ticket()), store.put_ticket(make_ticket(seed=1))
-    record = make_record("cut", ticket=used)
+    record = make_record("prune", ticket=used)
     store.commit(record)
     store.put_checkpoint(record.key, b"state of a committed trial")
-    store.put_checkpoint("f" * 64, b"state of a trial that is not")
-    dead = paths.claim("f" * 64, 0)
-    store.objects.put(dead, b"claim")
+    store.put_checkpoint("f" * 64, b"state of an uncommitted trial")
+    lease = paths.lease("f" * 64, 0)
+    store.objects.put(lease, b"lease")
     for key in (record.key, "f" * 64):
         store.objects.put(paths.log(key), b"log")
-    orphans = {paths.ticket(unused.sha256), paths.checkpoint(record.key), dead}
+    orphans = {paths.ticket(unused.sha256), paths.checkpoint(record.key), lease}
     abandoned = {paths.checkpoint("f" * 64), paths.log("f" * 64)}
-    report = verify(store)
+    report = verify_store(store)
     assert {item.path for item in report.orphaned} == orphans
     assert {item.path for item in report.abandoned} == abandoned
 
-    assert collect(store, dry_run=False) == ()
+    assert collect_garbage(store, dry_run=False) == ()
     assert collected(store, dry_run=True) == orphans
     assert collected(store, dry_run=False) == orphans
     assert collected(store, dry_run=False) == set()
@@ -232,8 +235,8 @@ def test_only_old_unreferenced_objects_are_collected(store: TicketStore) -> None
 
 
 def collected(store: TicketStore, **options: bool) -> set[str]:
-    """What a collector that spares nothing deletes."""
-    return {item.path for item in collect(store, grace=timedelta(hours=-1), **options)}
+    """Return the paths that a collection without grace period deletes."""
+    return {item.path for item in collect_garbage(store, grace=timedelta(hours=-1), **options)}
 
 
 def test_nothing_is_collected_while_a_record_is_unreadable(store: TicketStore) -> None:

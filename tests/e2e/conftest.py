@@ -1,4 +1,4 @@
-"""One small sweep, run once for all tests that look at a finished one."""
+"""One small sweep that is run once for all tests of a finished one."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pytest
 
 from cluster.local import servers as local
 from orchestrator.api import workspace
-from tests.support.finished import Finished, tiny
+from tests.support.finished import FinishedSweep, tiny_sweep
 from tests.support.harness import Home
 
 TIMEOUT_S = 900
-"""A sweep of seconds takes minutes where many share two cores."""
+"""A sweep of seconds takes minutes if many tests share two cores."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -23,18 +23,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
-    """`tiny`, run; the servers of its home stay up, so that the commands after it are quick."""
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FinishedSweep]:
+    """`tiny_sweep`, after its run. Its servers stay up, so that later commands are fast."""
     home = Home(tmp_path_factory.mktemp("finished") / "home")
-    sweep = home.sweep(tiny())
-    with workspace.serving(home.path, ["s3", "mlflow"]):
-        ended = home.call("run", sweep)
-        yield Finished(home, sweep, home.plan(sweep), ended, home.records())
+    sweep = home.sweep(tiny_sweep())
+    with workspace.local_services(home.path, ["s3", "mlflow"]):
+        result = home.run("run", sweep)
+        yield FinishedSweep(home, sweep, home.plan(sweep), result, home.records())
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Home]:
-    """An empty home; its servers, if any are left, are ended."""
+    """An empty home. Servers that are left in it are stopped."""
     home = Home(tmp_path / "home")
     yield home
-    local.stop(home.path)
+    local.stop_services(home.path)

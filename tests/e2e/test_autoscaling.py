@@ -1,4 +1,4 @@
-"""A sweep on Ray's own autoscaler: nodes come while trials wait, and go when chains leave them."""
+"""A sweep on Ray's own autoscaler: it adds nodes for pending trials and removes idle ones."""
 
 from __future__ import annotations
 
@@ -12,23 +12,25 @@ import pytest
 
 from cluster.local import servers as local
 from orchestrator.store.s3 import StoreAddress
-from tests.support.fake_cluster import Cluster, cluster
-from tests.support.finished import tiny
-from tests.support.harness import Home, ended, until
+from tests.support.fake_cluster import FakeCluster, ray_cluster
+from tests.support.finished import tiny_sweep
+from tests.support.harness import Home, wait_for_exit, wait_until
 
 pytestmark = pytest.mark.slow
 
-MOST = 3
-"""Worker nodes, of one trial each."""
+MAX_NODES = 3
+"""Worker nodes, with one slot each."""
 
 
 @pytest.fixture(scope="module", params=["v1", "v2"])
-def growing(seaweed: local.Services, request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    """A head without room for a trial, and an autoscaler: that of `ray up`, and KubeRay's."""
-    with cluster(
+def autoscaling_cluster(
+    seaweed: local.Services, request: pytest.FixtureRequest
+) -> Iterator[FakeCluster]:
+    """A head without slots, and an autoscaler: that of `ray up`, and that of KubeRay."""
+    with ray_cluster(
         cpus=0,
         worker={"CPU": 1},
-        most=MOST,
+        most=MAX_NODES,
         idle_s=4,
         v2=request.param == "v2",
         environment=seaweed.environment(),
@@ -37,21 +39,21 @@ def growing(seaweed: local.Services, request: pytest.FixtureRequest) -> Iterator
 
 
 @pytest.fixture
-def driving(growing: Cluster, seaweed: local.Services, tmp_path: Path) -> Home:
-    """A home whose commands drive that cluster."""
+def driver_home(autoscaling_cluster: FakeCluster, seaweed: local.Services, tmp_path: Path) -> Home:
+    """A home whose commands use that cluster."""
     environment = {
-        **growing.environment(),
+        **autoscaling_cluster.environment(),
         **seaweed.environment(),
-        "RAY_ADDRESS": growing.address,
+        "RAY_ADDRESS": autoscaling_cluster.address,
     }
     return Home(tmp_path / "home", environment)
 
 
-def test_nodes_come_and_go_with_the_chains(
-    growing: Cluster, driving: Home, address: StoreAddress
+def test_nodes_are_added_and_removed_with_the_chains(
+    autoscaling_cluster: FakeCluster, driver_home: Home, address: StoreAddress
 ) -> None:
-    """Three chains, of which one outlasts the test: first a node for each, then few."""
-    content: dict[str, Any] = tiny() | {
+    """Three chains, one of which outlasts the test: first a node for each, then fewer."""
+    content: dict[str, Any] = tiny_sweep() | {
         "placement": {
             "store": {"url": address.url, "endpoint": address.endpoint},
             "tracking": "none",
@@ -63,27 +65,29 @@ def test_nodes_come_and_go_with_the_chains(
         "short": study | {"seed": [1, 2], "schedule": {"rate": 0.3, "levels": 1}},
         "long": study | {"recipe": "endless"},
     }
-    run = driving.start("run", driving.sweep(content))
-    until(lambda: growing.nodes() >= 1 + MOST, run)
-    # The long chain's node, and at most the one that Ray Tune keeps warm for a next lane.
-    until(lambda: growing.nodes() <= 1 + 2, run)
+    run = driver_home.start("run", driver_home.sweep(content))
+    wait_until(lambda: autoscaling_cluster.count_nodes() >= 1 + MAX_NODES, run)
+    # The long chain's node, and at most the one that Ray Tune keeps warm for another trial.
+    wait_until(lambda: autoscaling_cluster.count_nodes() <= 1 + 2, run)
     run.send_signal(signal.SIGTERM)
-    stopped = ended(run)
+    stopped = wait_for_exit(run)
     assert stopped.code == 130, stopped
 
-    report = driving.path / "reports" / "tiny"
+    report = driver_home.path / "reports" / "tiny"
     assert (report / "capacity.svg").stat().st_size
     samples = pd.read_csv(report / "capacity.csv")
     assert samples.nodes.iloc[0] == 1
-    assert samples.places.iloc[0] == 0
-    # Not the most nodes: an idle one that goes overlaps with the one that comes for it.
-    assert samples.nodes.max() >= 1 + MOST
+    assert samples.slots.iloc[0] == 0
+    # It can be exceeded: an idle node that leaves overlaps with the one that replaces it.
+    assert samples.nodes.max() >= 1 + MAX_NODES
     assert samples.busy.max() > 1
     assert samples.nodes[samples.nodes.idxmax() :].min() <= 1 + 2
 
 
-def test_a_store_of_one_machine_is_refused(driving: Home) -> None:
-    run = driving.call("run", driving.sweep(tiny() | {"placement": {"tracking": "none"}}))
+def test_a_local_store_is_refused(driver_home: Home) -> None:
+    run = driver_home.run(
+        "run", driver_home.sweep(tiny_sweep() | {"placement": {"tracking": "none"}})
+    )
     assert run.code == 2, run
     assert "placement.store = local" in run.err
     assert "Traceback" not in run.err

@@ -1,4 +1,4 @@
-"""Trials that cannot succeed: they are named, and nothing else suffers."""
+"""Trials that cannot succeed: they are reported, and only their descendants are blocked."""
 
 from __future__ import annotations
 
@@ -7,23 +7,26 @@ from typing import Any
 
 from orchestrator.api import workspace
 from orchestrator.plan.graph import Trial
-from tests.support.harness import FRUGAL, Home
+from tests.support.harness import MINIMAL_PLACEMENT, Home
 
 
 def sweep(data: Path) -> dict[str, Any]:
-    """Dense and one level in each of three studies: a ViLT that can be trained, a UNITER with a
-    learning rate at which no weight stays finite, and one on a folder without the data."""
+    """Three studies of a dense run and one level each.
+
+    A ViLT that can be trained, a UNITER with a learning rate at which no weight stays finite, and
+    one on a folder without data.
+    """
     study = {"task": "easy_vqa", "schedule": {"rate": 0.3, "levels": 1}, "controls": []}
     short = {"steps": 2, "batch_size": 8, "eval_examples": 64}
     return {
         "name": "failing",
-        "placement": FRUGAL,
+        "placement": MINIMAL_PLACEMENT,
         "recipes": {"short": short, "hot": short | {"lr": 1e30, "warmup": 0.0}},
         "tasks": {"empty": {"task": "easy_vqa", "data": str(data)}},
         "studies": {
-            "sound": study | {"model": "vilt-tiny", "recipe": "short"},
-            "poisoned": study | {"model": "uniter-tiny", "recipe": "hot"},
-            "starved": study | {"model": "uniter-tiny", "recipe": "short", "task": "empty"},
+            "valid": study | {"model": "vilt-tiny", "recipe": "short"},
+            "diverging": study | {"model": "uniter-tiny", "recipe": "hot"},
+            "no_data": study | {"model": "uniter-tiny", "recipe": "short", "task": "empty"},
         },
     }
 
@@ -37,37 +40,37 @@ def test_a_run_that_fails_blocks_its_descendants_only(home: Home, tmp_path: Path
     dense: dict[str, Trial] = {
         cell.curve.study: plan.trials[cell.trial] for cell in plan.cells if cell.level == 0
     }
-    poisoned, starved = dense["poisoned"].key, dense["starved"].key
-    ended = home.call("run", file)
-    assert ended.code == 1, ended
-    told = {line.split()[1]: line for line in ended.err.splitlines() if line.startswith("failed")}
-    assert set(told) == {f"{poisoned[:12]}:", f"{starved[:12]}:"}
-    assert "lower the learning rate" in told[f"{poisoned[:12]}:"]
-    assert str(data) in told[f"{starved[:12]}:"]
-    assert "2 blocked" in ended.err
-    assert "Traceback" not in ended.out + ended.err
+    diverging, no_data = dense["diverging"].key, dense["no_data"].key
+    result = home.run("run", file)
+    assert result.code == 1, result
+    lines = {line.split()[1]: line for line in result.err.splitlines() if line.startswith("failed")}
+    assert set(lines) == {f"{diverging[:12]}:", f"{no_data[:12]}:"}
+    assert "lower the learning rate" in lines[f"{diverging[:12]}:"]
+    assert str(data) in lines[f"{no_data[:12]}:"]
+    assert "2 blocked" in result.err
+    assert "Traceback" not in result.out + result.err
 
     done = {trial.key for trial in plan if trial.model == "vilt-tiny"}
     assert set(home.records()) == done
     with home.store() as store:
         notes = store.failures()
-    assert set(notes) == {poisoned, starved}
+    assert set(notes) == {diverging, no_data}
     assert {note["attempts"] for note in notes.values()} == {3}
     assert all("Traceback" in note["trace"] for note in notes.values())
-    with workspace.serving(home.path, ["s3"]):  # kept up from one command to the next
-        watched = home.call("status", file, "--watch")
+    with workspace.local_services(home.path, ["s3"]):  # for all of the commands
+        watched = home.run("status", file, "--watch")
         assert "2/6 trials, 2 failed, 2 blocked" in watched.out
-        assert f"failed {poisoned[:12]}" in watched.out
-        logs = home.call("logs", poisoned[:12])
+        assert f"failed {diverging[:12]}" in watched.out
+        logs = home.run("logs", diverging[:12])
         assert logs.out.count("=== attempt") == 3
         assert "lower the learning rate" in logs.out
         assert "Traceback" in logs.out
         (trained,) = (
             key for key in done if plan.trials[key].kind == "train" and plan.trials[key].level
         )
-        assert "ended after" in home.call("logs", trained[:12]).out
-        explained = home.call("explain", file, trained[:12]).out
+        assert "ended after" in home.run("logs", trained[:12]).out
+        explained = home.run("explain", file, trained[:12]).out
         assert "committed" in explained
         assert "score" in explained
     page = (home.path / "reports" / "failing" / "report.html").read_text()
-    assert poisoned[:12] in page
+    assert diverging[:12] in page

@@ -1,4 +1,4 @@
-"""Ctrl-C, and the signal by which a job is stopped: what is committed stays, the rest can go on."""
+"""Ctrl-C, and the signal that stops a job: committed trials are kept, and the run can resume."""
 
 from __future__ import annotations
 
@@ -10,14 +10,21 @@ import psutil
 import pytest
 
 from cluster.local import servers as local
-from tests.support.finished import tiny
-from tests.support.harness import FRUGAL, Home, created, ended, gone, until
+from tests.support.finished import tiny_sweep
+from tests.support.harness import (
+    MINIMAL_PLACEMENT,
+    Home,
+    all_exit,
+    commit_times,
+    wait_for_exit,
+    wait_until,
+)
 
 Send = Callable[[int], None]
 
 
 def ctrl_c(driver: int) -> None:
-    """As a terminal does: to everything in the foreground, Ray's own processes among it."""
+    """Send SIGINT as a terminal does: to all foreground processes, including those of Ray."""
     os.killpg(driver, signal.SIGINT)
 
 
@@ -26,29 +33,29 @@ def stop_job(driver: int) -> None:
 
 
 @pytest.mark.parametrize("send", [ctrl_c, pytest.param(stop_job, marks=pytest.mark.slow)])
-def test_an_interrupted_sweep_loses_nothing_and_goes_on(home: Home, send: Send) -> None:
-    content = tiny() | {"placement": FRUGAL}
-    content["recipes"]["four"]["steps"] = 60  # the rest outlasts the signal's way
+def test_an_interrupted_sweep_loses_nothing_and_resumes(home: Home, send: Send) -> None:
+    content = tiny_sweep() | {"placement": MINIMAL_PLACEMENT}
+    content["recipes"]["four"]["steps"] = 60  # long enough to be interrupted
     sweep = home.sweep(content)
     with home.store() as store:
         run = home.start("run", sweep)
-        until(lambda: len(store.keys()) >= 3, run)
-        family = psutil.Process(run.pid).children(recursive=True)
-        before = created(store.records())
+        wait_until(lambda: len(store.keys()) >= 3, run)
+        processes = psutil.Process(run.pid).children(recursive=True)
+        before = commit_times(store.records())
         send(run.pid)
-        interrupted = ended(run)
+        interrupted = wait_for_exit(run)
     assert interrupted.code == 130, interrupted
-    assert f"go on with `sweepstakes run {sweep}`" in interrupted.err
+    assert f"resume with `sweepstakes run {sweep}`" in interrupted.err
     assert "Traceback" not in interrupted.out + interrupted.err
-    assert gone(family)
-    assert local.stop(home.path) == (), "the run left servers behind"
+    assert all_exit(processes)
+    assert local.stop_services(home.path) == (), "the run left servers behind"
 
-    between = created(home.records())
+    between = commit_times(home.records())
     assert before.items() <= between.items()
     assert len(between) < len(home.plan(sweep))
-    local.stop(home.path)
-    again = home.call("run", sweep)
+    local.stop_services(home.path)
+    again = home.run("run", sweep)
     assert again.code == 0, again
-    after = created(home.records())
+    after = commit_times(home.records())
     assert between.items() <= after.items()
     assert set(after) == set(home.plan(sweep).trials)

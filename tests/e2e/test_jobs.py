@@ -1,4 +1,4 @@
-"""Sweeps as jobs on a real Ray head: as typed, followed, stopped, submitted again, refused."""
+"""Sweeps as jobs on a real Ray head: submitted, followed, stopped, resumed and refused."""
 
 from __future__ import annotations
 
@@ -19,34 +19,42 @@ from ray.job_submission import JobSubmissionClient
 from cluster.local import servers as local
 from orchestrator.store import paths
 from orchestrator.store.tickets import TicketStore
-from tests.support.fake_cluster import Cluster, cluster
-from tests.support.finished import tiny
-from tests.support.harness import FOREIGN, FRUGAL, Home, created, ended, results, until
+from tests.support.fake_cluster import FakeCluster, ray_cluster
+from tests.support.finished import tiny_sweep
+from tests.support.harness import (
+    FOREIGN_PREFIXES,
+    MINIMAL_PLACEMENT,
+    Home,
+    commit_times,
+    results,
+    wait_for_exit,
+    wait_until,
+)
 
 pytestmark = pytest.mark.slow
 
 STEPS = 1500
-"""Some fifteen seconds on an idle core from the quick chain's end, so that a stop meets the run at
-work."""
+"""Some fifteen seconds on an idle core after the end of the quick chain, so that a stop interrupts
+the run."""
 
-ONLY_AT_A_STOP = {"checkpoint_every_s": 1e6}
+CHECKPOINT_ONLY_AT_STOP = {"checkpoint_every_s": 1e6}
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A head, a folder to submit from, and the home that its jobs have."""
+    """A head, a folder to submit from, and the home of its jobs."""
 
-    head: Cluster
+    head: FakeCluster
     folder: Path
     home: Home
 
     def start(self, *command: str) -> subprocess.Popen[str]:
-        """A command of the virtual environment, where the sweeps lie."""
-        ours = {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN)}
+        """Start a command of the virtual environment in the folder of the sweeps."""
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN_PREFIXES)}
         return subprocess.Popen(
             [str(Path(sys.executable).with_name(command[0])), *command[1:]],
             cwd=self.folder,
-            env={**ours, **self.head.environment(), "COLUMNS": "160"},
+            env={**inherited, **self.head.environment(), "COLUMNS": "160"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -58,13 +66,13 @@ class Site:
         address = ("--address", self.head.dashboard)
         return self.start("sweepstakes", "submit", sweep.name, *address, *options)
 
-    def stop(self) -> None:
-        """What `ray job stop` asks of the server, without its start-up time, for every job."""
+    def stop_jobs(self) -> None:
+        """Stop every job as `ray job stop` does, without its start-up time."""
         client = self.client()
-        for job in self.running():
+        for job in self.running_jobs():
             client.stop_job(job)
 
-    def running(self) -> list[str]:
+    def running_jobs(self) -> list[str]:
         jobs = self.client().list_jobs()
         return [job.submission_id for job in jobs if not job.status.is_terminal()]
 
@@ -73,30 +81,33 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def shared_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     root = tmp_path_factory.mktemp("site")
     user = root / "user"
     folder = root / "project"
     for made in (user, folder):
         made.mkdir()
     home = Home(user / ".sweepstakes")
-    with cluster(cpus=2, environment={"HOME": str(user)}) as head:
+    with ray_cluster(cpus=2, environment={"HOME": str(user)}) as head:
         yield Site(head, folder, home)
-    local.stop(home.path)
+    local.stop_services(home.path)
 
 
 @pytest.fixture
-def site(place: Site) -> Iterator[Site]:
-    """That place, without any job left over at the end."""
-    yield place
-    place.stop()
-    while place.running():
+def site(shared_site: Site) -> Iterator[Site]:
+    """The shared site. Jobs that are left at the end are stopped."""
+    yield shared_site
+    shared_site.stop_jobs()
+    while shared_site.running_jobs():
         time.sleep(0.2)
 
 
-def long(name: str, seed: int) -> dict[str, Any]:
-    """A quick chain, and beside it a dense run of `STEPS` steps."""
-    content = tiny() | {"name": name, "placement": {"tracking": "none", **ONLY_AT_A_STOP}}
+def long_sweep(name: str, seed: int) -> dict[str, Any]:
+    """A quick chain, and a dense run of `STEPS` steps."""
+    content = tiny_sweep() | {
+        "name": name,
+        "placement": {"tracking": "none", **CHECKPOINT_ONLY_AT_STOP},
+    }
     study = content["studies"]["main"] | {"rewind": 0, "controls": [], "seed": seed}
     content["recipes"]["long"] = content["recipes"]["four"] | {"steps": STEPS}
     content["studies"] = {
@@ -110,75 +121,78 @@ def sweep(site: Site, content: dict[str, Any]) -> Path:
     return Home(site.folder / "home").sweep(content)
 
 
-def half_done(store: TicketStore) -> set[str]:
-    """Trials that have left a checkpoint and no record."""
+def unfinished(store: TicketStore) -> set[str]:
+    """Trials with a checkpoint and without a record."""
     return {paths.stem(item.path) for item in store.objects.list(paths.CHECKPOINTS)} - store.keys()
 
 
-def test_a_sweep_runs_as_typed(site: Site) -> None:
-    """`ray job submit --working-dir . -- sweepstakes run SWEEP`; its store is where the next finds
-    it, and not in the job's copy of the folder."""
-    name = sweep(site, tiny() | {"placement": FRUGAL}).name
+def test_a_sweep_runs_with_ray_job_submit(site: Site) -> None:
+    """`ray job submit --working-dir . -- sweepstakes run SWEEP`.
+
+    The store is in the home folder, where the next job finds it, and not in the job's copy of the
+    working directory.
+    """
+    name = sweep(site, tiny_sweep() | {"placement": MINIMAL_PLACEMENT}).name
     address = ("--address", site.head.dashboard)
     command = ("--working-dir", ".", "--", "sweepstakes", "run", name)
-    done = ended(site.start("ray", "job", "submit", *address, *command))
+    done = wait_for_exit(site.start("ray", "job", "submit", *address, *command))
     assert done.code == 0, done
     assert set(site.home.plan(site.folder / name).trials) == set(site.home.records())
     assert (site.home.path / "reports" / "tiny" / "report.html").exists()
 
 
-def test_an_outcome_is_an_exit_code(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And a path means there what it means here."""
+def test_the_exit_code_is_that_of_the_job(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable in a path has the same value in the job."""
     monkeypatch.setenv("NOWHERE", "/no")
-    broken = long("broken", 3)
+    broken = long_sweep("broken", 3)
     broken["models"] = {"uniter-tiny": {"architecture": "uniter", "weights": "$NOWHERE/such.pt"}}
-    refused = ended(site.submit(sweep(site, broken)))
-    assert refused.code == 2, refused
-    assert "/no/such.pt" in refused.out
+    result = wait_for_exit(site.submit(sweep(site, broken)))
+    assert result.code == 2, result
+    assert "/no/such.pt" in result.out
 
 
-def test_a_detached_job_is_left_alone(site: Site) -> None:
-    left = ended(site.submit(sweep(site, long("left", 1)), "--detach"))
-    assert left.code == 0, left
-    job = re.search(r"raysubmit_\w+", left.out)
+def test_a_detached_job_keeps_running(site: Site) -> None:
+    detached = wait_for_exit(site.submit(sweep(site, long_sweep("left", 1)), "--detach"))
+    assert detached.code == 0, detached
+    job = re.search(r"raysubmit_\w+", detached.out)
     assert job
-    assert f"ray job stop {job[0]} --address {site.head.dashboard}" in left.out
-    assert site.running() == [job[0]]
+    assert f"ray job stop {job[0]} --address {site.head.dashboard}" in detached.out
+    assert site.running_jobs() == [job[0]]
 
 
 def test_ctrl_c_leaves_the_job_running(site: Site) -> None:
-    following = site.submit(sweep(site, long("followed", 2)))
+    following = site.submit(sweep(site, long_sweep("followed", 2)))
     assert following.stdout is not None
-    while "trials for" not in (line := following.stdout.readline()):  # it follows the job's output
-        assert line, ended(following)
+    while "trials for" not in (line := following.stdout.readline()):  # an output line of the job
+        assert line, wait_for_exit(following)
     os.killpg(following.pid, signal.SIGINT)
-    left = ended(following)
+    left = wait_for_exit(following)
     assert left.code == 130, left
     assert "ray job logs" in left.out
     assert "Traceback" not in left.err
-    assert site.running()
+    assert site.running_jobs()
 
 
-def test_a_stopped_job_loses_nothing_and_another_goes_on(site: Site, home: Home) -> None:
-    """Its store is the head's own: it must outlast the signal that the job's processes get."""
-    file = sweep(site, long("stopped", 9))
+def test_a_stopped_job_loses_nothing_and_another_resumes_it(site: Site, home: Home) -> None:
+    """The local store on the head must outlast the signal that the job's processes receive."""
+    file = sweep(site, long_sweep("stopped", 9))
     trials = site.home.plan(file).trials
     with site.home.store() as store:
         following = site.submit(file)
-        until(lambda: len(store.keys() & set(trials)) == len(trials) - 1, following)
-        before = created(store.records())
-        site.stop()
-        outcome = ended(following)
+        wait_until(lambda: len(store.keys() & set(trials)) == len(trials) - 1, following)
+        before = commit_times(store.records())
+        site.stop_jobs()
+        outcome = wait_for_exit(following)
     assert outcome.code == 130, outcome
     assert "stopping: the running trials save their state" in outcome.out
     with site.home.store() as store:  # the job stopped the server at its end
-        assert half_done(store), outcome
-        assert before.items() <= created(store.records()).items()
+        assert unfinished(store), outcome
+        assert before.items() <= commit_times(store.records()).items()
 
-    again = ended(site.submit(file))
+    again = wait_for_exit(site.submit(file))
     assert again.code == 0, again
     records = site.home.records()
-    assert before.items() <= created(records).items(), "a committed trial was run again"
-    undisturbed = home.call("run", file)
+    assert before.items() <= commit_times(records).items(), "a committed trial was run again"
+    undisturbed = home.run("run", file)
     assert undisturbed.code == 0, undisturbed
     assert results({key: records[key] for key in trials}) == results(home.records())

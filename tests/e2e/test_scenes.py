@@ -1,4 +1,4 @@
-"""The paper's whole study at toy size: every kind of study, real files, two steps a run."""
+"""The paper's complete study at toy size: every kind of study, real files, two steps per run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import yaml
 
 from orchestrator.plan.graph import Plan
 from orchestrator.store.record import Record
-from tests.support.harness import FRUGAL, Home
+from tests.support.harness import MINIMAL_PLACEMENT, Home
 from tests.support.paths import ROOT
 from trainables.data import scenes
 from trainables.spec import TrainSpec
@@ -22,23 +22,23 @@ SCENES = ROOT / "configs" / "scenes.yaml"
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("scenes") / "data"
-    scenes.write(folder, images=60, seed=0, difficulty=0.5)
+    scenes.write_scenes(folder, images=60, seed=0, difficulty=0.5)
     return folder
 
 
 def toy(world: Path) -> dict[str, Any]:
-    """`configs/scenes.yaml` with 2 steps a run, on `world`."""
+    """`configs/scenes.yaml` with 2 steps per run, on the data in `world`."""
     content: dict[str, Any] = yaml.safe_load(SCENES.read_text())
     for task in content["tasks"].values():
         task["data"] = str(world)
     for recipe in content["recipes"].values():
         recipe |= {"steps": 2, "batch_size": 8, "eval_examples": 16}
     content["studies"]["rewinding"]["rewind"] = [1]
-    return content | {"placement": FRUGAL}
+    return content | {"placement": MINIMAL_PLACEMENT}
 
 
 def check(plan: Plan, records: dict[str, Record]) -> None:
-    """Every trial is there, every score is a percentage, and every ticket held."""
+    """Every trial is committed, every score is a percentage, and every ticket was applied."""
     assert set(records) == set(plan.trials)
     for cell in plan.cells:
         record = records[cell.trial]
@@ -49,18 +49,20 @@ def check(plan: Plan, records: dict[str, Record]) -> None:
 
 
 @pytest.mark.slow
-def test_pre_training_serves_other_tasks_and_the_adversary(home: Home, world: Path) -> None:
-    """theta_0 from a pre-training run, its ticket on two tasks, BERT's part, VILLA's adversary."""
+def test_a_pre_training_ticket_is_used_on_tasks_and_with_an_adversary(
+    home: Home, world: Path
+) -> None:
+    """theta_0 of a pre-training run, its ticket on two tasks, BERT's part, VILLA's adversary."""
     content = toy(world)
-    wanted = ("own", "universal", "other_weights", "adversarial_universal")
-    content["studies"] = {name: content["studies"][name] for name in wanted}
+    names = ("own", "universal", "other_weights", "adversarial_universal")
+    content["studies"] = {name: content["studies"][name] for name in names}
     for name, study in content["studies"].items():
         study |= {"task": ["vqa", "nlvr2"], "schedule": {"rate": 0.5, "levels": 1}, "zip": []}
-        study |= {"at": [1], "controls": study.get("controls", [])[:1]}
+        study |= {"score_levels": [1], "controls": study.get("controls", [])[:1]}
         study["recipe"] = "hard" if "adversarial" in name else "small"
     sweep = home.sweep(content)
-    ended = home.call("run", sweep)
-    assert ended.code == 0, ended
+    result = home.run("run", sweep)
+    assert result.code == 0, result
     plan, records = home.plan(sweep), home.records()
     check(plan, records)
     thetas = {
@@ -71,7 +73,7 @@ def test_pre_training_serves_other_tasks_and_the_adversary(home: Home, world: Pa
     for trial in plan.training_runs():
         spec = trial.spec
         assert isinstance(spec, TrainSpec)
-        if start_of(spec) in thetas:  # rewinding really rewound: the head too
+        if start_of(spec) in thetas:  # rewinding restored the weights, including the task head
             assert records[trial.key].checks["theta_sha256"] == thetas[start_of(spec)]
 
 
@@ -81,10 +83,10 @@ def start_of(spec: TrainSpec) -> tuple[object, ...]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_the_whole_study_runs_to_its_report(home: Home, world: Path) -> None:
+def test_the_complete_study_runs_to_its_report(home: Home, world: Path) -> None:
     sweep = home.sweep(toy(world) | {"placement": {"tracking": "none", "slots": 2}})
-    ended = home.call("run", sweep, patience_s=1500)
-    assert ended.code == 0, ended
+    result = home.run("run", sweep, timeout_s=1500)
+    assert result.code == 0, result
     check(home.plan(sweep), home.records())
     cells = pd.read_csv(home.path / "reports" / "scenes" / "tables" / "cells.csv")
     assert set(cells.state) == {"done"}

@@ -1,8 +1,8 @@
-"""`make faults`: a sweep under some 200 injected faults, and what they cost.
+"""`make faults`: run a small sweep under about 200 injected faults and tabulate the outcomes.
 
-python -m tests.faults                 the whole schedule
-python -m tests.faults 0.1             a share of it, every kind at least once
-python -m tests.faults 0.1 s3 driver   some kinds only
+python -m tests.faults                                  the full schedule
+python -m tests.faults 0.1                              a share of it, each kind at least once
+python -m tests.faults 0.1 s3_requests driver_killed    only some kinds
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.faults.kinds import KINDS, Kind
-from tests.faults.scene import Outcome, settle
+from tests.faults.scene import Outcome, record_baseline
 from tests.faults.table import faults_table, kinds_table
-from tests.support.lab import Lab, opened
+from tests.support.lab import S3Testbed, running_testbed
 
 
 def main() -> None:
@@ -28,40 +28,54 @@ def main() -> None:
     parser.add_argument("share", nargs="?", type=float, default=1.0)
     parser.add_argument("kinds", nargs="*", metavar="KIND", help=", ".join(names))
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    chosen = [names[name] for name in given.kinds or names]
+    arguments = parser.parse_args()
+    chosen = [names[name] for name in arguments.kinds or names]
     begin = time.monotonic()
     outcomes: dict[Kind, list[Outcome]] = {}
-    with tempfile.TemporaryDirectory(prefix="faults-") as folder, opened(Path(folder)) as lab:
-        settle(lab)
+    with (
+        tempfile.TemporaryDirectory(prefix="faults-") as folder,
+        running_testbed(Path(folder)) as testbed,
+    ):
+        record_baseline(testbed)
         try:
             for kind in chosen:
-                for number in range(max(1, round(given.share * KINDS[kind][1]))):
-                    outcome = _brought(lab, kind, number, given.seed)
+                for number in range(max(1, round(arguments.share * KINDS[kind][1]))):
+                    outcome = _run_kind(testbed, kind, number, arguments.seed)
                     outcomes.setdefault(kind, []).append(outcome)
         finally:
             if outcomes:
-                _tell(outcomes, lab.seconds, time.monotonic() - begin)
-    sys.exit(0 if all(outcome.good for some in outcomes.values() for outcome in some) else 1)
+                _print_tables(outcomes, testbed.baseline_s, time.monotonic() - begin)
+    sys.exit(
+        0
+        if all(outcome.good for kind_outcomes in outcomes.values() for outcome in kind_outcomes)
+        else 1
+    )
 
 
-def _tell(outcomes: Mapping[Kind, list[Outcome]], undisturbed_s: float, seconds: float) -> None:
-    """The tables, also of a schedule that was not brought to its end."""
-    every = [outcome for some in outcomes.values() for outcome in some]
-    print(faults_table(sum((outcome.faults for outcome in every), Counter())))
+def _print_tables(
+    outcomes: Mapping[Kind, list[Outcome]], undisturbed_s: float, seconds: float
+) -> None:
+    """Print the tables, also if the schedule was interrupted."""
+    all_outcomes = [outcome for kind_outcomes in outcomes.values() for outcome in kind_outcomes]
+    print(faults_table(sum((outcome.faults for outcome in all_outcomes), Counter())))
     print()
-    print(kinds_table({KINDS[kind][0]: some for kind, some in outcomes.items()}, undisturbed_s))
+    print(
+        kinds_table(
+            {KINDS[kind][0]: kind_outcomes for kind, kind_outcomes in outcomes.items()},
+            undisturbed_s,
+        )
+    )
     print(f"\n{seconds:.0f} s in all; undisturbed, a sweep takes {undisturbed_s:.0f} s")
 
 
-def _brought(lab: Lab, kind: Kind, number: int, seed: int) -> Outcome:
+def _run_kind(testbed: S3Testbed, kind: Kind, number: int, seed: int) -> Outcome:
     name = f"{kind.__name__.replace('_', '-')}-{number}"
     print(f"{name} …", file=sys.stderr, end=" ", flush=True)
     begin = time.monotonic()
-    outcome = kind(lab, name, random.Random(f"{seed} {name}"))
-    hit = ", ".join(f"{count} {fault}" for fault, count in sorted(outcome.faults.items()))
+    outcome = kind(testbed, name, random.Random(f"{seed} {name}"))
+    faults = ", ".join(f"{count} {fault}" for fault, count in sorted(outcome.faults.items()))
     verdict = "good" if outcome.good else f"NOT GOOD: {outcome}"
-    print(f"{time.monotonic() - begin:.0f} s: {hit}: {verdict}", file=sys.stderr, flush=True)
+    print(f"{time.monotonic() - begin:.0f} s: {faults}: {verdict}", file=sys.stderr, flush=True)
     return outcome
 
 

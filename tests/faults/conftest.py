@@ -1,4 +1,4 @@
-"""A sweep long enough to be hit, its undisturbed results, and a home to disturb it in."""
+"""The results of an undisturbed sweep, and an empty home to disturb one in."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pytest
 
 from cluster.local import servers as local
 from tests.support.harness import Home, results
-from tests.support.lab import LONG
+from tests.support.lab import LONG_SWEEP
 
 TIMEOUT_S = 900
-"""Two runs of a sweep and the undisturbed one, where many share two cores."""
+"""Enough for two runs of a sweep and the undisturbed run on two shared cores."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -23,18 +23,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, dict[str, Any]]]:
-    """What the sweep gives when it is left alone: the results by trial key."""
+def baseline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, dict[str, Any]]]:
+    """The results of the undisturbed sweep by trial key."""
     home = Home(tmp_path_factory.mktemp("undisturbed") / "home")
-    ended = home.call("run", home.sweep(LONG | {"placement": {"tracking": "none"}}))
-    assert ended.code == 0, ended
+    run = home.run("run", home.sweep(LONG_SWEEP | {"placement": {"tracking": "none"}}))
+    assert run.code == 0, run
     yield results(home.records())
-    local.stop(home.path)
+    local.stop_services(home.path)
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Home]:
-    """An empty home; its servers, if any are left, are ended."""
+    """An empty home; its servers are stopped at the end."""
     home = Home(tmp_path / "home")
     yield home
-    local.stop(home.path)
+    local.stop_services(home.path)

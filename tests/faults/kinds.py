@@ -1,4 +1,4 @@
-"""The kinds of faults, each with how it is brought upon a sweep."""
+"""The kinds of faults, each a function that runs a sweep under its faults."""
 
 from __future__ import annotations
 
@@ -14,195 +14,220 @@ from typing import TypeAlias
 import libfaketime
 import psutil
 
-from tests.faults.scene import Blow, Outcome, Scene, drive, lanes, together
-from tests.support.lab import Lab, server
-from tests.support.nodes import several
-from tests.support.s3_proxy import PASSING, Armed, Fault
+from tests.faults.scene import (
+    DisturbedSweep,
+    Injection,
+    Outcome,
+    run_concurrently,
+    run_until_complete,
+    worker_processes,
+)
+from tests.support.lab import S3Testbed, server_processes
+from tests.support.nodes import start_nodes
+from tests.support.s3_proxy import RECOVERABLE, ArmedFault, Fault
 
-Kind: TypeAlias = Callable[[Lab, str, random.Random], Outcome]
+Kind: TypeAlias = Callable[[S3Testbed, str, random.Random], Outcome]
 Run: TypeAlias = "subprocess.Popen[str]"
 
-TRIALS = 22
+NUM_TRIALS = 22
 S3_FAULTS = 24
-"""In one sweep, which makes about ten times as many requests."""
+"""Per sweep, which sends about ten times as many requests."""
 STALL_S = 5.0
-LIBRARY = Path(libfaketime.__file__).parent / "vendor/libfaketime/src/libfaketime.so.1"
+FAKETIME_LIBRARY = Path(libfaketime.__file__).parent / "vendor/libfaketime/src/libfaketime.so.1"
 
 
-def s3(lab: Lab, name: str, dice: random.Random) -> Outcome:
-    """Single requests fail in every way."""
-    lab.proxy.arm(_mixed(dice, S3_FAULTS))
-    return drive(Scene(lab, name, dice))
+def s3_requests(testbed: S3Testbed, name: str, rng: random.Random) -> Outcome:
+    """Single requests fail in all ways."""
+    testbed.proxy.arm(_random_s3_faults(rng, S3_FAULTS))
+    return run_until_complete(DisturbedSweep(testbed, name, rng))
 
 
-def s3_refuses(lab: Lab, name: str, dice: random.Random) -> Outcome:
-    """Every request is refused, for longer than patience lasts."""
-    fault = dice.choice([Fault.SLOW_DOWN, Fault.ERROR, Fault.RESET])
+def s3_outage(testbed: S3Testbed, name: str, rng: random.Random) -> Outcome:
+    """Every request fails, for longer than all retries take."""
+    fault = rng.choice([Fault.SLOW_DOWN, Fault.ERROR, Fault.RESET])
 
-    def strike(run: Run) -> None:
-        lab.proxy.storm = Armed(fault)
+    def inject(run: Run) -> None:
+        testbed.proxy.storm = ArmedFault(fault)
 
-    return drive(
-        Scene(lab, name, dice), [Blow("S3 fails for minutes", _when(dice), strike, lab.proxy.calm)]
+    return run_until_complete(
+        DisturbedSweep(testbed, name, rng),
+        [Injection("S3 fails for minutes", _random_time(rng), inject, testbed.proxy.disarm)],
     )
 
 
-def s3_killed(lab: Lab, name: str, dice: random.Random) -> Outcome:
-    """Once with somebody who starts it again at once, and once without."""
+def s3_killed(testbed: S3Testbed, name: str, rng: random.Random) -> Outcome:
+    """Kill the S3 server twice; the first time it is restarted at once."""
 
-    def restarted(run: Run) -> None:
-        lab.kill_s3()
-        lab.start_s3()
+    def restart(run: Run) -> None:
+        testbed.kill_s3()
+        testbed.start_s3()
 
-    first, second = _whens(dice, 2)
-    blows = [
-        Blow("kill -9 of S3, back at once", first, restarted),
-        Blow("kill -9 of S3", second, lambda run: lab.kill_s3(), lab.start_s3),
+    first, second = _random_times(rng, 2)
+    injections = [
+        Injection("kill -9 of S3, back at once", first, restart),
+        Injection("kill -9 of S3", second, lambda run: testbed.kill_s3(), testbed.start_s3),
     ]
-    return drive(Scene(lab, name, dice), blows)
+    return run_until_complete(DisturbedSweep(testbed, name, rng), injections)
 
 
-def disk_full(lab: Lab, name: str, dice: random.Random) -> Outcome:
-    def strike(run: Run) -> None:
-        lab.fill_disk()
+def disk_full(testbed: S3Testbed, name: str, rng: random.Random) -> Outcome:
+    def inject(run: Run) -> None:
+        testbed.fill_disk()
 
-    return drive(Scene(lab, name, dice), [Blow("disk full", _when(dice), strike, lab.free_disk)])
-
-
-def driver(lab: Lab, name: str, dice: random.Random) -> Outcome:
-    """Killed in each of its first three runs."""
-    blows = [Blow("kill -9 of the driver", at, kill_driver) for at in _whens(dice, 3)]
-    return drive(Scene(lab, name, dice), blows)
+    return run_until_complete(
+        DisturbedSweep(testbed, name, rng),
+        [Injection("disk full", _random_time(rng), inject, testbed.free_disk)],
+    )
 
 
-def worker(lab: Lab, name: str, dice: random.Random) -> Outcome:
-    """Two, since three strikes would be a poison trial's."""
-    scene = Scene(lab, name, dice)
-    blows = [Blow("kill -9 of a worker", at, _worker_killer(scene)) for at in _whens(dice, 2)]
-    return drive(scene, blows)
+def driver_killed(testbed: S3Testbed, name: str, rng: random.Random) -> Outcome:
+    """Kill the driver in each of its first three runs."""
+    injections = [
+        Injection("kill -9 of the driver", at, kill_driver) for at in _random_times(rng, 3)
+    ]
+    return run_until_complete(DisturbedSweep(testbed, name, rng), injections)
 
 
-def stopped(lab: Lab, name: str, dice: random.Random) -> Outcome:
-    """By the signal with which a job is stopped, once, and again while it is stopping."""
+def worker_killed(testbed: S3Testbed, name: str, rng: random.Random) -> Outcome:
+    """Kill two workers; three failures of one trial would reach `max_failures`."""
+    sweep = DisturbedSweep(testbed, name, rng)
+    injections = [
+        Injection("kill -9 of a worker", at, _worker_killer(sweep)) for at in _random_times(rng, 2)
+    ]
+    return run_until_complete(sweep, injections)
+
+
+def sigterm(testbed: S3Testbed, name: str, rng: random.Random) -> Outcome:
+    """Send the signal that stops a job, once; in the next run twice, while it is stopping."""
 
     def twice(run: Run) -> None:
         run.send_signal(signal.SIGTERM)
-        time.sleep(dice.uniform(0.1, 1.0))
+        time.sleep(rng.uniform(0.1, 1.0))
         run.send_signal(signal.SIGTERM)
 
-    first, second = _whens(dice, 2)
-    blows = [
-        Blow("SIGTERM", first, lambda run: run.send_signal(signal.SIGTERM)),
-        Blow("SIGTERM twice", second, twice),
+    first, second = _random_times(rng, 2)
+    injections = [
+        Injection("SIGTERM", first, lambda run: run.send_signal(signal.SIGTERM)),
+        Injection("SIGTERM twice", second, twice),
     ]
-    return drive(Scene(lab, name, dice), blows)
+    return run_until_complete(DisturbedSweep(testbed, name, rng), injections)
 
 
-def node(lab: Lab, name: str, dice: random.Random) -> Outcome:
-    """Two of a cluster's nodes, one after another; each is replaced by a new one."""
-    (lab.root / name).mkdir()
-    with several(lab.root / name, 2) as nodes:
+def node_lost(testbed: S3Testbed, name: str, rng: random.Random) -> Outcome:
+    """Kill two nodes of a cluster, one after another; each is replaced by a new one."""
+    (testbed.root / name).mkdir()
+    with start_nodes(testbed.root / name, 2) as nodes:
 
-        def strike(run: Run) -> None:
-            nodes.lose()
-            nodes.add()
+        def inject(run: Run) -> None:
+            nodes.kill_oldest_node()
+            nodes.add_node()
 
-        scene = Scene(lab, name, dice, environment=nodes.environment)
-        return drive(scene, [Blow("kill -9 of a raylet", at, strike) for at in _whens(dice, 2)])
+        sweep = DisturbedSweep(testbed, name, rng, environment=nodes.environment)
+        return run_until_complete(
+            sweep, [Injection("kill -9 of a raylet", at, inject) for at in _random_times(rng, 2)]
+        )
 
 
-def mlflow(lab: Lab, name: str, dice: random.Random) -> Outcome:
-    scene = Scene(lab, name, dice, placement={"tracking": "local"})
+def mlflow_killed(testbed: S3Testbed, name: str, rng: random.Random) -> Outcome:
+    sweep = DisturbedSweep(testbed, name, rng, placement={"tracking": "local"})
 
-    def strike(run: Run) -> None:
-        for process in server(scene.home.path, "mlflow"):
+    def inject(run: Run) -> None:
+        for process in server_processes(sweep.home.path, "mlflow"):
             process.kill()
 
-    return drive(scene, [Blow("kill -9 of MLflow", _when(dice), strike)])
+    return run_until_complete(sweep, [Injection("kill -9 of MLflow", _random_time(rng), inject)])
 
 
-def clock(lab: Lab, name: str, dice: random.Random) -> Outcome:
-    """Set back in the middle of a run for the driver and its workers: by ten minutes, which S3
-    bears, and by a day, which it does not."""
-    offset = lab.root / f"{name}.clock"
+def clock_set_back(testbed: S3Testbed, name: str, rng: random.Random) -> Outcome:
+    """Set the clock of the driver and its workers back during a run: by ten minutes, which S3
+    tolerates, and by a day, which it does not."""
+    offset = testbed.root / f"{name}.clock"
     offset.write_text("+0\n")
 
-    def back(by: str) -> Callable[[Run], None]:
-        def strike(run: Run) -> None:
-            offset.write_text(f"{by}\n")
+    def set_clock(seconds: str) -> Callable[[Run], None]:
+        def inject(run: Run) -> None:
+            offset.write_text(f"{seconds}\n")
 
-        return strike
+        return inject
 
-    first, second = _whens(dice, 2)
-    blows = [
-        Blow("clock set back by 10 minutes", first, back("-600")),
-        Blow("clock set back by a day", second, back("-86400"), lambda: back("+0")(None)),
+    first, second = _random_times(rng, 2)
+    injections = [
+        Injection("clock set back by 10 minutes", first, set_clock("-600")),
+        Injection(
+            "clock set back by a day", second, set_clock("-86400"), lambda: set_clock("+0")(None)
+        ),
     ]
-    # Ray's timers go by this clock, and look at it again after 5 minutes at the latest: till then a
-    # worker whose driver has ended may not notice.
-    return drive(Scene(lab, name, dice, environment=false_clock(offset)), blows, linger_s=400)
+    # Ray's timers use this clock and read it again after 5 minutes at most: until then a worker may
+    # not notice that its driver has exited.
+    return run_until_complete(
+        DisturbedSweep(testbed, name, rng, environment=fake_clock_environment(offset)),
+        injections,
+        exit_timeout_s=400,
+    )
 
 
-def poison(lab: Lab, name: str, dice: random.Random) -> Outcome:
-    """Beside the sweep, a trial that can only fail, and its descendants."""
-    scene = Scene(lab, name, dice, poison=True)
-    scene.struck["a poison trial"] += 1
-    return drive(scene)
+def poison_trial(testbed: S3Testbed, name: str, rng: random.Random) -> Outcome:
+    """Add a trial that always fails, and its descendants, to the sweep."""
+    sweep = DisturbedSweep(testbed, name, rng, poison=True)
+    sweep.injected["a poison trial"] += 1
+    return run_until_complete(sweep)
 
 
-def hang(lab: Lab, name: str, dice: random.Random) -> Outcome:
-    """A worker that reads its start weights for ever; a stall limit ends it."""
-    lab.proxy.arm([Armed(Fault.TRICKLE, within=f"{name}/weights/")])
-    return drive(Scene(lab, name, dice, placement={"stall_s": STALL_S}))
+def trial_hangs(testbed: S3Testbed, name: str, rng: random.Random) -> Outcome:
+    """A worker reads its start weights for ever; the stall timeout ends it."""
+    testbed.proxy.arm([ArmedFault(Fault.TRICKLE, path_contains=f"{name}/weights/")])
+    return run_until_complete(
+        DisturbedSweep(testbed, name, rng, placement={"stall_timeout_s": STALL_S})
+    )
 
 
-def everything(lab: Lab, name: str, dice: random.Random) -> Outcome:
-    """In one sweep, one thing after another."""
-    scene = Scene(lab, name, dice)
-    lab.proxy.arm(_mixed(dice, S3_FAULTS))
-    worker_at, driver_at, s3_at, disk_at = dice.sample(range(2, TRIALS - 2), 4)
-    blows = [
-        Blow("kill -9 of a worker", worker_at, _worker_killer(scene)),
-        Blow("kill -9 of the driver", driver_at, kill_driver),
-        Blow("kill -9 of S3", s3_at, lambda run: lab.kill_s3(), lab.start_s3),
-        Blow("disk full", disk_at, lambda run: lab.fill_disk(), lab.free_disk),
+def all_faults(testbed: S3Testbed, name: str, rng: random.Random) -> Outcome:
+    """Inject several kinds of faults into one sweep, one after another."""
+    sweep = DisturbedSweep(testbed, name, rng)
+    testbed.proxy.arm(_random_s3_faults(rng, S3_FAULTS))
+    worker_at, driver_at, s3_at, disk_at = rng.sample(range(2, NUM_TRIALS - 2), 4)
+    injections = [
+        Injection("kill -9 of a worker", worker_at, _worker_killer(sweep)),
+        Injection("kill -9 of the driver", driver_at, kill_driver),
+        Injection("kill -9 of S3", s3_at, lambda run: testbed.kill_s3(), testbed.start_s3),
+        Injection("disk full", disk_at, lambda run: testbed.fill_disk(), testbed.free_disk),
     ]
-    return drive(scene, blows)
+    return run_until_complete(sweep, injections)
 
 
-def two_drivers(lab: Lab, name: str, dice: random.Random) -> Outcome:
-    return together(Scene(lab, name, dice, placement={"slots": 1}), 2)
+def two_drivers(testbed: S3Testbed, name: str, rng: random.Random) -> Outcome:
+    return run_concurrently(DisturbedSweep(testbed, name, rng, placement={"slots": 1}), 2)
 
 
-def four_drivers(lab: Lab, name: str, dice: random.Random) -> Outcome:
-    return together(Scene(lab, name, dice, placement={"slots": 1}), 4)
+def four_drivers(testbed: S3Testbed, name: str, rng: random.Random) -> Outcome:
+    return run_concurrently(DisturbedSweep(testbed, name, rng, placement={"slots": 1}), 4)
 
 
-def without_claims(lab: Lab, name: str, dice: random.Random) -> Outcome:
-    """Two drivers neither of which learns what the other is at."""
-    lab.proxy.storm = Armed(Fault.FORGOTTEN, within=f"{name}/claims/")
-    return together(Scene(lab, name, dice, placement={"slots": 1}), 2)
+def without_leases(testbed: S3Testbed, name: str, rng: random.Random) -> Outcome:
+    """Run two drivers whose leases are lost, so that neither knows what the other does."""
+    testbed.proxy.storm = ArmedFault(Fault.FORGOTTEN, path_contains=f"{name}/leases/")
+    return run_concurrently(DisturbedSweep(testbed, name, rng, placement={"slots": 1}), 2)
 
 
 KINDS: dict[Kind, tuple[str, int]] = {
-    s3: ("S3 requests fail", 6),
-    s3_refuses: ("S3 fails for minutes", 1),
+    s3_requests: ("S3 requests fail", 6),
+    s3_outage: ("S3 fails for minutes", 1),
     s3_killed: ("S3 killed", 2),
     disk_full: ("disk full", 2),
-    driver: ("driver killed", 3),
-    worker: ("worker killed", 4),
-    stopped: ("run stopped", 1),
-    node: ("node lost", 2),
-    mlflow: ("MLflow killed", 2),
-    clock: ("clock set back", 2),
-    poison: ("poison trial", 2),
-    hang: ("trial hangs", 1),
-    everything: ("all of it", 1),
+    driver_killed: ("driver killed", 3),
+    worker_killed: ("worker killed", 4),
+    sigterm: ("run stopped", 1),
+    node_lost: ("node lost", 2),
+    mlflow_killed: ("MLflow killed", 2),
+    clock_set_back: ("clock set back", 2),
+    poison_trial: ("poison trial", 2),
+    trial_hangs: ("trial hangs", 1),
+    all_faults: ("all of it", 1),
     two_drivers: ("two drivers at once", 2),
     four_drivers: ("four drivers at once", 1),
-    without_claims: ("two drivers, no claim kept", 1),
+    without_leases: ("two drivers, leases lost", 1),
 }
-"""Each kind's title, and the sweeps that the whole schedule gives it."""
+"""The title of each kind, and its number of sweeps in the full schedule."""
 
 
 def kill_driver(run: Run) -> None:
@@ -210,36 +235,36 @@ def kill_driver(run: Run) -> None:
     run.wait()
 
 
-def false_clock(offset: Path) -> dict[str, str]:
-    """The environment in which Python's and Ray's processes read the offset of their clock from a
-    file, ten times a second."""
+def fake_clock_environment(offset: Path) -> dict[str, str]:
+    """Return environment variables that make Python's and Ray's processes read the offset of their
+    clock from a file, ten times a second."""
     return {
-        "LD_PRELOAD": str(LIBRARY),
+        "LD_PRELOAD": str(FAKETIME_LIBRARY),
         "FAKETIME_TIMESTAMP_FILE": str(offset),
         "FAKETIME_CACHE_DURATION": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        "FAKETIME_FORCE_MONOTONIC_FIX": "1",  # else timed waits of Ray's own processes never end
+        "FAKETIME_FORCE_MONOTONIC_FIX": "1",  # without it, timed waits in Ray's processes never end
     }
 
 
-def _worker_killer(scene: Scene) -> Callable[[Run], None]:
-    def strike(run: Run) -> None:
-        scene.until(lambda: bool(lanes(run)), run)
-        with suppress(IndexError, psutil.NoSuchProcess):  # the run came to its end
-            scene.dice.choice(lanes(run)).kill()
+def _worker_killer(sweep: DisturbedSweep) -> Callable[[Run], None]:
+    def inject(run: Run) -> None:
+        sweep.wait_until(lambda: bool(worker_processes(run)), run)
+        with suppress(IndexError, psutil.NoSuchProcess):  # the run has ended
+            sweep.rng.choice(worker_processes(run)).kill()
 
-    return strike
+    return inject
 
 
-def _mixed(dice: random.Random, count: int) -> Iterator[Armed]:
-    """S3 faults of every kind, some requests apart."""
+def _random_s3_faults(rng: random.Random, count: int) -> Iterator[ArmedFault]:
+    """Yield S3 faults of random kinds, some requests apart."""
     for _ in range(count):
-        yield Armed(dice.choice(PASSING), after=dice.randint(1, 10))
+        yield ArmedFault(rng.choice(RECOVERABLE), after=rng.randint(1, 10))
 
 
-def _when(dice: random.Random) -> int:
-    return dice.randint(2, TRIALS - 4)
+def _random_time(rng: random.Random) -> int:
+    return rng.randint(2, NUM_TRIALS - 4)
 
 
-def _whens(dice: random.Random, count: int) -> list[int]:
-    return sorted(dice.sample(range(2, TRIALS - 3), count))
+def _random_times(rng: random.Random, count: int) -> list[int]:
+    return sorted(rng.sample(range(2, NUM_TRIALS - 3), count))

@@ -1,4 +1,4 @@
-"""One sweep of the laboratory: runs it to its end under blows, and looks at what is left."""
+"""Run one sweep until it is complete while faults are injected, and check what is left."""
 
 from __future__ import annotations
 
@@ -15,242 +15,259 @@ from typing import Any
 import psutil
 
 from orchestrator.store import paths
-from orchestrator.store.maintenance import collect, verify
+from orchestrator.store.maintenance import collect_garbage, verify_store
 from orchestrator.store.tickets import TicketStore
-from tests.support.harness import LINGER_S, Ended, Home, ended, gone, results
-from tests.support.lab import Lab, sweep
+from tests.support.harness import (
+    EXIT_TIMEOUT_S,
+    CommandResult,
+    Home,
+    all_exit,
+    results,
+    wait_for_exit,
+)
+from tests.support.lab import S3Testbed, sweep_content
 from tests.support.s3_proxy import Request
 
-PATIENCE_S = 900.0
-MOST_RUNS = 12
-"""Of one sweep. A fault that needs more is not outlived."""
-WORKER = "ray::ResourceTrainable"
-"""How Ray names the processes of our workers."""
+SWEEP_TIMEOUT_S = 900.0
+MAX_RUNS = 12
+"""Per sweep. If a fault needs more, the sweep does not recover from it."""
+WORKER_TITLE = "ray::ResourceTrainable"
+"""The title that Ray gives to the processes of workers."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """What a disturbed sweep came to."""
+    """The result of a disturbed sweep."""
 
     faults: Counter[str]
-    """Injected, by kind."""
+    """Number of injected faults by kind."""
     reruns: int
-    """Times that `sweepstakes run` had to be given again."""
+    """Number of times that `sweepstakes run` was repeated."""
     incomplete: str
-    """The last words of the last run, where it did not end as it should; a traceback is no end."""
-    twice: int
+    """The end of the last run's output if the run failed or printed a traceback, else empty."""
+    committed_twice: int
     """Trials that were committed twice."""
-    again: int
-    """Trials that a run did though they were committed before it began."""
+    redone: int
+    """Trials that were executed in a run although they were committed before it."""
     duplicated: int
-    """Trials that two workers did, of which the store refused the later one."""
+    """Trials that two workers executed; the store refused the second commit."""
     different: int
-    """Trials that are missing, or whose result is not that of the undisturbed sweep."""
-    nameless: int
-    """Objects that no record needs and the collector does not name."""
-    unsound: int
-    """Objects that `verify` finds damaged or missing."""
+    """Trials that are missing, or whose result differs from the undisturbed sweep's."""
+    leaked: int
+    """Objects that no record needs and that garbage collection does not find."""
+    damaged: int
+    """Objects that `verify_store` finds damaged or missing."""
     seconds: float
 
     @property
     def good(self) -> bool:
-        wrong = (self.twice, self.again, self.different, self.nameless, self.unsound)
+        wrong = (self.committed_twice, self.redone, self.different, self.leaked, self.damaged)
         return not self.incomplete and not any(wrong)
 
 
 @dataclass(slots=True)
-class Scene:
-    """A sweep with a store and a home of its own."""
+class DisturbedSweep:
+    """A sweep with its own store and home."""
 
-    lab: Lab
+    testbed: S3Testbed
     name: str
-    dice: random.Random
+    rng: random.Random
     placement: dict[str, Any] = field(default_factory=dict)
     poison: bool = False
     environment: dict[str, str] = field(default_factory=dict)
-    """What its drivers get beside credentials."""
-    struck: Counter[str] = field(default_factory=Counter)
-    begun: float = field(default_factory=time.monotonic)
-    _known: list[tuple[int, set[str]]] = field(default_factory=list)
-    """At the start of each run: how many writes there were, and which records."""
-    _first: int = field(init=False)
+    """Variables for its drivers, in addition to the credentials."""
+    injected: Counter[str] = field(default_factory=Counter)
+    started: float = field(default_factory=time.monotonic)
+    _run_starts: list[tuple[int, set[str]]] = field(default_factory=list)
+    """The number of writes and the committed records at the start of each run."""
+    _first_request: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self._first = len(self.lab.proxy.requests)
+        self._first_request = len(self.testbed.proxy.requests)
 
     @property
     def home(self) -> Home:
         return Home(
-            self.lab.root / self.name / "home", {**self.lab.credentials, **self.environment}
+            self.testbed.root / self.name / "home", {**self.testbed.credentials, **self.environment}
         )
 
     def start(self) -> subprocess.Popen[str]:
-        """`sweepstakes run` for this sweep."""
+        """Start `sweepstakes run` for this sweep."""
         home = self.home
         home.path.mkdir(parents=True, exist_ok=True)
         placement = {
-            "store": {"url": f"s3://tickets/{self.name}", "endpoint": self.lab.endpoint},
+            "store": {"url": f"s3://tickets/{self.name}", "endpoint": self.testbed.endpoint},
             "tracking": "none",
-            "cache": str(self.lab.root / "cache"),
+            "cache": str(self.testbed.root / "cache"),
             "slots": 2,
             "checkpoint_every_s": 0.5,
         }
-        content = sweep(poison=self.poison) | {"placement": placement | self.placement}
-        self._known.append((len(self.writes()), self.committed()))
+        content = sweep_content(poison=self.poison) | {"placement": placement | self.placement}
+        self._run_starts.append((len(self.writes()), self.committed()))
         return home.start("run", home.sweep(content))
 
     def requests(self) -> list[Request]:
-        """Of this sweep, so far."""
-        ours = f"tickets/{self.name}/"
-        return [r for r in self.lab.proxy.requests[self._first :] if r.path.startswith(ours)]
+        """Return the requests of this sweep so far."""
+        prefix = f"tickets/{self.name}/"
+        return [
+            r
+            for r in self.testbed.proxy.requests[self._first_request :]
+            if r.path.startswith(prefix)
+        ]
 
     def writes(self) -> list[Request]:
-        """Attempts to commit."""
+        """Return the attempts to commit."""
         records = f"tickets/{self.name}/{paths.RECORDS}"
         return [r for r in self.requests() if r.method == "PUT" and r.path.startswith(records)]
 
     def committed(self) -> set[str]:
-        """Paths of the records there are."""
+        """Return the paths of the committed records."""
         return {write.path for write in self.writes() if write.status in (200, 412)}
 
-    def until(self, so: Callable[[], bool], run: subprocess.Popen[str]) -> bool:
-        """Wait for it; False if the run ends before, or hangs."""
-        deadline = time.monotonic() + PATIENCE_S
+    def wait_until(self, condition: Callable[[], bool], run: subprocess.Popen[str]) -> bool:
+        """Wait until the condition holds; return False if the run ends first or hangs."""
+        deadline = time.monotonic() + SWEEP_TIMEOUT_S
         while run.poll() is None and time.monotonic() < deadline:
-            if so():
+            if condition():
                 return True
             time.sleep(0.02)
         return False
 
-    def outcome(self, last: Sequence[Ended]) -> Outcome:
-        """What is left, once every process of the sweep is gone; `last` are the runs that ended
-        it."""
-        self.lab.proxy.calm()
-        store = self.lab.store(self.name)
-        report = verify(store)
-        found, expected = results(store.records()), self.lab.undisturbed
+    def outcome(self, last: Sequence[CommandResult]) -> Outcome:
+        """Check the store after all processes of the sweep have exited. `last` are the final
+        runs."""
+        self.testbed.proxy.disarm()
+        store = self.testbed.store(self.name)
+        report = verify_store(store)
+        actual, expected = results(store.records()), self.testbed.baseline
         writes = self.writes()
-        again = {
+        redone = {
             write.path
-            for number, known in self._known
+            for number, committed in self._run_starts
             for write in writes[number:]
-            if write.path in known
+            if write.path in committed
         }
-        twice, duplicated = repeated(writes)
+        created, duplicated = repeated_commits(writes)
         faults = Counter(str(r.fault) for r in self.requests() if r.fault and not r.in_storm)
         return Outcome(
-            faults=self.struck + faults,
-            reruns=len(self._known) - 1,
-            incomplete="\n".join(unfinished(end, 1 if self.poison else 0) for end in last).strip(),
-            twice=twice,
-            again=len(again),
+            faults=self.injected + faults,
+            reruns=len(self._run_starts) - 1,
+            incomplete="\n".join(
+                failure_of(result, 1 if self.poison else 0) for result in last
+            ).strip(),
+            committed_twice=created,
+            redone=len(redone),
             duplicated=duplicated,
-            different=sum(found.get(key) != expected.get(key) for key in {*found, *expected}),
-            nameless=len(nameless(store)),
-            unsound=len(report.damaged) + len(report.missing),
-            seconds=time.monotonic() - self.begun,
+            different=sum(actual.get(key) != expected.get(key) for key in {*actual, *expected}),
+            leaked=len(leaked_objects(store)),
+            damaged=len(report.damaged) + len(report.missing),
+            seconds=time.monotonic() - self.started,
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Blow:
-    """Falls once so many trials are committed."""
+class Injection:
+    """A fault that is injected when `after` trials are committed."""
 
     fault: str
     after: int
-    strike: Callable[[subprocess.Popen[str]], None]
-    cure: Callable[[], None] | None = None
-    """What somebody does about it before the sweep is run again."""
+    inject: Callable[[subprocess.Popen[str]], None]
+    recover: Callable[[], None] | None = None
+    """Called before the sweep is run again."""
 
 
-def settle(lab: Lab) -> None:
-    """Run the sweep undisturbed: once to fill caches, and once for the record."""
+def record_baseline(testbed: S3Testbed) -> None:
+    """Run the sweep undisturbed twice: first to fill the caches, then to record its results."""
     for name in ("first", "undisturbed"):
-        outcome = drive(Scene(lab, name, random.Random(0)))
+        outcome = run_until_complete(DisturbedSweep(testbed, name, random.Random(0)))
         assert not outcome.incomplete, outcome
-        lab.undisturbed = results(lab.store(name).records())
-        lab.seconds = outcome.seconds
+        testbed.baseline = results(testbed.store(name).records())
+        testbed.baseline_s = outcome.seconds
 
 
-def drive(scene: Scene, blows: Sequence[Blow] = (), linger_s: float = LINGER_S) -> Outcome:
-    """Run the sweep, and again until it is done, while the blows fall. What a run started must end
-    within `linger_s` of the last one's end."""
-    coming = sorted(blows, key=lambda blow: blow.after)
-    families: list[psutil.Process] = []
+def run_until_complete(
+    sweep: DisturbedSweep,
+    injections: Sequence[Injection] = (),
+    exit_timeout_s: float = EXIT_TIMEOUT_S,
+) -> Outcome:
+    """Run the sweep, repeatedly until it is complete, and inject the faults. All processes that a
+    run started must exit within `exit_timeout_s` of the end of the last run."""
+    pending = sorted(injections, key=lambda injection: injection.after)
+    processes: list[psutil.Process] = []
     while True:
-        run = scene.start()
-        cures = []
-        while coming and scene.until(lambda: len(scene.committed()) >= coming[0].after, run):
-            blow = coming.pop(0)
-            families += family(run)
-            blow.strike(run)
-            scene.struck[blow.fault] += 1
-            cures += [blow.cure] if blow.cure else []
-        last = ended(run, PATIENCE_S)
-        for cure in cures:
-            cure()
-        done = last.code == (1 if scene.poison else 0)
-        if done or len(scene._known) >= MOST_RUNS:
+        run = sweep.start()
+        recoveries = []
+        while pending and sweep.wait_until(lambda: len(sweep.committed()) >= pending[0].after, run):
+            injection = pending.pop(0)
+            processes += child_processes(run)
+            injection.inject(run)
+            sweep.injected[injection.fault] += 1
+            recoveries += [injection.recover] if injection.recover else []
+        last = wait_for_exit(run, SWEEP_TIMEOUT_S)
+        for recover in recoveries:
+            recover()
+        done = last.code == (1 if sweep.poison else 0)
+        if done or len(sweep._run_starts) >= MAX_RUNS:
             break
-    assert gone(families, linger_s), "processes are left"
-    return scene.outcome([last])
+    assert all_exit(processes, exit_timeout_s), "processes are still running"
+    return sweep.outcome([last])
 
 
-def together(scene: Scene, drivers: int) -> Outcome:
-    """Several drivers at once on one store."""
-    runs = [scene.start() for _ in range(drivers)]
-    scene._known[1:] = []  # none of them is a re-run
-    return scene.outcome([ended(run, PATIENCE_S) for run in runs])
+def run_concurrently(sweep: DisturbedSweep, drivers: int) -> Outcome:
+    """Run several drivers on one store at the same time."""
+    runs = [sweep.start() for _ in range(drivers)]
+    sweep._run_starts[1:] = []  # none of them is a re-run
+    return sweep.outcome([wait_for_exit(run, SWEEP_TIMEOUT_S) for run in runs])
 
 
-def family(run: subprocess.Popen[str]) -> list[psutil.Process]:
-    """Everything that a driver started and that is still there."""
+def child_processes(run: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Return all running descendants of a driver."""
     try:
         return psutil.Process(run.pid).children(recursive=True)
     except psutil.NoSuchProcess:
         return []
 
 
-def lanes(run: subprocess.Popen[str]) -> list[psutil.Process]:
-    """The processes of a driver's workers."""
-    found = []
-    for process in family(run):
+def worker_processes(run: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Return the processes of a driver's workers."""
+    actual = []
+    for process in child_processes(run):
         with suppress(psutil.NoSuchProcess):
-            found += [process] if " ".join(process.cmdline()).startswith(WORKER) else []
-    return found
+            actual += [process] if " ".join(process.cmdline()).startswith(WORKER_TITLE) else []
+    return actual
 
 
-def unfinished(end: Ended, code: int) -> str:
-    """What is wrong with how a run ended; empty if nothing."""
-    text = end.out + end.err
-    if end.code == code and "Traceback" not in text:
+def failure_of(result: CommandResult, code: int) -> str:
+    """Describe how a run failed; empty if it ended with `code` and without a traceback."""
+    text = result.out + result.err
+    if result.code == code and "Traceback" not in text:
         return ""
-    return f"exit code {end.code}: {end.err.strip()[-800:]}"
+    return f"exit code {result.code}: {result.err.strip()[-800:]}"
 
 
-def repeated(writes: list[Request]) -> tuple[int, int]:
-    """Records that were created twice; and those whose writing the store refused though nobody had
-    missed the reply to an earlier one, so that it was another worker's."""
-    twice: Counter[str] = Counter()
+def repeated_commits(writes: list[Request]) -> tuple[int, int]:
+    """Return the number of records that were created twice, and of those whose write was refused
+    although every earlier write had received its reply, so that it came from another worker."""
+    created: Counter[str] = Counter()
     uncertain: set[str] = set()
     refused: set[str] = set()
     for write in writes:
-        twice[write.path] += write.status == 200
+        created[write.path] += write.status == 200
         if write.status == 412 and write.path not in uncertain:
             refused.add(write.path)
         if write.fault is not None or write.status == 0:
             uncertain.add(write.path)
-    return sum(count > 1 for count in twice.values()), len(refused)
+    return sum(count > 1 for count in created.values()), len(refused)
 
 
-def nameless(store: TicketStore) -> set[str]:
-    """What no record needs and the collector would never take."""
+def leaked_objects(store: TicketStore) -> set[str]:
+    """Return the objects that no record needs and garbage collection would never delete."""
     records = store.records()
     needed = {paths.record(key) for key in records} | {paths.log(key) for key in records}
     for record in records.values():
         needed |= {paths.ticket(record.ticket.sha256)} if record.ticket else set()
         needed |= {record.weights.path} if record.weights else set()
-    collected = collect(store, grace=timedelta(days=-1), abandoned=True, dry_run=True)
-    there = {item.path for item in store.objects.list("")}
-    unnamed = there - needed - {item.path for item in collected}
-    return {path for path in unnamed if not path.startswith(paths.CATALOG)}
+    garbage = collect_garbage(store, grace=timedelta(days=-1), abandoned=True, dry_run=True)
+    existing = {item.path for item in store.objects.list("")}
+    leaked = existing - needed - {item.path for item in garbage}
+    return {path for path in leaked if not path.startswith(paths.CATALOG)}

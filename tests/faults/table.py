@@ -1,4 +1,4 @@
-"""The figures of the fault suite, as Markdown."""
+"""The results of the fault suite as Markdown tables."""
 
 from __future__ import annotations
 
@@ -9,36 +9,37 @@ from tests.faults.scene import Outcome
 
 
 def faults_table(faults: Counter[str]) -> str:
-    """How many faults of each kind were injected."""
+    """Tabulate the number of injected faults of each kind."""
     rows = [(fault, str(count)) for fault, count in sorted(faults.items())]
     return _table(("fault", "injected"), [*rows, ("**all**", f"**{faults.total()}**")])
 
 
-def kinds_table(outcomes: Mapping[str, Sequence[Outcome]], seconds: float) -> str:
-    """What they did, by kind and in all; `seconds` is what a sweep takes undisturbed."""
+def kinds_table(outcomes: Mapping[str, Sequence[Outcome]], baseline_s: float) -> str:
+    """Tabulate the outcomes by kind and in total; `baseline_s` is the duration of an undisturbed
+    sweep."""
     header = (
-        *("what fails", "sweeps", "faults", "run again", "incomplete", "committed twice"),
-        *("committed work done again", "same work by two", "results that differ"),
-        *("objects without a name", "damaged", "time"),
+        *("what fails", "sweeps", "faults", "re-runs", "incomplete", "committed twice"),
+        *("committed work redone", "work done by two", "results that differ"),
+        *("leaked objects", "damaged", "time"),
     )
-    rows = [_row(title, some, seconds) for title, some in outcomes.items()]
-    every = [outcome for some in outcomes.values() for outcome in some]
-    return _table(header, [*rows, _row("**all**", every, seconds)])
+    rows = [_row(title, kind_outcomes, baseline_s) for title, kind_outcomes in outcomes.items()]
+    all_outcomes = [outcome for kind_outcomes in outcomes.values() for outcome in kind_outcomes]
+    return _table(header, [*rows, _row("**all**", all_outcomes, baseline_s)])
 
 
-def _row(title: str, some: Sequence[Outcome], seconds: float) -> tuple[str, ...]:
+def _row(title: str, kind_outcomes: Sequence[Outcome], baseline_s: float) -> tuple[str, ...]:
     def total(name: str) -> str:
-        return str(sum(getattr(outcome, name) for outcome in some))
+        return str(sum(getattr(outcome, name) for outcome in kind_outcomes))
 
-    time = sum(outcome.seconds for outcome in some) / len(some) / seconds
+    time = sum(outcome.seconds for outcome in kind_outcomes) / len(kind_outcomes) / baseline_s
     return (
         title,
-        str(len(some)),
-        str(sum(outcome.faults.total() for outcome in some)),
+        str(len(kind_outcomes)),
+        str(sum(outcome.faults.total() for outcome in kind_outcomes)),
         total("reruns"),
-        str(sum(bool(outcome.incomplete) for outcome in some)),
-        *(total(name) for name in ("twice", "again", "duplicated", "different")),
-        *(total(name) for name in ("nameless", "unsound")),
+        str(sum(bool(outcome.incomplete) for outcome in kind_outcomes)),
+        *(total(name) for name in ("committed_twice", "redone", "duplicated", "different")),
+        *(total(name) for name in ("leaked", "damaged")),
         f"{time:.1f}x",
     )
 

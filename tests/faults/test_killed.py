@@ -1,90 +1,101 @@
-"""`kill -9` in the middle of a sweep on this machine's own servers: of the driver, of MLflow.
+"""`kill -9` of the driver or of MLflow during a sweep on this machine's own servers.
 
-A second run finishes the sweep, runs nothing again that was committed, and ends with the very
-tickets, weights, scores and curves of a sweep that nobody disturbed. (`test_kinds` kills the rest.)
+A second run finishes the sweep, does not repeat committed trials, and ends with exactly the
+tickets, weights, scores and curves of an undisturbed sweep. (`test_kinds` kills other processes.)
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import psutil
 import pytest
 
 from orchestrator.store import paths
 from orchestrator.store.tickets import TicketStore
-from tests.support.harness import Ended, Home, created, ended, gone, results, until
-from tests.support.lab import LONG, server
+from tests.support.harness import (
+    CommandResult,
+    Home,
+    all_exit,
+    commit_times,
+    results,
+    wait_for_exit,
+    wait_until,
+)
+from tests.support.lab import LONG_SWEEP, TrialResults, server_processes
 
 pytestmark = pytest.mark.slow
 
-HITS = 4
-"""Trials of 22 that are committed when the blow falls."""
-
-Results = dict[str, dict[str, Any]]
+KILL_AFTER = 4
+"""Number of committed trials, of 22, when the process is killed."""
 
 
-def half_done(store: TicketStore) -> set[str]:
-    """Trials that have left a checkpoint and no record."""
+def unfinished_trials(store: TicketStore) -> set[str]:
+    """Return the trials that have a checkpoint and no record."""
     return {paths.stem(item.path) for item in store.objects.list(paths.CHECKPOINTS)} - store.keys()
 
 
 @dataclass(frozen=True, slots=True)
 class Disturbed:
-    run: Ended
+    run: CommandResult
     before: dict[str, str]
-    """When each trial was committed that was so at the blow."""
-    family: list[psutil.Process]
-    """Everything the driver had started."""
+    """Commit times of the trials that were committed before the kill."""
+    processes: list[psutil.Process]
+    """All processes that the driver had started."""
 
 
 def disturb(home: Home, file: Path, victim: Literal["driver", "mlflow"]) -> Disturbed:
-    """Run the sweep in `file`, kill the victim once some trials are committed, wait for the end."""
+    """Run the sweep in `file`, kill `victim` once some trials are committed, and wait for the
+    end."""
     with home.store() as store:
         run = home.start("run", file)
-        until(lambda: len(store.keys()) >= HITS, run)
-        before = created(store.records())
+        wait_until(lambda: len(store.keys()) >= KILL_AFTER, run)
+        before = commit_times(store.records())
         driver = psutil.Process(run.pid)
-        family = driver.children(recursive=True)
+        processes = driver.children(recursive=True)
         if victim == "driver":
-            until(lambda: bool(half_done(store)), run)
+            wait_until(lambda: bool(unfinished_trials(store)), run)
             driver.kill()
         else:
-            for process in server(home.path, "mlflow"):
+            for process in server_processes(home.path, "mlflow"):
                 process.kill()
-        return Disturbed(ended(run), before, family)
+        return Disturbed(wait_for_exit(run), before, processes)
 
 
-def finish(home: Home, file: Path, disturbed: Disturbed, undisturbed: Results) -> None:
-    again = home.call("run", file)
-    assert again.code == 0, again
+def finish(home: Home, file: Path, disturbed: Disturbed, baseline: TrialResults) -> None:
+    rerun = home.run("run", file)
+    assert rerun.code == 0, rerun
     records = home.records()
-    assert disturbed.before.items() <= created(records).items(), "a committed trial was run again"
-    assert results(records) == undisturbed
+    assert disturbed.before.items() <= commit_times(records).items(), (
+        "a committed trial was repeated"
+    )
+    assert results(records) == baseline
 
 
-def test_a_killed_driver(home: Home, undisturbed: Results) -> None:
-    """In the middle of a trial that has left a checkpoint: the second run, which starts at once,
-    while Ray's orphans may still be there, goes on from it."""
-    file = home.sweep(LONG | {"placement": {"checkpoint_every_s": 0.05}})
+def test_a_killed_driver(home: Home, baseline: TrialResults) -> None:
+    """Kill the driver during a trial with a checkpoint. The second run starts at once, while
+    orphaned Ray processes may still be running, and resumes the trial."""
+    file = home.sweep(LONG_SWEEP | {"placement": {"checkpoint_every_s": 0.05}})
     disturbed = disturb(home, file, "driver")
     assert disturbed.run.code == -9
-    finish(home, file, disturbed, undisturbed)
-    assert not server(home.path, "mlflow"), "the second run ends the servers that the first left"
-    assert gone(disturbed.family)
+    finish(home, file, disturbed, baseline)
+    assert not server_processes(home.path, "mlflow"), (
+        "the second run did not stop the servers of the first"
+    )
+    assert all_exit(disturbed.processes)
 
 
-def test_a_killed_mlflow(home: Home, undisturbed: Results) -> None:
-    """Nobody needs it: the run is whole and says that MLflow is not; `sync` catches up."""
-    file = home.sweep(LONG)
+def test_a_killed_mlflow(home: Home, baseline: TrialResults) -> None:
+    """The run completes and reports that MLflow is incomplete; `sync` completes it."""
+    file = home.sweep(LONG_SWEEP)
     disturbed = disturb(home, file, "mlflow")
     assert disturbed.run.code == 0, disturbed.run
     assert "MLflow" in disturbed.run.err
     assert "Traceback" not in disturbed.run.err
-    assert results(home.records()) == undisturbed
-    synced = home.call("sync", file)
+    assert results(home.records()) == baseline
+    synced = home.run("sync", file)
     assert synced.code == 0, synced
-    assert f"the {len(undisturbed)} committed trials" in synced.out
-    finish(home, file, disturbed, undisturbed)
+    assert f"the {len(baseline)} committed trials" in synced.out
+    finish(home, file, disturbed, baseline)

@@ -1,6 +1,5 @@
 """UNITER-base, LXMERT and ViLT-base in bf16 on a GPU under a 70 % ticket: pruned weights stay
-exactly zero. `make test-gpu` prints samples per second and memory, masked beside
-dense."""
+exactly zero. `make test-gpu` prints samples per second and memory, masked and dense."""
 
 from __future__ import annotations
 
@@ -13,17 +12,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tests.support.runs import evenly
+from tests.support.runs import micro_batches
 from trainables.distributed.process import prepare_process, release_memory
 from trainables.models.base import Backbone
-from trainables.pruning.magnitude import cut
-from trainables.spec import CutSpec, ModelSpec, Recipe
+from trainables.pruning.magnitude import prune
+from trainables.spec import ModelSpec, PruneSpec, Recipe
+from trainables.tasks.base import Batch
 from trainables.tasks.heads import PooledHead
-from trainables.tickets.weights import pruned_nonzero, wearing
-from trainables.training.adversary import plain
-from trainables.training.engine import Batch, Engine, started
+from trainables.tickets.weights import applied, pruned_nonzero
+from trainables.training.adversary import plain_objective
+from trainables.training.engine import Engine, start_engine
 from trainables.training.network import Network
-from trainables.training.start import drawn_backbone
+from trainables.training.start import init_backbone
 
 pytestmark = [
     pytest.mark.gpu,
@@ -54,22 +54,22 @@ def loss(logits: Tensor, examples: Batch) -> Tensor:
 
 
 def network(model: ModelSpec, recipe: Recipe) -> tuple[Network, Masks]:
-    """A drawn network on the device, and its 70 % ticket."""
-    backbone = drawn_backbone(model, 0, recipe.dropout)
+    """Return a random network on the device, and its 70 % ticket."""
+    backbone = init_backbone(model, 0, recipe.dropout)
     pool = {name: backbone.state_dict()[name] for name in backbone.prunable("encoder")}
-    kept = cut(CutSpec(model=model, sparsity=0.7, pool="encoder"), pool, None, None)
+    masks = prune(PruneSpec(model=model, sparsity=0.7, pool="encoder"), pool, None, None)
     torch.manual_seed(0)
     head = PooledHead(nn.Linear(backbone.hidden_size, ANSWERS))
-    return Network(backbone, head).to("cuda"), {f"backbone.{n}": mask for n, mask in kept.items()}
+    return Network(backbone, head).to("cuda"), {f"backbone.{n}": mask for n, mask in masks.items()}
 
 
 def samples_per_second(engine: Engine, examples: Batch, steps: int = 20) -> float:
     for _ in range(5):
-        engine.step(evenly([examples]), plain(loss), 1e-4)
+        engine.step(micro_batches([examples]), plain_objective(loss), 1e-4)
     torch.cuda.synchronize()
     begin = time.perf_counter()
     for _ in range(steps):
-        engine.step(evenly([examples]), plain(loss), 1e-4)
+        engine.step(micro_batches([examples]), plain_objective(loss), 1e-4)
     torch.cuda.synchronize()
     return steps * BATCH / (time.perf_counter() - begin)
 
@@ -80,24 +80,24 @@ def test_pruned_weights_stay_exactly_zero(architecture: str, zero: int) -> None:
     prepare_process("cuda", 4)
     model = ModelSpec(architecture=architecture, size="base")
     recipe = Recipe(batch_size=BATCH, precision="bf16", zero=zero)  # type: ignore[arg-type]
-    told = []
+    columns = []
     for kind in ("dense", "masked"):
         net, masks = network(model, recipe)
         torch.cuda.reset_peak_memory_stats()
         with ExitStack() as stack:
             if kind == "masked":
-                stack.enter_context(wearing(net, masks))
-            engine = stack.enter_context(started(net, recipe, "cuda"))
+                stack.enter_context(applied(net, masks))
+            engine = stack.enter_context(start_engine(net, recipe, "cuda"))
             rate = samples_per_second(engine, batch(net.backbone, 0))  # type: ignore[arg-type]
             final = engine.weights()
             module = {name: value.cpu() for name, value in net.state_dict().items()}
         nonzero = pruned_nonzero(final, masks) + pruned_nonzero(module, masks)
         assert (nonzero == 0) == (kind == "masked")
-        told.append(f"{kind} {rate:.0f}/s {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
+        columns.append(f"{kind} {rate:.0f}/s {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
         del net, engine, final, module
         release_memory("cuda")
     name = torch.cuda.get_device_name()
-    print(f"| {name} | {architecture}-base | bf16, ZeRO {zero} | {' | '.join(told)} |")
+    print(f"| {name} | {architecture}-base | bf16, ZeRO {zero} | {' | '.join(columns)} |")
 
 
 def test_two_runs_on_the_device_are_bit_identical() -> None:
@@ -106,9 +106,9 @@ def test_two_runs_on_the_device_are_bit_identical() -> None:
     finals = []
     for _ in range(2):
         net, _ = network(ModelSpec(architecture="uniter", size="base"), recipe)
-        with started(net, recipe, "cuda") as engine:
+        with start_engine(net, recipe, "cuda") as engine:
             for step in range(5):
                 torch.manual_seed(step)
-                engine.step(evenly([batch(net.backbone, step)]), plain(loss), 1e-4)  # type: ignore[arg-type]
+                engine.step(micro_batches([batch(net.backbone, step)]), plain_objective(loss), 1e-4)  # type: ignore[arg-type]
             finals.append(engine.weights())
     assert all(torch.equal(finals[0][name], finals[1][name]) for name in finals[0])

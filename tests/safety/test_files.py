@@ -1,4 +1,4 @@
-"""Files from outside: sweep files, profiles, weights, data."""
+"""Untrusted files: sweep files, weights, data."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pytest
 
 from orchestrator.errors import ConfigError
 from orchestrator.sweep import sweep_file
-from tests.support import hostile_server as hostile
+from tests.support import hostile_server
 from trainables.data.formats.uniter.arrays import from_npz
 from trainables.errors import CheckpointError
-from trainables.models.checkpoint import read
+from trainables.models.checkpoint import read_tensors
 
 TENS = ", ".join(["lol"] * 10)
 LAUGHS = "".join(f"  - &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12))
-"""Aliases of aliases: 10^11 words when they are all written out."""
+"""Aliases of aliases: 10^11 words when expanded."""
 
 WRONG = {
     "code": "name: !!python/object/apply:pathlib.Path.touch [FLAG]\n",
@@ -37,33 +37,37 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_sweep_file_that_is_an_attack_costs_one_line(tmp_path: Path, case: str) -> None:
+def test_a_hostile_sweep_file_gives_a_one_line_error(tmp_path: Path, case: str) -> None:
     flag, file = tmp_path / "flag", tmp_path / "sweep.yaml"
     file.write_text(WRONG[case].replace("FLAG", str(flag)))
     with pytest.raises(ConfigError) as caught:
-        sweep_file.load(file)
-    told = str(caught.value)
-    assert told.startswith(str(file))
-    assert "\n" not in told
-    assert len(told) < 300 + len(str(file))
+        sweep_file.load_sweep(file)
+    message = str(caught.value)
+    assert message.startswith(str(file))
+    assert "\n" not in message
+    assert len(message) < 300 + len(str(file))
     assert not flag.exists()
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".bin", ".ckpt", ".safetensors"])
-def test_weights_that_carry_code_are_refused(tmp_path: Path, suffix: str) -> None:
+def test_weights_with_code_are_refused(tmp_path: Path, suffix: str) -> None:
     flag, file = tmp_path / "flag", tmp_path / f"weights{suffix}"
-    for data in (hostile.torch_file(flag), hostile.pickled(flag), hostile.npy(flag)):
+    for data in (
+        hostile_server.torch_file(flag),
+        hostile_server.pickle_file(flag),
+        hostile_server.npy_file(flag),
+    ):
         file.write_bytes(data)
         with pytest.raises(CheckpointError, match="without running code"):
-            read(file)
+            read_tensors(file)
     assert not flag.exists()
 
 
-def test_arrays_that_carry_code_are_refused(tmp_path: Path) -> None:
+def test_arrays_with_code_are_refused(tmp_path: Path) -> None:
     flag = tmp_path / "flag"
     with io.BytesIO() as stream:
         with zipfile.ZipFile(stream, "w") as members:
-            members.writestr("features.npy", hostile.npy(flag))
+            members.writestr("features.npy", hostile_server.npy_file(flag))
         with pytest.raises(ValueError, match="allow_pickle"):
             from_npz(stream.getvalue(), ["features"])
     assert not flag.exists()

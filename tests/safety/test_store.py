@@ -1,4 +1,4 @@
-"""What lies in a store, anybody may have put there: it is refused, and nothing in it runs."""
+"""Objects in a store are untrusted: hostile ones are refused, and no code in them runs."""
 
 from __future__ import annotations
 
@@ -17,61 +17,60 @@ import pytest
 
 from orchestrator.errors import Damaged
 from orchestrator.store import paths
-from orchestrator.store import record as records
-from orchestrator.store.record import Record, WeightsRef
+from orchestrator.store.record import Record, WeightsRef, encode_record
 from orchestrator.store.tickets import TicketStore
-from tests.support import hostile_server as hostile
+from tests.support import hostile_server
 from trainables.errors import CheckpointError
 from trainables.training import checkpoint
 
 KEY = "ab" * 32
 FORMS: dict[str, Callable[[Path], bytes]] = {
-    "pickle": hostile.pickled,
-    "torch": hostile.torch_file,
-    "numpy": hostile.npy,
-    "arrow": hostile.with_code_in_its_schema,
+    "pickle": hostile_server.pickle_file,
+    "torch": hostile_server.torch_file,
+    "numpy": hostile_server.npy_file,
+    "arrow": hostile_server.ticket_with_code_in_schema,
 }
 
 
 @pytest.fixture
 def flag(tmp_path: Path) -> Path:
-    """Is made by code that runs."""
-    return tmp_path / "it ran"
+    """A file that malicious code creates if it runs."""
+    return tmp_path / "code_ran"
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_what_carries_code_is_refused_and_does_not_run(
+def test_objects_with_code_are_refused_without_running_it(
     store: TicketStore, form: str, flag: Path
 ) -> None:
     data = FORMS[form](flag)
-    name = hostile.ticket().sha256
+    name = hostile_server.sample_ticket().sha256
     for path in (paths.record(KEY), paths.ticket(name), paths.checkpoint(KEY)):
         store.objects.put(path, data)
     weights = store.put_weights(KEY, 1, data)
     with pytest.raises(Damaged, match="damaged record"):
         store.record(KEY)
-    if form != "arrow":  # there the ticket itself is sound, and what it claims beside is not heeded
+    if form != "arrow":  # this ticket is valid, and its declared extension type is ignored
         with pytest.raises(Damaged, match="damaged ticket"):
             store.ticket(name)
     for payload in (store.checkpoint(KEY), store.weights(weights)):
         assert payload is not None
-        with pytest.raises(CheckpointError, match="not ours"):
-            checkpoint.decode(payload)
+        with pytest.raises(CheckpointError, match="damaged or"):
+            checkpoint.decode_checkpoint(payload)
     assert not flag.exists()
 
 
-def test_the_probes_would_run_where_something_unpickles(flag: Path) -> None:
-    pickle.loads(hostile.pickled(flag))
+def test_the_malicious_code_does_run_when_it_is_unpickled(flag: Path) -> None:
+    pickle.loads(hostile_server.pickle_file(flag))
     assert flag.exists()
 
 
-def framed(header: object, body: bytes = b"") -> bytes:
-    """As safetensors frames a header."""
+def safetensors_file(header: object, body: bytes = b"") -> bytes:
+    """Return a safetensors file with that header."""
     data = header if isinstance(header, bytes) else json.dumps(header).encode()
     return struct.pack("<Q", len(data)) + data + body
 
 
-def said(text: str) -> dict[str, Any]:
+def metadata(text: str) -> dict[str, Any]:
     return {"__metadata__": {"sweepstakes": text}}
 
 
@@ -79,25 +78,25 @@ def said(text: str) -> dict[str, Any]:
     "payload",
     [
         struct.pack("<Q", 1 << 60) + b"{}",
-        framed({"w": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 1 << 42]}}),
-        framed({"w": {"dtype": "F32", "shape": [1 << 62, 4], "data_offsets": [0, 0]}}),
-        framed(b'{"w":' + b"[" * 100_000),
-        framed(said("[" * 100_000)),
-        framed(said("9" * 10_000)),
-        framed(said("[1]")),
+        safetensors_file({"w": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 1 << 42]}}),
+        safetensors_file({"w": {"dtype": "F32", "shape": [1 << 62, 4], "data_offsets": [0, 0]}}),
+        safetensors_file(b'{"w":' + b"[" * 100_000),
+        safetensors_file(metadata("[" * 100_000)),
+        safetensors_file(metadata("9" * 10_000)),
+        safetensors_file(metadata("[1]")),
     ],
     ids=["header", "tensor", "overflow", "deep header", "deep text", "number", "list"],
 )
-def test_a_checkpoint_that_claims_too_much_is_refused(payload: bytes) -> None:
-    with pytest.raises(CheckpointError, match="not ours"):
-        checkpoint.decode(payload)
+def test_a_checkpoint_with_excessive_sizes_is_refused(payload: bytes) -> None:
+    with pytest.raises(CheckpointError, match="damaged or"):
+        checkpoint.decode_checkpoint(payload)
 
 
-def sealed(body: bytes) -> bytes:
-    """A record whose hash is right."""
-    whole = records.encode(Record(key=KEY, kind="train", spec={}))
-    head = whole[: whole.index(b'"record":') + len(b'"record":')]
-    return head + body + f',"sha256":"{sha256(body).hexdigest()}"}}'.encode()
+def record_with(body: bytes) -> bytes:
+    """Return an encoded record with that body and the correct hash."""
+    data = encode_record(Record(key=KEY, kind="train", spec={}))
+    start = data[: data.index(b'"record":') + len(b'"record":')]
+    return start + body + f',"sha256":"{sha256(body).hexdigest()}"}}'.encode()
 
 
 @pytest.mark.parametrize(
@@ -109,10 +108,10 @@ def sealed(body: bytes) -> bytes:
         b'{"key":"%s","kind":"train","spec":{},"more":1' % KEY.encode(),
         b'{"key":["a"],"kind":7,"spec":null}',
     ],
-    ids=["deep", "deep inside", "cut off", "of other types"],
+    ids=["deep", "deep inside", "truncated", "wrong types"],
 )
-def test_a_record_that_is_not_ours_is_refused(store: TicketStore, body: bytes) -> None:
-    store.objects.put(paths.record(KEY), sealed(body))
+def test_an_invalid_record_with_a_correct_hash_is_refused(store: TicketStore, body: bytes) -> None:
+    store.objects.put(paths.record(KEY), record_with(body))
     with pytest.raises(Damaged, match=f"{KEY}.json: damaged record"):
         store.record(KEY)
 
@@ -126,33 +125,33 @@ def test_the_record_of_another_trial_is_refused(store: TicketStore) -> None:
         TicketStore(store.objects).record(KEY)
 
 
-def test_weights_that_lie_elsewhere_are_not_trusted(store: TicketStore) -> None:
-    """A record names the path of its weights: whatever is there must have the hash beside it."""
-    store.objects.put("elsewhere", b"somebody else's")
+def test_weights_at_a_foreign_path_are_checked_against_their_hash(store: TicketStore) -> None:
+    """A record may name any path for its weights; the object there must have the given hash."""
+    store.objects.put("other/path", b"other content")
     with pytest.raises(Damaged):
-        store.weights(WeightsRef(path="elsewhere", sha256="0" * 64, bytes=15))
+        store.weights(WeightsRef(path="other/path", sha256="0" * 64, bytes=13))
 
 
 BOMB = """
 import resource, sys
 from pathlib import Path
 from orchestrator.errors import Damaged
-from orchestrator.store import parquet
+from orchestrator.store.parquet import decode_ticket
 data = Path(sys.argv[1]).read_bytes()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
-    parquet.decode(data, sys.argv[2], where="bomb")
+    decode_ticket(data, sys.argv[2], where="bomb")
 except Damaged:
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
-def test_a_ticket_that_unpacks_to_gigabytes_is_given_up_early(tmp_path: Path) -> None:
-    """Eight tensors of 32 MB in some kB: no more than the first one is unpacked."""
+def test_a_ticket_that_unpacks_to_gigabytes_is_rejected_early(tmp_path: Path) -> None:
+    """Eight tensors of 32 MB in some kB: only the first one is unpacked."""
     file = tmp_path / "bomb.parquet"
-    file.write_bytes(hostile.bomb(1 << 25))
+    file.write_bytes(hostile_server.decompression_bomb(1 << 25))
     assert file.stat().st_size < 100_000
-    command = [sys.executable, "-c", BOMB, str(file), hostile.ticket().sha256]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) < 128 * 1024, "kB that it took"
+    command = [sys.executable, "-c", BOMB, str(file), hostile_server.sample_ticket().sha256]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert process.returncode == 0, process.stderr
+    assert int(process.stdout) < 128 * 1024, "growth of peak memory in kB"

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
-class _Careless(BaseHTTPRequestHandler):
-    """S3 as far as single objects go, but deaf to `If-None-Match`, as several servers are."""
+class _Handler(BaseHTTPRequestHandler):
+    """S3 operations on single objects. Like several real servers, it ignores `If-None-Match`."""
 
     objects: dict[str, bytes]
 
@@ -40,8 +40,8 @@ class _Careless(BaseHTTPRequestHandler):
 
 @contextmanager
 def careless_s3() -> Iterator[str]:
-    """The endpoint of a server that ignores conditional PUT."""
-    handler = type("Careless", (_Careless,), {"objects": {}})
+    """Run a server that ignores conditional PUT; yield its endpoint."""
+    handler = type("Handler", (_Handler,), {"objects": {}})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"

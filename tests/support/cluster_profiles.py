@@ -1,4 +1,4 @@
-"""The profiles that ship, as they are or changed."""
+"""The shipped cluster profiles, unchanged or with changes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ CLUSTERS = ROOT / "configs" / "clusters"
 KUBERAY, AWS = CLUSTERS / "kuberay.yaml", CLUSTERS / "aws.yaml"
 
 
-def document(path: Path, **changes: Any) -> dict[str, Any]:
-    """What a profile's file says, with whole sections changed."""
-    read: dict[str, Any] = yaml.safe_load(path.read_text())
-    return read | changes
+def profile_document(path: Path, **changes: Any) -> dict[str, Any]:
+    """Return the contents of a profile's file, with top-level sections replaced by `changes`."""
+    document: dict[str, Any] = yaml.safe_load(path.read_text())
+    return document | changes
 
 
-def profile(path: Path, **changes: Any) -> Profile:
-    return Profile.model_validate(document(path, **changes))
+def load_profile(path: Path, **changes: Any) -> Profile:
+    return Profile.model_validate(profile_document(path, **changes))

@@ -1,6 +1,7 @@
-"""Ray clusters of separate processes on this machine, each with ports, token and folder of its own.
+"""Ray clusters of separate processes on this machine, each with its own ports, token and folder.
 
-`ray stop` would end everybody's Ray; these are ended by the token that all their processes carry.
+`ray stop` would stop all Ray processes of the machine. These clusters are stopped by a token in the
+environment of their processes.
 """
 
 from __future__ import annotations
@@ -23,57 +24,65 @@ import psutil
 import yaml
 
 from cluster.local import processes
-from tests.support.harness import FOREIGN
+from tests.support.harness import FOREIGN_PREFIXES
 
 HEAD_ID = "f" * 51 + "00000"
-"""The id that Ray's fake node provider gives the head (fake_multi_node/node_provider.py)."""
+"""The head's node id in Ray's fake node provider (fake_multi_node/node_provider.py)."""
 PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
-PATIENCE_S = 120.0
+HEAD_TIMEOUT_S = 120.0
 """A head takes 7 s to start on two idle cores."""
 PORTS = ("gcs", "dashboard", "agent", "agent_grpc", "client")
 
 
 @dataclass(frozen=True, slots=True)
-class Cluster:
+class FakeCluster:
     folder: Path
     address: str
-    """Of the GCS, for `ray.init` and `RAY_ADDRESS`."""
+    """Address of the GCS, for `ray.init` and `RAY_ADDRESS`."""
     dashboard: str
-    """`http://…`, for the jobs API."""
+    """URL of the dashboard, for the jobs API."""
     token: Path
-    mark: str
-    """Carried by all its processes."""
+    process_token: str
+    """Token in the environment of all of the cluster's processes."""
 
-    def nodes(self) -> int:
-        """Nodes up at this moment, the head among them."""
-        found = 0
-        for process in processes.alive(self.mark):
+    def count_nodes(self) -> int:
+        """Return the number of running nodes, including the head."""
+        count = 0
+        for process in processes.find_processes(self.process_token):
             with suppress(psutil.NoSuchProcess):
-                found += process.name() == "raylet"
-        return found
+                count += process.name() == "raylet"
+        return count
 
     def headers(self) -> dict[str, str]:
-        """What lets a request to the dashboard in."""
+        """Return the headers that authenticate a request to the dashboard."""
         return {"Authorization": f"Bearer {self.token.read_text()}"}
 
     def environment(self) -> dict[str, str]:
-        """What a driver or `ray job` needs to be let in."""
+        """Return the environment variables that authenticate a driver or `ray job`."""
         return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self.token)}
 
 
-def autoscaling(gcs: str, worker: Mapping[str, int], most: int, idle_s: float) -> dict[str, Any]:
-    """An autoscaler's configuration for up to `most` nodes like `worker`, all on this machine."""
+def autoscaler_config(
+    gcs: str, worker: Mapping[str, int], max_nodes: int, idle_s: float
+) -> dict[str, Any]:
+    """Return an autoscaler configuration for up to `max_nodes` nodes like `worker`, all of them on
+    this machine."""
     head = {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0}
-    node = {"resources": dict(worker), "node_config": {}, "min_workers": 0, "max_workers": most}
+    node = {
+        "resources": dict(worker),
+        "node_config": {},
+        "min_workers": 0,
+        "max_workers": max_nodes,
+    }
     phases = ("initialization", "setup", "head_setup", "worker_setup")
     commands = [f"{name}_commands" for name in (*phases, "head_start_ray", "worker_start_ray")]
     return {
         "cluster_name": "fake",
-        "max_workers": most,
+        "max_workers": max_nodes,
         "upscaling_speed": 100,
         "idle_timeout_minutes": idle_s / 60,
         "provider": {
-            "type": "external",  # by its own name Ray looks for defaults that its wheel lacks
+            "type": "external",  # for another type, Ray needs defaults that its wheel lacks
             "module": PROVIDER,
             "gcs_address": gcs,  # by default port 6379
             "head_node_id": HEAD_ID,
@@ -84,7 +93,7 @@ def autoscaling(gcs: str, worker: Mapping[str, int], most: int, idle_s: float) -
         },
         "available_node_types": {"ray.head.default": head, "worker": node},
         "head_node_type": "ray.head.default",
-        # Ray fills in none of these for a provider like this, and stops where one is missing.
+        # Ray requires these keys, and does not set defaults for an external provider.
         **{key: [] for key in (*commands, "cluster_synced_files", "rsync_exclude", "rsync_filter")},
         **{key: {} for key in ("docker", "auth", "file_mounts")},
         "file_mounts_sync_continuously": False,
@@ -92,54 +101,57 @@ def autoscaling(gcs: str, worker: Mapping[str, int], most: int, idle_s: float) -
 
 
 @contextmanager
-def cluster(
+def ray_cluster(
     *,
     cpus: int,
     worker: Mapping[str, int] | None = None,
-    most: int = 0,
+    max_nodes: int = 0,
     idle_s: float = 5.0,
     v2: bool = False,
     environment: Mapping[str, str] | None = None,
-) -> Iterator[Cluster]:
-    """A head with `cpus`; with `worker`, an autoscaler that adds up to `most` nodes like it and
-    takes them away when they were idle for `idle_s`: that of `ray up`, or with `v2` KubeRay's.
+) -> Iterator[FakeCluster]:
+    """Start a head with `cpus`. With `worker`, an autoscaler adds up to `max_nodes` nodes like it
+    and removes them when they were idle for `idle_s`: the autoscaler of `ray up`, or with `v2` that
+    of KubeRay.
 
-    `environment` is what all its processes, and so the workers, inherit.
+    All processes, and so the workers, inherit `environment`.
     """
-    # Not a test's own folder: the paths of Ray's sockets must stay below 107 characters.
+    # Not in the test's folder, because paths of Ray's sockets must be shorter than 107 characters.
     folder = Path(tempfile.mkdtemp(prefix="sweep-ray-"))
     ports = processes.free_ports(PORTS, {})
-    made = Cluster(
+    cluster = FakeCluster(
         folder,
         f"127.0.0.1:{ports['gcs']}",
         f"http://127.0.0.1:{ports['dashboard']}",
         folder / "token",
         secrets.token_hex(8),
     )
-    made.token.write_text(secrets.token_hex(32))
-    ours = {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN)}
-    path = f"{Path(sys.executable).parent}:{ours['PATH']}"
-    every = {**ours, **made.environment(), "PATH": path, "OMP_NUM_THREADS": "1"}
+    cluster.token.write_text(secrets.token_hex(32))
+    base = {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN_PREFIXES)}
+    path = f"{Path(sys.executable).parent}:{base['PATH']}"
+    variables = {**base, **cluster.environment(), "PATH": path, "OMP_NUM_THREADS": "1"}
     options = []
     if worker is not None:
         file = folder / "autoscaling.yaml"
-        file.write_text(yaml.safe_dump(autoscaling(made.address, worker, most, idle_s)))
+        file.write_text(
+            yaml.safe_dump(autoscaler_config(cluster.address, worker, max_nodes, idle_s))
+        )
         options.append(f"--autoscaling-config={file}")
-        every |= {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
-        every |= {"RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_ID, "RAY_CLOUD_INSTANCE_ID": HEAD_ID}
-        every |= {"RAY_enable_autoscaler_v2": str(int(v2))}
+        variables |= {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
+        variables |= {"RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_ID, "RAY_CLOUD_INSTANCE_ID": HEAD_ID}
+        variables |= {"RAY_enable_autoscaler_v2": str(int(v2))}
     try:
         processes.launch(
             [*head_command(folder, ports, cpus), *options],
-            token=made.mark,
+            token=cluster.process_token,
             folder=folder,
             log=folder / "head.log",
-            environment={**every, **(environment or {})},
+            environment={**variables, **(environment or {})},
         )
-        _await(made)
-        yield made
+        _wait_for_head(cluster)
+        yield cluster
     finally:
-        processes.end(made.mark)
+        processes.terminate(cluster.process_token)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -156,15 +168,15 @@ def head_command(folder: Path, ports: Mapping[str, int], cpus: int) -> list[str]
     ]
 
 
-def _await(made: Cluster) -> None:
-    """Until the head takes jobs."""
-    deadline = time.monotonic() + PATIENCE_S
-    request = urllib.request.Request(f"{made.dashboard}/api/jobs/", headers=made.headers())
+def _wait_for_head(cluster: FakeCluster) -> None:
+    """Wait until the head accepts jobs."""
+    deadline = time.monotonic() + HEAD_TIMEOUT_S
+    request = urllib.request.Request(f"{cluster.dashboard}/api/jobs/", headers=cluster.headers())
     while True:
         with suppress(OSError), urllib.request.urlopen(request, timeout=10) as answer:
             if answer.status == HTTPStatus.OK:
                 return
-        log = (made.folder / "head.log").read_text()
-        assert processes.alive(made.mark), f"the head ended: {log}"
-        assert time.monotonic() < deadline, f"no head after {PATIENCE_S:g} s: {log}"
+        log = (cluster.folder / "head.log").read_text()
+        assert processes.find_processes(cluster.process_token), f"the head exited: {log}"
+        assert time.monotonic() < deadline, f"no head after {HEAD_TIMEOUT_S:g} s: {log}"
         time.sleep(0.2)

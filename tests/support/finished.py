@@ -1,4 +1,4 @@
-"""A small sweep that has ended, for tests that look at one."""
+"""A small finished sweep, for tests that inspect one."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 from orchestrator.plan.graph import Plan
 from orchestrator.store.record import Record
-from tests.support.harness import Ended, Home
+from tests.support.harness import CommandResult, Home
 
 
-def tiny() -> dict[str, Any]:
-    """13 training runs of 4 steps: IMP of two levels from theta_0 and theta_2, and its controls."""
+def tiny_sweep() -> dict[str, Any]:
+    """13 training runs of 4 steps: two levels of IMP from theta_0 and theta_2, with controls."""
     study = {
         "model": "uniter-tiny",
         "task": "easy_vqa",
@@ -27,10 +27,10 @@ def tiny() -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
+class FinishedSweep:
     home: Home
     sweep: Path
     plan: Plan
-    ended: Ended
+    result: CommandResult
     records: dict[str, Record]
-    """As the run left them."""
+    """The records after the run."""

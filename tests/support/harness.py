@@ -1,4 +1,4 @@
-"""Whole sweeps through the real command line, each in a home of its own."""
+"""Complete sweeps through the real command line, each in its own home folder."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ from cluster.local import servers as local
 from orchestrator.api import workspace
 from orchestrator.plan.graph import Plan
 from orchestrator.store.record import Record
-from orchestrator.store.s3 import S3Objects, StoreAddress
+from orchestrator.store.s3 import S3ObjectStore, StoreAddress
 from orchestrator.store.tickets import TicketStore
 
-PATIENCE_S = 280.0
+RUN_TIMEOUT_S = 280.0
 """A run of some twenty tiny trials takes 25 s on two idle cores."""
-LINGER_S = 60.0
-"""What a run started may take to end after it."""
-FRUGAL = {"tracking": "none", "slots": 1}
-"""A placement for sweeps so short that starting a second worker, or MLflow, would take longer."""
-FOREIGN = ("AWS_", "MLFLOW_", "RAY_", "TUNE_", "SWEEPSTAKES_")
+EXIT_TIMEOUT_S = 60.0
+"""How long processes that a run started may take to exit after it."""
+MINIMAL_PLACEMENT = {"tracking": "none", "slots": 1}
+"""For sweeps so short that starting a second worker, or MLflow, would take longer."""
+FOREIGN_PREFIXES = ("AWS_", "MLFLOW_", "RAY_", "TUNE_", "SWEEPSTAKES_")
+"""Environment variables of the tests that commands do not inherit."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class CommandResult:
     code: int
     out: str
     err: str
@@ -45,24 +46,24 @@ class Home:
 
     path: Path
     environment: Mapping[str, str] = field(default_factory=dict)
-    """What its commands get beside the environment of the tests."""
+    """Variables of its commands in addition to the environment of the tests."""
 
     def sweep(self, content: dict[str, Any]) -> Path:
-        """The sweep as a file, by its name."""
+        """Write a sweep file, named by the sweep."""
         file = self.path.parent / f"{content['name']}.yaml"
         file.write_text(yaml.safe_dump(content))
         return file
 
     def plan(self, sweep: Path) -> Plan:
-        return workspace.planned(sweep, self.path).plan
+        return workspace.plan_sweep(sweep, self.path).plan
 
     def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
-        """`sweepstakes --home HOME …` in a process group of its own."""
+        """Start `sweepstakes --home HOME …` in its own process group."""
         command = [Path(sys.executable).with_name("sweepstakes"), "--home", self.path, *arguments]
-        ours = {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN)}
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN_PREFIXES)}
         return subprocess.Popen(
             [str(part) for part in command],
-            env={**ours, "OMP_NUM_THREADS": "1", "COLUMNS": "160", **self.environment},
+            env={**inherited, "OMP_NUM_THREADS": "1", "COLUMNS": "160", **self.environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -70,18 +71,18 @@ class Home:
             start_new_session=True,
         )
 
-    def call(self, *arguments: str | Path, patience_s: float = PATIENCE_S) -> Ended:
-        """The same, to its end."""
-        return ended(self.start(*arguments), patience_s)
+    def run(self, *arguments: str | Path, timeout_s: float = RUN_TIMEOUT_S) -> CommandResult:
+        """Run `sweepstakes --home HOME …` until it exits."""
+        return wait_for_exit(self.start(*arguments), timeout_s)
 
     @contextmanager
     def store(self) -> Iterator[TicketStore]:
-        """The store, its server started where it does not run; it is left running."""
-        services = local.start(self.path, names=["s3"])
+        """Open the store. Its server is started if it does not run, and is left running."""
+        services = local.start_services(self.path, names=["s3"])
         with pytest.MonkeyPatch.context() as patch:
             for name, value in services.environment().items():
                 patch.setenv(name, value)
-            objects = S3Objects(
+            objects = S3ObjectStore(
                 StoreAddress(url=services.bucket_url, endpoint=services.s3_endpoint)
             )
         yield TicketStore(objects)
@@ -91,35 +92,37 @@ class Home:
             return store.records()
 
 
-def ended(process: subprocess.Popen[str], patience_s: float = PATIENCE_S) -> Ended:
+def wait_for_exit(
+    process: subprocess.Popen[str], timeout_s: float = RUN_TIMEOUT_S
+) -> CommandResult:
     try:
-        out, err = process.communicate(timeout=patience_s)
+        out, err = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
         process.kill()
         out, err = process.communicate()
-        pytest.fail(f"{process.args!r} did not end within {patience_s:g} s:\n{out}\n{err}")
-    return Ended(process.returncode, out, err)
+        pytest.fail(f"{process.args!r} did not exit within {timeout_s:g} s:\n{out}\n{err}")
+    return CommandResult(process.returncode, out, err)
 
 
-def created(records: dict[str, Record]) -> dict[str, str]:
-    """When each trial was committed: what a re-run must not change."""
-    return {key: record.created for key, record in records.items()}
+def commit_times(records: dict[str, Record]) -> dict[str, str]:
+    """When each trial was committed, which a re-run must not change."""
+    return {key: record.created_at for key, record in records.items()}
 
 
 def results(records: dict[str, Record]) -> dict[str, dict[str, Any]]:
-    """All that a trial's identity decides: ticket hashes, rewind points, scores, curves, checks."""
+    """Everything that a key determines: ticket hashes, rewind points, scores, curves, checks."""
     return {key: record.result() for key, record in records.items()}
 
 
-def until(so: Callable[[], bool], run: subprocess.Popen[str]) -> None:
-    """Wait for something that the run brings about before it ends."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not so():
-        assert run.poll() is None, ended(run)
-        assert time.monotonic() < deadline, f"not so within {PATIENCE_S:g} s"
+def wait_until(condition: Callable[[], bool], run: subprocess.Popen[str]) -> None:
+    """Wait until the run has fulfilled a condition; fail if it exits before."""
+    deadline = time.monotonic() + RUN_TIMEOUT_S
+    while not condition():
+        assert run.poll() is None, wait_for_exit(run)
+        assert time.monotonic() < deadline, f"condition not met within {RUN_TIMEOUT_S:g} s"
         time.sleep(0.05)
 
 
-def gone(processes: list[psutil.Process], within_s: float = LINGER_S) -> bool:
-    """Whether all of them end soon."""
-    return not psutil.wait_procs(processes, timeout=within_s)[1]
+def all_exit(processes: list[psutil.Process], timeout_s: float = EXIT_TIMEOUT_S) -> bool:
+    """Whether all of the processes exit in time."""
+    return not psutil.wait_procs(processes, timeout=timeout_s)[1]

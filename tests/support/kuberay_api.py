@@ -1,7 +1,8 @@
-"""The fields of KubeRay's API (v1.7, `ray.io/v1`, its reference page), as far as specs go.
+"""The fields of specs in KubeRay's API (v1.7, `ray.io/v1`, its reference page).
 
-Kubernetes drops a field it does not know without a word, so a mistyped one would be lost. Pod
-templates are Kubernetes' own, and checked by its schemas."""
+Kubernetes silently drops unknown fields, so mistyped ones would be lost. Pod templates belong to
+Kubernetes' API and are checked with its schemas.
+"""
 
 from __future__ import annotations
 

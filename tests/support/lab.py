@@ -1,4 +1,4 @@
-"""A laboratory: an S3 server that can be made to fail, and the results of an undisturbed sweep."""
+"""A test bed for faults: an S3 server behind a proxy, and the results of an undisturbed sweep."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ import psutil
 
 from cluster.local import processes
 from cluster.local import servers as local
-from cluster.local.services import Name
-from orchestrator.store.s3 import S3Objects, StoreAddress
+from cluster.local.services import ServiceName
+from orchestrator.store.s3 import S3ObjectStore, StoreAddress
 from orchestrator.store.tickets import TicketStore
-from tests.support.s3_proxy import Proxy, serving
+from tests.support.s3_proxy import S3Proxy, run_proxy
 
-Results = dict[str, dict[str, Any]]
+TrialResults = dict[str, dict[str, Any]]
 
 
-def sweep(*, steps: int = 6, poison: bool = False) -> dict[str, Any]:
-    """22 trials, 13 of them training runs of so many steps, in two chains with their controls;
-    `poison` adds a chain whose runs cannot succeed."""
+def sweep_content(*, steps: int = 6, poison: bool = False) -> dict[str, Any]:
+    """Return a sweep of 22 trials, 13 of them training runs of `steps` steps, in two chains with
+    their controls. `poison` adds a chain whose runs always fail."""
     study: dict[str, Any] = {
         "model": "uniter-tiny",
         "task": "easy_vqa",
@@ -43,65 +43,65 @@ def sweep(*, steps: int = 6, poison: bool = False) -> dict[str, Any]:
 
 
 @dataclass(slots=True)
-class Lab:
-    """What all sweeps share."""
+class S3Testbed:
+    """The S3 server and the proxy that all sweeps share."""
 
     root: Path
-    proxy: Proxy
+    proxy: S3Proxy
     endpoint: str
-    """The proxy's."""
+    """Address of the proxy."""
     credentials: dict[str, str]
-    undisturbed: Results = field(default_factory=dict)
-    """What the sweep gives when it is left alone, by trial key."""
-    seconds: float = 0.0
-    """How long it takes then."""
+    baseline: TrialResults = field(default_factory=dict)
+    """Results of the undisturbed sweep by trial key."""
+    baseline_s: float = 0.0
+    """Duration of the undisturbed sweep."""
 
     def store(self, name: str) -> TicketStore:
-        """The store of the sweep `name`, past the proxy."""
-        direct = local.start(self.root, names=["s3"])
-        address = StoreAddress(url=f"{direct.bucket_url}/{name}", endpoint=direct.s3_endpoint)
-        return TicketStore(S3Objects(address))
+        """Open the store of the sweep `name`, bypassing the proxy."""
+        services = local.start_services(self.root, names=["s3"])
+        address = StoreAddress(url=f"{services.bucket_url}/{name}", endpoint=services.s3_endpoint)
+        return TicketStore(S3ObjectStore(address))
 
     def kill_s3(self) -> None:
-        for process in server(self.root, "s3"):
+        for process in server_processes(self.root, "s3"):
             process.kill()
             process.wait(10)
 
     def start_s3(self) -> None:
-        local.start(self.root, names=["s3"])
+        local.start_services(self.root, names=["s3"])
 
     def fill_disk(self) -> None:
-        """From now on no file of the S3 server can grow, as on a full disk."""
-        for process in server(self.root, "s3"):
+        """Prevent all files of the S3 server from growing, as on a full disk."""
+        for process in server_processes(self.root, "s3"):
             resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
 
     def free_disk(self) -> None:
-        """Start the server anew, without that limit, as the next run does with a local store: once
-        a write to its index has failed, SeaweedFS refuses all others."""
+        """Restart the server without the limit, as the next run does with a local store. After a
+        failed write to its index, SeaweedFS refuses all other writes."""
         self.kill_s3()
         self.start_s3()
 
 
-def server(root: Path, name: Name) -> list[psutil.Process]:
-    """The processes of a local server."""
+def server_processes(root: Path, name: ServiceName) -> list[psutil.Process]:
+    """Return the processes of a local server."""
     identity = json.loads((root / "services.json").read_text())["identity"]
-    return processes.alive(f"{identity}-{name}")
+    return processes.find_processes(f"{identity}-{name}")
 
 
 @contextmanager
-def opened(root: Path) -> Iterator[Lab]:
-    """A laboratory below `root`, in which nothing has run yet."""
-    services = local.start(root, names=["s3"])
-    before = dict(os.environ)
+def running_testbed(root: Path) -> Iterator[S3Testbed]:
+    """Start a test bed below `root`."""
+    services = local.start_services(root, names=["s3"])
+    environment = dict(os.environ)
     os.environ.update(services.environment())
     try:
-        with serving(services.s3_endpoint) as (proxy, endpoint):
-            yield Lab(root, proxy, endpoint, services.environment())
+        with run_proxy(services.s3_endpoint) as (proxy, endpoint):
+            yield S3Testbed(root, proxy, endpoint, services.environment())
     finally:
         os.environ.clear()
-        os.environ.update(before)
-        local.stop(root)
+        os.environ.update(environment)
+        local.stop_services(root)
 
 
-LONG = sweep(steps=40)
-"""Runs of a second or so each: long enough to be hit in the middle."""
+LONG_SWEEP = sweep_content(steps=40)
+"""Its runs take about a second each, long enough to be interrupted."""

@@ -1,31 +1,28 @@
-"""What is rendered for Kubernetes, as the objects it makes."""
+"""The objects that are rendered for Kubernetes."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import yaml
 
 from cluster.profile import Profile
-from cluster.providers.kuberay import manifests as kuberay
-from cluster.providers.kuberay import rayjob
+from cluster.providers.kuberay import manifests, rayjob
+from cluster.providers.kuberay.pods import Manifest
 
-SWEEP = rayjob.Sweep(
+SWEEP = rayjob.SubmittedSweep(
     name="a_study",
     files={"a_study.yaml": "name: a_study\n"},
     path="a_study.yaml",
     variables={"DATA": "/data", "NUMBER": "7"},
 )
 
-Manifest = dict[str, Any]
 
-
-def rendered(profile: Profile, sweep: rayjob.Sweep | None = None) -> list[Manifest]:
+def render_objects(profile: Profile, sweep: rayjob.SubmittedSweep | None = None) -> list[Manifest]:
     assert profile.kubernetes
-    files = kuberay.render(profile, profile.kubernetes, sweep)
+    files = manifests.render(profile, profile.kubernetes, sweep)
     return [item for name in sorted(files) for item in yaml.safe_load_all(files[name])]
 
 
-def the(objects: list[Manifest], kind: str) -> Manifest:
-    (found,) = (one for one in objects if one["kind"] == kind)
-    return found
+def find_object(objects: list[Manifest], kind: str) -> Manifest:
+    """Return the only object of this kind."""
+    (match,) = (item for item in objects if item["kind"] == kind)
+    return match

@@ -1,4 +1,4 @@
-"""Small batches for the backbones, padded, and weights that hide nothing."""
+"""Small padded batches for the backbones, and backbones with random biases and LayerNorms."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ REGIONS = torch.arange(5) < torch.tensor([[2], [5], [3]])
 
 
 def backbone(name: str, *, dropout: float = 0.0) -> Backbone:
-    """At size tiny; biases and LayerNorms, which start at 0 and 1, are moved from there."""
+    """Build a backbone of size tiny, with noise on all weights, since biases and LayerNorms are
+    initialised to 0 and 1."""
     torch.manual_seed(0)
     module = import_module(MODELS[name].module)
     built: Backbone = module.build(ModelSpec(architecture=name, size="tiny"), dropout=dropout)
@@ -31,12 +32,12 @@ def backbone(name: str, *, dropout: float = 0.0) -> Backbone:
     return built
 
 
-def words() -> dict[str, Tensor]:
+def text_inputs() -> dict[str, Tensor]:
     draw = torch.Generator().manual_seed(1)
     return {"input_ids": torch.randint(1, 128, (3, 9), generator=draw) * TEXT, "text_mask": TEXT}
 
 
-def regions() -> dict[str, Tensor]:
+def region_inputs() -> dict[str, Tensor]:
     draw = torch.Generator().manual_seed(2)
     return {
         "region_features": torch.randn(3, 5, 192, generator=draw),
@@ -45,8 +46,8 @@ def regions() -> dict[str, Tensor]:
     }
 
 
-def images(sizes: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
-    """Images of so many rows and columns of patches."""
+def image_inputs(sizes: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
+    """Images with the given (rows, columns) of patches."""
     draw = torch.Generator().manual_seed(3)
     rows, columns = (max(side) for side in zip(*sizes, strict=True))
     pixels = torch.zeros(len(sizes), 3, rows * PATCH, columns * PATCH)
@@ -59,12 +60,13 @@ def images(sizes: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
 
 
 def batch_for(name: str) -> dict[str, Tensor]:
-    seen = regions() if MODELS[name].modality == "regions" else images([(4, 6), (6, 4), (4, 4)])
-    return words() | seen
+    if MODELS[name].modality == "regions":
+        return text_inputs() | region_inputs()
+    return text_inputs() | image_inputs([(4, 6), (6, 4), (4, 4)])
 
 
 def gradients(model: nn.Module, out: Tensor) -> dict[str, Tensor | None]:
-    """Of one number that weighs the entries of `out` differently."""
+    """Return the gradients of a sum of `out` whose entries all have different weights."""
     weights = torch.linspace(-1, 1, out.numel()).view_as(out)
     model.zero_grad()
     (out * weights).sum().backward()
@@ -74,7 +76,7 @@ def gradients(model: nn.Module, out: Tensor) -> dict[str, Tensor | None]:
 def largest_difference(
     ours: Mapping[str, Tensor | None], theirs: Mapping[str, Tensor | None]
 ) -> float:
-    """Between gradients of the same names, over the largest entry of all."""
+    """Return the largest difference of gradients of equal names, over the largest entry."""
     assert ours.keys() == theirs.keys()
     largest = difference = 0.0
     for name, a in ours.items():
@@ -86,12 +88,12 @@ def largest_difference(
     return difference / largest
 
 
-def refusal(name: str, file: Path, *overrides: tuple[str, int]) -> str:
-    """The line with which the file is refused as weights of the tiny model."""
+def load_error(name: str, file: Path, *overrides: tuple[str, int]) -> str:
+    """Return the error message, of one line, when `file` is loaded as weights of the tiny model."""
     spec = ModelSpec(architecture=name, size="tiny", overrides=overrides)
     with pytest.raises(CheckpointError) as caught:
         import_module(MODELS[name].module).load(file, spec)
-    told = str(caught.value)
-    assert "\n" not in told
-    assert str(file) in told
-    return told
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(file) in message
+    return message

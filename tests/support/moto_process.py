@@ -1,4 +1,4 @@
-"""A moto server of its own: AWS as far as moto plays it, apart from the suite's S3 server."""
+"""A separate moto server, which emulates AWS; it is not the suite's S3 server."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from typing import Any
 
 import boto3
 
-from cluster.local.processes import free_ports, listening
+from cluster.local.processes import free_ports, is_listening
 
 REGION = "us-west-2"
-"""moto knows machine images here."""
+"""A region in which moto has machine images."""
 
 
 @contextmanager
-def serving() -> Iterator[str]:
-    """The endpoint; anybody may do anything there."""
+def moto_server() -> Iterator[str]:
+    """Yield the endpoint of a server that allows every request."""
     port = free_ports(["moto"], {})["moto"]
     command = [sys.executable, "-m", "moto.server", "--host=127.0.0.1", f"--port={port}"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 60
-        while not listening(port):
-            assert process.poll() is None, "moto ended"
-            assert time.monotonic() < deadline, "moto does not start"
+        while not is_listening(port):
+            assert process.poll() is None, "moto exited"
+            assert time.monotonic() < deadline, "moto did not start"
             time.sleep(0.05)
         yield f"http://127.0.0.1:{port}"
     finally:
@@ -37,14 +37,14 @@ def serving() -> Iterator[str]:
 
 
 def enforce_policies(endpoint: str) -> None:
-    """From here on each request needs a user whose policies allow it."""
+    """Make the server reject requests that the user's policies do not allow."""
     request = urllib.request.Request(
         f"{endpoint}/moto-api/reset-auth", data=b"0", headers={"Content-Type": "text/plain"}
     )
     urllib.request.urlopen(request, timeout=10).close()
 
 
-def client(endpoint: str, service: str, key: str = "any", secret: str = "any") -> Any:
+def boto_client(endpoint: str, service: str, key: str = "any", secret: str = "any") -> Any:
     return boto3.client(  # type: ignore[call-overload]
         service,
         endpoint_url=endpoint,
@@ -54,9 +54,9 @@ def client(endpoint: str, service: str, key: str = "any", secret: str = "any") -
     )
 
 
-def user(endpoint: str, policy: str) -> tuple[str, str]:
-    """The access and secret key of a new user with this policy alone."""
-    iam = client(endpoint, "iam")
+def create_user(endpoint: str, policy: str) -> tuple[str, str]:
+    """Create a user with this policy only. Return its access and secret key."""
+    iam = boto_client(endpoint, "iam")
     iam.create_user(UserName="sweeper")
     iam.put_user_policy(UserName="sweeper", PolicyName="all", PolicyDocument=policy)
     key = iam.create_access_key(UserName="sweeper")["AccessKey"]

@@ -1,4 +1,4 @@
-"""Trials on two machines of a Ray cluster; a process of its own, since its token is the cluster's.
+"""Run a trial on two nodes of a Ray cluster, in a process that has the cluster's token.
 
     python -m tests.support.multi_node CASE
 
@@ -17,70 +17,89 @@ from typing import Any
 import ray
 
 from cluster.local import processes
-from orchestrator.worker.multi_node import Span, run
-from tests.support.runs import CUT, RECIPE, Kept, bits, inputs, spec, ticket
-from trainables import run as single
-from trainables.run import Outcome
+from orchestrator.worker import multi_node
+from tests.support.runs import PRUNE, RECIPE, RecordingSink, inputs, masks_sha256, spec, ticket
+from trainables import run
+from trainables.run import RunOutcome
 from trainables.spec import Recipe
-from trainables.training.sink import Turn
+from trainables.training.sink import Action
 
-STILL = replace(RECIPE, dropout=0.0, clip_norm=0.0)
+DETERMINISTIC = replace(RECIPE, dropout=0.0, clip_norm=0.0)
+"""A recipe whose results do not depend on the number of processes."""
 
 
 @dataclass
-class Asked(Kept):
-    """Does something at step 3."""
+class ScriptedSink(RecordingSink):
+    """Calls a function at step 3."""
 
-    at_three: Callable[[], Turn] = lambda: "go on"
+    at_step_three: Callable[[], Action] = lambda: "continue"
 
-    def turn(self, step: int) -> Turn:
-        return self.at_three() if step == 3 else "go on"
-
-
-def trained(recipe: Recipe, sink: Kept, *, spanned: bool = True) -> Outcome:
-    asked, given = spec(ticket="worn", recipe=recipe), inputs(ticket=ticket())
-    cuts, rewinds = {"k": replace(CUT, sparsity=0.8)}, {0, 3}
-    if not spanned:
-        return single.run(asked, given, sink, cuts=cuts, rewinds=rewinds)
-    span = Span(workers=2, nodes=2, gpus=0.0)
-    return run(asked, given, sink, span=span, cuts=cuts, rewinds=rewinds, until=None)
+    def next_action(self, step: int) -> Action:
+        return self.at_step_three() if step == 3 else "continue"
 
 
-def failing(recipe: Recipe, at_three: Callable[[], Turn] = lambda: "go on") -> dict[str, Any]:
-    sink = Asked(at_three=at_three)
+def train_trial(recipe: Recipe, sink: RecordingSink, *, nodes: int = 2) -> RunOutcome:
+    trial, trial_inputs = spec(ticket="applied", recipe=recipe), inputs(ticket=ticket())
+    prunes, rewinds = {"k": replace(PRUNE, sparsity=0.8)}, {0, 3}
+    if nodes == 1:
+        return run.run(trial, trial_inputs, sink, prunes=prunes, rewinds=rewinds)
+    return multi_node.run(
+        *(trial, trial_inputs, sink),
+        topology=multi_node.Topology(workers=nodes, nodes=nodes, gpus=0.0),
+        prunes=prunes,
+        rewinds=rewinds,
+        until=None,
+    )
+
+
+def run_to_failure(
+    recipe: Recipe, at_step_three: Callable[[], Action] = lambda: "continue"
+) -> dict[str, Any]:
+    sink = ScriptedSink(at_step_three=at_step_three)
     try:
-        trained(recipe, sink)
+        train_trial(recipe, sink)
     except Exception as error:
-        told = {"class": type(error).__name__, "text": "".join(format_exception(error))}
-        return told | {"checkpoints": len(sink.checkpoints)}
+        text = "".join(format_exception(error))
+        return {
+            "class": type(error).__name__,
+            "text": text,
+            "checkpoints": len(sink.checkpoints),
+        }
     return {}
 
 
-def alike() -> dict[str, Any]:
-    one, two, sharded = Kept(), Kept(), Kept()
-    expected = trained(STILL, one, spanned=False)
-    found = trained(STILL, two)
-    trained(replace(STILL, zero=3), sharded)
-    masks = [bits(each.cuts["k"]) for each in (one, two, sharded)]
-    return {"outcome": found == expected, "rewinds": two.rewinds == one.rewinds, "masks": masks}
+def compare() -> dict[str, Any]:
+    one, two, sharded = RecordingSink(), RecordingSink(), RecordingSink()
+    expected = train_trial(DETERMINISTIC, one, nodes=1)
+    outcome = train_trial(DETERMINISTIC, two)
+    train_trial(replace(DETERMINISTIC, zero=3), sharded)
+    masks = [masks_sha256(sink.tickets["k"]) for sink in (one, two, sharded)]
+    return {
+        "outcome": outcome == expected,
+        "rewinds": two.rewinds == one.rewinds,
+        "masks": masks,
+    }
 
 
-def refuse() -> Turn:
+def raise_error() -> Action:
     raise RuntimeError("the store is gone")
 
 
-def lose(token: str) -> Turn:
-    for process in sorted(processes.alive(token), key=lambda each: each.name() != "raylet"):
+def kill_node(token: str) -> Action:
+    found = processes.find_processes(token)
+    for process in sorted(found, key=lambda process: process.name() != "raylet"):
         process.kill()
-    return "go on"
+    return "continue"
 
 
 CASES: dict[str, Callable[..., dict[str, Any]]] = {
-    "alike": alike,
-    "stop": lambda: failing(STILL, lambda: "stop"),
-    "diverge": lambda: failing(replace(STILL, lr=1e30, warmup=0.0)),
-    "refuse": lambda: failing(STILL, refuse),
-    "lose": lambda token: failing(replace(STILL, steps=500), lambda: lose(token)),
+    "compare": compare,
+    "stop": lambda: run_to_failure(DETERMINISTIC, lambda: "stop"),
+    "diverge": lambda: run_to_failure(replace(DETERMINISTIC, lr=1e30, warmup=0.0)),
+    "raise_error": lambda: run_to_failure(DETERMINISTIC, raise_error),
+    "kill_node": lambda token: run_to_failure(
+        replace(DETERMINISTIC, steps=500), lambda: kill_node(token)
+    ),
 }
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A Ray cluster of several nodes on this machine, any of which may be killed."""
+"""A Ray cluster of several nodes on this machine, which can be killed individually."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from cluster.local import processes
 
 RAY = str(Path(sys.executable).with_name("ray"))
 ANY_PORTS = ("--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0")
-"""Left to the system: Ray's own choices collide where several clusters share a machine."""
+"""The system chooses ports, because Ray's choices collide if several clusters share a machine."""
 
 
 @dataclass(frozen=True, slots=True)
-class Nodes:
-    """A head without CPUs, on which the drivers run, and nodes of one CPU each."""
+class RayNodes:
+    """A head without CPUs, on which drivers run, and nodes of one CPU each."""
 
     folder: Path
     port: int
     identity: str = field(default_factory=lambda: secrets.token_hex(8))
     numbers: Iterator[int] = field(default_factory=itertools.count)
-    alive: list[str] = field(default_factory=list)
-    """The tokens of the nodes' processes, the head's first."""
+    node_tokens: list[str] = field(default_factory=list)
+    """Tokens of the running nodes' processes, the head's first."""
 
     @property
-    def temporary(self) -> Path:
-        """Unix sockets lie below it, whose paths hold 107 characters at most."""
+    def temp_dir(self) -> Path:
+        """Folder of Unix sockets, whose paths have at most 107 characters."""
         return Path("/tmp", f"ray-{self.identity}")
 
     @property
     def environment(self) -> dict[str, str]:
-        """For drivers, and for the nodes themselves."""
+        """Environment variables for drivers and for the nodes."""
         return {
             "RAY_ADDRESS": f"127.0.0.1:{self.port}",
             "RAY_AUTH_MODE": "token",
@@ -51,29 +51,32 @@ class Nodes:
         client = processes.free_ports(["client"], {"head": self.port})["client"]
         self._start(
             *("--head", f"--port={self.port}", f"--ray-client-server-port={client}"),
-            *(f"--temp-dir={self.temporary}", "--num-cpus=0", "--include-dashboard=false"),
+            *(f"--temp-dir={self.temp_dir}", "--num-cpus=0", "--include-dashboard=false"),
         )
 
-    def add(self) -> None:
+    def add_node(self) -> None:
         self._start(f"--address=127.0.0.1:{self.port}", "--num-cpus=1")
 
-    def lose(self) -> None:
-        """Kill the oldest node that is not the head, its raylet first, as a power cut would."""
-        doomed = processes.alive(self.alive.pop(1))
-        for process in sorted(doomed, key=lambda process: process.name() != "raylet"):
+    def kill_oldest_node(self) -> None:
+        """Kill the oldest node except the head, its raylet first, to simulate a power cut."""
+        killed = processes.find_processes(self.node_tokens.pop(1))
+        for process in sorted(killed, key=lambda process: process.name() != "raylet"):
             process.kill()
-        psutil.wait_procs(doomed, timeout=30)
+        psutil.wait_procs(killed, timeout=30)
 
     def stop(self) -> None:
-        for token in reversed(self.alive):
-            processes.end(token)
-        shutil.rmtree(self.temporary, ignore_errors=True)
+        for token in reversed(self.node_tokens):
+            processes.terminate(token)
+        shutil.rmtree(self.temp_dir, ignore_errors=True)
 
     def _start(self, *options: str) -> None:
         token = f"{self.identity}-node-{next(self.numbers)}"
-        self.alive.append(token)
+        self.node_tokens.append(token)
         environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
-        environment |= self.environment | {"RAY_USAGE_STATS_ENABLED": "0", processes.TOKEN: token}
+        environment |= self.environment | {
+            "RAY_USAGE_STATS_ENABLED": "0",
+            processes.TOKEN_VARIABLE: token,
+        }
         environment.pop("RAY_ADDRESS")
         with (self.folder / "nodes.log").open("ab") as log:
             subprocess.run(
@@ -90,13 +93,13 @@ class Nodes:
 
 
 @contextmanager
-def several(folder: Path, count: int) -> Iterator[Nodes]:
-    """A head and `count` nodes."""
-    nodes = Nodes(folder, processes.free_ports(["head"], {})["head"])
+def start_nodes(folder: Path, count: int) -> Iterator[RayNodes]:
+    """Start a head and `count` nodes."""
+    nodes = RayNodes(folder, processes.free_ports(["head"], {})["head"])
     try:
         nodes.start_head()
         for _ in range(count):
-            nodes.add()
+            nodes.add_node()
         yield nodes
     finally:
         nodes.stop()

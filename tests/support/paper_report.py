@@ -1,7 +1,7 @@
 """The grid of "Playing Lottery Tickets with Vision and Language" as a plan with records.
 
-Scores are the printed ones (`papers`' Tables 1 to 5) where there are any; between them, curves of
-a like shape. What the figures hold is not printed, so the rest is made up.
+Scores of Tables 1 to 5 are the printed ones. The paper's figures have no printed values, so all
+other scores are synthetic curves of a similar shape.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Iterator
 
 from orchestrator.plan.graph import DENSE
-from tests.support.report_rows import World, key
+from tests.support.report_rows import SyntheticSweep, digest
 from trainables.spec import ModelSpec, Recipe
 
 UNITER = ("vqa", "gqa", "vcr", "nlvr2", "snli_ve", "refcoco", "retrieval")
@@ -19,8 +19,10 @@ DENSE_SCORES = dict(
     zip(COLUMNS, (70.64, 59.64, 54.37, 76.75, 78.47, 74.73, 71.25, 84.63), strict=True)
 )
 DENSE_SD = dict(zip(COLUMNS, (0.06, 0.15, 0.31, 0.19, 0.10, 0.06, 0.11, 1.02), strict=True))
-AT = dict(zip(COLUMNS, (7, 7, 5, 6, 6, 7, 6, 6), strict=True))
-TICKETS = dict(zip(COLUMNS, (69.98, 59.26, 53.15, 76.32, 77.69, 74.06, 70.15, 83.77), strict=True))
+TICKET_LEVELS = dict(zip(COLUMNS, (7, 7, 5, 6, 6, 7, 6, 6), strict=True))
+TICKET_SCORES = dict(
+    zip(COLUMNS, (69.98, 59.26, 53.15, 76.32, 77.69, 74.06, 70.15, 83.77), strict=True)
+)
 TICKETS_SD = dict(zip(COLUMNS, (0.05, 0.09, 1.02, 0.41, 0.07, 0.27, 0.71, 0.76), strict=True))
 RANDOM = dict(zip(COLUMNS, (60.45, 55.95, 25.35, 52.42, 71.30, 72.95, 61.44, 76.80), strict=True))
 BERT = dict(zip(COLUMNS, (67.98, 58.45, 50.39, 54.15, 76.45, 71.09, 63.38, 79.30), strict=True))
@@ -40,9 +42,9 @@ ADVERSARIAL = {
 }
 
 
-def world() -> World:
-    """Names and specs, no cells yet."""
-    return World(
+def empty_grid() -> SyntheticSweep:
+    """Return a sweep with the paper's models, tasks and recipes, without cells."""
+    return SyntheticSweep(
         "vlt",
         models={
             "uniter": ModelSpec(architecture="uniter"),
@@ -54,8 +56,8 @@ def world() -> World:
     )
 
 
-def add(
-    grid: World,
+def add_scores(
+    grid: SyntheticSweep,
     task: str,
     source: str,
     level: int,
@@ -68,84 +70,92 @@ def add(
     origin: str = "",
     rewind: int = 0,
 ) -> None:
-    """A cell; `scores` by column (retrieval has two), None where it has no record."""
-    several = (
+    """Add a cell with `scores` by column (retrieval has two); None for a cell without a record."""
+    retrieval_scores = (
         {} if scores is None or task != "retrieval" else {"ir1": scores["IR"], "tr1": scores["TR"]}
     )
     score = None if scores is None else sum(scores.values()) / len(scores)
-    grid.cell(
+    grid.add_cell(
         source, level, level / 10, seed, score, model=model, task=task, study=study, recipe=recipe,
-        origin=origin, rewind=rewind, prior=30.0, history=1, scores=several,
+        origin=origin, rewind=rewind, prior=30.0, history=1, scores=retrieval_scores,
     )  # fmt: skip
 
 
-def columns(task: str) -> tuple[str, ...]:
+def columns_of(task: str) -> tuple[str, ...]:
     return ("IR", "TR") if task == "retrieval" else (task,)
 
 
-def around(
+def three_seeds(
     means: dict[str, float], sds: dict[str, float], task: str, seed: int
 ) -> dict[str, float]:
-    """Of three seeds with exactly this mean and sample standard deviation."""
-    return {name: means[name] + (0, -1, 1)[seed] * sds[name] for name in columns(task)}
+    """Return one of three seeds' scores that have exactly this mean and standard deviation."""
+    return {name: means[name] + (0, -1, 1)[seed] * sds[name] for name in columns_of(task)}
 
 
-def some(means: dict[str, float], task: str) -> dict[str, float]:
-    return {name: means[name] for name in columns(task)}
+def select(means: dict[str, float], task: str) -> dict[str, float]:
+    return {name: means[name] for name in columns_of(task)}
 
 
-def made_up(task: str, share: float, *labels: object) -> dict[str, float]:
-    """Scores around `share` of the dense ones."""
-    noise = int(key(task, *labels)[:6], 16) / 0xFFFFFF - 0.5
-    return {name: DENSE_SCORES[name] * (share + 0.006 * noise) for name in columns(task)}
+def synthetic_scores(task: str, share: float, *labels: object) -> dict[str, float]:
+    """Return scores around `share` of the dense ones."""
+    noise = int(digest(task, *labels)[:6], 16) / 0xFFFFFF - 0.5
+    return {name: DENSE_SCORES[name] * (share + 0.006 * noise) for name in columns_of(task)}
 
 
-def table_1(grid: World, *, study: str = "uniter", bits: bool = False) -> World:
-    """Three seeds of the dense networks and of the tickets at the printed sparsities."""
+def table_1(grid: SyntheticSweep, *, study: str = "uniter") -> SyntheticSweep:
+    """Add Table 1: three seeds of dense networks and of tickets at the printed sparsities."""
     for task, seed in itertools.product(UNITER, range(3)):
-        add(grid, task, DENSE, 0, seed, around(DENSE_SCORES, DENSE_SD, task, seed), study=study)
+        add_scores(
+            grid, task, DENSE, 0, seed, three_seeds(DENSE_SCORES, DENSE_SD, task, seed), study=study
+        )
     for task in UNITER:
-        level = AT[columns(task)[0]]
-        own = f"{task}/default/imp"
+        level = TICKET_LEVELS[columns_of(task)[0]]
+        imp = f"{task}/default/imp"
         for seed in range(3):
-            scores = around(TICKETS, TICKETS_SD, task, seed)
-            add(grid, task, "imp", level, seed, scores, study=study)
+            scores = three_seeds(TICKET_SCORES, TICKETS_SD, task, seed)
+            add_scores(grid, task, "imp", level, seed, scores, study=study)
         for source, means in (
             ("random", RANDOM),
             ("init:bert-base", BERT),
             ("shuffle_within", SHUFFLED),
         ):
-            worn = "" if source == "random" else own
-            add(grid, task, source, level, 0, some(means, task), study=study, origin=worn)
+            origin = "" if source == "random" else imp
+            add_scores(
+                grid, task, source, level, 0, select(means, task), study=study, origin=origin
+            )
     return grid
 
 
-def table_2(grid: World) -> World:
-    """The ticket of pre-training on every task, at the four printed sparsities."""
-    grid.round("uniter", "pretraining")
+def table_2(grid: SyntheticSweep) -> SyntheticSweep:
+    """Add Table 2: the ticket of pre-training on every task, at the four printed sparsities."""
+    grid.add_pretraining_run("uniter", "pretraining")
     for (level, scores), task in itertools.product(UNIVERSAL.items(), UNITER):
-        add(grid, task, "transfer:pretraining", level, 0, some(scores, task), study="universal",
-            origin="pretraining/default/imp")  # fmt: skip
+        add_scores(
+            grid, task, "transfer:pretraining", level, 0, select(scores, task),
+            study="universal", origin="pretraining/default/imp",
+        )  # fmt: skip
     return grid
 
 
-def table_5(grid: World) -> World:
-    """Adversarial fine-tuning of the same tickets; it asks for no dense networks of its own."""
+def table_5(grid: SyntheticSweep) -> SyntheticSweep:
+    """Add Table 5: adversarial training of the same tickets, without dense networks of its own."""
     for level, scores in ADVERSARIAL.items():
         for task in UNITER[:-1]:
-            add(grid, task, "transfer:pretraining", level, 0, some(scores, task), study="hostile",
-                recipe="adversarial", origin="pretraining/default/imp")  # fmt: skip
+            add_scores(
+                grid, task, "transfer:pretraining", level, 0, select(scores, task),
+                study="adversarial", recipe="adversarial", origin="pretraining/default/imp",
+            )  # fmt: skip
     return grid
 
 
-def whole(*, missing: int = 0) -> World:
-    """About 950 cells: every curve of the paper, two models more, adversarial and rewinding."""
-    grid = table_5(table_2(table_1(world())))
+def full_grid(*, missing: int = 0) -> SyntheticSweep:
+    """Return about 950 cells: every curve of the paper, for three models."""
+    grid = table_5(table_2(table_1(empty_grid())))
     cells = list(_rest())
     for i, cell in enumerate(cells):
         if i >= len(cells) - missing:
             cell["scores"] = None
-        add(grid, **cell)  # type: ignore[arg-type]
+        add_scores(grid, **cell)  # type: ignore[arg-type]
     return grid
 
 
@@ -153,12 +163,12 @@ def _rest() -> Iterator[dict[str, object]]:
     for task, level in itertools.product(UNITER, range(1, 10)):
         fall = {"imp": 0.035, "random": 0.35, "random_layerwise": 0.25}
         for source, seed in itertools.product(fall, range(2)):
-            if source != "random_layerwise" and level == AT[columns(task)[0]]:
+            if source != "random_layerwise" and level == TICKET_LEVELS[columns_of(task)[0]]:
                 continue
             share = 1 - fall[source] * (level / 9) ** 2
             yield {
-                "task": task, "source": source, "level": level, "seed": seed, 
-                "scores": made_up(task, share, source, level, seed),
+                "task": task, "source": source, "level": level, "seed": seed,
+                "scores": synthetic_scores(task, share, source, level, seed),
             }  # fmt: skip
         for other in (*UNITER, "pretraining"):
             printed = other == "pretraining" and level in UNIVERSAL
@@ -167,27 +177,33 @@ def _rest() -> Iterator[dict[str, object]]:
             share = 1 - (0.05 if other == "pretraining" else 0.09) * (level / 9) ** 2
             yield {
                 "task": task, "source": f"transfer:{other}", "level": level, "seed": 0,
-                "study": "transfer", "origin": f"{other}/default/imp", 
-                "scores": made_up(task, share, other, level),
+                "study": "transfer", "origin": f"{other}/default/imp",
+                "scores": synthetic_scores(task, share, other, level),
             }  # fmt: skip
     for rewind, level in itertools.product((600, 1200, 3000), range(1, 10)):
         yield {
             "task": "vqa", "source": "imp", "level": level, "seed": 0, "study": "rewinding",
-            "scores": made_up("vqa", 1 - 0.03 * (level / 9) ** 2, rewind, level), "rewind": rewind,
+            "scores": synthetic_scores("vqa", 1 - 0.03 * (level / 9) ** 2, rewind, level),
+            "rewind": rewind,
         }  # fmt: skip
     for task, level in itertools.product(("vqa", "vcr", "refcoco"), range(10)):
         yield {
             "task": task, "source": "imp" if level else DENSE, "level": level, "seed": 0,
-            "study": "hostile", "recipe": "adversarial",
-            "scores": made_up(task, 1.01 - 0.03 * (level / 9) ** 2, "hostile", level),
+            "study": "adversarial", "recipe": "adversarial",
+            "scores": synthetic_scores(task, 1.01 - 0.03 * (level / 9) ** 2, "adversarial", level),
         }  # fmt: skip
     for model, tasks in {"lxmert": ("vqa", "gqa", "nlvr2"), "vilt": ("vqa", "nlvr2")}.items():
         fall = {"imp": 0.04 if model == "lxmert" else 0.2, "random": 0.4}
         for task, seed in itertools.product(tasks, range(3)):
             cell = {"model": model, "study": model, "task": task, "seed": seed}
-            yield {**cell, "source": DENSE, "level": 0, "scores": made_up(task, 1, model, seed)}
+            yield {
+                **cell,
+                "source": DENSE,
+                "level": 0,
+                "scores": synthetic_scores(task, 1, model, seed),
+            }
             for source, level in itertools.product(fall, range(1, 10)):
-                scores = made_up(
+                scores = synthetic_scores(
                     task, 1 - fall[source] * (level / 9) ** 2, model, source, level, seed
                 )
                 yield {**cell, "source": source, "level": level, "scores": scores}

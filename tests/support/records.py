@@ -1,4 +1,4 @@
-"""Tickets and records to put into a store."""
+"""Small tickets and records for store tests."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.plan.keys import canonical
+from orchestrator.plan.keys import canonical_json
 from orchestrator.store.record import Record
 from orchestrator.store.ticket import Ticket
 
@@ -15,10 +15,10 @@ from orchestrator.store.ticket import Ticket
 def make_ticket(seed: int = 0) -> Ticket:
     rng = np.random.default_rng(seed)
     masks = {"query": rng.random((7, 5)) > 0.5, "output": rng.random((3, 3)) > 0.5}
-    return Ticket.from_masks(masks, scheme="uniter", model_sha256="0" * 64, pool="encoder")
+    return Ticket.from_masks(masks, architecture="uniter", model_sha256="0" * 64, pool="encoder")
 
 
 def make_record(kind: str = "train", seed: int = 0, **fields: Any) -> Record:
     spec: dict[str, Any] = {"kind": kind, "seed": seed}
-    key = sha256(canonical(spec)).hexdigest()
+    key = sha256(canonical_json(spec)).hexdigest()
     return Record(key=key, kind=kind, spec=spec, scores={"score": 87.25}, **fields)

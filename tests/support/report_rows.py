@@ -1,4 +1,4 @@
-"""A synthetic sweep: a plan, the records that its trials could have left, and their tickets."""
+"""A synthetic sweep for report tests: a plan, records of its trials, and their tickets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from orchestrator.plan.graph import DENSE, Cell, Curve, Plan, Trial
 from orchestrator.store.record import Record, TicketRef
 from orchestrator.store.ticket import Ticket
-from trainables.spec import CutSpec, ModelSpec, Recipe, TaskSpec, TrainSpec
+from trainables.spec import ModelSpec, PruneSpec, Recipe, TaskSpec, TrainSpec
 
 MODEL = ModelSpec(architecture="uniter", size="tiny")
 TASK = TaskSpec(name="easy_vqa", data="0" * 64)
@@ -34,33 +34,33 @@ SHAPES = {
 TOTAL = sum(a * b for a, b in SHAPES.values())
 
 
-def key(*parts: object) -> str:
+def digest(*parts: object) -> str:
     return hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()
 
 
 @dataclass
-class World:
-    """Collects cells and records; `plan()` and `records` are what a report reads."""
+class SyntheticSweep:
+    """Collects cells and records; reports read `plan()` and `records`."""
 
     name: str = "synthetic"
     trials: dict[str, Trial] = field(default_factory=dict)
     cells: list[Cell] = field(default_factory=list)
     records: dict[str, Record] = field(default_factory=dict)
     tickets: dict[str, tuple[tuple[object, ...], float]] = field(default_factory=dict)
-    """What to make each from, and its sparsity."""
+    """SHA-256 -> the values that identify a ticket, and its sparsity."""
     models: dict[str, ModelSpec] = field(default_factory=dict)
-    """What labels stand for, and below; a label that is not here stands for the default."""
+    """Label -> spec, as in `tasks` and `recipes`; other labels refer to the defaults."""
     tasks: dict[str, str] = field(default_factory=dict)
     recipes: dict[str, Recipe] = field(default_factory=dict)
 
     def plan(self) -> Plan:
         return Plan(self.name, self.trials, tuple(self.cells))
 
-    def fetch(self, sha256: str) -> Ticket:
+    def fetch_ticket(self, sha256: str) -> Ticket:
         (model, origin, _, _, rewind, seed, _), sparsity = self.tickets[sha256]
         return make_ticket(sparsity, seed=seed, of=f"{model}/{origin}/{rewind}")
 
-    def cell(
+    def add_cell(
         self,
         source: str,
         level: int,
@@ -75,15 +75,15 @@ class World:
         study: str = "main",
         recipe: str = "default",
         origin: str = "",
-        variant: str = "",
+        pool: str = "",
         prior: float = 67.0,
         history: int = 5,
         scores: Mapping[str, float] | None = None,
     ) -> str:
-        """Adds a training run and its cut; without a score the run has no record.
+        """Add a training run and its prune trial; without a score, they have no record.
 
-        `origin` (`TASK/RECIPE/imp`) names the curve whose tickets it wears, where that is not its
-        own; `variant` is what a study may set that no label of a cell tells.
+        `origin` (`TASK/RECIPE/imp`) names the curve whose tickets the run uses, if it is not its
+        own. `pool` stands for a setting of a study that changes its tickets but not its labels.
         """
         is_dense = source == DENSE
         curve = Curve(
@@ -92,36 +92,38 @@ class World:
             source=source, seed=seed,
         )  # fmt: skip
         origin = origin or f"{task}/{recipe}/{source}"
-        cut_at = 0 if source == "random" else rewind  # it looks at no weights
-        worn = (model, origin, variant, schedule, cut_at, seed, level)
-        run = key("run", task, recipe, source, rewind, *worn)
-        cut = "" if is_dense else key("cut", *worn)
+        pruned_at = 0 if source == "random" else rewind  # random tickets ignore the weights
+        ticket_id = (model, origin, pool, schedule, pruned_at, seed, level)
+        run = digest("run", task, recipe, source, rewind, *ticket_id)
+        prune_trial = "" if is_dense else digest("prune", *ticket_id)
         spec = self.models.get(model, MODEL)
-        if cut:
-            chosen = CutSpec(model=spec, sparsity=sparsity, seed=seed)
-            self.trials[cut] = Trial(
-                key=cut, kind="cut", spec=chosen, model=model, task=task, level=level
+        if prune_trial:
+            prune = PruneSpec(model=spec, sparsity=sparsity, seed=seed)
+            self.trials[prune_trial] = Trial(
+                key=prune_trial, kind="prune", spec=prune, model=model, task=task, level=level
             )
-        named = replace(TASK, name=self.tasks.get(task, TASK.name))
-        how = self.recipes.get(recipe, Recipe())
-        train = TrainSpec(model=spec, task=named, recipe=how, ticket=cut)
-        parents = (cut,) if cut else ()
+        task_spec = replace(TASK, name=self.tasks.get(task, TASK.name))
+        recipe_spec = self.recipes.get(recipe, Recipe())
+        train = TrainSpec(model=spec, task=task_spec, recipe=recipe_spec, ticket=prune_trial)
+        parents = (prune_trial,) if prune_trial else ()
         self.trials[run] = Trial(
             key=run, kind="train", spec=train, parents=parents, model=model, task=task, level=level
         )
-        self.cells.append(Cell(curve=curve, level=level, sparsity=sparsity, trial=run, ticket=cut))
+        self.cells.append(
+            Cell(curve=curve, level=level, sparsity=sparsity, trial=run, ticket=prune_trial)
+        )
         if score is not None:
-            ref = self._ticket(worn, sparsity) if cut else None
-            if cut:
-                self.records[cut] = Record(
-                    key=cut, kind="cut", spec={"sparsity": sparsity}, ticket=ref,
-                    costs={"seconds": 0.2}, created=self._created(),
+            ref = self._ticket(ticket_id, sparsity) if prune_trial else None
+            if prune_trial:
+                self.records[prune_trial] = Record(
+                    key=prune_trial, kind="prune", spec={"sparsity": sparsity}, ticket=ref,
+                    costs={"seconds": 0.2}, created_at=self._created(),
                 )  # fmt: skip
             self.records[run] = Record(
                 key=run,
                 kind="train",
                 spec={"lr": 2e-3},
-                about={"sweep": self.name, "model": model, "task": task, "level": level},
+                labels={"sweep": self.name, "model": model, "task": task, "level": level},
                 parents=parents,
                 ticket=ref,
                 scores={
@@ -132,25 +134,25 @@ class World:
                 checks={"pruned_nonzero": 0},
                 costs={"seconds": 16.0 + seed, "steps": 400.0, "peak_rss_mb": 900.0},
                 environment={"python": "3.11", "torch": "2.13.0", "machine": "x86_64, 2 cores"},
-                created=self._created(),
+                created_at=self._created(),
             )  # fmt: skip
         return run
 
-    def round(self, model: str, task: str) -> None:
-        """A training run that no cell asks for, such as a round of pre-training."""
-        named = replace(TASK, name=self.tasks[task])
-        spec = TrainSpec(model=self.models.get(model, MODEL), task=named, recipe=Recipe())
-        run = key("round", model, task)
+    def add_pretraining_run(self, model: str, task: str) -> None:
+        """Add a training run without a cell: a round of pre-training."""
+        task_spec = replace(TASK, name=self.tasks[task])
+        spec = TrainSpec(model=self.models.get(model, MODEL), task=task_spec, recipe=Recipe())
+        run = digest("round", model, task)
         self.trials[run] = Trial(key=run, kind="train", spec=spec, model=model, task=task)
 
     def _created(self) -> str:
         minutes, seconds = divmod(len(self.records), 60)
         return f"2026-01-02T{3 + minutes // 60:02d}:{minutes % 60:02d}:{seconds:02d}Z"
 
-    def _ticket(self, worn: tuple[object, ...], sparsity: float) -> TicketRef:
+    def _ticket(self, ticket_id: tuple[object, ...], sparsity: float) -> TicketRef:
         kept = TOTAL - round(TOTAL * sparsity)
-        sha256 = key("ticket", *worn)
-        self.tickets[sha256] = (worn, sparsity)
+        sha256 = digest("ticket", *ticket_id)
+        self.tickets[sha256] = (ticket_id, sparsity)
         return TicketRef(sha256=sha256, kept=kept, total=TOTAL, bytes=4096)
 
 
@@ -162,40 +164,48 @@ def _history(points: int, score: float) -> list[dict[str, float]]:
 
 
 def make_ticket(sparsity: float, *, seed: object, of: str) -> Ticket:
-    """Keeps the largest of made-up weights; those of one seed resemble each other, early layers
-    are larger. Random tickets keep any."""
-    own = np.random.default_rng(int(key(seed, of)[:8], 16))
+    """Keep the largest of synthetic weights, or random ones for random tickets.
+
+    Weights of one seed resemble each other, and early layers have larger weights.
+    """
+    unique = np.random.default_rng(int(digest(seed, of)[:8], 16))
     common = np.random.default_rng(7)
-    by_seed = np.random.default_rng(int(key(seed)[:8], 16))
+    by_seed = np.random.default_rng(int(digest(seed)[:8], 16))
     weights = {}
     for depth, (name, shape) in enumerate(SHAPES.items()):
         if "/random" in of:
-            weights[name] = own.random(shape)
+            weights[name] = unique.random(shape)
         else:
-            blend = common.normal(size=shape) + by_seed.normal(size=shape) + own.normal(size=shape)
+            blend = (
+                common.normal(size=shape) + by_seed.normal(size=shape) + unique.normal(size=shape)
+            )
             weights[name] = np.abs(blend) * (1.25 - 0.04 * depth)
     values = np.concatenate([w.ravel() for w in weights.values()])
     threshold = np.sort(values)[round(TOTAL * sparsity)]
     masks = {name: w >= threshold for name, w in weights.items()}
-    return Ticket.from_masks(masks, scheme="uniter", model_sha256="0" * 64, pool="encoder+pooler")
+    return Ticket.from_masks(
+        masks, architecture="uniter", model_sha256="0" * 64, pool="encoder+pooler"
+    )
 
 
-def quickstart(*, missing: int = 0) -> World:
-    """Two seeds, levels to 90 %, IMP from theta_0 and theta_60, both random controls; the last
-    `missing` cells have no record. Scores follow the shape of a real run."""
-    world = World("quickstart")
+def quickstart_sweep(*, missing: int = 0) -> SyntheticSweep:
+    """Return a sweep with two seeds, levels to 90 %, IMP from theta_0 and theta_60, and controls.
+
+    The last `missing` cells have no record. Scores follow the shape of a real run.
+    """
+    sweep = SyntheticSweep("quickstart")
     noise = np.random.default_rng(0)
-    wanted = []
+    planned = []
     for seed in range(2):
-        wanted.append((DENSE, 0, seed, 0, 92.4 + 1.6 * seed))
+        planned.append((DENSE, 0, seed, 0, 92.4 + 1.6 * seed))
     fall = {"imp": 0.5, "random": 9.0, "random_layerwise": 7.0}
     for rewind, source, seed, level in itertools.product((0, 60), fall, range(2), range(1, 10)):
         rise = 1.8 * np.sin(level / 3) if source == "imp" else 0.0
         score = 92.8 + seed + rise + rewind / 80 - fall[source] * (level / 9) ** 2
-        wanted.append((source, level, seed, rewind, score + noise.normal(0, 0.5)))
-    for i, (source, level, seed, rewind, score) in enumerate(wanted):
-        known = i < len(wanted) - missing
-        world.cell(
-            source, level, level / 10, seed, float(score) if known else None, rewind=rewind
+        planned.append((source, level, seed, rewind, score + noise.normal(0, 0.5)))
+    for i, (source, level, seed, rewind, score) in enumerate(planned):
+        has_score = i < len(planned) - missing
+        sweep.add_cell(
+            source, level, level / 10, seed, float(score) if has_score else None, rewind=rewind
         )  # fmt: skip
-    return world
+    return sweep

@@ -1,4 +1,4 @@
-"""Small runs of the real model on the task that is shipped, for the tests beside this file."""
+"""Small runs of the real model on the shipped task, for tests."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.data.fingerprint import fingerprint
-from trainables.run import Inputs, cut
-from trainables.spec import CutSpec, ModelSpec, Recipe, TaskSpec, TrainSpec
+from trainables.run import RunInputs, prune
+from trainables.spec import ModelSpec, PruneSpec, Recipe, TaskSpec, TrainSpec
 from trainables.tasks import TASKS
-from trainables.training.engine import Batch, Micro
-from trainables.training.sink import Turn
+from trainables.tasks.base import Batch
+from trainables.training.engine import MicroBatch
+from trainables.training.sink import Action
 
 MODEL = ModelSpec(architecture="uniter", size="tiny")
 TOTAL = 102_400
@@ -29,7 +30,7 @@ RECIPE = Recipe(
     eval_every=2,
     eval_examples=64,
 )
-CUT = CutSpec(model=MODEL, sparsity=0.5, run="it rides")
+PRUNE = PruneSpec(model=MODEL, sparsity=0.5, run="run")
 MODES: list[dict[str, Any]] = [
     {"precision": "fp32", "zero": 0},
     {"precision": "fp32", "zero": 2},
@@ -50,54 +51,54 @@ def spec(**changes: Any) -> TrainSpec:
 
 
 @dataclass
-class Kept:
-    """A sink that keeps what it is given, says the same at every turn, and can be killed at its
-    n-th checkpoint."""
+class RecordingSink:
+    """A sink that records what it receives, always returns the same action, and can interrupt the
+    run at its n-th checkpoint."""
 
-    kill_at: int = 0
-    says: Turn = "go on"
+    interrupt_at: int = 0
+    action: Action = "continue"
     rewinds: dict[int, bytes] = field(default_factory=dict)
-    cuts: dict[str, Masks] = field(default_factory=dict)
+    tickets: dict[str, Masks] = field(default_factory=dict)
     checkpoints: list[bytes] = field(default_factory=list)
     points: list[tuple[int, dict[str, float]]] = field(default_factory=list)
-    lives: bool = False
+    got_heartbeat: bool = False
 
     def rewind(self, step: int, payload: bytes) -> None:
         self.rewinds[step] = payload
 
-    def cut(self, key: str, masks: Mapping[str, NDArray[np.bool_]]) -> None:
-        self.cuts[key] = dict(masks)
+    def ticket(self, key: str, masks: Mapping[str, NDArray[np.bool_]]) -> None:
+        self.tickets[key] = dict(masks)
 
     def checkpoint(self, payload: bytes) -> None:
         self.checkpoints.append(payload)
-        if len(self.checkpoints) == self.kill_at:
+        if len(self.checkpoints) == self.interrupt_at:
             raise KeyboardInterrupt
 
-    def alive(self) -> None:
-        self.lives = True
+    def heartbeat(self) -> None:
+        self.got_heartbeat = True
 
-    def turn(self, step: int) -> Turn:
-        return "save" if self.kill_at else self.says
+    def next_action(self, step: int) -> Action:
+        return "save" if self.interrupt_at else self.action
 
     def progress(self, step: int, values: Mapping[str, float]) -> None:
         self.points.append((step, dict(values)))
 
 
-def inputs(**changes: Any) -> Inputs:
-    return replace(Inputs(data=data(), cache=Path("unused")), **changes)
+def inputs(**changes: Any) -> RunInputs:
+    return replace(RunInputs(data=data(), cache=Path("unused")), **changes)
 
 
 def ticket(sparsity: float = 0.7) -> Masks:
-    return cut(CutSpec(model=MODEL, method="random", sparsity=sparsity), inputs())
+    return prune(PruneSpec(model=MODEL, method="random", sparsity=sparsity), inputs())
 
 
-def evenly(batches: Sequence[Batch]) -> list[Micro]:
-    """Micro-batches of a step that count alike."""
-    return [Micro(batch, len(batches)) for batch in batches]
+def micro_batches(batches: Sequence[Batch]) -> list[MicroBatch]:
+    """Return the micro-batches of a step with equal weights."""
+    return [MicroBatch(batch, len(batches)) for batch in batches]
 
 
-def bits(masks: Masks) -> str:
-    whole = hashlib.sha256()
-    for name, kept in sorted(masks.items()):
-        whole.update(name.encode() + np.packbits(kept).tobytes())
-    return whole.hexdigest()
+def masks_sha256(masks: Masks) -> str:
+    digest = hashlib.sha256()
+    for name, mask in sorted(masks.items()):
+        digest.update(name.encode() + np.packbits(mask).tobytes())
+    return digest.hexdigest()

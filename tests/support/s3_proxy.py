@@ -1,7 +1,7 @@
-"""A proxy before an S3 server that fails as servers, disks and networks do, when it is told to.
+"""A proxy in front of an S3 server that injects faults of servers, disks and networks.
 
-It passes requests on as they are (signatures stay right, since the client signs the proxy's own
-address), keeps a list of them, and spoils those that it was armed for.
+It forwards requests unchanged (signatures stay valid, since the client signs the proxy's address),
+records them, and injects the faults it was armed with.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 HOP_BY_HOP = {"connection", "content-length", "expect", "keep-alive", "transfer-encoding"}
 TRICKLE_S = 0.5
-"""Seconds between two bytes of a reply that comes in a trickle."""
+"""Seconds between two bytes of a reply with `Fault.TRICKLE`."""
 
 
 class Fault(StrEnum):
@@ -32,24 +32,25 @@ class Fault(StrEnum):
     LOST = "S3: connection dropped after the write took effect"
     RESET = "S3: connection reset"
     HANG = "S3: no answer"
-    TRUNCATED = "S3: half an answer"
-    FLIPPED = "S3: a flipped bit in an answer"
-    TRICKLE = "S3: an answer in a trickle"
-    FORGOTTEN = "S3: a write that is acknowledged and not kept"
+    TRUNCATED = "S3: answer truncated to half"
+    FLIPPED = "S3: flipped bit in the answer"
+    TRICKLE = "S3: answer in a trickle of bytes"
+    FORGOTTEN = "S3: write acknowledged but not stored"
 
 
-REFUSALS = {
+ERROR_RESPONSES = {
     Fault.ERROR: (500, "InternalError"),
     Fault.LATE_ERROR: (500, "InternalError"),
     Fault.SLOW_DOWN: (503, "SlowDown"),
     Fault.CONFLICT: (409, "ConditionalRequestConflict"),
 }
-PASSING = [fault for fault in Fault if fault not in (Fault.TRICKLE, Fault.FORGOTTEN)]
-"""Those that a store gets over by itself; a trickle is progress, and ended by the stall limit."""
-WRITING = {Fault.LATE_ERROR, Fault.CONFLICT, Fault.LOST, Fault.FORGOTTEN}
-"""Faults that make sense for a PUT or DELETE only."""
-READING = {Fault.TRUNCATED, Fault.FLIPPED, Fault.TRICKLE}
-"""Those for the GET of an object."""
+RECOVERABLE = [fault for fault in Fault if fault not in (Fault.TRICKLE, Fault.FORGOTTEN)]
+"""Faults that the store recovers from by itself. (A trickle counts as progress, and is ended by the
+stall timeout.)"""
+WRITE_FAULTS = {Fault.LATE_ERROR, Fault.CONFLICT, Fault.LOST, Fault.FORGOTTEN}
+"""Faults that apply only to PUT or DELETE."""
+READ_FAULTS = {Fault.TRUNCATED, Fault.FLIPPED, Fault.TRICKLE}
+"""Faults that apply only to the GET of an object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,61 +59,62 @@ class Request:
     path: str
     """Bucket and key."""
     status: int
-    """What the server behind the proxy answered; 0 if the request did not get there."""
+    """Status of the upstream server's answer; 0 if the request did not reach it."""
     fault: Fault | None
     in_storm: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Armed:
+class ArmedFault:
     fault: Fault
     after: int = 0
-    """Requests to leave alone first."""
-    within: str = ""
-    """Part of the path of the requests that are meant."""
+    """Number of requests to forward unchanged first."""
+    path_contains: str = ""
+    """Only requests whose path contains this get the fault."""
 
-    def fits(self, method: str, target: str) -> bool:
+    def matches(self, method: str, target: str) -> bool:
         path, _, query = target.partition("?")
-        if self.within not in path:
+        if self.path_contains not in path:
             return False
-        if self.fault in WRITING:
+        if self.fault in WRITE_FAULTS:
             return method in ("PUT", "DELETE")
-        return self.fault not in READING or (method == "GET" and "list-type" not in query)
+        return self.fault not in READ_FAULTS or (method == "GET" and "list-type" not in query)
 
 
 @dataclass(slots=True)
-class Proxy:
-    """What the threads that serve requests share."""
+class S3Proxy:
+    """State shared by the threads that serve requests."""
 
     upstream: str
-    """Host and port of the server behind."""
+    """Host and port of the upstream server."""
     requests: list[Request] = field(default_factory=list)
-    storm: Armed | None = None
-    """Strikes every request that it fits, for as long as it is set."""
-    _armed: deque[Armed] = field(default_factory=deque)
-    _spared: int = 0
+    storm: ArmedFault | None = None
+    """While set, every matching request gets this fault."""
+    _armed: deque[ArmedFault] = field(default_factory=deque)
+    _forwarded: int = 0
+    """Requests since the last fault."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def arm(self, faults: Iterable[Armed]) -> None:
-        """Spoil requests: each fault strikes the first fitting request once `after` requests have
-        passed since the fault before it."""
+    def arm(self, faults: Iterable[ArmedFault]) -> None:
+        """Inject faults: each one is applied to the first matching request after `after` requests
+        have passed since the previous fault."""
         with self._lock:
             self._armed = deque(faults)
-            self._spared = 0
+            self._forwarded = 0
 
-    def calm(self) -> None:
-        """No more faults."""
+    def disarm(self) -> None:
+        """Inject no more faults."""
         self.arm([])
         self.storm = None
 
-    def injected(self) -> list[Fault]:
-        """The single faults so far, without those of storms."""
+    def injected_faults(self) -> list[Fault]:
+        """Return the single faults so far, without those of storms."""
         return [r.fault for r in list(self.requests) if r.fault and not r.in_storm]
 
-    def choose(self, method: str, target: str) -> tuple[Fault | None, bool]:
-        """The fault for this request, if it gets one, and whether that is a storm's."""
+    def next_fault(self, method: str, target: str) -> tuple[Fault | None, bool]:
+        """Return the fault for this request, if any, and whether it belongs to a storm."""
         storm = self.storm
-        if storm is not None and storm.fits(method, target):
+        if storm is not None and storm.matches(method, target):
             return storm.fault, True
         return self._next(method, target), False
 
@@ -120,12 +122,12 @@ class Proxy:
         with self._lock:
             if not self._armed:
                 return None
-            self._spared += 1
+            self._forwarded += 1
             first = self._armed[0]
-            if self._spared <= first.after or not first.fits(method, target):
+            if self._forwarded <= first.after or not first.matches(method, target):
                 return None
             self._armed.popleft()
-            self._spared = 0
+            self._forwarded = 0
             return first.fault
 
 
@@ -138,35 +140,35 @@ class Reply:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    proxy: Proxy
+    proxy: S3Proxy
 
     def _serve(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        fault, in_storm = self.proxy.choose(self.command, self.path)
-        reaches = fault in (None, Fault.LATE_ERROR, Fault.LOST, *READING)
-        reply = self._passed_on(body) if reaches else None
+        fault, in_storm = self.proxy.next_fault(self.command, self.path)
+        forwarded = fault in (None, Fault.LATE_ERROR, Fault.LOST, *READ_FAULTS)
+        reply = self._forward(body) if forwarded else None
         path = self.path.partition("?")[0].lstrip("/")
         status = reply.status if reply else 0
         self.proxy.requests.append(Request(self.command, path, status, fault, in_storm))
-        if fault in REFUSALS:
-            self._send(refusal(*REFUSALS[fault]))
+        if fault in ERROR_RESPONSES:
+            self._send(error_reply(*ERROR_RESPONSES[fault]))
         elif fault is Fault.FORGOTTEN:
             self._send(Reply(200, [("ETag", '"none"')], b""))
         elif fault is Fault.HANG:
-            self._wait_for_the_client_to_leave()
+            self._wait_for_disconnect()
         elif reply is None or fault in (Fault.RESET, Fault.LOST):
             self._reset()
         elif fault is Fault.TRUNCATED:
-            self._send(reply, upto=len(reply.body) // 2)
+            self._send(reply, max_bytes=len(reply.body) // 2)
         elif fault is Fault.TRICKLE:
             self._trickle(reply)
         else:
-            self._send(flipped(reply) if fault is Fault.FLIPPED else reply)
+            self._send(flip_bit(reply) if fault is Fault.FLIPPED else reply)
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _serve
 
-    def _passed_on(self, body: bytes) -> Reply | None:
-        """What the server behind answers; None if it does not."""
+    def _forward(self, body: bytes) -> Reply | None:
+        """Return the upstream server's answer; None if there is none."""
         connection = http.client.HTTPConnection(self.proxy.upstream, timeout=60)
         try:
             connection.putrequest(
@@ -178,42 +180,43 @@ class _Handler(BaseHTTPRequestHandler):
             if body or self.command == "PUT":
                 connection.putheader("Content-Length", str(len(body)))
             connection.endheaders(body)
-            got = connection.getresponse()
-            return Reply(got.status, got.getheaders(), got.read())
+            response = connection.getresponse()
+            return Reply(response.status, response.getheaders(), response.read())
         except (OSError, http.client.HTTPException):
             return None
         finally:
             connection.close()
 
-    def _send(self, reply: Reply, upto: int | None = None) -> None:
-        """The reply, or the head and the first `upto` bytes of it and then the end."""
+    def _send(self, reply: Reply, max_bytes: int | None = None) -> None:
+        """Send the reply; with `max_bytes`, only the headers and the first bytes of the body, and
+        then close the connection."""
         self.send_response_only(reply.status)
-        whole = self.command == "HEAD" or reply.status == 204
+        no_body = self.command == "HEAD" or reply.status == 204
         for name, value in reply.headers:
-            if name.lower() not in HOP_BY_HOP or (whole and name.lower() == "content-length"):
+            if name.lower() not in HOP_BY_HOP or (no_body and name.lower() == "content-length"):
                 self.send_header(name, value)
-        if not whole:
+        if not no_body:
             self.send_header("Content-Length", str(len(reply.body)))
         self.end_headers()
-        if not whole:
-            self.wfile.write(reply.body[:upto])
-        if upto is not None:
+        if not no_body:
+            self.wfile.write(reply.body[:max_bytes])
+        if max_bytes is not None:
             self.close_connection = True
 
     def _trickle(self, reply: Reply) -> None:
-        self._send(reply, upto=0)
+        self._send(reply, max_bytes=0)
         for byte in reply.body:
-            if self._left(TRICKLE_S):
+            if self._disconnects(TRICKLE_S):
                 return
             self.wfile.write(bytes([byte]))
 
-    def _wait_for_the_client_to_leave(self) -> None:
-        while not self._left(1.0):
+    def _wait_for_disconnect(self) -> None:
+        while not self._disconnects(1.0):
             pass
         self.close_connection = True
 
-    def _left(self, timeout: float) -> bool:
-        """Whether the client closes its connection within so many seconds."""
+    def _disconnects(self, timeout: float) -> bool:
+        """Return whether the client closes its connection within `timeout` seconds."""
         self.connection.settimeout(timeout)
         try:
             return not self.connection.recv(1)
@@ -223,7 +226,7 @@ class _Handler(BaseHTTPRequestHandler):
             return True
 
     def _reset(self) -> None:
-        """Close with a TCP reset, as a server that was killed does."""
+        """Close the connection with a TCP reset, like a killed server."""
         self.close_connection = True
         linger = struct.pack("ii", 1, 0)
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
@@ -232,19 +235,19 @@ class _Handler(BaseHTTPRequestHandler):
     def handle_one_request(self) -> None:
         try:
             super().handle_one_request()
-        except OSError:  # the client is gone
+        except OSError:  # the client has disconnected
             self.close_connection = True
 
     def log_message(self, format: str, *args: object) -> None:
         pass
 
 
-def refusal(status: int, code: str) -> Reply:
+def error_reply(status: int, code: str) -> Reply:
     body = f"<Error><Code>{code}</Code><Message>injected</Message></Error>".encode()
     return Reply(status, [("Content-Type", "application/xml")], body)
 
 
-def flipped(reply: Reply) -> Reply:
+def flip_bit(reply: Reply) -> Reply:
     body = bytearray(reply.body)
     if body:
         body[len(body) // 2] ^= 1
@@ -257,14 +260,14 @@ class _Server(ThreadingHTTPServer):
 
     def shutdown_request(self, request: object) -> None:
         assert isinstance(request, socket.socket)
-        if request.fileno() != -1:  # else it was reset
+        if request.fileno() != -1:  # -1: the connection was reset
             super().shutdown_request(request)
 
 
 @contextmanager
-def serving(upstream: str) -> Iterator[tuple[Proxy, str]]:
-    """A proxy before the server at the address `upstream`, and the proxy's own address."""
-    proxy = Proxy(urlsplit(upstream).netloc)
+def run_proxy(upstream: str) -> Iterator[tuple[S3Proxy, str]]:
+    """Run a proxy in front of the server at the address `upstream`; yield it and its address."""
+    proxy = S3Proxy(urlsplit(upstream).netloc)
     server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"proxy": proxy}))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

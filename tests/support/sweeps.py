@@ -1,4 +1,4 @@
-"""Small sweeps for tests: a sweep file's text in, its plan out."""
+"""Small sweeps for tests, from a sweep file's content to its plan."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 import yaml
 from hypothesis import strategies as st
 
-from orchestrator.expand import studies as expand
 from orchestrator.expand.sources import SOURCES
+from orchestrator.expand.studies import expand_sweep
 from orchestrator.plan.graph import Plan
-from orchestrator.sweep import config
-from orchestrator.sweep import resolve as inputs
+from orchestrator.sweep.config import Sweep
+from orchestrator.sweep.resolve import resolve_inputs
 
 STUDY: dict[str, Any] = {
     "model": "uniter-tiny",
@@ -26,8 +26,8 @@ def fake_fingerprint(path: Path, patterns: tuple[str, ...] = ()) -> str:
     return path.name.encode().hex().ljust(64, "0")[:64]
 
 
-def document(**study: Any) -> dict[str, Any]:
-    """A sweep with one study, `STUDY` with changes."""
+def sweep_document(**study: Any) -> dict[str, Any]:
+    """Return a sweep with one study: `STUDY` with changes."""
     return {
         "name": "test",
         "recipes": {"short": {"steps": 10, "batch_size": 8}},
@@ -35,15 +35,15 @@ def document(**study: Any) -> dict[str, Any]:
     }
 
 
-def write(folder: Path, content: dict[str, Any] | str) -> Path:
+def write_sweep(folder: Path, content: dict[str, Any] | str) -> Path:
     path = folder / "sweep.yaml"
     path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
     return path
 
 
 def plan_of(content: dict[str, Any]) -> Plan:
-    sweep = config.Sweep.model_validate(content)
-    return expand.expand(sweep, inputs.read(sweep, fake_fingerprint))
+    sweep = Sweep.model_validate(content)
+    return expand_sweep(sweep, resolve_inputs(sweep, fake_fingerprint))
 
 
 studies = st.fixed_dictionaries(

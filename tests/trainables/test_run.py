@@ -1,4 +1,4 @@
-"""Whole small runs of the real model and task, a few steps each."""
+"""Small runs of the real model and task, a few steps each."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from torch import Tensor
 
 from tests.support.paths import ROOT
 from tests.support.runs import (
-    CUT,
     MODEL,
     MODES,
+    PRUNE,
     RECIPE,
     TOTAL,
-    Kept,
-    bits,
+    RecordingSink,
     inputs,
+    masks_sha256,
     spec,
     ticket,
 )
@@ -35,10 +35,10 @@ from trainables.errors import (
     Stopped,
     TicketMismatch,
 )
-from trainables.run import Inputs, Outcome, cut, run
-from trainables.spec import CutSpec, Recipe, Seeds, Start, TrainSpec
-from trainables.training.checkpoint import decode, encode
-from trainables.training.start import drawn_backbone
+from trainables.run import RunInputs, RunOutcome, prune, run
+from trainables.spec import PruneSpec, Recipe, Seeds, Start, TrainSpec
+from trainables.training.checkpoint import decode_checkpoint, encode_checkpoint
+from trainables.training.start import init_backbone
 
 
 @pytest.fixture(scope="module")
@@ -47,23 +47,23 @@ def dense() -> TrainSpec:
 
 
 @pytest.mark.parametrize("mode", MODES, ids=str)
-def test_a_run_under_a_ticket_keeps_it_and_cuts_within_it(
+def test_a_run_keeps_its_ticket_and_prunes_within_it(
     dense: TrainSpec, mode: dict[str, Any]
 ) -> None:
-    worn, sink = ticket(0.7), Kept()
-    child = replace(CUT, sparsity=0.8)
-    masked = replace(dense, ticket="worn", recipe=replace(RECIPE, **mode))
-    outcome = run(masked, inputs(ticket=worn), sink, cuts={"k": child}, rewinds={6})
-    final, _ = decode(sink.rewinds[6])
+    parent, sink = ticket(0.7), RecordingSink()
+    child = replace(PRUNE, sparsity=0.8)
+    masked = replace(dense, ticket="t", recipe=replace(RECIPE, **mode))
+    outcome = run(masked, inputs(ticket=parent), sink, prunes={"k": child}, rewinds={6})
+    final, _ = decode_checkpoint(sink.rewinds[6])
     assert outcome.checks["pruned_nonzero"] == 0
-    for name, kept in worn.items():
-        assert not final[f"backbone.{name}"].numpy()[~kept].any()
-        assert (sink.cuts["k"][name] <= kept).all()
-    assert sum(int(kept.sum()) for kept in sink.cuts["k"].values()) == TOTAL - 81_920
+    for name, mask in parent.items():
+        assert not final[f"backbone.{name}"].numpy()[~mask].any()
+        assert (sink.tickets["k"][name] <= mask).all()
+    assert sum(int(mask.sum()) for mask in sink.tickets["k"].values()) == TOTAL - 81_920
 
 
-def test_the_outcome_tells_what_happened(dense: TrainSpec) -> None:
-    sink = Kept()
+def test_the_outcome_has_scores_history_and_costs(dense: TrainSpec) -> None:
+    sink = RecordingSink()
     outcome = run(replace(dense, recipe=replace(RECIPE, score="best")), inputs(), sink)
     scored = {point["step"]: point["score"] for point in outcome.history if "score" in point}
     assert list(scored) == [2, 4, 6]
@@ -77,32 +77,32 @@ def test_the_outcome_tells_what_happened(dense: TrainSpec) -> None:
     assert 0 < outcome.costs["evaluation_seconds"] < outcome.costs["seconds"]
 
 
-def test_a_long_history_is_thinned_but_keeps_every_evaluation(dense: TrainSpec) -> None:
+def test_a_long_history_is_thinned_but_has_every_evaluation(dense: TrainSpec) -> None:
     recipe = Recipe(steps=201, batch_size=1, lr=0.0, eval_every=67, eval_examples=1)
-    history = run(replace(dense, recipe=recipe), inputs(), Kept()).history
+    history = run(replace(dense, recipe=recipe), inputs(), RecordingSink()).history
     assert [point["step"] for point in history if "loss" in point] == [*range(2, 201, 2), 201]
     assert [point["step"] for point in history if "score" in point] == [67, 134, 201]
 
 
-def test_warm_equals_cold(dense: TrainSpec) -> None:
-    """Second in a process that has run others, and first in a fresh process."""
-    masked, worn = replace(dense, ticket="worn"), ticket()
-    first, second = Kept(), Kept()
-    warm = run(masked, inputs(ticket=worn), first, cuts={"k": replace(CUT, sparsity=0.8)})
-    run(replace(dense, recipe=replace(RECIPE, precision="bf16", zero=2)), inputs(), Kept())
-    again = run(masked, inputs(ticket=worn), second, cuts={"k": replace(CUT, sparsity=0.8)})
+def test_a_run_gives_the_same_bits_in_a_warm_and_in_a_fresh_process(dense: TrainSpec) -> None:
+    """The warm process has already run other trials."""
+    masked, masks = replace(dense, ticket="t"), ticket()
+    first, second = RecordingSink(), RecordingSink()
+    warm = run(masked, inputs(ticket=masks), first, prunes={"k": replace(PRUNE, sparsity=0.8)})
+    run(replace(dense, recipe=replace(RECIPE, precision="bf16", zero=2)), inputs(), RecordingSink())
+    again = run(masked, inputs(ticket=masks), second, prunes={"k": replace(PRUNE, sparsity=0.8)})
     assert again == warm
-    assert bits(second.cuts["k"]) == bits(first.cuts["k"])
+    assert masks_sha256(second.tickets["k"]) == masks_sha256(first.tickets["k"])
     code = (
         "import sys\n"
         "from dataclasses import replace\n"
         "sys.path.insert(0, sys.argv[1])\n"
-        "from tests.support.runs import CUT, Kept, bits, inputs, spec, ticket\n"
+        "from tests.support.runs import PRUNE, RecordingSink, inputs, masks_sha256, spec, ticket\n"
         "from trainables.run import run\n"
-        "sink = Kept()\n"
-        "cuts = {'k': replace(CUT, sparsity=0.8)}\n"
-        "outcome = run(spec(ticket='worn'), inputs(ticket=ticket()), sink, cuts=cuts)\n"
-        "print(outcome.checks['final_sha256'], bits(sink.cuts['k']))\n"
+        "sink = RecordingSink()\n"
+        "prunes = {'k': replace(PRUNE, sparsity=0.8)}\n"
+        "outcome = run(spec(ticket='t'), inputs(ticket=ticket()), sink, prunes=prunes)\n"
+        "print(outcome.checks['final_sha256'], masks_sha256(sink.tickets['k']))\n"
     )
 
     cold = subprocess.run(
@@ -112,116 +112,128 @@ def test_warm_equals_cold(dense: TrainSpec) -> None:
         text=True,
         check=True,
     )
-    assert cold.stdout.split() == [warm.checks["final_sha256"], bits(first.cuts["k"])]
+    assert cold.stdout.split() == [warm.checks["final_sha256"], masks_sha256(first.tickets["k"])]
 
 
 @pytest.mark.parametrize("mode", MODES, ids=str)
 def test_a_resumed_run_equals_an_uninterrupted_one(dense: TrainSpec, mode: dict[str, Any]) -> None:
-    masked = replace(dense, ticket="worn", recipe=replace(RECIPE, **mode))
-    given = inputs(ticket=ticket())
-    whole, killed, rest = Kept(says="save"), Kept(kill_at=3), Kept()
-    expected = run(masked, given, whole, cuts={"k": replace(CUT, sparsity=0.8)}, rewinds={1, 5})
+    masked = replace(dense, ticket="t", recipe=replace(RECIPE, **mode))
+    run_inputs = inputs(ticket=ticket())
+    complete, interrupted, resumed_sink = (
+        RecordingSink(action="save"),
+        RecordingSink(interrupt_at=3),
+        RecordingSink(),
+    )
+    expected = run(
+        masked, run_inputs, complete, prunes={"k": replace(PRUNE, sparsity=0.8)}, rewinds={1, 5}
+    )
     with pytest.raises(KeyboardInterrupt):
-        run(masked, given, killed, rewinds={1, 5})
+        run(masked, run_inputs, interrupted, rewinds={1, 5})
     resumed = run(
         masked,
-        replace(given, checkpoint=killed.checkpoints[-1]),
-        rest,
-        cuts={"k": replace(CUT, sparsity=0.8)},
+        replace(run_inputs, checkpoint=interrupted.checkpoints[-1]),
+        resumed_sink,
+        prunes={"k": replace(PRUNE, sparsity=0.8)},
         rewinds={1, 5},
     )
     assert resumed == expected
-    assert bits(rest.cuts["k"]) == bits(whole.cuts["k"])
-    assert killed.rewinds | rest.rewinds == whole.rewinds
-    assert min(step for step, _ in rest.points) == 4
+    assert masks_sha256(resumed_sink.tickets["k"]) == masks_sha256(complete.tickets["k"])
+    assert interrupted.rewinds | resumed_sink.rewinds == complete.rewinds
+    assert min(step for step, _ in resumed_sink.points) == 4
     assert resumed.costs["steps"] == 6
 
 
-def test_checkpoints_are_written_when_the_sink_asks_and_never_at_the_end(dense: TrainSpec) -> None:
-    silent, eager = Kept(), Kept(says="save")
+def test_checkpoints_are_saved_when_the_sink_asks_but_not_at_the_end(dense: TrainSpec) -> None:
+    silent, eager = RecordingSink(), RecordingSink(action="save")
     assert run(dense, inputs(), silent) == run(dense, inputs(), eager)
     assert silent.checkpoints == []
     assert len(eager.checkpoints) == RECIPE.steps - 1
 
 
-def test_a_run_that_is_asked_to_stop_leaves_a_checkpoint(dense: TrainSpec) -> None:
-    stopped = Kept(says="stop")
+def test_a_stopped_run_saves_a_checkpoint(dense: TrainSpec) -> None:
+    stopped = RecordingSink(action="stop")
     with pytest.raises(Stopped):
         run(dense, inputs(), stopped)
     (checkpoint,) = stopped.checkpoints
-    rest = Kept()
-    assert run(dense, inputs(checkpoint=checkpoint), rest) == run(dense, inputs(), Kept())
-    assert min(step for step, _ in rest.points) == 2
+    resumed_sink = RecordingSink()
+    assert run(dense, inputs(checkpoint=checkpoint), resumed_sink) == run(
+        dense, inputs(), RecordingSink()
+    )
+    assert min(step for step, _ in resumed_sink.points) == 2
 
 
-def test_a_checkpoint_past_a_rewind_point_that_is_wanted_now_is_not_used(dense: TrainSpec) -> None:
-    killed, later = Kept(kill_at=3), Kept()
+def test_a_checkpoint_past_a_newly_requested_rewind_point_is_not_used(dense: TrainSpec) -> None:
+    interrupted, later = RecordingSink(interrupt_at=3), RecordingSink()
     with pytest.raises(KeyboardInterrupt):
-        run(dense, inputs(), killed)
-    whole = run(dense, inputs(checkpoint=killed.checkpoints[-1]), later, rewinds={2})
+        run(dense, inputs(), interrupted)
+    complete = run(dense, inputs(checkpoint=interrupted.checkpoints[-1]), later, rewinds={2})
     assert list(later.rewinds) == [2]
-    assert whole == run(dense, inputs(), Kept())
+    assert complete == run(dense, inputs(), RecordingSink())
 
 
-def test_a_long_evaluation_gives_signs_of_life(
+def test_a_long_evaluation_sends_heartbeats(
     dense: TrainSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sink = Kept()
-    monkeypatch.setattr("trainables.training.evaluate.SIGN_S", 0.0)
+    sink = RecordingSink()
+    monkeypatch.setattr("trainables.training.evaluate.HEARTBEAT_S", 0.0)
     run(dense, inputs(), sink)
-    assert sink.lives
+    assert sink.got_heartbeat
 
 
 def test_a_checkpoint_of_another_run_is_refused(dense: TrainSpec) -> None:
-    killed = Kept(kill_at=1)
+    interrupted = RecordingSink(interrupt_at=1)
     with pytest.raises(KeyboardInterrupt):
-        run(dense, inputs(), killed)
+        run(dense, inputs(), interrupted)
     other = replace(dense, start=Start(seed=1))
     with pytest.raises(CheckpointError, match="other start weights"):
-        run(other, inputs(checkpoint=killed.checkpoints[-1]), Kept())
-    tensors, meta = decode(killed.checkpoints[-1])
+        run(other, inputs(checkpoint=interrupted.checkpoints[-1]), RecordingSink())
+    tensors, meta = decode_checkpoint(interrupted.checkpoints[-1])
     for changed in ({"progress": meta["progress"] | {"epochs": 1}}, {"rewinds": 3}):
-        another = encode(tensors, meta | changed)
+        another = encode_checkpoint(tensors, meta | changed)
         with pytest.raises(CheckpointError, match="another version"):
-            run(dense, inputs(checkpoint=another), Kept())
+            run(dense, inputs(checkpoint=another), RecordingSink())
     with pytest.raises(CheckpointError, match="damaged"):
-        run(dense, inputs(checkpoint=killed.checkpoints[-1][:999]), Kept())
+        run(dense, inputs(checkpoint=interrupted.checkpoints[-1][:999]), RecordingSink())
 
 
-def test_riders_and_evaluations_change_no_result(dense: TrainSpec) -> None:
-    plain = run(dense, inputs(), Kept())
-    sink, replay = Kept(), Kept()
-    loaded = run(dense, inputs(), sink, cuts={"a": CUT, "b": CUT}, rewinds=[0, 3, 6])
+def test_requested_tickets_rewind_points_and_evaluations_change_no_result(dense: TrainSpec) -> None:
+    plain = run(dense, inputs(), RecordingSink())
+    sink, replay = RecordingSink(), RecordingSink()
+    loaded = run(dense, inputs(), sink, prunes={"a": PRUNE, "b": PRUNE}, rewinds=[0, 3, 6])
     assert loaded == plain
-    assert bits(sink.cuts["a"]) == bits(sink.cuts["b"])
-    short = run(dense, inputs(), replay, cuts={"a": CUT}, rewinds=[3], until=3)
+    assert masks_sha256(sink.tickets["a"]) == masks_sha256(sink.tickets["b"])
+    short = run(dense, inputs(), replay, prunes={"a": PRUNE}, rewinds=[3], until=3)
     assert replay.rewinds[3] == sink.rewinds[3]
-    assert (short.scores, replay.cuts) == ({}, {})
-    unwatched = replace(dense, recipe=replace(RECIPE, eval_every=0))
-    assert run(unwatched, inputs(), Kept()).checks == plain.checks
+    assert (short.scores, replay.tickets) == ({}, {})
+    unevaluated = replace(dense, recipe=replace(RECIPE, eval_every=0))
+    assert run(unevaluated, inputs(), RecordingSink()).checks == plain.checks
 
 
 def rewound(dense: TrainSpec, step: int) -> tuple[TrainSpec, Mapping[str, Tensor]]:
-    sink = Kept()
+    sink = RecordingSink()
     run(dense, inputs(), sink, rewinds=[step], until=step)
-    return replace(dense, start=Start(kind="rewind", trial="r")), decode(sink.rewinds[step])[0]
+    return replace(dense, start=Start(kind="rewind", trial="r")), decode_checkpoint(
+        sink.rewinds[step]
+    )[0]
 
 
 def test_rewinding_to_step_zero_is_the_same_run(dense: TrainSpec) -> None:
     again, point = rewound(dense, 0)
-    assert run(again, inputs(rewind=point), Kept()) == run(dense, inputs(), Kept())
+    assert run(again, inputs(rewind=point), RecordingSink()) == run(
+        dense, inputs(), RecordingSink()
+    )
 
 
-def test_the_head_is_rewound_or_drawn_anew(dense: TrainSpec) -> None:
+def test_the_head_is_rewound_or_redrawn(dense: TrainSpec) -> None:
     again, point = rewound(dense, 3)
     starts = {}
     for head in ("rewind", "redraw"):
-        sink = Kept()
+        sink = RecordingSink()
         run(replace(again, head=head), inputs(rewind=point), sink, rewinds=[0], until=0)
-        starts[head], _ = decode(sink.rewinds[0])
-    fresh = Kept()
+        starts[head], _ = decode_checkpoint(sink.rewinds[0])
+    fresh = RecordingSink()
     run(dense, inputs(), fresh, rewinds=[0], until=0)
-    first, _ = decode(fresh.rewinds[0])
+    first, _ = decode_checkpoint(fresh.rewinds[0])
     for name, value in point.items():
         assert torch.equal(starts["rewind"][name], value)
         drawn = first if name.startswith("head.") else point
@@ -229,21 +241,21 @@ def test_the_head_is_rewound_or_drawn_anew(dense: TrainSpec) -> None:
     assert not torch.equal(point["head.0.weight"], first["head.0.weight"])
 
 
-def test_a_run_can_take_up_the_schedule_where_its_start_was(dense: TrainSpec) -> None:
+def test_a_run_can_continue_the_schedule_of_its_rewind_point(dense: TrainSpec) -> None:
     again, point = rewound(dense, 4)
-    whole, rest = run(dense, inputs(), Kept()), Kept()
-    outcome = run(replace(again, first_step=4), inputs(rewind=point), rest)
+    complete, resumed_sink = run(dense, inputs(), RecordingSink()), RecordingSink()
+    outcome = run(replace(again, first_step=4), inputs(rewind=point), resumed_sink)
     assert [point["lr"] for point in outcome.history] == [
-        point["lr"] for point in whole.history[4:]
+        point["lr"] for point in complete.history[4:]
     ]
     # The same examples under the same weights: the first loss is the same one.
-    assert outcome.history[0]["loss"] == whole.history[4]["loss"]
+    assert outcome.history[0]["loss"] == complete.history[4]["loss"]
     assert outcome.costs["steps"] == 2
 
 
 def test_seeds_are_separate(dense: TrainSpec) -> None:
     checks = {
-        name: run(changed, inputs(), Kept()).checks
+        name: run(changed, inputs(), RecordingSink()).checks
         for name, changed in {
             "base": dense,
             "head": replace(dense, seeds=Seeds(head=1)),
@@ -256,15 +268,16 @@ def test_seeds_are_separate(dense: TrainSpec) -> None:
     assert len({check["final_sha256"] for check in checks.values()}) == 4
 
 
-def test_a_round_sees_another_data_order_than_the_evaluation_of_its_level(
+def test_a_round_has_another_data_order_than_the_evaluation_of_its_level(
     dense: TrainSpec,
 ) -> None:
     evaluation, round_ = (
-        run(replace(dense, role=role), inputs(), Kept()) for role in ("evaluation", "round")
+        run(replace(dense, role=role), inputs(), RecordingSink())
+        for role in ("evaluation", "round")
     )
     assert round_.checks["theta_sha256"] == evaluation.checks["theta_sha256"]
     assert round_.history[0] != evaluation.history[0]
-    assert run(replace(dense, role="round"), inputs(), Kept()) == round_
+    assert run(replace(dense, role="round"), inputs(), RecordingSink()) == round_
 
 
 @pytest.mark.parametrize("mode", MODES, ids=str)
@@ -272,33 +285,38 @@ def test_adversarial_training_under_a_ticket_resumes_bit_for_bit(
     dense: TrainSpec, mode: dict[str, Any]
 ) -> None:
     recipe = replace(RECIPE, adversary="both", adversary_steps=2, adversary_lr=0.1, **mode)
-    masked = replace(dense, ticket="worn", recipe=recipe)
-    given = inputs(ticket=ticket())
-    killed = Kept(kill_at=3)
-    whole = run(masked, given, Kept())
+    masked = replace(dense, ticket="t", recipe=recipe)
+    run_inputs = inputs(ticket=ticket())
+    interrupted = RecordingSink(interrupt_at=3)
+    complete = run(masked, run_inputs, RecordingSink())
     with pytest.raises(KeyboardInterrupt):
-        run(masked, given, killed)
-    assert run(masked, replace(given, checkpoint=killed.checkpoints[-1]), Kept()) == whole
-    plain = run(replace(masked, recipe=replace(recipe, adversary="none")), given, Kept())
-    assert plain.checks["start_sha256"] == whole.checks["start_sha256"]
-    assert plain.checks["final_sha256"] != whole.checks["final_sha256"]
+        run(masked, run_inputs, interrupted)
+    assert (
+        run(masked, replace(run_inputs, checkpoint=interrupted.checkpoints[-1]), RecordingSink())
+        == complete
+    )
+    plain = run(
+        replace(masked, recipe=replace(recipe, adversary="none")), run_inputs, RecordingSink()
+    )
+    assert plain.checks["start_sha256"] == complete.checks["start_sha256"]
+    assert plain.checks["final_sha256"] != complete.checks["final_sha256"]
 
 
-def test_batches_by_tokens_resume_bit_for_bit(dense: TrainSpec) -> None:
+def test_a_run_with_a_token_limit_resumes_bit_for_bit(dense: TrainSpec) -> None:
     uneven = replace(dense, recipe=replace(RECIPE, tokens=300, batch_size=1, accumulate=2))
-    killed = Kept(kill_at=3)
-    whole = run(uneven, inputs(), Kept())
+    interrupted = RecordingSink(interrupt_at=3)
+    complete = run(uneven, inputs(), RecordingSink())
     with pytest.raises(KeyboardInterrupt):
-        run(uneven, inputs(), killed)
-    assert run(uneven, inputs(checkpoint=killed.checkpoints[-1]), Kept()) == whole
+        run(uneven, inputs(), interrupted)
+    assert run(uneven, inputs(checkpoint=interrupted.checkpoints[-1]), RecordingSink()) == complete
 
 
-def test_wrong_inputs_cost_one_clear_line(dense: TrainSpec, tmp_path: Path) -> None:
+def test_wrong_inputs_raise_one_clear_line(dense: TrainSpec, tmp_path: Path) -> None:
     (tmp_path / "w.pt").write_bytes(b"other weights")
     published = Start(kind="pretrained", weights="0" * 64)
     wide = {name: np.ones((2, 2), bool) for name in ticket()}
     point = {"backbone.nothing": torch.zeros(1)}
-    cases: list[tuple[type[Exception], TrainSpec, Inputs, dict[str, Any]]] = [
+    cases: list[tuple[type[Exception], TrainSpec, RunInputs, dict[str, Any]]] = [
         (DataError, replace(dense, task=replace(dense.task, data="1" * 64)), inputs(), {}),
         (DataError, dense, inputs(data=tmp_path / "none"), {}),
         (DataError, replace(dense, start=published), inputs(weights=tmp_path / "w.pt"), {}),
@@ -314,60 +332,61 @@ def test_wrong_inputs_cost_one_clear_line(dense: TrainSpec, tmp_path: Path) -> N
         (RecipeError, dense, inputs(), {"rewinds": [7]}),
         (RecipeError, dense, inputs(), {"until": 7}),
     ]
-    for error, asked, given, more in cases:
+    for error, wrong_spec, wrong_inputs, arguments in cases:
         with pytest.raises(error) as caught:
-            run(asked, given, Kept(), **more)
+            run(wrong_spec, wrong_inputs, RecordingSink(), **arguments)
         assert "\n" not in str(caught.value)
 
 
-def test_a_run_that_diverges_fails_and_cuts_nothing(dense: TrainSpec) -> None:
-    sink = Kept()
-    wild = replace(RECIPE, lr=1e30, warmup=0.0)
+def test_a_run_that_diverges_fails_without_a_ticket(dense: TrainSpec) -> None:
+    sink = RecordingSink()
+    diverging = replace(RECIPE, lr=1e30, warmup=0.0)
     with pytest.raises(InvariantError, match="finite"):
-        run(replace(dense, recipe=wild), inputs(), sink, cuts={"k": CUT})
-    assert sink.cuts == {}
+        run(replace(dense, recipe=diverging), inputs(), sink, prunes={"k": PRUNE})
+    assert sink.tickets == {}
 
 
-def test_one_shot_magnitude_cuts_the_untrained_start() -> None:
+def test_one_shot_magnitude_pruning_ranks_the_untrained_start() -> None:
     start = Start(seed=5)
-    masks = cut(CutSpec(model=MODEL, sparsity=0.9, start=start), inputs())
-    state = drawn_backbone(MODEL, 5, 0.0).state_dict()
+    masks = prune(PruneSpec(model=MODEL, sparsity=0.9, start=start), inputs())
+    state = init_backbone(MODEL, 5, 0.0).state_dict()
     sizes = torch.cat([state[name].abs().flatten() for name in masks])
-    kept = torch.cat([torch.from_numpy(mask).flatten() for mask in masks.values()])
-    assert int(kept.sum()) == TOTAL // 10
-    assert sizes[kept].min() > sizes[~kept].max()
+    mask = torch.cat([torch.from_numpy(each).flatten() for each in masks.values()])
+    assert int(mask.sum()) == TOTAL // 10
+    assert sizes[mask].min() > sizes[~mask].max()
     assert {name.split(".")[0] for name in masks} == {"encoder", "pooler"}
 
 
-def test_one_shot_magnitude_cuts_a_rewind_point(dense: TrainSpec) -> None:
+def test_one_shot_magnitude_pruning_ranks_a_rewind_point(dense: TrainSpec) -> None:
     again, point = rewound(dense, 3)
-    masks = cut(CutSpec(model=MODEL, sparsity=0.9, start=again.start), inputs(rewind=point))
+    masks = prune(PruneSpec(model=MODEL, sparsity=0.9, start=again.start), inputs(rewind=point))
     ranked = {name: point[f"backbone.{name}"].abs() for name in masks}
     kept = {name: torch.from_numpy(mask) for name, mask in masks.items()}
     assert sum(int(mask.sum()) for mask in kept.values()) == TOTAL // 10
-    least = min(float(ranked[name][kept[name]].min()) for name in kept)
-    assert all(ranked[name][~kept[name]].max() <= least for name in kept)
+    smallest = min(float(ranked[name][kept[name]].min()) for name in kept)
+    assert all(ranked[name][~kept[name]].max() <= smallest for name in kept)
     other = {"backbone.nothing": torch.zeros(1)}
     with pytest.raises(CheckpointError, match="start weights have no"):
-        cut(CutSpec(model=MODEL, sparsity=0.9, start=again.start), inputs(rewind=other))
+        prune(PruneSpec(model=MODEL, sparsity=0.9, start=again.start), inputs(rewind=other))
 
 
-def test_random_cuts_stand_alone_or_copy_layer_counts() -> None:
-    like = cut(CutSpec(model=MODEL, sparsity=0.9, start=Start()), inputs())
-    matched = cut(
-        CutSpec(model=MODEL, method="random", sparsity=0.9, like="t", seed=1), inputs(like=like)
+def test_random_tickets_are_independent_or_copy_layer_counts() -> None:
+    reference = prune(PruneSpec(model=MODEL, sparsity=0.9, start=Start()), inputs())
+    matched = prune(
+        PruneSpec(model=MODEL, method="random", sparsity=0.9, like="t", seed=1),
+        inputs(reference=reference),
     )
-    assert {n: m.sum() for n, m in matched.items()} == {n: m.sum() for n, m in like.items()}
-    assert bits(matched) != bits(like)
+    assert {n: m.sum() for n, m in matched.items()} == {n: m.sum() for n, m in reference.items()}
+    assert masks_sha256(matched) != masks_sha256(reference)
     assert sum(int(mask.sum()) for mask in ticket(0.9).values()) == TOTAL // 10
 
 
-def test_a_cut_that_rides_a_run_is_not_made_alone() -> None:
-    with pytest.raises(ValueError, match="rides"):
-        cut(CUT, inputs())
+def test_a_ticket_of_a_training_run_cannot_be_produced_without_it() -> None:
+    with pytest.raises(ValueError, match="produces this ticket"):
+        prune(PRUNE, inputs())
 
 
-def test_outcomes_compare_by_result_not_by_cost(dense: TrainSpec) -> None:
-    a = Outcome(scores={"score": 1.0}, history=(), checks={}, costs={"seconds": 1.0})
+def test_outcomes_are_compared_without_costs(dense: TrainSpec) -> None:
+    a = RunOutcome(scores={"score": 1.0}, history=(), checks={}, costs={"seconds": 1.0})
     assert a == replace(a, costs={"seconds": 2.0})
     assert a != replace(a, scores={"score": 2.0})

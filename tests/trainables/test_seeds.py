@@ -13,7 +13,7 @@ from trainables.seeds import batch_indices, derive, permutation
     seed=st.integers(0, 5),
     steps=st.integers(1, 9),
 )
-def test_batches_laid_end_to_end_are_whole_epochs(
+def test_consecutive_batches_form_complete_epochs(
     count: int, batch: int, seed: int, steps: int
 ) -> None:
     order = np.concatenate([batch_indices(count, batch, seed, step) for step in range(steps)])
@@ -22,7 +22,7 @@ def test_batches_laid_end_to_end_are_whole_epochs(
         assert sorted(order[start : start + count]) == list(range(count))
 
 
-def test_epochs_and_seeds_order_differently() -> None:
+def test_epochs_and_seeds_have_different_orders() -> None:
     first, second = (batch_indices(1000, 1000, 0, step) for step in (0, 1))
     other = batch_indices(1000, 1000, 1, 0)
     assert not np.array_equal(first, second)
@@ -35,6 +35,6 @@ def test_draws_are_pinned() -> None:
     assert permutation(8, 0, "epoch", 0).tolist() == [4, 1, 5, 2, 3, 0, 6, 7]
 
 
-def test_parts_are_told_apart() -> None:
+def test_different_parts_give_different_seeds() -> None:
     seeds = {derive(1, "a"), derive("1", "a"), derive(1, "a", ""), derive("1a"), derive(11, "a")}
     assert len(seeds) == 5

@@ -1,4 +1,4 @@
-"""Defects that published lottery-ticket code has had, each provoked, each caught while it runs."""
+"""Defects of published lottery-ticket code: each is provoked, and must be caught during the run."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.support.runs import CUT, MODES, RECIPE, TOTAL, Kept, inputs, spec, ticket
-from trainables import run as module
-from trainables.distributed.collectives import Stretch
+from tests.support.runs import MODES, PRUNE, RECIPE, TOTAL, RecordingSink, inputs, spec, ticket
+from trainables import run as run_module
+from trainables.distributed.collectives import Shard
 from trainables.errors import InvariantError, TicketMismatch
 from trainables.optim import schedules
-from trainables.run import Inputs, Outcome, cut, run
-from trainables.spec import CutSpec, ModelSpec, Recipe, Start, TrainSpec
-from trainables.tickets import weights as weight_mask
+from trainables.run import RunInputs, RunOutcome, prune, run
+from trainables.spec import ModelSpec, PruneSpec, Recipe, Start, TrainSpec
+from trainables.tickets import weights as weights_module
 from trainables.training import engine as engine_module
 from trainables.training import loop
-from trainables.training.checkpoint import decode
+from trainables.training.checkpoint import decode_checkpoint
 from trainables.training.engine import Engine
 
 
@@ -31,205 +31,207 @@ def dense() -> TrainSpec:
 
 
 @pytest.fixture(scope="module")
-def first(dense: TrainSpec) -> tuple[Outcome, Kept]:
-    """Level 0, and what the next level needs of it."""
-    sink = Kept()
-    return run(dense, inputs(), sink, cuts={"k": CUT}, rewinds=[0]), sink
+def first(dense: TrainSpec) -> tuple[RunOutcome, RecordingSink]:
+    """Level 0, with what the next level needs."""
+    sink = RecordingSink()
+    return run(dense, inputs(), sink, prunes={"k": PRUNE}, rewinds=[0]), sink
 
 
-def next_level(dense: TrainSpec, first: tuple[Outcome, Kept]) -> tuple[TrainSpec, Inputs]:
+def next_level(
+    dense: TrainSpec, first: tuple[RunOutcome, RecordingSink]
+) -> tuple[TrainSpec, RunInputs]:
     outcome, sink = first
-    theta = str(outcome.checks["theta_sha256"])
-    point, _ = decode(sink.rewinds[0])
-    given = inputs(ticket=sink.cuts["k"], theta_sha256=theta, rewind=point)
+    theta_sha256 = str(outcome.checks["theta_sha256"])
+    point, _ = decode_checkpoint(sink.rewinds[0])
+    given = inputs(ticket=sink.tickets["k"], theta_sha256=theta_sha256, rewind=point)
     start = Start(kind="rewind", trial="r")
     return replace(dense, ticket="k", start=start), given
 
 
-def aliased(net: nn.Module, weights: Mapping[str, Tensor]) -> None:
+def load_as_aliases(net: nn.Module, weights: Mapping[str, Tensor]) -> None:
     net.load_state_dict(dict(weights), assign=True)
 
 
-def test_an_honest_level_starts_from_the_theta_of_the_one_that_cut_its_ticket(
-    dense: TrainSpec, first: tuple[Outcome, Kept]
+def test_a_correct_level_starts_from_the_weights_of_the_run_that_produced_its_ticket(
+    dense: TrainSpec, first: tuple[RunOutcome, RecordingSink]
 ) -> None:
     again, given = next_level(dense, first)
-    rewound = run(again, given, Kept())
-    drawn = run(replace(again, start=dense.start), replace(given, rewind=None), Kept())
+    rewound = run(again, given, RecordingSink())
+    drawn = run(replace(again, start=dense.start), replace(given, rewind=None), RecordingSink())
     assert rewound.checks == drawn.checks
     assert rewound.checks["theta_sha256"] == first[0].checks["theta_sha256"]
     assert rewound.checks["start_sha256"] != first[0].checks["start_sha256"]
 
 
 def test_training_that_writes_to_its_start_weights_is_caught(
-    dense: TrainSpec, first: tuple[Outcome, Kept], monkeypatch: pytest.MonkeyPatch
+    dense: TrainSpec, first: tuple[RunOutcome, RecordingSink], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """BERT-Tickets' LT_pretrain.py: the "rewound" weights are aliases of the live ones."""
     again, given = next_level(dense, first)
-    monkeypatch.setattr(module, "load_weights", aliased)
+    monkeypatch.setattr(run_module, "load_weights", load_as_aliases)
     with pytest.raises(InvariantError, match="wrote to its start weights"):
-        run(replace(again, ticket=""), replace(given, ticket=None), Kept())
+        run(replace(again, ticket=""), replace(given, ticket=None), RecordingSink())
 
 
 def test_a_rewind_point_that_moved_with_the_live_weights_is_caught(
-    dense: TrainSpec, first: tuple[Outcome, Kept], monkeypatch: pytest.MonkeyPatch
+    dense: TrainSpec, first: tuple[RunOutcome, RecordingSink], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same, one level later, had the level before not looked."""
+    """The same defect, one level later, if the previous level had not checked its weights."""
     again, given = next_level(dense, first)
     with monkeypatch.context() as patch:
-        patch.setattr(module, "load_weights", aliased)
-        patch.setattr(module.checks, "check_end", lambda *given: 0)
-        run(replace(again, ticket=""), replace(given, ticket=None), Kept())
-    with pytest.raises(InvariantError, match="every level must start alike"):
-        run(again, given, Kept())
+        patch.setattr(run_module, "load_weights", load_as_aliases)
+        patch.setattr(run_module.checks, "check_end", lambda *arguments: 0)
+        run(replace(again, ticket=""), replace(given, ticket=None), RecordingSink())
+    with pytest.raises(InvariantError, match="every level must start from the same"):
+        run(again, given, RecordingSink())
 
 
 def test_a_reset_that_does_nothing_is_caught(
     dense: TrainSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "load_weights", lambda net, weights: None)
+    monkeypatch.setattr(run_module, "load_weights", lambda net, weights: None)
     with pytest.raises(InvariantError, match="other weights than the start weights"):
-        run(replace(dense, start=Start(seed=1)), inputs(), Kept())
+        run(replace(dense, start=Start(seed=1)), inputs(), RecordingSink())
 
 
 def test_a_head_carried_over_from_the_level_before_is_caught(
-    dense: TrainSpec, first: tuple[Outcome, Kept], monkeypatch: pytest.MonkeyPatch
+    dense: TrainSpec, first: tuple[RunOutcome, RecordingSink], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """BERT-Tickets' rounds rewind only names that contain "bert"."""
     again, given = next_level(dense, first)
-    trained = Kept()
+    trained = RecordingSink()
     run(dense, inputs(), trained, rewinds=[RECIPE.steps])
-    left, _ = decode(trained.rewinds[RECIPE.steps])
-    honest = module._start
+    final, _ = decode_checkpoint(trained.rewinds[RECIPE.steps])
+    correct = run_module._initial_weights
 
-    def keeping_head(*asked: Any) -> dict[str, Tensor]:
-        heads = {name: value for name, value in left.items() if name.startswith("head.")}
-        return honest(*asked) | heads
+    def with_old_head(*arguments: Any) -> dict[str, Tensor]:
+        heads = {name: value for name, value in final.items() if name.startswith("head.")}
+        return correct(*arguments) | heads
 
-    monkeypatch.setattr(module, "_start", keeping_head)
-    with pytest.raises(InvariantError, match="every level must start alike"):
-        run(again, given, Kept())
+    monkeypatch.setattr(run_module, "_initial_weights", with_old_head)
+    with pytest.raises(InvariantError, match="every level must start from the same"):
+        run(again, given, RecordingSink())
 
 
 @pytest.mark.parametrize("bias_correction", [True, False])
 def test_a_schedule_that_spans_levels_is_caught(
     dense: TrainSpec, monkeypatch: pytest.MonkeyPatch, bias_correction: bool
 ) -> None:
-    """BERT-Tickets' code lets the rate fall over all ten rounds, so within one by a tenth only."""
+    """BERT-Tickets' learning rate decays over all ten rounds: by a tenth only within each."""
     plain = replace(dense, recipe=replace(RECIPE, bias_correction=bias_correction))
-    honest = schedules.lr_at
+    correct = schedules.lr_at
 
-    def spanning(plan: Recipe, step: int) -> float:
-        return honest(replace(plan, steps=10 * plan.steps), step)
+    def spanning_levels(recipe: Recipe, step: int) -> float:
+        return correct(replace(recipe, steps=10 * recipe.steps), step)
 
-    monkeypatch.setattr(loop.schedules, "lr_at", spanning)
+    monkeypatch.setattr(loop.schedules, "lr_at", spanning_levels)
     with pytest.raises(InvariantError, match="must not span levels"):
-        run(plain, inputs(), Kept())
+        run(plain, inputs(), RecordingSink())
 
 
 @pytest.mark.parametrize("mode", MODES, ids=str)
 def test_an_optimizer_carried_over_from_the_level_before_is_caught(
     dense: TrainSpec, monkeypatch: pytest.MonkeyPatch, mode: dict[str, Any]
 ) -> None:
-    honest = engine_module.begin_moments
+    correct = engine_module.init_moments
 
-    def carried(optimizer: torch.optim.AdamW, zero: Any) -> None:
-        honest(optimizer, zero)
+    def carried_over(optimizer: torch.optim.AdamW, zero_optimizer: Any) -> None:
+        correct(optimizer, zero_optimizer)
         for state in optimizer.state.values():
             state["step"] += 6
 
-    monkeypatch.setattr(engine_module, "begin_moments", carried)
+    monkeypatch.setattr(engine_module, "init_moments", carried_over)
     with pytest.raises(InvariantError, match="Adam has counted 12 updates"):
-        run(replace(dense, recipe=replace(RECIPE, **mode)), inputs(), Kept())
+        run(replace(dense, recipe=replace(RECIPE, **mode)), inputs(), RecordingSink())
 
 
 @pytest.mark.parametrize("mode", MODES, ids=str)
-def test_a_mask_lost_half_way_is_caught(
+def test_a_mask_that_is_not_applied_once_is_caught(
     dense: TrainSpec, monkeypatch: pytest.MonkeyPatch, mode: dict[str, Any]
 ) -> None:
-    """One of the tensors' hooks goes; the others stay."""
+    """One tensor's hook does not run once; the others do."""
     calls = 0
 
-    def forgetful(mask: Tensor, weight: Tensor) -> None:
+    def skipping_once(mask: Tensor, weight: Tensor) -> None:
         nonlocal calls
         calls += 1
-        if calls != 40:  # of 13 a micro-batch
-            honest(mask, weight)
+        if calls != 40:  # of 13 per micro-batch
+            correct(mask, weight)
 
-    honest = weight_mask._mask_gradient
-    monkeypatch.setattr(weight_mask, "_mask_gradient", forgetful)
+    correct = weights_module._mask_gradient
+    monkeypatch.setattr(weights_module, "_mask_gradient", skipping_once)
     masked = replace(dense, ticket="t", recipe=replace(RECIPE, **mode))
-    sink = Kept()
+    sink = RecordingSink()
     with pytest.raises(InvariantError, match="pruned weights are not zero"):
-        run(masked, inputs(ticket=ticket()), sink, cuts={"k": CUT})
-    assert sink.cuts == {}
+        run(masked, inputs(ticket=ticket()), sink, prunes={"k": PRUNE})
+    assert sink.tickets == {}
 
 
 def test_an_optimizer_that_revives_pruned_weights_is_caught(
     dense: TrainSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Momentum left from before the cut moves a weight whose gradient is masked."""
-    honest = engine_module.begin_moments
+    """Momentum from before the pruning moves a weight whose gradient is masked."""
+    correct = engine_module.init_moments
 
-    def with_momentum(optimizer: torch.optim.AdamW, zero: Any) -> None:
-        honest(optimizer, zero)
+    def with_momentum(optimizer: torch.optim.AdamW, zero_optimizer: Any) -> None:
+        correct(optimizer, zero_optimizer)
         for state in optimizer.state.values():
             state["exp_avg"].fill_(1e-3)
 
-    monkeypatch.setattr(engine_module, "begin_moments", with_momentum)
+    monkeypatch.setattr(engine_module, "init_moments", with_momentum)
     with pytest.raises(InvariantError, match="pruned weights are not zero"):
-        run(replace(dense, ticket="t"), inputs(ticket=ticket()), Kept())
+        run(replace(dense, ticket="t"), inputs(ticket=ticket()), RecordingSink())
 
 
 def test_a_ticket_of_another_model_or_naming_scheme_is_refused(dense: TrainSpec) -> None:
-    worn = replace(dense, ticket="t")
-    own = ticket()
-    prefixed = {f"uniter.{name}": kept for name, kept in own.items()}
+    masked = replace(dense, ticket="t")
+    masks = ticket()
+    prefixed = {f"uniter.{name}": mask for name, mask in masks.items()}
     name = "encoder.layer.0.intermediate.dense.weight"
-    turned = {**own, name: np.ascontiguousarray(own[name].T)}
-    other = CutSpec(
+    transposed = {**masks, name: np.ascontiguousarray(masks[name].T)}
+    other = PruneSpec(
         model=ModelSpec(architecture="vilt", size="tiny"), method="random", sparsity=0.5
     )
     wide = ModelSpec(architecture="uniter", size="tiny", overrides=(("intermediate_size", 128),))
     for wrong in (
         prefixed,
-        turned,
-        cut(other, inputs()),
-        cut(replace(other, model=wide), inputs()),
+        transposed,
+        prune(other, inputs()),
+        prune(replace(other, model=wide), inputs()),
     ):
         with pytest.raises(TicketMismatch) as caught:
-            run(worn, inputs(ticket=wrong), Kept())
+            run(masked, inputs(ticket=wrong), RecordingSink())
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("worn", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
 def test_ranking_weights_rounded_to_bf16_is_refused(
-    dense: TrainSpec, monkeypatch: pytest.MonkeyPatch, worn: bool
+    dense: TrainSpec, monkeypatch: pytest.MonkeyPatch, masked: bool
 ) -> None:
     """The module's own weights instead of the float32 masters."""
-    mode = replace(dense, recipe=replace(RECIPE, precision="bf16", zero=1))
-    asked = replace(mode, ticket="t") if worn else mode
-    given = inputs(ticket=ticket()) if worn else inputs()
-    sink = Kept()
-    run(asked, given, sink, cuts={"k": replace(CUT, sparsity=0.8)})
-    assert sum(int(kept.sum()) for kept in sink.cuts["k"].values()) == TOTAL // 5
+    bf16 = replace(dense, recipe=replace(RECIPE, precision="bf16", zero=1))
+    train_spec = replace(bf16, ticket="t") if masked else bf16
+    given = inputs(ticket=ticket()) if masked else inputs()
+    sink = RecordingSink()
+    run(train_spec, given, sink, prunes={"k": replace(PRUNE, sparsity=0.8)})
+    assert sum(int(mask.sum()) for mask in sink.tickets["k"].values()) == TOTAL // 5
 
-    def rounded(self: Engine) -> dict[str, Stretch]:
+    def rounded_shards(self: Engine) -> dict[str, Shard]:
         return {
-            name: Stretch(each.start, each.values.bfloat16().float())
-            for name, each in honest(self).items()
+            name: Shard(each.start, each.values.bfloat16().float())
+            for name, each in correct(self).items()
         }
 
-    honest = Engine.held
-    monkeypatch.setattr(module.checks, "check_start", lambda *given: None)
-    monkeypatch.setattr(Engine, "held", rounded)
+    correct = Engine.owned_shards
+    monkeypatch.setattr(run_module.checks, "check_engine_start", lambda *arguments: None)
+    monkeypatch.setattr(Engine, "owned_shards", rounded_shards)
     with pytest.raises(InvariantError, match="bfloat16 values only"):
-        run(asked, given, Kept(), cuts={"k": replace(CUT, sparsity=0.8)})
+        run(train_spec, given, RecordingSink(), prunes={"k": replace(PRUNE, sparsity=0.8)})
 
 
-def test_one_shot_cuts_may_rank_a_checkpoint_that_was_published_in_bf16() -> None:
+def test_one_shot_pruning_may_rank_a_checkpoint_that_was_published_in_bf16() -> None:
     start = Start(kind="rewind", trial="r")
-    backbone = module.drawn_backbone(CUT.model, 0, 0.0).state_dict()
+    backbone = run_module.init_backbone(PRUNE.model, 0, 0.0).state_dict()
     point = {f"backbone.{name}": value.bfloat16().float() for name, value in backbone.items()}
-    masks = cut(CutSpec(model=CUT.model, sparsity=0.5, start=start), inputs(rewind=point))
-    assert sum(int(kept.sum()) for kept in masks.values()) == TOTAL // 2
+    masks = prune(PruneSpec(model=PRUNE.model, sparsity=0.5, start=start), inputs(rewind=point))
+    assert sum(int(mask.sum()) for mask in masks.values()) == TOTAL // 2

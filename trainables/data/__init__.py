@@ -1,4 +1,4 @@
 """The data of the tasks: opening a split, making batches, checking a folder, fingerprints.
 
-It may import its own rooms, from `data.scenes` down to `data.schema`, and `models`.
+It may import its own packages, from `data.scenes` down to `data.schema`, and `models`.
 """

@@ -1,4 +1,4 @@
-"""Looks through a data folder: is every published file whole, and do they fit each other?"""
+"""Check a data folder: are all published files intact, and are they consistent with each other?"""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from typing import TypeAlias
 
 import numpy as np
 
-from trainables.data.cache.write import decoded
+from trainables.data.cache.write import decode_in_threads
 from trainables.data.formats.json_stream import read_json, read_pairs
 from trainables.data.formats.lxmert.tsv import read_answers
 from trainables.data.formats.uniter.lmdb import TextDb
-from trainables.data.open import reader_of
-from trainables.data.schema.layouts import CORPORA, LAYOUTS, Layout, files_of, layout
-from trainables.data.schema.records import SPLITS, Decode, ImageName, Reader, SplitName
+from trainables.data.open import make_reader
+from trainables.data.schema.layouts import CORPORA, LAYOUTS, Layout, resolve_layout, task_files
+from trainables.data.schema.records import SPLITS, Decode, ImageKey, Reader, SplitName
 from trainables.errors import DataError
 from trainables.models import Format
 from trainables.spec import Scalar
 
-Progress: TypeAlias = Callable[[str, int, int | None], None]
-"""What is being read, how many examples or images of it so far, and of how many in all."""
+CheckProgress: TypeAlias = Callable[[str, int, int | None], None]
+"""Takes what is being read, the number of examples or images read so far, and their total."""
 
-_OUTSIDE = 1e-3
-"""How far rounding to float16 may put a corner outside its image."""
-_PIXELS = 32
-"""Pictures are decoded whole and then made so small that it costs nothing."""
-_TELL_EVERY = 256
-_MOST_FINDINGS = 5
-"""Per split: damage rarely comes alone."""
-_CURE = "download or write this file again"
+_BOX_TOLERANCE = 1e-3
+"""How far rounding to float16 may move a corner out of its image."""
+_IMAGE_SIZE = 32
+"""Images are decoded in full and then resized to this, so that resizing costs almost nothing."""
+_REPORT_EVERY = 256
+_MAX_FINDINGS = 5
+"""Per split: damaged images rarely come singly."""
+_ADVICE = "download or write this file again"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Count:
+class SplitCount:
     task: str
     format: Format
     split: str
@@ -48,126 +48,137 @@ class Count:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Checked:
-    counts: tuple[Count, ...]
+class CheckResult:
+    counts: tuple[SplitCount, ...]
     findings: tuple[str, ...]
-    """One line each: file, what, cure."""
+    """One line each: the file, the problem, what to do."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
-    """What a walk through the folder gathers."""
+class _FolderCheck:
+    """The state of a check."""
 
     root: Path
-    progress: Progress
-    counts: dict[tuple[str, Format, str], Count] = field(default_factory=dict)
+    progress: CheckProgress
+    counts: dict[tuple[str, Format, str], SplitCount] = field(default_factory=dict)
     findings: list[str] = field(default_factory=list)
-    whole: dict[tuple[bool, ImageName], int] = field(default_factory=dict)
-    """Regions of the images found whole, with or without the detector's classes; an image of many
-    tasks is read once."""
+    regions: dict[tuple[bool, ImageKey], int] = field(default_factory=dict)
+    """Number of regions of each intact image, read with or without the detector's classes. An image
+    that several tasks share is read once."""
 
 
-def check(root: Path, progress: Progress = lambda what, done, total: None) -> Checked:
-    """Reads all that is found below `root` of the tasks' files, in bounded memory but for the names
-    of the images. Raises DataError if nothing is found."""
-    look = _Look(root, progress)
+def check_folder(
+    root: Path, progress: CheckProgress = lambda what, done, total: None
+) -> CheckResult:
+    """Read all published files below `root`.
+
+    Memory use is bounded, apart from the names of the images. Raises DataError if there are no
+    published files.
+    """
+    check = _FolderCheck(root, progress)
     cells = [(*cell, options) for cell in LAYOUTS for options in _options(root, *cell)]
     if not cells:
-        folders = ", ".join(sorted({form for _, form in LAYOUTS}))
+        folders = ", ".join(sorted({file_format for _, file_format in LAYOUTS}))
         raise DataError(f"{root}: holds no published data; it belongs in its folders {folders}")
-    for task, form, options in cells:
-        files = files_of(task, form, options)
+    for task, file_format, options in cells:
+        files = task_files(task, file_format, options)
         missing = [root / path for path in files if not (root / path).exists()]
-        others = f"but other files of {task} ({form}) are there"
-        look.findings.extend(f"{path}: no such file, {others}; complete it" for path in missing)
+        others = f"but other files of {task} ({file_format}) exist"
+        check.findings.extend(f"{path}: no such file, {others}; complete it" for path in missing)
         if not missing:
-            _cell(look, task, form, layout(task, form, options))
-    findings = tuple(dict.fromkeys(look.findings))
-    return Checked(counts=tuple(look.counts.values()), findings=findings)
+            _check_task(check, task, file_format, resolve_layout(task, file_format, options))
+    findings = tuple(dict.fromkeys(check.findings))
+    return CheckResult(counts=tuple(check.counts.values()), findings=findings)
 
 
-def _options(root: Path, task: str, form: Format) -> Iterator[Mapping[str, Scalar]]:
-    """Options under which a file of examples of the task is there."""
+def _options(root: Path, task: str, file_format: Format) -> Iterator[Mapping[str, Scalar]]:
+    """Yield the options for which `root` has a file of the task's examples."""
     choices: list[Mapping[str, Scalar]] = [{}]
     if task == "retrieval":
         choices = [{"split": "val"}, {"split": "test"}]
     elif task == "pretraining":
         choices = [{"corpora": corpus} for corpus in CORPORA]
-    held_out = [layout(task, form, options).held_out for options in choices]
-    there = [any((root / part.texts).exists() for part in parts) for parts in held_out]
-    if not any(there):  # half a task is a finding, not an absence
-        trained = layout(task, form, choices[0]).train
-        there[0] = any((root / part.texts).exists() for part in trained)
-    yield from (options for options, found in zip(choices, there, strict=True) if found)
+    layouts = [resolve_layout(task, file_format, options) for options in choices]
+    exists = [any((root / files.texts).exists() for files in each.held_out) for each in layouts]
+    if not any(exists):  # training files without held-out ones are a finding, not an absent task
+        exists[0] = any((root / files.texts).exists() for files in layouts[0].train)
+    yield from (options for options, found in zip(choices, exists, strict=True) if found)
 
 
-def _cell(look: _Look, task: str, form: Format, found: Layout) -> None:
-    reader = reader_of(look.root, task, form, found, _PIXELS, _PIXELS)
-    corpus = found.options.get("corpora", "")
+def _check_task(check: _FolderCheck, task: str, file_format: Format, layout: Layout) -> None:
+    reader = make_reader(check.root, task, file_format, layout, _IMAGE_SIZE, _IMAGE_SIZE)
+    corpus = layout.options.get("corpora", "")
     labels = {
         "train": f"train {corpus}".strip(),
-        "held_out": found.options.get("split", f"held out {corpus}".strip()),
+        "held_out": layout.options.get("split", f"held out {corpus}".strip()),
     }
     try:
         for split in SPLITS:
-            if (task, form, labels[split]) not in look.counts:
-                _split(look, reader, task, form, split, labels[split])
+            if (task, file_format, labels[split]) not in check.counts:
+                _check_split(check, reader, task, file_format, split, labels[split])
     except DataError as error:
-        look.findings.append(str(error))
+        check.findings.append(str(error))
     finally:
         reader.close()
-    if form == "uniter":
-        for part in (*found.train, *found.held_out):
-            look.findings.extend(_sidecars(look.root / part.texts, task, look.progress))
-    if form == "lxmert" and found.answers:
-        look.findings.extend(_label_files(look.root / found.answers))
+    if file_format == "uniter":
+        for files in (*layout.train, *layout.held_out):
+            folder = check.root / files.texts
+            check.findings.extend(_text_db_findings(folder, task, check.progress))
+    if file_format == "lxmert" and layout.answers_file:
+        check.findings.extend(_answer_findings(check.root / layout.answers_file))
 
 
-def _split(
-    look: _Look, reader: Reader, task: str, form: Format, split: SplitName, label: str
+def _check_split(
+    check: _FolderCheck,
+    reader: Reader,
+    task: str,
+    file_format: Format,
+    split: SplitName,
+    label: str,
 ) -> None:
-    """Adds a count, and a finding for each damaged image; the first damaged example ends it."""
-    what = f"{task} ({form}), {label}"
-    names: dict[ImageName, None] = {}
+    """Add a count, and a finding for each damaged image. Raises DataError at the first damaged
+    example."""
+    what = f"{task} ({file_format}), {label}"
+    keys: dict[ImageKey, None] = {}
     examples = longest = 0
     for examples, record in enumerate(reader.records(split), 1):
         longest = max(longest, *map(len, record.texts))
-        names.update(dict.fromkeys(record.images))
-        if examples % _TELL_EVERY == 0:
-            look.progress(f"{what}: examples", examples, None)
+        keys.update(dict.fromkeys(record.images))
+        if examples % _REPORT_EVERY == 0:
+            check.progress(f"{what}: examples", examples, None)
     classes = task == "pretraining"
-    wanted = {name: None for name in names if (classes, name) not in look.whole}
+    wanted = {key: None for key in keys if (classes, key) not in check.regions}
     jobs = (
-        (name, partial(_outcome, look.root, name, decode))
-        for name, decode in reader.images(split, wanted)
+        (key, partial(_check_image, check.root, key, decode))
+        for key, decode in reader.images(split, wanted)
     )
     missing = dict(wanted)
     damaged = 0
-    for done, (name, outcome) in enumerate(decoded(jobs), 1):
-        del missing[name]
-        if isinstance(outcome, int):
-            look.whole[classes, name] = outcome
-        elif (damaged := damaged + 1) <= _MOST_FINDINGS:
-            look.findings.append(outcome)
-        if done % _TELL_EVERY == 0:
-            look.progress(f"{what}: images", done, len(wanted))
-    for name in list(missing)[:_MOST_FINDINGS]:
-        where = f"{look.root / str(name[0])}: holds no image {' '.join(map(str, name[1:]))}"
-        look.findings.append(f"{where}, which {what} names; complete the data")
-    regions = [look.whole.get((classes, name), 0) for name in names]
-    look.counts[task, form, label] = Count(
+    for done, (key, result) in enumerate(decode_in_threads(jobs), 1):
+        del missing[key]
+        if isinstance(result, int):
+            check.regions[classes, key] = result
+        elif (damaged := damaged + 1) <= _MAX_FINDINGS:
+            check.findings.append(result)
+        if done % _REPORT_EVERY == 0:
+            check.progress(f"{what}: images", done, len(wanted))
+    for key in list(missing)[:_MAX_FINDINGS]:
+        where = f"{check.root / str(key[0])}: holds no image {' '.join(map(str, key[1:]))}"
+        check.findings.append(f"{where}, which {what} names; complete the data")
+    regions = [check.regions.get((classes, key), 0) for key in keys]
+    check.counts[task, file_format, label] = SplitCount(
         task=task,
-        format=form,
+        format=file_format,
         split=label,
         examples=examples,
-        images=len(names),
+        images=len(keys),
         longest_text=longest,
         longest_image=max(regions, default=0),
     )
 
 
-def _outcome(root: Path, name: ImageName, decode: Decode) -> int | str:
-    """Regions of an image, 0 for pixels; or what is wrong with it."""
+def _check_image(root: Path, key: ImageKey, decode: Decode) -> int | str:
+    """Return the number of regions of an image (0 for pixels), or a finding."""
     try:
         image = decode()
     except DataError as error:
@@ -175,53 +186,55 @@ def _outcome(root: Path, name: ImageName, decode: Decode) -> int | str:
     if "pixels" in image:
         return 0
     boxes, features = image["boxes"], image["features"]
-    wrong = ""
+    problem = ""
     if not len(boxes):
-        wrong = "has no regions"
+        problem = "has no regions"
     elif not np.isfinite(features).all() or not np.isfinite(boxes).all():
-        wrong = "has features or boxes that are no numbers"
-    elif boxes[:, :6].min() < -_OUTSIDE or boxes[:, :6].max() > 1 + _OUTSIDE:
-        least, most = boxes[:, :4].min(), boxes[:, :4].max()
-        wrong = f"has a box from {least:.3g} to {most:.3g} of its image's side"
-    elif (boxes[:, 2:4] < boxes[:, :2] - _OUTSIDE).any():
-        wrong = "has a box whose second corner comes first"
-    file = root / str(name[0])
-    return f"{file}: {' '.join(map(str, name[1:]))} {wrong}; {_CURE}" if wrong else len(boxes)
+        problem = "has features or boxes that are not finite"
+    elif boxes[:, :6].min() < -_BOX_TOLERANCE or boxes[:, :6].max() > 1 + _BOX_TOLERANCE:
+        low, high = boxes[:, :4].min(), boxes[:, :4].max()
+        problem = f"has a box from {low:.3g} to {high:.3g} of its image's side"
+    elif (boxes[:, 2:4] < boxes[:, :2] - _BOX_TOLERANCE).any():
+        problem = "has a box whose second corner precedes its first"
+    if not problem:
+        return len(boxes)
+    return f"{root / str(key[0])}: {' '.join(map(str, key[1:]))} {problem}; {_ADVICE}"
 
 
-def _sidecars(folder: Path, task: str, progress: Progress) -> Iterator[str]:
-    """Do the JSON files beside a text database say the same as its records? The first that does
-    not is told."""
+def _text_db_findings(folder: Path, task: str, progress: CheckProgress) -> Iterator[str]:
+    """Compare the JSON files beside a text database with its records; yield the first
+    difference in each file."""
     try:
         db = TextDb(folder)
     except DataError:
-        return  # told already
-    told = "txt2img.json"
+        return  # already a finding
+    images_file = "txt2img.json"
     try:
         for done, (key, length) in enumerate(db.lengths(), 1):
-            found = len(db.read(key)["input_ids"])
-            if task != "vcr" and found != length:
-                what = f"says {key} has {length} tokens, its record has {found}"
-                yield f"{folder / 'id2len.json'}: {what}; {_CURE}"
+            tokens = len(db.read(key)["input_ids"])
+            if task != "vcr" and tokens != length:
+                what = f"says {key} has {length} tokens, its record has {tokens}"
+                yield f"{folder / 'id2len.json'}: {what}; {_ADVICE}"
                 break
-            if done % _TELL_EVERY == 0:
+            if done % _REPORT_EVERY == 0:
                 progress(f"{folder.name}: id2len.json", done, None)
-        for key, name in read_pairs(folder / told, _CURE) if task != "refcoco" else ():
+        for key, name in read_pairs(folder / images_file, _ADVICE) if task != "refcoco" else ():
             if db.read(key)["img_fname"] != name:
-                yield f"{folder / told}: names another image for {key} than its record; {_CURE}"
+                what = f"names another image for {key} than its record"
+                yield f"{folder / images_file}: {what}; {_ADVICE}"
                 break
     except DataError as error:
         yield str(error)
     except KeyError:
-        return  # a record without the field is told already
+        return  # a record without the field is already a finding
     finally:
         db.close()
 
 
-def _label_files(file: Path) -> Iterator[str]:
+def _answer_findings(file: Path) -> Iterator[str]:
     other = file.with_name("trainval_label2ans.json")
     try:
-        if list(read_answers(file)) != read_json(other, list, _CURE):
-            yield f"{other}: does not list the answers of {file.name} in their order; {_CURE}"
+        if list(read_answers(file)) != read_json(other, list, _ADVICE):
+            yield f"{other}: does not list the answers of {file.name} in their order; {_ADVICE}"
     except DataError as error:
         yield str(error)

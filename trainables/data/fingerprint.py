@@ -1,4 +1,4 @@
-"""Naming data by its content, so that a trial's identity does not depend on a path."""
+"""Fingerprints of data by content, so that a trial's identity does not depend on a path."""
 
 from __future__ import annotations
 
@@ -11,46 +11,48 @@ from trainables.errors import DataError
 
 
 def fingerprint(path: Path, patterns: Sequence[str] = ()) -> str:
-    """64 hex digits that change with the content of a file or folder, and with nothing else.
+    """Return 64 hex digits that depend only on the content of a file or folder.
 
-    A file is its bytes; its own name does not count. A folder is the relative POSIX names and the
-    bytes of all files in it, or of those that match `patterns` (globs; a folder that matches counts
-    whole); hidden files (`.DS_Store`), lock files and byte code do not count.
-    Raises DataError if there is nothing at `path`, a pattern matches nothing, or something cannot
-    be read.
+    For a file, its bytes count; its own name does not. For a folder, the relative POSIX names and
+    the bytes of all its files count, or of those that match `patterns` (globs; a folder that
+    matches counts with all its files). Hidden files (`.DS_Store`), lock files and byte code do not
+    count. Raises DataError if `path` does not exist, a pattern matches nothing, or a file cannot be
+    read.
     """
     try:
         if path.is_file():
             return _digest(path)
         if path.is_dir():
-            return _folder(path, files(path, patterns))
+            return _folder_digest(path, files_to_hash(path, patterns))
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the data") from error
     raise DataError(f"{path}: no such file or folder; check the path given for the data or weights")
 
 
-def files(folder: Path, patterns: Sequence[str] = ()) -> list[Path]:
-    """The files of `folder` that count for its fingerprint, by name; see `fingerprint`."""
-    found: set[Path] = set()
+def files_to_hash(folder: Path, patterns: Sequence[str] = ()) -> list[Path]:
+    """Return the files of `folder` that its fingerprint covers, sorted by name; see
+    `fingerprint`."""
+    files: set[Path] = set()
     for pattern in patterns or ("*",):
         matches = [file for match in folder.glob(pattern) for file in _below(match)]
         if patterns and not matches:
             raise DataError(
-                f"{folder}: holds nothing like {pattern}; complete the data"
-                " (`sweepstakes data check` says what is expected)"
+                f"{folder}: has no file that matches {pattern}; complete the data"
+                " (`sweepstakes data check` lists what is expected)"
             )
-        found.update(matches)
-    return sorted(found, key=lambda file: file.relative_to(folder).as_posix())
+        files.update(matches)
+    return sorted(files, key=lambda file: file.relative_to(folder).as_posix())
 
 
 @lru_cache
-def check(path: Path, planned: str, what: str, patterns: Sequence[str] = ()) -> None:
-    """DataError unless the content is what the trial was planned for; asked once per process."""
-    found = fingerprint(path, patterns)
-    if found != planned:
+def check_unchanged(path: Path, expected: str, what: str, patterns: Sequence[str] = ()) -> None:
+    """Raise DataError unless the content has the fingerprint that the trial was planned with.
+    Each path is checked once per process."""
+    actual = fingerprint(path, patterns)
+    if actual != expected:
         raise DataError(
-            f"{path}: this {what} has the fingerprint {found[:12]}, the trial was planned for "
-            f"{planned[:12]}; restore the file or plan the sweep again"
+            f"{path}: this {what} has the fingerprint {actual[:12]}, the trial was planned for "
+            f"{expected[:12]}; restore the file or plan the sweep again"
         )
 
 
@@ -61,15 +63,15 @@ def _below(path: Path) -> Iterator[Path]:
         yield from (file for file in path.rglob("*") if file.is_file())
 
 
-def _folder(path: Path, counted: list[Path]) -> str:
-    whole = hashlib.sha256()
-    for file in counted:
+def _folder_digest(path: Path, files: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
         name = file.relative_to(path).as_posix()
         parts = name.split("/")
         if any(p.startswith(".") or p in ("__pycache__", "lock.mdb") for p in parts):
             continue
-        whole.update(f"{name}\0{_digest(file)}\n".encode())
-    return whole.hexdigest()
+        digest.update(f"{name}\0{_digest(file)}\n".encode())
+    return digest.hexdigest()
 
 
 def _digest(file: Path) -> str:

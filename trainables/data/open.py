@@ -1,4 +1,4 @@
-"""The examples of a task, out of the published files, by way of the machine's cache."""
+"""Open a task's examples from the published files, through the machine's cache."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import json
 from functools import lru_cache
 from pathlib import Path
 
-from trainables.data.cache.build import cached
-from trainables.data.fingerprint import check
+from trainables.data.cache.build import open_cached
+from trainables.data.fingerprint import check_unchanged
 from trainables.data.formats.lxmert.reader import LxmertReader
 from trainables.data.formats.uniter.reader import UniterReader
 from trainables.data.formats.vilt.reader import ViltReader
 from trainables.data.schema.examples import Data
-from trainables.data.schema.layouts import Layout, files_of, layout
+from trainables.data.schema.layouts import Layout, resolve_layout, task_files
 from trainables.data.schema.records import Reader
 from trainables.models import Format
 from trainables.spec import TaskSpec
@@ -21,32 +21,38 @@ from trainables.spec import TaskSpec
 
 @lru_cache(maxsize=32)
 def open_data(
-    root: Path, cache: Path, task: TaskSpec, form: Format, *, image_size: int, patch_size: int
+    root: Path,
+    cache: Path,
+    task: TaskSpec,
+    file_format: Format,
+    *,
+    image_size: int,
+    patch_size: int,
 ) -> Data:
-    """Opened once per process; the files below `root` are read only where no process of this
-    machine has done so before, and then they must have the fingerprint `task.data`.
+    """Open a task's data, once per process.
 
-    `image_size` and `patch_size` are in pixels, 0 for a model that sees regions. Raises DataError
-    for data that is missing, damaged or other than planned.
+    The files below `root` are only read if the cache does not have them yet; they must then have
+    the fingerprint `task.data`. `image_size` and `patch_size` are in pixels, 0 for a model that
+    takes regions. Raises DataError if the data is missing, damaged or not what was planned.
     """
     options = dict(task.options)
-    found = layout(task.name, form, options)
-    shapes = [task.data, task.name, form, found.options, image_size, patch_size]
-    digest = hashlib.sha256(json.dumps(shapes, sort_keys=True).encode()).hexdigest()
+    layout = resolve_layout(task.name, file_format, options)
+    identity = [task.data, task.name, file_format, layout.options, image_size, patch_size]
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
     def reader() -> Reader:
-        check(root, task.data, "data", files_of(task.name, form, options))
-        return reader_of(root, task.name, form, found, image_size, patch_size)
+        check_unchanged(root, task.data, "data", task_files(task.name, file_format, options))
+        return make_reader(root, task.name, file_format, layout, image_size, patch_size)
 
-    return cached(cache / f"{task.name}-{form}-{digest[:32]}", root, reader)
+    return open_cached(cache / f"{task.name}-{file_format}-{digest[:32]}", root, reader)
 
 
-def reader_of(
-    root: Path, task: str, form: Format, layout: Layout, image_size: int, patch_size: int
+def make_reader(
+    root: Path, task: str, file_format: Format, layout: Layout, image_size: int, patch_size: int
 ) -> Reader:
-    """Reads the published files; the sizes are those of `open_data`."""
-    if form == "uniter":
+    """Return a reader of the published files; for the sizes see `open_data`."""
+    if file_format == "uniter":
         return UniterReader(root, task, layout)
-    if form == "lxmert":
+    if file_format == "lxmert":
         return LxmertReader(root, task, layout)
     return ViltReader(root, task, layout, image_size, patch_size)

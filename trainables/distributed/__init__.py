@@ -1,4 +1,4 @@
-"""Several processes to a trial: launching them, collective operations, the shards of ZeRO.
+"""Several processes per trial: launching them, collective operations, the shards of ZeRO.
 
 It may import the module `errors`.
 """

@@ -1,9 +1,9 @@
-"""What the processes that train one trial together tell each other.
+"""Collective operations between the processes that train one trial together.
 
-A trial has one process as a rule, and everything here then gives back what it was given. Several
-divide each tensor: a `Stretch` is what one of them holds, and all of them together hold every
-element once, in the order of their ranks. Small things travel as tensors on the CPU, by gloo,
-whatever device the network is on.
+Most trials have one process; every operation then returns its argument. Several processes divide
+each tensor: a `Shard` is the part of one process, and together the shards hold every element once,
+in the order of the ranks. Small values are sent as CPU tensors over gloo, whatever device the
+network is on.
 """
 
 from __future__ import annotations
@@ -27,146 +27,154 @@ Number = TypeVar("Number", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class Shard:
     """Consecutive elements of a tensor in C order: `values` (n,) from element `start`."""
 
     start: int
     values: Tensor
 
-    def of(self, whole: NDArray[Number]) -> NDArray[Number]:
-        """The same elements of an array of the whole tensor's shape."""
-        return whole.reshape(-1)[self.start : self.start + self.values.numel()]
+    def select(self, array: NDArray[Number]) -> NDArray[Number]:
+        """Return the same elements of an array of the full tensor's shape."""
+        return array.reshape(-1)[self.start : self.start + self.values.numel()]
 
-    def part(self, first: int, end: int) -> Stretch:
-        """What of it lies in elements `first` to `end` of the tensor."""
+    def overlap(self, first: int, end: int) -> Shard:
+        """Return the part of the shard within elements `first` to `end` of the tensor."""
         low = min(max(first - self.start, 0), self.values.numel())
         high = min(max(end - self.start, low), self.values.numel())
-        return Stretch(self.start + low, self.values[low:high])
+        return Shard(self.start + low, self.values[low:high])
 
 
 @dataclass(frozen=True, slots=True)
 class Peers:
-    """One process among those of its trial. All must make the same calls in the same order."""
+    """This process among those of its trial. All must make the same calls in the same order."""
 
     rank: int = 0
-    count: int = 1
+    world_size: int = 1
 
     @property
-    def first(self) -> bool:
-        """Whether this is the process that speaks for all."""
+    def is_first(self) -> bool:
+        """Whether this is rank 0, which reports for the group."""
         return self.rank == 0
 
-    def total(self, values: NDArray[Number]) -> NDArray[Number]:
-        """The sum of everyone's."""
-        if self.count == 1:
+    def all_reduce(self, values: NDArray[Number]) -> NDArray[Number]:
+        """Return the sum over all processes."""
+        if self.world_size == 1:
             return values
         summed = torch.from_numpy(values.copy())
         dist.all_reduce(summed)
         return summed.numpy()
 
-    def listed(self, values: NDArray[Number]) -> NDArray[Number]:
-        """Everyone's, by rank, along a new first axis."""
-        own = torch.from_numpy(np.ascontiguousarray(values))
-        if self.count == 1:
+    def all_gather(self, values: NDArray[Number]) -> NDArray[Number]:
+        """Return the values of all processes, by rank, along a new first axis."""
+        local = torch.from_numpy(np.ascontiguousarray(values))
+        if self.world_size == 1:
             return values[None]
-        every = [torch.empty_like(own) for _ in range(self.count)]
-        dist.all_gather(every, own)
-        return torch.stack(every).numpy()
+        gathered = [torch.empty_like(local) for _ in range(self.world_size)]
+        dist.all_gather(gathered, local)
+        return torch.stack(gathered).numpy()
 
-    def agreed(self, value: T) -> T:
-        """What the first process gave, a small JSON value; floats come through exactly."""
-        if self.count == 1:
+    def broadcast(self, value: T) -> T:
+        """Return the value of rank 0, a small JSON value. Floats are transferred exactly."""
+        if self.world_size == 1:
             return value
         text = np.frombuffer(json.dumps(value).encode(), np.uint8).copy()
         size = torch.tensor([len(text)])
         dist.broadcast(size, 0)
-        sent = torch.from_numpy(text) if self.first else torch.empty(int(size), dtype=torch.uint8)
-        dist.broadcast(sent, 0)
-        agreed: T = json.loads(sent.numpy().tobytes())
-        return agreed
+        data = (
+            torch.from_numpy(text) if self.is_first else torch.empty(int(size), dtype=torch.uint8)
+        )
+        dist.broadcast(data, 0)
+        received: T = json.loads(data.numpy().tobytes())
+        return received
 
-    def sent_to_first(self, value: Tensor | None) -> list[Tensor | None]:
-        """At the first process everyone's tensor, (up to 7 axes, on CPU, float32) or None, by rank;
-        elsewhere nothing."""
-        if self.count == 1:
+    def gather(self, value: Tensor | None) -> list[Tensor | None]:
+        """Return the tensors of all processes, by rank, at rank 0, and an empty list elsewhere.
+
+        Each is float32 on CPU with up to 7 axes, or None.
+        """
+        if self.world_size == 1:
             return [value]
         header = np.full(8, -1)
         if value is not None:
             header[: value.ndim + 1] = value.ndim, *value.shape
-        headers = self.listed(header)
-        if not self.first:
+        headers = self.all_gather(header)
+        if not self.is_first:
             if value is not None:
                 dist.send(value.contiguous(), 0)
             return []
         received: list[Tensor | None] = [value]
-        for rank in range(1, self.count):
+        for rank in range(1, self.world_size):
             axes = int(headers[rank, 0])
-            found = None
+            tensor = None
             if axes >= 0:
-                found = torch.empty(*headers[rank, 1 : axes + 1].tolist())
-                dist.recv(found, rank)
-            received.append(found)
+                tensor = torch.empty(*headers[rank, 1 : axes + 1].tolist())
+                dist.recv(tensor, rank)
+            received.append(tensor)
         return received
 
-    def even(self, size: int) -> tuple[int, int]:
-        """First and end of this process's share of `size` things."""
-        return size * self.rank // self.count, size * (self.rank + 1) // self.count
+    def share(self, size: int) -> tuple[int, int]:
+        """Return the start and the end of this process's share of `size` items."""
+        return size * self.rank // self.world_size, size * (self.rank + 1) // self.world_size
 
-    def assembled(
-        self, stretches: Mapping[str, Stretch], shapes: Mapping[str, Sequence[int]]
+    def gather_shards(
+        self, shards: Mapping[str, Shard], shapes: Mapping[str, Sequence[int]]
     ) -> dict[str, Tensor]:
-        """Whole tensors from everyone's stretches, at the first process; elsewhere nothing.
+        """Return full tensors, assembled from the shards of all processes, at rank 0; an empty
+        mapping elsewhere.
 
-        All processes name the same tensors. What a process other than the first holds has one
-        dtype; each sends it in one piece, and the first takes in one process after another. A
-        stretch that is whole is not copied.
+        All processes must name the same tensors. The shards of each rank other than 0 must have one
+        dtype: the rank sends them in one message, and rank 0 receives one rank after another. A
+        process alone gets its shards back without a copy.
         """
-        if self.count == 1:
-            return {name: each.values.view(*shapes[name]) for name, each in stretches.items()}
-        layout = [(each.start, each.values.numel()) for each in stretches.values()]
-        layouts = self.listed(np.array(layout, np.int64).reshape(-1, 2))
-        if not self.first:
-            held = [each.values for each in stretches.values() if each.values.numel()]
-            if held:
-                dist.send(torch.cat(held).cpu(), 0)
+        if self.world_size == 1:
+            return {name: each.values.view(*shapes[name]) for name, each in shards.items()}
+        layout = [(each.start, each.values.numel()) for each in shards.values()]
+        layouts = self.all_gather(np.array(layout, np.int64).reshape(-1, 2))
+        if not self.is_first:
+            values = [each.values for each in shards.values() if each.values.numel()]
+            if values:
+                dist.send(torch.cat(values).cpu(), 0)
             return {}
-        wanted = [math.prod(shapes[name]) for name in stretches]
-        if layouts[:, :, 1].sum(axis=0).tolist() != wanted:
-            # What nobody holds would be whatever lies in memory.
-            raise InvariantError("the processes do not hold each weight once between them")
-        whole = {
+        sizes = [math.prod(shapes[name]) for name in shards]
+        if layouts[:, :, 1].sum(axis=0).tolist() != sizes:
+            # Elements that no process holds would keep uninitialized memory.
+            raise InvariantError(
+                "the processes' shards do not cover each weight exactly once; this is a defect, "
+                "please report it"
+            )
+        tensors = {
             name: torch.empty(*shapes[name], dtype=each.values.dtype)
-            for name, each in stretches.items()
+            for name, each in shards.items()
         }
-        for each, target in zip(stretches.values(), whole.values(), strict=True):
-            _write(target, each)
-        for rank in range(1, self.count):
-            self._take_in(rank, layouts[rank], list(whole.values()))
-        return whole
+        for shard, tensor in zip(shards.values(), tensors.values(), strict=True):
+            _write(tensor, shard)
+        for rank in range(1, self.world_size):
+            self._receive_shards(rank, layouts[rank], list(tensors.values()))
+        return tensors
 
-    def _take_in(self, rank: int, layout: NDArray[np.int64], whole: list[Tensor]) -> None:
+    def _receive_shards(self, rank: int, layout: NDArray[np.int64], tensors: list[Tensor]) -> None:
         sizes = layout[:, 1]
-        kinds = {each.dtype for each, size in zip(whole, sizes, strict=True) if size}
-        if not kinds:
+        dtypes = {each.dtype for each, size in zip(tensors, sizes, strict=True) if size}
+        if not dtypes:
             return
-        (dtype,) = kinds
-        sent = torch.empty(int(sizes.sum()), dtype=dtype)
-        dist.recv(sent, rank)
-        pieces = torch.split(sent, sizes.tolist())
-        for target, start, piece in zip(whole, layout[:, 0].tolist(), pieces, strict=True):
-            _write(target, Stretch(start, piece))
+        (dtype,) = dtypes
+        message = torch.empty(int(sizes.sum()), dtype=dtype)
+        dist.recv(message, rank)
+        parts = torch.split(message, sizes.tolist())
+        for tensor, start, part in zip(tensors, layout[:, 0].tolist(), parts, strict=True):
+            _write(tensor, Shard(start, part))
 
 
-ALONE = Peers()
+SINGLE_PROCESS = Peers()
 
 
-def here() -> Peers:
-    """This process in the group that it has joined, or alone."""
+def current_peers() -> Peers:
+    """Return this process's place in the group that it has joined, or `SINGLE_PROCESS`."""
     if dist.is_initialized():
         return Peers(dist.get_rank(), dist.get_world_size())
-    return ALONE
+    return SINGLE_PROCESS
 
 
-def _write(target: Tensor, stretch: Stretch) -> None:
-    end = stretch.start + stretch.values.numel()
-    target.view(-1)[stretch.start : end].copy_(stretch.values)
+def _write(tensor: Tensor, shard: Shard) -> None:
+    end = shard.start + shard.values.numel()
+    tensor.view(-1)[shard.start : end].copy_(shard.values)

@@ -1,9 +1,10 @@
-"""Fresh processes of this machine that run one function together, and what their parent hears.
+"""Run one function in several fresh processes of this machine that form a process group.
 
-A child is born with one end of a socket pair, over which it gets its task, calls its parent and
-reports; pickles pass between the two of them only. It holds the parent's pipe as its lifeline: when
-the parent ends, in whatever way, so does it. The parent ends all children when one fails, dies, or
-the work is done. Nothing listens anywhere but on 127.0.0.1, and no file is left behind.
+Each child has one end of a socket pair, over which it receives its task, calls its parent and
+reports its result; pickles are exchanged between these two processes only. A child exits when its
+stdin, a pipe from the parent, closes: that is, when the parent exits for any reason. The parent
+ends all children when one fails or exits, and when the work is done. The only port is open on
+127.0.0.1, and no file is left behind.
 """
 
 from __future__ import annotations
@@ -28,22 +29,23 @@ from typing import Any, NoReturn, Protocol, TypeAlias
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from trainables import errors
-from trainables.distributed.process import PATIENCE, Device, join
+from trainables.distributed.process import GROUP_TIMEOUT, Device, join_group
 from trainables.errors import GroupError, Stopped, TrainableError
 
 HOST = "127.0.0.1"
 _GRACE_S = 0.3
-"""After one child failed: for another's death, which may be why, to show."""
+"""Time after one child's failure in which the exit of another, a possible cause, can show."""
 
 
-class Call(Protocol):
-    """How a child asks its parent for something, and waits for the answer."""
+class ParentCall(Protocol):
+    """Call from a child to its parent, which waits for the answer."""
 
     def __call__(self, name: str, *arguments: object, blob: bytes | None = None) -> Any: ...
 
 
-Serve: TypeAlias = Callable[[str, tuple[Any, ...], bytes | None], object]
-"""How the parent answers: name, arguments, and a blob that travels without being pickled."""
+CallHandler: TypeAlias = Callable[[str, tuple[Any, ...], bytes | None], object]
+"""The parent's answer to a call: a function of its name, arguments and blob, which is sent without
+being pickled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,35 +58,37 @@ class _Task:
     device: Device
 
 
-def together(function: str, argument: bytes, serve: Serve, *, count: int, device: Device) -> Any:
-    """Calls `function`, `module:name`, as f(argument, call) in `count` fresh processes, which have
-    joined one group; what the first gives back. `serve` answers what they ask by `call`.
+def run_processes(
+    function: str, argument: bytes, handler: CallHandler, *, count: int, device: Device
+) -> Any:
+    """Call `function` (`module:name`) as f(argument, call) in `count` fresh processes that have
+    joined one group, and return the result of rank 0. `handler` answers what they `call`.
 
-    Raises what `serve` raises, a TrainableError or Stopped that one of them raised, and GroupError
-    if one died or failed otherwise; its traceback is a note of the error. None of them is left
-    then.
+    Raises what `handler` raises, and a TrainableError or Stopped that a process raised. Raises
+    GroupError if a process exited or failed otherwise. The traceback is a note of the error. No
+    process is left afterwards.
     """
-    with _listening() as port, _children(count) as children:
+    with _rendezvous_store() as port, _child_processes(count) as children:
         for rank, child in enumerate(children):
             task = _Task(function, argument, rank, count, port, device)
-            with child.dying():
-                _put(child.link, "task", task)
+            with child.raising_on_exit():
+                _send(child.connection, "task", task)
         results: dict[int, Any] = {}
-        links = {child.link: child for child in children}
+        by_connection = {child.connection: child for child in children}
         while len(results) < count:
-            for link in wait(list(links)):
-                child = links[link]  # type: ignore[index]
-                with child.dying():
-                    kind, fields, blob = _take(child.link)
+            for ready in wait(list(by_connection)):
+                child = by_connection[ready]  # type: ignore[index]
+                with child.raising_on_exit():
+                    kind, fields, blob = _receive(child.connection)
                 if kind == "call":
                     name, *arguments = fields
-                    answer = serve(name, tuple(arguments), blob)
-                    with child.dying():
-                        _put(child.link, "answer", answer)
+                    answer = handler(name, tuple(arguments), blob)
+                    with child.raising_on_exit():
+                        _send(child.connection, "answer", answer)
                 elif kind == "log":
                     logging.getLogger(fields[0]).log(fields[1], "%s", fields[2])
                 elif kind == "failed":
-                    _blame(children, child, *fields)
+                    _raise_failure(children, child, *fields)
                 else:
                     results[child.rank] = fields[0]
         return results[0]
@@ -95,17 +99,18 @@ class _Child:
     rank: int
     count: int
     process: subprocess.Popen[bytes]
-    link: Connection[Any, Any]
+    connection: Connection[Any, Any]
 
     @contextmanager
-    def dying(self) -> Iterator[None]:
-        """Says how it died where its end of the link is found closed."""
+    def raising_on_exit(self) -> Iterator[None]:
+        """Raise GroupError if the child's end of the connection turns out to be closed."""
         try:
             yield
         except (EOFError, OSError) as error:
-            raise GroupError(self.death()) from error
+            raise GroupError(self.exit_description()) from error
 
-    def death(self) -> str:
+    def exit_description(self) -> str:
+        """Wait for the child to exit, and return a phrase that says how it did."""
         code = self.process.wait()
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
         why = ", as the kernel does when memory runs out" if code == -signal.SIGKILL else ""
@@ -113,8 +118,9 @@ class _Child:
 
 
 @contextmanager
-def _listening() -> Iterator[int]:
-    """The port, of this machine alone, of the store at which the processes meet."""
+def _rendezvous_store() -> Iterator[int]:
+    """Start the store through which the processes find each other, and yield its port. It is open
+    on this machine only."""
     listener = socket.create_server((HOST, 0))
     port: int = listener.getsockname()[1]
     store = TCPStore(
@@ -123,56 +129,58 @@ def _listening() -> Iterator[int]:
     try:
         yield port
     finally:
-        del store  # it listens as long as it lives
+        del store  # which closes the port
 
 
 @contextmanager
-def _children(count: int) -> Iterator[list[_Child]]:
+def _child_processes(count: int) -> Iterator[list[_Child]]:
     children: list[_Child] = []
     try:
         for rank in range(count):
-            children.append(_born(rank, count))
+            children.append(_start_child(rank, count))
         yield children
     finally:
         for child in children:
             child.process.kill()
         for child in children:
             child.process.wait()
-            child.link.close()
+            child.connection.close()
             assert child.process.stdin is not None
             child.process.stdin.close()
 
 
-def _born(rank: int, count: int) -> _Child:
-    ours, theirs = socket.socketpair()
-    with theirs:
+def _start_child(rank: int, count: int) -> _Child:
+    parent_end, child_end = socket.socketpair()
+    with child_end:
         process = subprocess.Popen(
             [
                 sys.executable,
                 "-c",
-                "from trainables.distributed.launch import live; live()",
-                str(theirs.fileno()),
+                "from trainables.distributed.launch import child_main; child_main()",
+                str(child_end.fileno()),
             ],
             stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,  # DeepSpeed's chatter
-            pass_fds=[theirs.fileno()],
+            stdout=subprocess.DEVNULL,  # DeepSpeed prints to it
+            pass_fds=[child_end.fileno()],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            start_new_session=True,  # Ctrl-C is for the parent to answer
+            start_new_session=True,  # so that only the parent receives Ctrl-C
         )
-    return _Child(rank, count, process, Connection(ours.detach()))
+    return _Child(rank, count, process, Connection(parent_end.detach()))
 
 
-def _blame(children: list[_Child], child: _Child, name: str, text: str, trace: str) -> NoReturn:
-    """Raises what `child` reported, unless another's death explains it."""
+def _raise_failure(
+    children: list[_Child], child: _Child, name: str, text: str, trace: str
+) -> NoReturn:
+    """Raise the error that `child` reported, unless the exit of another child explains it."""
     time.sleep(_GRACE_S)
     for other in children:
         if other.process.poll() is not None:
-            raise GroupError(other.death())
-    raise rebuilt(child.rank, child.count, name, text, trace)
+            raise GroupError(other.exit_description())
+    raise rebuild_error(child.rank, child.count, name, text, trace)
 
 
-def rebuilt(rank: int, count: int, name: str, text: str, trace: str) -> Exception:
-    """The error of which a process of a group sent the class, the text and the traceback."""
+def rebuild_error(rank: int, count: int, name: str, text: str, trace: str) -> Exception:
+    """Rebuild an error of a group's process from its class name, text and traceback."""
     kind = getattr(errors, name, None)
     if isinstance(kind, type) and issubclass(kind, TrainableError | Stopped):
         error: Exception = kind(text)
@@ -182,63 +190,65 @@ def rebuilt(rank: int, count: int, name: str, text: str, trace: str) -> Exceptio
     return error
 
 
-def live() -> NoReturn:
-    """The life of a child; its link's file descriptor is the only argument on its command line."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    link: Connection[Any, Any] = Connection(int(sys.argv[1]))
-    turn = threading.Lock()
+def child_main() -> NoReturn:
+    """Entry point of a child. Its only argument is the file descriptor of its connection."""
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    connection: Connection[Any, Any] = Connection(int(sys.argv[1]))
+    lock = threading.Lock()
     try:
-        _, (task,), _ = _take(link)
+        _, (task,), _ = _receive(connection)
         if task.rank == 0:
-            logging.getLogger().addHandler(_Forward(link, turn))
+            logging.getLogger().addHandler(_LogForwarder(connection, lock))
             logging.captureWarnings(True)
-        result = _performed(task, link, turn)
-        with turn:
-            _put(link, "done", result)
+        result = _run_task(task, connection, lock)
+        with lock:
+            _send(connection, "done", result)
     except BaseException as error:
-        with turn:
-            _put(link, "failed", type(error).__name__, str(error), traceback.format_exc())
-    # Whoever leaves early breaks what the others are waiting for: all stay until they are ended.
+        with lock:
+            _send(connection, "failed", type(error).__name__, str(error), traceback.format_exc())
+    # A process that exits early breaks the others' collective operations: wait to be killed.
     threading.Event().wait()
     raise AssertionError
 
 
-def _performed(task: _Task, link: Connection[Any, Any], turn: threading.Lock) -> object:
+def _run_task(task: _Task, connection: Connection[Any, Any], lock: threading.Lock) -> object:
     def call(name: str, *arguments: object, blob: bytes | None = None) -> Any:
-        with turn:
-            _put(link, "call", name, *arguments, blob=blob)
-            return _take(link)[1][0]
+        with lock:
+            _send(connection, "call", name, *arguments, blob=blob)
+            return _receive(connection)[1][0]
 
-    store = TCPStore(HOST, task.port, None, False, timeout=PATIENCE)
-    join(task.device, store, rank=task.rank, count=task.count)
+    store = TCPStore(HOST, task.port, None, False, timeout=GROUP_TIMEOUT)
+    join_group(task.device, store, rank=task.rank, count=task.count)
     module, _, name = task.function.partition(":")
     result: object = getattr(import_module(module), name)(task.argument, call)
     return result if task.rank == 0 else None
 
 
-def _end_with_parent() -> None:
+def _exit_with_parent() -> None:
     sys.stdin.buffer.read()
     os._exit(1)
 
 
-class _Forward(logging.Handler):
-    """Hands warnings and errors to the parent's log."""
+class _LogForwarder(logging.Handler):
+    """Forwards warnings and errors to the parent's log."""
 
-    def __init__(self, link: Connection[Any, Any], turn: threading.Lock) -> None:
+    def __init__(self, connection: Connection[Any, Any], lock: threading.Lock) -> None:
         super().__init__(logging.WARNING)
-        self._link, self._turn = link, turn
+        self._connection, self._lock = connection, lock
 
     def emit(self, record: logging.LogRecord) -> None:
-        with self._turn:
-            _put(self._link, "log", record.name, record.levelno, self.format(record))
+        with self._lock:
+            _send(self._connection, "log", record.name, record.levelno, self.format(record))
 
 
-def _put(link: Connection[Any, Any], kind: str, *fields: object, blob: bytes | None = None) -> None:
-    link.send_bytes(pickle.dumps((kind, fields, blob is not None)))
+def _send(
+    connection: Connection[Any, Any], kind: str, *fields: object, blob: bytes | None = None
+) -> None:
+    connection.send_bytes(pickle.dumps((kind, fields, blob is not None)))
     if blob is not None:
-        link.send_bytes(blob)
+        connection.send_bytes(blob)
 
 
-def _take(link: Connection[Any, Any]) -> tuple[str, tuple[Any, ...], bytes | None]:
-    kind, fields, more = pickle.loads(link.recv_bytes())
-    return kind, fields, link.recv_bytes() if more else None
+def _receive(connection: Connection[Any, Any]) -> tuple[str, tuple[Any, ...], bytes | None]:
+    kind, fields, has_blob = pickle.loads(connection.recv_bytes())
+    return kind, fields, connection.recv_bytes() if has_blob else None

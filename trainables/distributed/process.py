@@ -1,7 +1,7 @@
-"""Making a process fit to train: deterministic, and a member of a group, be it of one.
+"""Preparing a process for training: deterministic, and a member of a process group.
 
-DeepSpeed needs a process group even alone, which is never torn down: a second one in the same
-process fails.
+DeepSpeed needs a process group even for a single process. The group is never destroyed, because a
+second one in the same process fails.
 """
 
 from __future__ import annotations
@@ -24,38 +24,39 @@ from torch.distributed import Store  # type: ignore[attr-defined]
 Device: TypeAlias = Literal["cpu", "cuda"]
 
 BACKENDS: dict[Device, str] = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
-"""What talks for tensors on which device; counts and texts stay on the CPU."""
+"""Communication backends by device. Counts and texts are sent as CPU tensors."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-PATIENCE = timedelta(days=1)
-"""For the others of a group, which may wait while the first hands over a checkpoint. That one of
-them died shows at once, and who watches the trial ends one that hangs."""
+GROUP_TIMEOUT = timedelta(days=1)
+"""Time-out of collective operations. The other processes may wait this long while rank 0 sends a
+checkpoint. A process that exits is noticed at once, and the watchdog ends a trial that hangs."""
 
 
 def prepare_process(device: Device, threads: int) -> None:
-    """Makes this process deterministic, and a group of one unless it has joined one; safe to call
-    before every run."""
+    """Make this process deterministic, and start a group of one unless it has joined a group. Safe
+    to call before every run."""
     os.environ["DS_ACCELERATOR"] = device
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if device == "cpu":
-        # DeepSpeed would have it 1, and every optimizer step then open the GPU driver's library.
+        # DeepSpeed sets it to 1, and every optimizer step then opens the GPU driver's library.
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
-    # Deterministic mode would also fill fresh memory with NaN, at a cost in every step.
+    # Deterministic mode also fills new memory with NaN by default, which costs time in every step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
-    # Matrices are exempt by default; convolutions, such as ViLT's of patches, would lose 13 bits.
+    # TF32 is off by default for matrices, but on for convolutions: ViLT's patches would lose 13
+    # bits.
     torch.backends.cudnn.allow_tf32 = False
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
-    # DeepSpeed makes a group of its own, over which gradients travel, and names no time-out.
-    torch.distributed.distributed_c10d.default_pg_timeout = PATIENCE
+    # DeepSpeed creates a group of its own for gradients, and sets no time-out.
+    torch.distributed.distributed_c10d.default_pg_timeout = GROUP_TIMEOUT
     if not torch.distributed.is_initialized():
-        # A store inside the process: no port to choose, to race for or to leave open.
+        # A store inside the process needs no port.
         store = torch.distributed.HashStore()  # type: ignore[attr-defined]
-        join(device, store, rank=0, count=1)
-    _import_once()
+        join_group(device, store, rank=0, count=1)
+    _import_deepspeed()
     if device == "cuda":
-        # In a group the processes of a machine see all its GPUs, and each takes its own.
+        # The processes of a machine see all of its GPUs; each uses its own.
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         torch.cuda.reset_peak_memory_stats()
     else:
@@ -63,22 +64,22 @@ def prepare_process(device: Device, threads: int) -> None:
         _keep_freed_memory()
 
 
-def join(device: Device, store: Store, *, rank: int, count: int) -> None:
-    """Joins the `count` processes of this machine that meet at `store`."""
+def join_group(device: Device, store: Store, *, rank: int, count: int) -> None:
+    """Join the group of the `count` processes of this machine that share `store`."""
     os.environ["LOCAL_RANK"] = str(rank)
-    # Gloo and NCCL open sockets even alone; keep them off the network.
+    # Gloo and NCCL open sockets even for one process; keep them off the network.
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
     if device == "cuda":
         os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
         torch.cuda.set_device(rank)
     torch.distributed.init_process_group(
-        BACKENDS[device], store=store, rank=rank, world_size=count, timeout=PATIENCE
+        BACKENDS[device], store=store, rank=rank, world_size=count, timeout=GROUP_TIMEOUT
     )
 
 
 @cache
-def _import_once() -> None:
-    """Imports DeepSpeed and takes all that is alive now out of later garbage collections, which
+def _import_deepspeed() -> None:
+    """Import DeepSpeed, and exclude all objects alive now from later garbage collections, which
     then take milliseconds after each run instead of half a second."""
     importlib.import_module("deepspeed")
     gc.collect()
@@ -86,8 +87,8 @@ def _import_once() -> None:
 
 
 def _keep_freed_memory() -> None:
-    """Lets glibc hand freed memory out again instead of returning it to the kernel, which would
-    have to clear it anew: a base-size step then meets 3,500 page faults, not 100,000."""
+    """Let glibc reuse freed memory instead of returning it to the kernel, which would have to clear
+    it again: a base-size step then has 3,500 page faults, not 100,000."""
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
@@ -95,9 +96,11 @@ def _keep_freed_memory() -> None:
 
 
 def release_memory(device: Device) -> None:
-    """Gives what a run held back to the kernel, or to the GPU's other processes. DeepSpeed's engine
-    is a cycle of references, which stays until it is collected: to no avail as long as a frame of
-    the run is there."""
+    """Return a run's memory to the kernel, or to the other processes of the GPU.
+
+    DeepSpeed's engine is a reference cycle and must be collected. This has no effect while a stack
+    frame of the run is alive, for example in a traceback.
+    """
     gc.collect()
     if device == "cuda":
         torch.cuda.empty_cache()
@@ -107,7 +110,7 @@ def release_memory(device: Device) -> None:
 
 
 def _forbid_compiling() -> None:
-    """Tells DeepSpeed that no C++ operator is compatible, which spares minutes of compiler."""
+    """Tell DeepSpeed that no C++ operator is compatible, which saves minutes of compilation."""
     import deepspeed.ops
 
     deepspeed.ops.__dict__["__compatible_ops__"] = defaultdict(bool)

@@ -1,4 +1,4 @@
-"""Adding up gradients over the processes of a trial, where DeepSpeed does not."""
+"""All-reduce of gradients over the processes of a trial, at the stage where DeepSpeed does none."""
 
 from __future__ import annotations
 
@@ -10,40 +10,39 @@ from torch import Tensor, nn
 
 from trainables.distributed.collectives import Peers
 
-BUCKET = 1 << 23
-"""Elements that travel at a time: 32 MiB of float32."""
+BUCKET_ELEMENTS = 1 << 23
+"""Elements per all-reduce: 32 MiB of float32."""
 
 
-def add_up_gradients(weights: Iterable[nn.Parameter], peers: Peers) -> None:
-    """Replaces every gradient by the sum over all processes.
+def all_reduce_gradients(weights: Iterable[nn.Parameter], peers: Peers) -> None:
+    """Replace every gradient by its sum over all processes.
 
-    A weight without a gradient in all of them, such as the mask embedding in a task that masks
-    nothing, keeps none, and Adam passes it over; DeepSpeed's own sum would give it zeros, which
-    Adam decays.
+    A weight that has no gradient in any process, such as the mask embedding in a task that masks
+    nothing, still has none afterwards, and Adam skips it. DeepSpeed's own sum would give it zeros,
+    and Adam would decay it.
     """
-    if peers.count == 1:
+    if peers.world_size == 1:
         return
     bucket: list[nn.Parameter] = []
     size = 0
     for weight in weights:
         bucket.append(weight)
         size += weight.numel()
-        if size >= BUCKET:
-            _add_up(bucket)
+        if size >= BUCKET_ELEMENTS:
+            _all_reduce_bucket(bucket)
             bucket, size = [], 0
     if bucket:
-        _add_up(bucket)
+        _all_reduce_bucket(bucket)
 
 
-def _add_up(bucket: Sequence[nn.Parameter]) -> None:
-    there = [weight.grad is not None for weight in bucket]
-    flat = torch.cat(
-        [*(_flat(weight) for weight in bucket), bucket[0].new_tensor(there)]  # counted alike
-    )
+def _all_reduce_bucket(bucket: Sequence[nn.Parameter]) -> None:
+    has_gradient = [weight.grad is not None for weight in bucket]
+    # One message sums the gradients, and counts the processes that have one.
+    flat = torch.cat([*(_flat(weight) for weight in bucket), bucket[0].new_tensor(has_gradient)])
     dist.all_reduce(flat)
-    *summed, found = torch.split(flat, [*(weight.numel() for weight in bucket), len(bucket)])
-    for weight, gradient, holders in zip(bucket, summed, found.tolist(), strict=True):
-        if holders:
+    *sums, counts = torch.split(flat, [*(weight.numel() for weight in bucket), len(bucket)])
+    for weight, gradient, count in zip(bucket, sums, counts.tolist(), strict=True):
+        if count:
             weight.grad = gradient.view_as(weight)
 
 

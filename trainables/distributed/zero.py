@@ -1,8 +1,8 @@
-"""What this process holds of the weights and of Adam's moments, at each ZeRO stage.
+"""This process's shards of the weights and of Adam's moments, at each ZeRO stage.
 
-All are views: what is written into them is written into the engine. At stage 0 every process holds
-everything; at 1 and 2 a stretch of the float32 masters and the moments, and all of the module's own
-weights; at 3 a stretch of those too.
+All shards are views: writing to them writes to the engine. At stage 0 every process holds
+everything. At stages 1 and 2 it holds a shard of the float32 masters and of the moments, and all of
+the module's own weights; at stage 3 it holds a shard of those too.
 """
 
 from __future__ import annotations
@@ -13,80 +13,83 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainables.distributed.collectives import Peers, Stretch
+from trainables.distributed.collectives import Peers, Shard
 
 
-def master(weight: nn.Parameter, zero: int, size: int, peers: Peers) -> Stretch:
-    """Of the float32 masters; `size` is the number of the weight's elements."""
+def master_shard(weight: nn.Parameter, zero: int, size: int, peers: Peers) -> Shard:
+    """Return the shard of a weight's float32 master; `size` is the weight's number of elements."""
     if zero == 0:
-        return Stretch(0, weight.detach().view(-1))
+        return Shard(0, weight.detach().view(-1))
     if zero == 3:
         from deepspeed.utils import safe_get_local_fp32_param
 
-        return _unpadded(safe_get_local_fp32_param(weight), size, peers)
+        return _without_padding(safe_get_local_fp32_param(weight), size, peers)
     return _fragment(weight, None)
 
 
-def moment(
+def moment_shard(
     weight: nn.Parameter,
     kind: str,
     optimizer: torch.optim.Optimizer,
     zero: int,
     size: int,
     peers: Peers,
-) -> Stretch:
-    """Of Adam's moment `kind`."""
+) -> Shard:
+    """Return the shard of the weight's moment `kind` (`exp_avg` or `exp_avg_sq`)."""
     if zero == 0:
-        return Stretch(0, optimizer.state[weight][kind].view(-1))
+        return Shard(0, optimizer.state[weight][kind].view(-1))
     if zero == 3:
         from deepspeed.utils import safe_get_local_optimizer_state
 
-        return _unpadded(safe_get_local_optimizer_state(weight, kind), size, peers)
+        return _without_padding(safe_get_local_optimizer_state(weight, kind), size, peers)
     return _fragment(weight, kind)
 
 
-def own(weight: nn.Parameter, zero: int, size: int, peers: Peers) -> Stretch:
-    """Of the module's own weights, in the precision in which it computes."""
+def local_weight(weight: nn.Parameter, zero: int, size: int, peers: Peers) -> Shard:
+    """Return the shard of the module's own weight, in the precision in which it computes."""
     if zero == 3:
-        return _unpadded(weight.ds_tensor, size, peers)  # type: ignore[attr-defined]
-    return Stretch(0, weight.detach().view(-1))
+        return _without_padding(weight.ds_tensor, size, peers)  # type: ignore[attr-defined]
+    return Shard(0, weight.detach().view(-1))
 
 
-def partitions(optimizer: torch.optim.Optimizer, inner: Any) -> Sequence[Tensor]:
-    """The tensors that Adam updates: parameters at stage 0, flat partitions above. `inner` is
-    what DeepSpeed made of `optimizer`."""
-    if hasattr(inner, "fp32_partitioned_groups_flat"):
-        flat: Sequence[Tensor] = inner.fp32_partitioned_groups_flat
+def optimizer_partitions(optimizer: torch.optim.Optimizer, zero_optimizer: Any) -> Sequence[Tensor]:
+    """Return the tensors that Adam updates: parameters at stage 0, flat partitions above.
+
+    `zero_optimizer` is DeepSpeed's wrapper of `optimizer`.
+    """
+    if hasattr(zero_optimizer, "fp32_partitioned_groups_flat"):
+        flat: Sequence[Tensor] = zero_optimizer.fp32_partitioned_groups_flat
         return flat
     return [each for group in optimizer.param_groups for each in group["params"]]
 
 
-def write(stretch: Stretch, whole: Tensor) -> None:
-    """Takes from `whole` the elements that `stretch` views."""
-    end = stretch.start + stretch.values.numel()
-    stretch.values.copy_(whole.reshape(-1)[stretch.start : end])
+def write_shard(shard: Shard, tensor: Tensor) -> None:
+    """Copy the elements that `shard` views from the full `tensor`."""
+    end = shard.start + shard.values.numel()
+    shard.values.copy_(tensor.reshape(-1)[shard.start : end])
 
 
-def copied(stretches: Mapping[str, Stretch]) -> dict[str, Stretch]:
-    """The same on the CPU, and independent of the engine."""
+def cpu_copies(shards: Mapping[str, Shard]) -> dict[str, Shard]:
+    """Return copies on the CPU, independent of the engine."""
     return {
-        name: Stretch(each.start, each.values.detach().to("cpu", copy=True))
-        for name, each in stretches.items()
+        name: Shard(each.start, each.values.detach().to("cpu", copy=True))
+        for name, each in shards.items()
     }
 
 
-def _fragment(weight: nn.Parameter, kind: str | None) -> Stretch:
-    """At stages 1 and 2: a flat partition covers whole and cut parameters, and others not at
-    all."""
+def _fragment(weight: nn.Parameter, kind: str | None) -> Shard:
+    """Return the shard at stages 1 and 2, where a flat partition can cover all, a part or nothing
+    of a parameter."""
     mapping = weight._hp_mapping  # type: ignore[attr-defined]
     if mapping is None:
-        return Stretch(0, torch.empty(0))
+        return Shard(0, torch.empty(0))
     values = mapping.get_hp_fragment(kind)
-    return Stretch(mapping.lp_fragment_address.start, values.view(-1))
+    return Shard(mapping.lp_fragment_address.start, values.view(-1))
 
 
-def _unpadded(partition: Tensor, size: int, peers: Peers) -> Stretch:
-    """At stage 3: every parameter is cut into equal partitions, the last ones padded."""
+def _without_padding(partition: Tensor, size: int, peers: Peers) -> Shard:
+    """Return the shard at stage 3, which splits every parameter into equal partitions and pads the
+    last ones."""
     values = partition.detach().view(-1)
     start = min(values.numel() * peers.rank, size)
-    return Stretch(start, values[: max(0, size - start)])
+    return Shard(start, values[: max(0, size - start)])

@@ -1,7 +1,7 @@
-"""The architectures, by name. Nothing heavy is imported here: planning reads this table too.
+"""The architectures, by name. This module imports nothing heavy, because planning reads it too.
 
 To add one, write `trainables/models/NAME.py` with `build`, `load`, `save_pretrained` and `CONFIGS`
-(the protocol is in `base.py`) and add its line to `MODELS`.
+(`base.py` describes the protocol) and add an entry to `MODELS`.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ _SETTINGS = (
 class ModelEntry:
     module: str
     modality: Modality
-    """What the model sees of an image: region features with boxes, or pixels."""
+    """The image input: region features with boxes, or pixels."""
     format: Format
-    """The published data that its authors trained on; `trainables.data` has a reader of each."""
+    """The published data format that its authors trained on; `trainables.data` reads each one."""
     sizes: Mapping[str, Mapping[str, int]]
-    """Size -> pool -> number of weights in it, without overrides.
+    """Size -> pool -> number of weights in the pool, without overrides.
 
-    A pool is a set of weights that can be pruned. `encoder` are the matrices of the transformer's
-    layers; `encoder+pooler` adds the pooler's and is the pool of BERT-Tickets (Chen et al. 2020):
-    no embeddings, no task head. `encoder-reached` is LXMERT's: see its module.
+    A pool is a set of weights that can be pruned. `encoder` has the matrices of the transformer's
+    layers. `encoder+pooler` adds the pooler's matrix and is the pool of BERT-Tickets (Chen et al.
+    2020): no embeddings, no task head. `encoder-reached` exists for LXMERT only: see its module.
     """
     settings: tuple[str, ...]
-    """What `ModelSpec.overrides` may name."""
+    """The settings that `ModelSpec.overrides` may change."""
     semantics: int = 1
-    """Raised by hand when a change to the module alters results; part of every trial's key."""
+    """Increase it when a change to the module alters results; it is part of every trial's key."""
 
 
 def _layer(hidden: int, ffn: int) -> int:
-    """Weights of a layer: four square matrices of its attention and two of the FFN."""
+    """Count the weights of a layer: four square matrices of the attention and two of the FFN."""
     return 4 * hidden * hidden + 2 * hidden * ffn
 
 
@@ -56,10 +56,11 @@ def _single_stream(*, layers: int, hidden: int, ffn: int) -> dict[str, int]:
     return {"encoder": encoder, "encoder+pooler": encoder + hidden * hidden}
 
 
-def _two_streams(*, words: int, regions: int, cross: int, hidden: int, ffn: int) -> dict[str, int]:
-    """A cross layer has a whole layer per stream, and one attention between them that both use."""
-    between = cross * 4 * hidden * hidden
-    encoder = (words + regions + 2 * cross) * _layer(hidden, ffn) + between
+def _two_streams(*, text: int, regions: int, cross: int, hidden: int, ffn: int) -> dict[str, int]:
+    """Count LXMERT's weights. A cross layer has a full layer per stream, and one attention between
+    the two streams that both share."""
+    cross_attention = cross * 4 * hidden * hidden
+    encoder = (text + regions + 2 * cross) * _layer(hidden, ffn) + cross_attention
     return {
         "encoder": encoder,
         "encoder+pooler": encoder + hidden * hidden,
@@ -84,8 +85,8 @@ MODELS: dict[str, ModelEntry] = {
         modality="regions",
         format="lxmert",
         sizes={
-            "tiny": _two_streams(words=2, regions=1, cross=2, hidden=64, ffn=256),
-            "base": _two_streams(words=9, regions=5, cross=5, hidden=768, ffn=3072),
+            "tiny": _two_streams(text=2, regions=1, cross=2, hidden=64, ffn=256),
+            "base": _two_streams(text=9, regions=5, cross=5, hidden=768, ffn=3072),
         },
         settings=(*_SETTINGS, "r_layers", "x_layers", "region_dim"),
     ),

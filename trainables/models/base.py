@@ -1,17 +1,17 @@
-"""What every architecture module offers, and what they share: configs, pools, first weights.
+"""The protocol of architecture modules, and their shared code: configs, pools, initial weights.
 
 A module `trainables.models.NAME` has
 
 * `CONFIGS: dict[str, Config]`: the configuration of each size;
-* `build(spec, *, dropout) -> Backbone`: weights drawn from torch's current generator, which the
-  caller seeds;
+* `build(spec, *, dropout) -> Backbone`: a backbone with random weights from torch's current
+  generator, which the caller seeds;
 * `load(path, spec, *, fill=None) -> Checkpoint`: a published file as the float32 state dict of that
-  backbone and the heads beside it; what the file lacks comes from `fill`, another state dict, or
-  without one is refused with CheckpointError;
-* `save_pretrained(state, spec, folder)`: the inverse for transformers' `from_pretrained`, or
-  CheckpointError where transformers has no such class.
+  backbone, and the file's heads. Missing weights are taken from the state dict `fill`; without
+  `fill` they raise CheckpointError;
+* `save_pretrained(state, spec, folder)`: write a folder for transformers' `from_pretrained`, or
+  raise CheckpointError where transformers has no such class.
 
-The names in a backbone's state dict are those a ticket of it uses.
+A ticket uses the names of its backbone's state dict.
 """
 
 from __future__ import annotations
@@ -30,48 +30,49 @@ from trainables.spec import ModelSpec
 
 
 class Encoded(NamedTuple):
-    """What a backbone makes of B sequences of T text tokens and N regions or patches."""
+    """A backbone's output for B sequences of T text tokens and N regions or patches."""
 
     pooled: Tensor
     """(B, hidden_size)"""
     text: Tensor
     """(B, T, hidden_size)"""
     image: Tensor
-    """(B, N, hidden_size); ViLT's begins with the image's own [CLS], and its patches lie in reading
-    order without gaps, so that N - 1 is the most that an image of the batch has."""
+    """(B, N, hidden_size). ViLT's begins with the image's own [CLS], and its patches are in reading
+    order without gaps, so N - 1 is the largest number of patches in the batch."""
 
 
 class Backbone(nn.Module, ABC):
-    """The interface of a model without its task head; it carries no implementation.
+    """The interface of a model without its task head.
 
     `forward` takes a batch of B sequences with T text tokens: `input_ids` (B, T) int64, `text_mask`
-    (B, T) bool, True at tokens; and what its modality needs:
+    (B, T) bool, True at tokens; and the inputs of its modality:
 
     * regions: `region_features` (B, N, region_dim) and `region_boxes` (B, N, 7), optionally
       `region_mask` (B, N) bool, True at regions;
     * pixels: `pixel_values` (B, 3, height, width), optionally `patch_mask` (B, rows, columns) bool,
       True at patches of the image, which fill a rectangle from the top left.
 
-    Optional: `text_kinds` (B, T) int64 token types (0); `image_kinds` (B,) int64, the type row of
-    an image (1); `masked_regions` (B, N) bool, whose features are zero and get the mask embedding;
-    `text_delta` (B, T, hidden_size), added to the word embeddings before anything else is, and
-    `image_delta`, added to `region_features` or `pixel_values`, of their shape. LXMERT has no type
-    row for images and no mask embedding, and does not read what would choose them.
+    Optional: `text_kinds` (B, T) int64 token types (default 0); `image_kinds` (B,) int64, the row
+    of each image in the type table (default 1); `masked_regions` (B, N) bool, True at regions whose
+    features are zero and get the mask embedding; `text_delta` (B, T, hidden_size), added to the
+    word embeddings before anything else; `image_delta`, added to `region_features` or
+    `pixel_values` and of the same shape. LXMERT has no type row for images and no mask embedding,
+    and ignores `image_kinds` and `masked_regions`.
 
-    Floating-point inputs of any dtype are cast to that of the weights.
+    Floating-point inputs of any dtype are cast to the dtype of the weights.
     """
 
     architecture: str
-    """Its name in `MODELS`."""
+    """The architecture's name in `MODELS`."""
     modality: Modality
     hidden_size: int
     vocab_size: int
     max_text: int
-    """Most text tokens, [CLS] and [SEP] included."""
+    """Maximum number of text tokens, [CLS] and [SEP] included."""
     region_dim: int
     """0 where the modality has no regions."""
     image_size: int
-    """Shorter side in pixels; 0 where the modality has no pixels."""
+    """Shorter side of an image in pixels; 0 where the modality has no pixels."""
     patch_size: int
     """Side of a patch in pixels; 0 where the modality has none."""
 
@@ -80,16 +81,19 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def prunable(self, pool: str) -> list[str]:
-        """Names of the pool's weights, all 2-D, in order of depth. TrainableError if unknown."""
+        """Return the names of the pool's weights, all 2-D, in order of depth.
+
+        Raises TrainableError for an unknown pool.
+        """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BlockConfig:
-    """Sizes of a BERT-shaped encoder and its text embeddings; names as in transformers."""
+    """Sizes of a BERT-like encoder and its text embeddings, named as in transformers."""
 
     hidden_size: int = 768
     num_hidden_layers: int = 12
-    """Of a model with several stacks, the layers that read only text."""
+    """In a model with several stacks, the layers that read only text."""
     num_attention_heads: int = 12
     intermediate_size: int = 3072
     vocab_size: int
@@ -105,29 +109,32 @@ TINY: dict[str, Any] = {
     "intermediate_size": 256,
     "vocab_size": 128,
     "max_position_embeddings": 32,
-    # 1 / sqrt(hidden_size). With BERT's 0.02, meant for 768 and more, such a small network leaves
-    # its first plateau late: see the recipe in trainables/tasks.
+    # 1 / sqrt(hidden_size). With BERT's 0.02, meant for 768 and more, such a small network stays on
+    # its first plateau for long: see the recipe in trainables/tasks.
     "initializer_range": 0.125,
 }
-"""The encoder of every model's size for tests and laptops."""
+"""The encoder of every model's size `tiny`, for tests and laptops."""
 
 Config = TypeVar("Config", bound=BlockConfig)
 
 
-def describe(model: Backbone, config: BlockConfig) -> None:
-    """Gives the backbone the sizes that every modality has."""
+def set_sizes(model: Backbone, config: BlockConfig) -> None:
+    """Set the sizes that backbones of every modality have."""
     model.hidden_size = config.hidden_size
     model.vocab_size = config.vocab_size
     model.max_text = config.max_position_embeddings
 
 
 def block_settings(config: BlockConfig) -> dict[str, Any]:
-    """The values that transformers' configurations take under the same names."""
+    """Return the values that transformers' configurations take under the same names."""
     return {field.name: getattr(config, field.name) for field in fields(BlockConfig)}
 
 
-def resolve(configs: Mapping[str, Config], spec: ModelSpec) -> Config:
-    """The configuration of `spec`'s size with its overrides; TrainableError if it cannot be."""
+def resolve_config(configs: Mapping[str, Config], spec: ModelSpec) -> Config:
+    """Return the configuration of `spec`'s size with its overrides.
+
+    Raises TrainableError for an unknown size or setting and for a value that is not allowed.
+    """
     if spec.size not in configs:
         raise TrainableError(
             f"model {spec.architecture}: no size {spec.size!r}; sizes: {', '.join(configs)}"
@@ -155,7 +162,7 @@ def resolve(configs: Mapping[str, Config], spec: ModelSpec) -> Config:
 
 
 def check_image_type(spec: ModelSpec, setting: str, rows: int) -> None:
-    """TrainableError unless the table of types, whose size is `setting`, has a row for images."""
+    """Raise TrainableError unless the type table, whose size is `setting`, has a row for images."""
     if rows < 2:
         raise TrainableError(
             f"model {spec.architecture}: {setting} = {rows}; images are of type 1, "
@@ -164,22 +171,22 @@ def check_image_type(spec: ModelSpec, setting: str, rows: int) -> None:
 
 
 Pools: TypeAlias = Mapping[str, tuple[str, ...]]
-"""Pool -> beginnings of the names of its weights, in order of depth."""
+"""Pool -> prefixes of the names of its weights, in order of depth."""
 
 ENCODER_POOLS: Pools = {"encoder": ("encoder.",), "encoder+pooler": ("encoder.", "pooler.")}
-"""Of a model whose encoder is one stack of layers."""
+"""Pools of a model whose encoder is one stack of layers."""
 
 
 def pool_weights(model: nn.Module, pools: Pools, pool: str) -> list[str]:
-    """Names of the matrices of one of a model's pools, or TrainableError."""
+    """Return the names of the matrices in a model's pool. Raises TrainableError if unknown."""
     if pool not in pools:
         raise TrainableError(f"no pool of weights {pool!r}; pools: {', '.join(pools)}")
     matrices = [name for name, weight in model.named_parameters() if weight.dim() == 2]
-    return [name for start in pools[pool] for name in matrices if name.startswith(start)]
+    return [name for prefix in pools[pool] for name in matrices if name.startswith(prefix)]
 
 
-def embedded_words(embeddings: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-    """(B, T, hidden_size): what transformers' text embeddings make of the batch's text."""
+def embed_text(embeddings: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+    """Embed the batch's text with transformers' text embeddings -> (B, T, hidden_size)."""
     ids = batch["input_ids"]
     words = embeddings.get_submodule("word_embeddings")(ids)
     if "text_delta" in batch:
@@ -191,22 +198,23 @@ def embedded_words(embeddings: nn.Module, batch: Mapping[str, Tensor]) -> Tensor
     return out
 
 
-def image_kind(types: nn.Embedding, batch: Mapping[str, Tensor]) -> Tensor:
-    """The type row of each image, (B, 1, hidden); or of all, (hidden,)."""
+def image_type_embedding(types: nn.Embedding, batch: Mapping[str, Tensor]) -> Tensor:
+    """Return the type embedding of each image, (B, 1, hidden), or the default one, (hidden,)."""
     kinds = batch.get("image_kinds")
     return types.weight[1] if kinds is None else types(kinds)[:, None]
 
 
-def shown(batch: Mapping[str, Tensor], name: str, dtype: torch.dtype) -> Tensor:
-    """What the batch has of the image under `name`, with `image_delta` added, in `dtype`."""
+def image_input(batch: Mapping[str, Tensor], name: str, dtype: torch.dtype) -> Tensor:
+    """Return the batch's image input `name` in `dtype`, with `image_delta` added if present."""
     image = batch[name]
     if "image_delta" in batch:
         image = image + batch["image_delta"]
     return image.to(dtype)
 
 
-def draw_weights(model: nn.Module, std: float) -> None:
-    """BERT's first weights, from torch's current generator: matrices normal(0, std), LN 1 and 0."""
+def init_weights(model: nn.Module, std: float) -> None:
+    """Initialise as BERT does, from torch's current generator: matrices normal(0, std), LayerNorms
+    1 and 0."""
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Conv2d | nn.Embedding):
             nn.init.normal_(module.weight, std=std)

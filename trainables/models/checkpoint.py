@@ -1,4 +1,4 @@
-"""Reading weights files from outside: never by unpickling, and never by guessing."""
+"""Reading published weights files without unpickling them and without guessing their layout."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from trainables.spec import ModelSpec
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A published file, sorted: float32, on the CPU."""
+    """The weights of a published file, split into backbone and heads: float32, on the CPU."""
 
     backbone: dict[str, Tensor]
-    """The model's own state dict, complete."""
+    """The model's complete state dict."""
     heads: dict[str, Tensor]
-    """Weights of pre-training heads by the file's own names without a model prefix, such as
-    `cls.predictions.bias`; a task takes what it continues (`Task.adopt`)."""
+    """Weights of pre-training heads, under the file's names without a model prefix, such as
+    `cls.predictions.bias`; a task takes those that it uses (`Task.init_from_pretrained`)."""
 
 
 def load_checkpoint(
@@ -38,30 +38,32 @@ def load_checkpoint(
     convert: Callable[[str, Tensor], Mapping[str, Tensor]] = lambda name, value: {name: value},
     fill: Mapping[str, Tensor] | None,
 ) -> Checkpoint:
-    """The file's weights for a model whose state dict has the names and shapes of `expected`.
+    """Load the weights of a model whose state dict has the names and shapes of `expected`.
 
-    Names lose `prefixes`; those that then begin with one of `heads` are set aside, the others go
-    through `convert`. Raises CheckpointError unless they fit.
+    `prefixes` are removed from the names. Weights whose name then begins with one of `heads` become
+    `Checkpoint.heads`; `convert` is applied to the others. Raises CheckpointError unless these
+    match `expected`.
     """
-    found: dict[str, Tensor] = {}
-    aside: dict[str, Tensor] = {}
-    for name, value in read(path).items():
-        plain = _plain(name, prefixes)
+    backbone_weights: dict[str, Tensor] = {}
+    head_weights: dict[str, Tensor] = {}
+    for name, value in read_tensors(path).items():
+        plain = _plain_name(name, prefixes)
         if plain.endswith("position_ids"):  # a buffer of older transformers, 0, 1, 2, ...
             continue
         if plain.startswith(heads):
-            aside[plain] = value.to(torch.float32)
+            head_weights[plain] = value.to(torch.float32)
         else:
-            found.update(convert(plain, value))
-    return Checkpoint(fit(found, expected, path=path, spec=spec, fill=fill), aside)
+            backbone_weights.update(convert(plain, value))
+    backbone = fit_state_dict(backbone_weights, expected, path=path, spec=spec, fill=fill)
+    return Checkpoint(backbone, head_weights)
 
 
-def read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a `.safetensors` or torch file, on the CPU.
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a `.safetensors` or torch file to the CPU.
 
-    A Lightning file holds them under `state_dict`, UNITER's of a second pre-training under
-    `model_state`. Raises CheckpointError if the file is missing, damaged, or needs arbitrary code
-    to load.
+    A Lightning file holds them under `state_dict`, a file of UNITER's second pre-training under
+    `model_state`. Raises CheckpointError if the file is missing or damaged, or if loading it would
+    run arbitrary code.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such weights file; check the path")
@@ -77,50 +79,52 @@ def read(path: Path) -> dict[str, Tensor]:
         if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
             loaded = loaded[wrapper]
     tensors = loaded if isinstance(loaded, dict) else {}
-    kept = {str(name): value for name, value in tensors.items() if isinstance(value, Tensor)}
-    if not kept:
+    named = {str(name): value for name, value in tensors.items() if isinstance(value, Tensor)}
+    if not named:
         raise CheckpointError(f"{path}: holds no named tensors; give a model's state dict")
-    return kept
+    return named
 
 
-def fit(
-    found: Mapping[str, Tensor],
+def fit_state_dict(
+    weights: Mapping[str, Tensor],
     expected: Mapping[str, Tensor],
     *,
     path: Path,
     spec: ModelSpec,
     fill: Mapping[str, Tensor] | None,
 ) -> dict[str, Tensor]:
-    """`found` in float32 and in the order of `expected`, or CheckpointError if they differ.
+    """Return `weights` in float32 and in the order of `expected`.
 
-    What `found` lacks is taken from `fill` where that is given; a file that lacks everything is
-    another model's.
+    Missing weights are taken from `fill` where it is given. Raises CheckpointError if names or
+    shapes differ, or if none of the names is expected: the file is then another model's.
     """
-    if fill is not None and not found.keys().isdisjoint(expected):
-        found = {**fill, **found}
+    if fill is not None and not weights.keys().isdisjoint(expected):
+        weights = {**fill, **weights}
     problems = {
-        "missing": [name for name in expected if name not in found],
-        "unexpected": [name for name in found if name not in expected],
+        "missing": [name for name in expected if name not in weights],
+        "unexpected": [name for name in weights if name not in expected],
         "of another shape": [
-            f"{name} {tuple(found[name].shape)}, not {tuple(expected[name].shape)}"
+            f"{name} {tuple(weights[name].shape)}, not {tuple(expected[name].shape)}"
             for name in expected
-            if name in found and found[name].shape != expected[name].shape
+            if name in weights and weights[name].shape != expected[name].shape
         ],
     }
     wrong = {what: names for what, names in problems.items() if names}
     if wrong:
-        told = "; ".join(f"{len(names)} {what} ({_some(names)})" for what, names in wrong.items())
-        cure = "give a checkpoint of that model, or change the model's size or overrides"
-        if wrong.keys() == {"missing"} and fill is None:
-            cure += ", or write fill: true beside its weights to draw what is missing"
-        raise CheckpointError(
-            f"{path}: does not fit model {spec.architecture} {spec.size}: {told}; {cure}"
+        summary = "; ".join(
+            f"{len(names)} {what} ({_first_names(names)})" for what, names in wrong.items()
         )
-    return {name: found[name].to(torch.float32).contiguous() for name in expected}
+        advice = "give a checkpoint of that model, or change the model's size or overrides"
+        if wrong.keys() == {"missing"} and fill is None:
+            advice += ", or write fill: true next to its weights to initialise the missing ones"
+        raise CheckpointError(
+            f"{path}: does not fit model {spec.architecture} {spec.size}: {summary}; {advice}"
+        )
+    return {name: weights[name].to(torch.float32).contiguous() for name in expected}
 
 
-def _plain(name: str, prefixes: tuple[str, ...]) -> str:
-    """Without the prefixes, and with today's names of what old files call gamma and beta."""
+def _plain_name(name: str, prefixes: tuple[str, ...]) -> str:
+    """Remove the prefixes, and rename LayerNorms' gamma and beta of old files."""
     for prefix in ("module.", *prefixes):  # DataParallel's comes first
         name = name.removeprefix(prefix)
     for old, new in ((".gamma", ".weight"), (".beta", ".bias")):
@@ -135,6 +139,6 @@ def _parse(path: Path) -> Any:
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _some(names: Iterable[str]) -> str:
+def _first_names(names: Iterable[str]) -> str:
     listed = list(names)
     return ", ".join(listed[:2]) + (", ..." if len(listed) > 2 else "")

@@ -1,19 +1,19 @@
-"""LXMERT (Tan and Bansal 2019): a stack over words, one over regions, and layers between the two.
+"""LXMERT (Tan and Bansal 2019): a stack over text, one over regions, and cross-modality layers.
 
-The parts and their names are transformers' `LxmertModel`; its attention, which it computes in
-separate steps, runs as one kernel. Against transformers in float32 at size tiny, everything padded:
-outputs within 3e-6, gradients within 2e-6 of the largest.
+The modules and their names are those of transformers' `LxmertModel`. Its attention, computed there
+in separate steps, runs as one kernel here. Compared with transformers in float32 at size tiny, all
+inputs padded: outputs agree within 3e-6, gradients within 2e-6 of the largest.
 
-**What is never trained.** A loss that reads the pooled output, as those of VQA, GQA and NLVR2 do,
-sends no gradient to the region side of the last cross layer: `visn_self_att`, `visn_inter` and
-`visn_output` there make regions that nobody reads (6 matrices, 7,077,888 weights at base, 3.9 % of
-the pool `encoder`). A magnitude cut ranks them by their start weights: exactly those at ZeRO 0,
-where the optimizer passes over weights without a gradient, as the official one does. ZeRO 1 and 2
-give such weights a gradient of zero, so weight decay shrinks them by the product of 1 - lr * decay
-over the steps. The pool `encoder-reached` leaves them out.
+**Weights that are never trained.** A loss on the pooled output, as in VQA, GQA and NLVR2, sends no
+gradient to the region side of the last cross layer: `visn_self_att`, `visn_inter` and `visn_output`
+there compute regions that are not used (6 matrices, 7,077,888 weights at base, 3.9 % of the pool
+`encoder`). Magnitude pruning ranks them by their initial weights. At ZeRO 0 these are unchanged,
+because the optimizer skips weights without a gradient, as the official one does. ZeRO 1 and 2 give
+such weights a gradient of zero, so weight decay shrinks them by the product of 1 - lr * decay over
+the steps. The pool `encoder-reached` leaves them out.
 
-The first row of each embedding table is not trained either: the official code calls it padding,
-though it is also the position of [CLS] and the type of all text.
+The first row of each embedding table is not trained either: the official code treats it as padding,
+although it is also the position of [CLS] and the type of all text.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from transformers import LxmertModel
 from transformers.models.lxmert.modeling_lxmert import LxmertAttention
 
 from trainables.models import Modality
-from trainables.models.attention import attendable, fuse_attention, post_ln_layer
+from trainables.models.attention import attention_mask, fuse_attention, post_ln_layer
 from trainables.models.base import (
     TINY,
     Backbone,
@@ -38,27 +38,27 @@ from trainables.models.base import (
     Encoded,
     Pools,
     block_settings,
-    describe,
-    draw_weights,
-    embedded_words,
+    embed_text,
+    image_input,
+    init_weights,
     pool_weights,
-    resolve,
-    shown,
+    resolve_config,
+    set_sizes,
 )
 from trainables.models.checkpoint import Checkpoint, load_checkpoint
 from trainables.spec import ModelSpec
 
-BOX = 4
-"""x1, y1, x2, y2, each divided by the side of the image it lies along: the first of our seven."""
+_BOX_DIM = 4
+"""x1, y1, x2, y2, each over the image's width or height: the first 4 of the 7 box numbers."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LxmertConfig(BlockConfig):
     num_hidden_layers: int = 9
     r_layers: int = 5
-    """Layers that read only regions."""
+    """Number of layers that read only regions."""
     x_layers: int = 5
-    """Layers that read both."""
+    """Number of cross-modality layers, which read both."""
     vocab_size: int = 30522
     max_position_embeddings: int = 512
     region_dim: int = 2048
@@ -71,7 +71,7 @@ CONFIGS = {
 
 
 class Lxmert(Backbone):
-    """Reads no `image_kinds` and no `masked_regions`: it has no embedding for either."""
+    """Ignores `image_kinds` and `masked_regions`: it has no embedding for either."""
 
     architecture = "lxmert"
     modality: Modality = "regions"
@@ -79,7 +79,7 @@ class Lxmert(Backbone):
 
     def __init__(self, config: LxmertConfig, *, dropout: float) -> None:
         super().__init__()
-        describe(self, config)
+        set_sizes(self, config)
         self.region_dim = config.region_dim
         stock: Any = LxmertModel(_hub_config(config, dropout))
         self.embeddings = stock.embeddings
@@ -90,18 +90,19 @@ class Lxmert(Backbone):
 
     def forward(self, batch: Mapping[str, Tensor]) -> Encoded:
         dtype = self.pooler.dense.weight.dtype
-        words = embedded_words(self.embeddings, batch)
+        words = embed_text(self.embeddings, batch)
         regions = self.encoder.visn_fc(
-            shown(batch, "region_features", dtype), batch["region_boxes"][..., :BOX].to(dtype)
+            image_input(batch, "region_features", dtype),
+            batch["region_boxes"][..., :_BOX_DIM].to(dtype),
         )
-        said = attendable(batch["text_mask"])
-        seen = attendable(batch["region_mask"]) if "region_mask" in batch else None
+        text_mask = attention_mask(batch["text_mask"])
+        region_mask = attention_mask(batch["region_mask"]) if "region_mask" in batch else None
         for layer in self.encoder.layer:
-            words = post_ln_layer(layer, words, said)
+            words = post_ln_layer(layer, words, text_mask)
         for layer in self.encoder.r_layers:
-            regions = post_ln_layer(layer, regions, seen)
+            regions = post_ln_layer(layer, regions, region_mask)
         for layer in self.encoder.x_layers:
-            words, regions = _cross_layer(layer, words, regions, said, seen)
+            words, regions = _cross_layer(layer, words, regions, text_mask, region_mask)
         return Encoded(self.pooler(words), words, regions)
 
     def prunable(self, pool: str) -> list[str]:
@@ -109,17 +110,17 @@ class Lxmert(Backbone):
 
 
 def build(spec: ModelSpec, *, dropout: float) -> Lxmert:
-    config = resolve(CONFIGS, spec)
+    config = resolve_config(CONFIGS, spec)
     model = Lxmert(config, dropout=dropout)
-    draw_weights(model, config.initializer_range)
+    init_weights(model, config.initializer_range)
     return model
 
 
 def load(path: Path, spec: ModelSpec, *, fill: Mapping[str, Tensor] | None = None) -> Checkpoint:
-    """An official `model_LXRT.pth` (`bert.` prefix), or a hub `model.safetensors` or
-    `pytorch_model.bin` (`lxmert.`)."""
+    """Load an official `model_LXRT.pth` (`bert.` prefix), or a hub `model.safetensors` or
+    `pytorch_model.bin` (`lxmert.` prefix)."""
     with torch.device("meta"):
-        expected = Lxmert(resolve(CONFIGS, spec), dropout=0.0).state_dict()
+        expected = Lxmert(resolve_config(CONFIGS, spec), dropout=0.0).state_dict()
     return load_checkpoint(
         path, spec, expected, prefixes=("bert.", "lxmert."), heads=_PRETRAINING_HEADS, fill=fill
     )
@@ -128,15 +129,15 @@ def load(path: Path, spec: ModelSpec, *, fill: Mapping[str, Tensor] | None = Non
 def save_pretrained(state: Mapping[str, Tensor], spec: ModelSpec, folder: Path) -> None:
     """Write a folder that `transformers.LxmertModel.from_pretrained` loads."""
     with torch.device("meta"):
-        stock = LxmertModel(_hub_config(resolve(CONFIGS, spec), dropout=0.0))
+        stock = LxmertModel(_hub_config(resolve_config(CONFIGS, spec), dropout=0.0))
     stock.load_state_dict(dict(state), assign=True)
     stock.save_pretrained(folder)
 
 
 _PRETRAINING_HEADS = ("cls.", "obj_predict_head.", "answer_head.")
-"""Masked language modelling and image-text matching; objects, attributes and features; question
-answering over 9,500 answers. Heads of fine-tuned tasks are not listed: such a file is not a start
-for another task."""
+"""Prefixes of the heads of masked language modelling and image-text matching; of objects,
+attributes and features; of question answering over 9,500 answers. Heads of fine-tuned tasks are not
+listed, because a fine-tuned file must not be the start of another task."""
 
 
 def _pools(x_layers: int) -> Pools:
@@ -161,20 +162,20 @@ def _hub_config(config: LxmertConfig, dropout: float) -> HubConfig:
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
         visual_feat_dim=config.region_dim,
-        visual_pos_dim=BOX,
+        visual_pos_dim=_BOX_DIM,
     )
 
 
 def _cross_layer(
-    layer: Any, words: Tensor, regions: Tensor, said: Tensor, seen: Tensor | None
+    layer: Any, words: Tensor, regions: Tensor, text_mask: Tensor, region_mask: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """(B, T, H) and (B, N, H) -> the same. Both directions of the attention between the two use the
-    same weights and read what came in."""
-    between = layer.visual_attention
-    told = between.output(between.att(words, regions, seen), words)
-    noted = between.output(between.att(regions, words, said), regions)
-    told = layer.lang_self_att.output(layer.lang_self_att.self(told, told, said), told)
-    noted = layer.visn_self_att.output(layer.visn_self_att.self(noted, noted, seen), noted)
-    words = layer.lang_output(layer.lang_inter(told), told)
-    regions = layer.visn_output(layer.visn_inter(noted), noted)
+    """Run one cross layer: (B, T, H), (B, N, H) -> the same shapes. Both directions of the cross
+    attention use the same weights, and both read the layer's inputs."""
+    cross = layer.visual_attention
+    text = cross.output(cross.att(words, regions, region_mask), words)
+    image = cross.output(cross.att(regions, words, text_mask), regions)
+    text = layer.lang_self_att.output(layer.lang_self_att.self(text, text, text_mask), text)
+    image = layer.visn_self_att.output(layer.visn_self_att.self(image, image, region_mask), image)
+    words = layer.lang_output(layer.lang_inter(text), text)
+    regions = layer.visn_output(layer.visn_inter(image), image)
     return words, regions

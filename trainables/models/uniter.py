@@ -1,11 +1,11 @@
 """UNITER (Chen et al. 2020): one BERT over word and region embeddings.
 
-Built from transformers' BERT blocks; parameter names are those of the official checkpoints after
-their `uniter.` prefix. Text and regions are concatenated and padding is masked. The official code
-first gathers each example's tokens to the front of the sequence: without positions on regions that
-only reorders the tokens, so the pooled output, read at [CLS], is the same function. Against the
-equations, restated without padding, in float32 at size tiny: outputs within 2e-6, gradients within
-1e-6 of the largest.
+It is built from transformers' BERT blocks. Parameter names are those of the official checkpoints
+without their `uniter.` prefix. Text and regions are concatenated, and padding is masked. The
+official code first gathers each example's tokens at the front of the sequence. As regions have no
+position embeddings, this only reorders the tokens, and the pooled output, read at [CLS], is the
+same function. Compared with the equations, implemented without padding, in float32 at size tiny:
+outputs agree within 2e-6, gradients within 1e-6 of the largest.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from transformers.models.bert.modeling_bert import (
 
 from trainables.errors import CheckpointError
 from trainables.models import Modality
-from trainables.models.attention import attendable, fuse_attention, post_ln_layer
+from trainables.models.attention import attention_mask, fuse_attention, post_ln_layer
 from trainables.models.base import (
     ENCODER_POOLS,
     TINY,
@@ -36,19 +36,19 @@ from trainables.models.base import (
     Encoded,
     block_settings,
     check_image_type,
-    describe,
-    draw_weights,
-    embedded_words,
-    image_kind,
+    embed_text,
+    image_input,
+    image_type_embedding,
+    init_weights,
     pool_weights,
-    resolve,
-    shown,
+    resolve_config,
+    set_sizes,
 )
 from trainables.models.checkpoint import Checkpoint, load_checkpoint
 from trainables.spec import ModelSpec
 
-BOX = 7
-"""x1, y1, x2, y2, w, h, all divided by the side of the image they lie along, and w * h."""
+_BOX_DIM = 7
+"""x1, y1, x2, y2, w, h, each over the image's width or height, and w * h."""
 LAYER_NORM_EPS = 1e-12
 
 
@@ -77,25 +77,25 @@ class RegionEmbeddings(nn.Module):
         self.img_linear = nn.Linear(config.region_dim, hidden)
         self.img_layer_norm = nn.LayerNorm(hidden, eps=LAYER_NORM_EPS)
         self.pos_layer_norm = nn.LayerNorm(hidden, eps=LAYER_NORM_EPS)
-        self.pos_linear = nn.Linear(BOX, hidden)
+        self.pos_linear = nn.Linear(_BOX_DIM, hidden)
         self.mask_embedding = nn.Embedding(2, config.region_dim, padding_idx=0)
         self.LayerNorm = nn.LayerNorm(hidden, eps=LAYER_NORM_EPS)
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, features: Tensor, boxes: Tensor, kind: Tensor, masked: Tensor | None = None
+        self, features: Tensor, boxes: Tensor, type_embedding: Tensor, masked: Tensor | None = None
     ) -> Tensor:
-        """(B, N, region_dim), (B, N, 7), the type's row -> (B, N, hidden).
+        """Embed (B, N, region_dim) features and (B, N, 7) boxes -> (B, N, hidden).
 
-        `masked` (B, N) bool adds the mask embedding to the features of masked regions, which the
-        caller has set to zero (masked region modelling). That is row 1 of the table; row 0 stands
-        for other regions, and the official code sets it to zero before each use.
+        For masked region modelling, `masked` (B, N) bool adds the mask embedding to the features of
+        masked regions, which the caller has set to zero. The mask embedding is row 1 of the table;
+        row 0 is for the other regions, and the official code sets it to zero before each use.
         """
         if masked is not None:
             features = features + masked[..., None] * self.mask_embedding.weight[1]
         appearance = self.img_layer_norm(self.img_linear(features))
-        place = self.pos_layer_norm(self.pos_linear(boxes))
-        out: Tensor = self.dropout(self.LayerNorm(appearance + place + kind))
+        position = self.pos_layer_norm(self.pos_linear(boxes))
+        out: Tensor = self.dropout(self.LayerNorm(appearance + position + type_embedding))
         return out
 
 
@@ -106,7 +106,7 @@ class Uniter(Backbone):
 
     def __init__(self, config: UniterConfig, *, dropout: float) -> None:
         super().__init__()
-        describe(self, config)
+        set_sizes(self, config)
         self.region_dim = config.region_dim
         bert = BertConfig(
             **block_settings(config),
@@ -122,22 +122,22 @@ class Uniter(Backbone):
 
     def forward(self, batch: Mapping[str, Tensor]) -> Encoded:
         dtype = self.pooler.dense.weight.dtype
-        text = embedded_words(self.embeddings, batch)
+        text = embed_text(self.embeddings, batch)
         regions = self.img_embeddings(
-            shown(batch, "region_features", dtype),
+            image_input(batch, "region_features", dtype),
             batch["region_boxes"].to(dtype),
-            image_kind(self.embeddings.token_type_embeddings, batch),
+            image_type_embedding(self.embeddings.token_type_embeddings, batch),
             batch.get("masked_regions"),
         )
-        there = batch.get("region_mask")
-        if there is None:
-            there = regions.new_ones(regions.shape[:2], dtype=torch.bool)
-        mask = attendable(batch["text_mask"], there)
+        region_mask = batch.get("region_mask")
+        if region_mask is None:
+            region_mask = regions.new_ones(regions.shape[:2], dtype=torch.bool)
+        mask = attention_mask(batch["text_mask"], region_mask)
         hidden = torch.cat([text, regions], dim=1)
         for layer in self.encoder.layer:
             hidden = post_ln_layer(layer, hidden, mask)
-        words = text.shape[1]
-        return Encoded(self.pooler(hidden), hidden[:, :words], hidden[:, words:])
+        text_length = text.shape[1]
+        return Encoded(self.pooler(hidden), hidden[:, :text_length], hidden[:, text_length:])
 
     def prunable(self, pool: str) -> list[str]:
         return pool_weights(self, ENCODER_POOLS, pool)
@@ -146,15 +146,15 @@ class Uniter(Backbone):
 def build(spec: ModelSpec, *, dropout: float) -> Uniter:
     config = _config(spec)
     model = Uniter(config, dropout=dropout)
-    draw_weights(model, config.initializer_range)
+    init_weights(model, config.initializer_range)
     return model
 
 
 def load(path: Path, spec: ModelSpec, *, fill: Mapping[str, Tensor] | None = None) -> Checkpoint:
-    """An official `.pt`: UNITER's (`uniter.` prefix) or VILLA's (`bert.`).
+    """Load an official `.pt` of UNITER (`uniter.` prefix) or VILLA (`bert.` prefix).
 
-    With `fill` also BERT's own, as `uniter-base-init.pt` or the hub's bert-base-cased: they lack
-    the image embeddings.
+    With `fill`, BERT's own files load too, such as `uniter-base-init.pt` or the hub's
+    bert-base-cased: they lack the image embeddings.
     """
     with torch.device("meta"):
         expected = Uniter(_config(spec), dropout=0.0).state_dict()
@@ -171,12 +171,12 @@ def save_pretrained(state: Mapping[str, Tensor], spec: ModelSpec, folder: Path) 
 
 
 _PRETRAINING_HEADS = ("cls.", "feat_regress.", "region_classifier.", "itm_output.")
-"""Masked language modelling (and BERT's next sentence), feature regression, classification of
-regions, image-text matching. Heads of fine-tuned tasks are not listed: such a file is not a start
-for another task."""
+"""Prefixes of the heads of masked language modelling (and BERT's next sentence prediction), feature
+regression, region classification and image-text matching. Heads of fine-tuned tasks are not listed,
+because a fine-tuned file must not be the start of another task."""
 
 
 def _config(spec: ModelSpec) -> UniterConfig:
-    config = resolve(CONFIGS, spec)
+    config = resolve_config(CONFIGS, spec)
     check_image_type(spec, "type_vocab_size", config.type_vocab_size)
     return config

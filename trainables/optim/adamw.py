@@ -1,4 +1,4 @@
-"""AdamW as recipes mean it: its groups of parameters, and its settings at each update."""
+"""AdamW as recipes specify it: its parameter groups, and its settings at each update."""
 
 from __future__ import annotations
 
@@ -8,58 +8,68 @@ from typing import Any
 import torch
 from torch import nn
 
-from trainables.distributed.zero import partitions
+from trainables.distributed.zero import optimizer_partitions
 from trainables.spec import Recipe
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def adamw(net: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
+def build_adamw(net: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
+    """Return AdamW with the recipe's settings and parameter groups."""
     return torch.optim.AdamW(
         _groups(net, recipe),
         lr=recipe.lr,
         betas=(recipe.beta1, recipe.beta2),
         eps=recipe.eps,
         weight_decay=recipe.weight_decay,
-        # One pass over the weights where the plain loop takes a dozen; and that loop's torch.sqrt
-        # is 8 times slower on CPU when 70 % are zeros, as a masked network's moments are.
+        # One pass over the weights instead of the plain loop's dozen. On CPU the loop's torch.sqrt
+        # is also 8 times slower if 70 % of its input is zero, like a masked network's moments.
         fused=True,
     )
 
 
-def begin_moments(optimizer: torch.optim.AdamW, zero: Any) -> None:
-    """Gives Adam the state it would make at its first step, and DeepSpeed the way to it.
+def init_moments(optimizer: torch.optim.AdamW, zero_optimizer: Any) -> None:
+    """Create the state that Adam would create at its first step, and let DeepSpeed find it.
 
-    DeepSpeed would look for it when the first of our parameter groups has stepped and the others
-    have not, and never find theirs.
+    Without this, DeepSpeed looks for the state after the first parameter group has stepped and
+    before the others have, and never finds theirs.
     """
-    for flat in partitions(optimizer, zero):
+    for flat in optimizer_partitions(optimizer, zero_optimizer):
         optimizer.state[flat] = {
             "step": torch.zeros((), device=flat.device),
             **{kind: torch.zeros_like(flat, requires_grad=False) for kind in MOMENTS},
         }
-    if hasattr(zero, "_lazy_init_hp_params_optimizer_state"):  # at stages 1 and 2
-        zero._lazy_init_hp_params_optimizer_state()
+    if hasattr(zero_optimizer, "_lazy_init_hp_params_optimizer_state"):  # at stages 1 and 2
+        zero_optimizer._lazy_init_hp_params_optimizer_state()
 
 
-def set_rates(optimizer: torch.optim.AdamW, recipe: Recipe, lr: float, update: int) -> None:
-    """Readies the optimizer for update number `update`, from 1, since its moments were zero."""
-    faster, coarser = undone_correction(recipe, update)
+def set_learning_rates(
+    optimizer: torch.optim.AdamW, recipe: Recipe, lr: float, update: int
+) -> None:
+    """Set the learning rate, eps and weight decay of update number `update`.
+
+    Updates count from 1, since the moments were zero.
+    """
+    lr_factor, eps_factor = correction_factors(recipe, update)
     for group in optimizer.param_groups:
-        group["lr"] = lr * group["lr_scale"] * faster
-        group["eps"] = recipe.eps * coarser
+        group["lr"] = lr * group["lr_scale"] * lr_factor
+        group["eps"] = recipe.eps * eps_factor
         # AdamW decays by lr * weight_decay.
-        group["weight_decay"] = recipe.weight_decay / faster if group["decayed"] else 0.0
+        group["weight_decay"] = recipe.weight_decay / lr_factor if group["decayed"] else 0.0
 
 
-def updates(optimizer: torch.optim.AdamW) -> int:
-    """How many updates Adam itself has counted: the most of any weight, for at ZeRO 0 a weight
-    without a gradient, such as the mask embedding in a task that masks nothing, is passed over."""
+def count_updates(optimizer: torch.optim.AdamW) -> int:
+    """Return the number of updates that Adam itself has counted: the maximum over the weights.
+
+    At ZeRO 0 Adam skips a weight without a gradient, such as the mask embedding in a task that
+    masks nothing.
+    """
     return max(int(state["step"]) for state in optimizer.state.values())
 
 
 def _groups(net: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """Head and backbone apart, for the learning rate; vectors apart, where they do not decay."""
+    """Separate head and backbone, which differ in learning rate, and vectors if they do not
+    decay."""
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = defaultdict(list)
     for name, weight in net.named_parameters():
         decayed = recipe.decay_vectors or weight.ndim > 1
@@ -74,13 +84,13 @@ def _groups(net: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     ]
 
 
-def undone_correction(recipe: Recipe, update: int) -> tuple[float, float]:
-    """Factors on the learning rate and on eps that make torch's Adam, which always corrects the
-    bias of its moments, take update number `update` (from 1) as the recipe means it.
+def correction_factors(recipe: Recipe, update: int) -> tuple[float, float]:
+    """Return factors on the learning rate and on eps for update number `update` (from 1).
 
-    Without correction a step is lr * m / (sqrt(v) + eps); torch's is lr' / c1 * m / (sqrt(v / c2) +
-    eps') with c = 1 - beta ** update. They agree, to the last few bits, for lr' = lr * c1 /
-    sqrt(c2) and eps' = eps / sqrt(c2).
+    torch's Adam always corrects the bias of its moments; the factors undo that if the recipe asks
+    for no correction. Without correction an update is lr * m / (sqrt(v) + eps). torch's is
+    lr' / c1 * m / (sqrt(v / c2) + eps') with c = 1 - beta ** update. The two agree, up to the last
+    few bits, for lr' = lr * c1 / sqrt(c2) and eps' = eps / sqrt(c2).
     """
     if recipe.bias_correction:
         return 1.0, 1.0

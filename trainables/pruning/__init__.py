@@ -1,30 +1,32 @@
-"""The ways to cut a ticket, by name. Nothing heavy is imported here: planning reads this too.
+"""Pruning methods by name. This module imports nothing heavy, because planning reads it too.
 
-To add one, write `trainables/pruning/NAME.py` with
+To add a method, write `trainables/pruning/NAME.py` with
 
-    cut(spec: CutSpec, weights, worn, like) -> dict[str, NDArray[bool]]
+    prune(spec: PruneSpec, weights, ticket, reference) -> dict[str, NDArray[bool]]
 
-and add its line to `CUTS`. `weights` are the pool's float32 tensors in order of depth, `worn` the
-ticket the weights were trained under and `like` the ticket whose layer counts to copy; either may
-be None. The result has the names and shapes of `weights`, True where a weight is kept.
+and add a line to `PRUNERS`. `weights` are the pool's float32 tensors in order of depth. `ticket` is
+the ticket that was applied while they were trained, and `reference` the ticket whose count in each
+tensor is copied; either may be None. The result has the names and shapes of `weights`, and is True
+where a weight is kept.
 
-Of a run of several processes, each of which holds a stretch of every tensor, the first gathers the
-weights and calls `cut`, unless the module also has
+In a run of several processes, each process holds a shard of every tensor. Rank 0 then gathers the
+weights and calls `prune`, unless the module also has
 
-    cut_stretches(spec: CutSpec, weights, worn, peers: Peers) -> dict[str, NDArray[bool]]
+    prune_shards(spec: PruneSpec, weights, ticket, peers: Peers) -> dict[str, NDArray[bool]]
 
-which all then call with their stretches (n,) and which gives theirs of the ticket.
+which every process calls with its shards (n,) of the weights and the ticket, and which returns its
+shards of the new ticket.
 """
 
 from __future__ import annotations
 
-CUTS: dict[str, str] = {
+PRUNERS: dict[str, str] = {
     "magnitude": "trainables.pruning.magnitude",
     "random": "trainables.pruning.random",
 }
-"""Name -> module."""
+"""Name of the method -> its module."""
 
 
 def kept_count(total: int, sparsity: float) -> int:
-    """How many of `total` weights a ticket of that sparsity keeps."""
+    """Return how many of `total` weights a ticket of the given sparsity keeps."""
     return total - round(total * sparsity)

@@ -1,4 +1,4 @@
-"""Asking a way to cut for a ticket: of weights that are here, or of stretches that many hold."""
+"""Calling a pruning method by name, on full weights or on the shards of several processes."""
 
 from __future__ import annotations
 
@@ -10,58 +10,64 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainables.distributed.collectives import Peers, Stretch
+from trainables.distributed.collectives import Peers, Shard
 from trainables.errors import CheckpointError
-from trainables.pruning import CUTS
-from trainables.spec import CutSpec
+from trainables.pruning import PRUNERS
+from trainables.spec import PruneSpec
 from trainables.tickets.weights import Masks
 
 
-def choose(
-    spec: CutSpec,
+def prune_weights(
+    spec: PruneSpec,
     names: Sequence[str],
     weights: Mapping[str, Tensor],
-    worn: Masks | None,
-    like: Masks | None = None,
+    ticket: Masks | None,
+    reference: Masks | None = None,
 ) -> dict[str, NDArray[np.bool_]]:
-    """The ticket over the backbone's tensors `names`, its pool, of `weights` (`backbone.*`).
+    """Return the ticket over the pool `names` of the backbone's tensors in `weights`
+    (`backbone.*`).
 
     Raises CheckpointError if a tensor is missing, and what the method raises.
     """
     missing = [name for name in names if f"backbone.{name}" not in weights]
     if missing:
         raise CheckpointError(
-            f"cut: the start weights have no {missing[0]}, which the pool {spec.pool!r} of this "
-            "model holds; start from weights of this model"
+            f"prune: the start weights have no {missing[0]}, which the pool {spec.pool!r} of this "
+            "model contains; start from weights of this model"
         )
     pool = {name: weights[f"backbone.{name}"] for name in names}
-    method = importlib.import_module(CUTS[spec.method])
-    masks: dict[str, NDArray[np.bool_]] = method.cut(spec, pool, worn, like)
+    method = importlib.import_module(PRUNERS[spec.method])
+    masks: dict[str, NDArray[np.bool_]] = method.prune(spec, pool, ticket, reference)
     return masks
 
 
-def choose_among(
-    spec: CutSpec,
+def prune_sharded_weights(
+    spec: PruneSpec,
     names: Sequence[str],
-    held: Mapping[str, Stretch],
-    whole: Mapping[str, Tensor],
-    worn: Masks | None,
+    shards: Mapping[str, Shard],
+    full_weights: Mapping[str, Tensor],
+    ticket: Masks | None,
     peers: Peers,
 ) -> dict[str, NDArray[np.bool_]]:
-    """The same ticket where each process `held` stretches of the weights; at the first process,
-    which has them `whole` too, and empty elsewhere."""
-    method = importlib.import_module(CUTS[spec.method])
-    if not hasattr(method, "cut_stretches"):
-        return choose(spec, names, whole, worn) if peers.first else {}
-    pool = {name: held[f"backbone.{name}"] for name in names}
-    kept = method.cut_stretches(
+    """Return the same ticket if each process holds `shards` of the weights.
+
+    Rank 0, which has the `full_weights` too, gets the ticket; the others get an empty mapping.
+    """
+    method = importlib.import_module(PRUNERS[spec.method])
+    if not hasattr(method, "prune_shards"):
+        return prune_weights(spec, names, full_weights, ticket) if peers.is_first else {}
+    pool = {name: shards[f"backbone.{name}"] for name in names}
+    ticket_shards = method.prune_shards(
         spec,
         {name: each.values for name, each in pool.items()},
-        None if worn is None else {n: pool[n].of(mask) for n, mask in worn.items() if n in pool},
+        None if ticket is None else {n: pool[n].select(m) for n, m in ticket.items() if n in pool},
         peers,
     )
-    masks = peers.assembled(
-        {n: Stretch(e.start, torch.from_numpy(kept[n]).view(torch.uint8)) for n, e in pool.items()},
-        {name: whole[f"backbone.{name}"].shape for name in names} if peers.first else {},
+    masks = peers.gather_shards(
+        {
+            name: Shard(each.start, torch.from_numpy(ticket_shards[name]).view(torch.uint8))
+            for name, each in pool.items()
+        },
+        {name: full_weights[f"backbone.{name}"].shape for name in names} if peers.is_first else {},
     )
     return {name: mask.numpy().view(np.bool_) for name, mask in masks.items()}

@@ -1,10 +1,9 @@
-"""Keeping exactly the k largest of many keys without sorting them.
+"""Exact selection of the k largest of many keys without sorting.
 
 Keys are 31-bit integers. Two histograms, of the upper 15 bits and then of the lower 16 bits within
-one bucket, find the k-th largest key exactly; among keys equal to it the earliest are kept. That is
-two passes over the data and 0.75 MB of counts. The counts of parts of a tensor add up, so processes
-that hold stretches of the tensors add up theirs; a third pass then tells each how many ties come
-before its own.
+one bucket, find the k-th largest key exactly; of the keys equal to it, the earliest are kept. That
+takes two passes over the data and 0.75 MB of counts. Processes that hold shards of the tensors add
+up their counts; in a third pass each finds out how many ties come before its own.
 """
 
 from __future__ import annotations
@@ -15,90 +14,94 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.distributed.collectives import ALONE, Peers
+from trainables.distributed.collectives import SINGLE_PROCESS, Peers
 from trainables.errors import TicketMismatch
 from trainables.tickets.weights import Masks, Weights, check_fit
 
 Keys: TypeAlias = Mapping[str, Callable[[], NDArray[np.int32]]]
-"""Tensor name -> a function that gives its keys, so that only one tensor's are held at a time.
-A key below 0 is never kept."""
+"""Tensor name -> a function that returns the tensor's keys, so that only one tensor's keys are in
+memory at a time. A key below 0 is never kept."""
 _HIGH, _LOW = 1 << 15, 1 << 16
 
 
-def keep_largest(keys: Keys, kept: int, peers: Peers = ALONE) -> dict[str, NDArray[np.bool_]]:
-    """Masks that are True at the `kept` largest keys; ties go to the earlier tensor and index.
+def keep_largest(
+    keys: Keys, count: int, peers: Peers = SINGLE_PROCESS
+) -> dict[str, NDArray[np.bool_]]:
+    """Return masks that are True at the `count` largest keys. Ties go to the earlier tensor and
+    index.
 
-    Where `keys` are this process's stretches of the tensors, `kept` counts over all `peers`, and
-    the masks are its stretches of the one ticket. Raises TicketMismatch if fewer than `kept` keys
-    are at or above 0.
+    If `keys` belong to this process's shards of the tensors, `count` is the total over all `peers`,
+    and the masks are its shards of the ticket. Raises TicketMismatch if fewer than `count` keys are
+    at or above 0.
     """
-    threshold, ties = _threshold(keys, kept, peers)
+    threshold, ties = _threshold(keys, count, peers)
     before = _ties_before(keys, threshold, peers)
     masks = {}
-    met = 0
-    for name, of in keys.items():
-        values = of()
+    seen = 0
+    for name, load in keys.items():
+        values = load()
         mask = values > threshold
-        left = ties - before.get(name, met)
-        if left > 0:
+        remaining = ties - before.get(name, seen)
+        if remaining > 0:
             tied = np.flatnonzero(values == threshold)
-            mask.flat[tied[:left]] = True
-            met += len(tied)
+            mask.flat[tied[:remaining]] = True
+            seen += len(tied)
         masks[name] = mask
     return masks
 
 
-def _threshold(keys: Keys, kept: int, peers: Peers) -> tuple[int, int]:
-    """The kept-th largest key, and how many keys equal to it are kept."""
-    if kept == 0:
+def _threshold(keys: Keys, count: int, peers: Peers) -> tuple[int, int]:
+    """Return the count-th largest key, and how many keys equal to it are kept."""
+    if count == 0:
         return np.iinfo(np.int32).max, 0
     counts = np.zeros(_HIGH, np.int64)
-    for of in keys.values():
-        counts += _histogram(of() >> 16, _HIGH)
-    counts = peers.total(counts)
-    if counts.sum() < kept:
+    for load in keys.values():
+        counts += _histogram(load() >> 16, _HIGH)
+    counts = peers.all_reduce(counts)
+    if counts.sum() < count:
         raise TicketMismatch(
-            f"cut: {kept} weights are to be kept but only {counts.sum()} may be; "
-            "ask for a higher sparsity than the worn ticket has"
+            f"prune: {count} weights are to be kept, but the applied ticket keeps {counts.sum()}; "
+            "use a higher sparsity than the applied ticket has"
         )
-    high, wanted = _bucket(counts, kept)
+    high, rank = _find_bucket(counts, count)
     counts = np.zeros(_LOW, np.int64)
-    for of in keys.values():
-        values = of()
+    for load in keys.values():
+        values = load()
         counts += _histogram(values[values >> 16 == high] & 0xFFFF, _LOW)
-    low, ties = _bucket(peers.total(counts), wanted)
+    low, ties = _find_bucket(peers.all_reduce(counts), rank)
     return high << 16 | low, ties
 
 
 def _ties_before(keys: Keys, threshold: int, peers: Peers) -> dict[str, int]:
-    """Of each tensor: keys equal to the threshold in earlier tensors, and in it at earlier ranks.
-    Empty for one process, which meets them in this order."""
-    if peers.count == 1:
+    """Count, per tensor, the keys equal to the threshold in earlier tensors, and in the tensor
+    itself at earlier ranks. Return an empty mapping for one process, which sees them in this
+    order."""
+    if peers.world_size == 1:
         return {}
-    own = np.array([np.count_nonzero(of() == threshold) for of in keys.values()], np.int64)
-    counts = peers.listed(own).T  # (tensors, ranks)
+    local = np.array([np.count_nonzero(load() == threshold) for load in keys.values()], np.int64)
+    counts = peers.all_gather(local).T  # (tensors, ranks)
     before = np.cumsum(counts).reshape(counts.shape) - counts
     return dict(zip(keys, before[:, peers.rank].tolist(), strict=True))
 
 
 def _histogram(values: NDArray[np.int32], bins: int) -> NDArray[np.int64]:
-    """Counts of 0 .. bins - 1; anything below 0 is left out."""
+    """Count the values 0 .. bins - 1, ignoring any below 0."""
     return np.bincount(values.ravel() + np.int32(1), minlength=bins + 1)[1:]
 
 
-def _bucket(counts: NDArray[np.int64], wanted: int) -> tuple[int, int]:
-    """The bin that holds the wanted-th largest, and how many of that bin are wanted."""
+def _find_bucket(counts: NDArray[np.int64], rank: int) -> tuple[int, int]:
+    """Return the bin of the rank-th largest value, and its rank within that bin."""
     from_top = np.cumsum(counts[::-1])
-    place = int(np.searchsorted(from_top, wanted))
-    above = int(from_top[place - 1]) if place else 0
-    return len(counts) - 1 - place, wanted - above
+    bins_above = int(np.searchsorted(from_top, rank))
+    values_above = int(from_top[bins_above - 1]) if bins_above else 0
+    return len(counts) - 1 - bins_above, rank - values_above
 
 
 def check_covers(ticket: Masks, weights: Weights, pool: str) -> None:
-    """TicketMismatch unless the ticket covers the pool's tensors and no other."""
+    """Raise TicketMismatch unless the ticket covers the pool's tensors and no others."""
     check_fit(ticket, weights)
     if ticket.keys() != weights.keys():
         raise TicketMismatch(
-            f"cut: the ticket covers {len(ticket)} tensors, the pool {pool!r} has {len(weights)}; "
-            "use a ticket of the same model and pool"
+            f"prune: the ticket covers {len(ticket)} tensors, the pool {pool!r} has "
+            f"{len(weights)}; use a ticket of the same model and pool"
         )

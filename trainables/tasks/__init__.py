@@ -1,7 +1,7 @@
-"""The tasks, by name. Nothing heavy is imported here: planning reads this table too.
+"""The tasks, by name. This module imports nothing heavy, because planning reads it too.
 
-To add one, write `trainables/tasks/NAME.py` with `open_task` (the protocol is in `base.py`) and add
-its line to `TASKS`.
+To add one, write `trainables/tasks/NAME.py` with `open_task` (`base.py` describes the protocol) and
+add an entry to `TASKS`.
 """
 
 from __future__ import annotations
@@ -17,51 +17,52 @@ from trainables.tasks import recipes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Growth:
-    """Rows that a task adds to a table of the backbone, as the official code does before it loads
-    a checkpoint."""
+class EmbeddingExtension:
+    """Rows that a task adds to an embedding table of the backbone, as the official code does before
+    it loads a checkpoint."""
 
     setting: str
-    """The configuration value that holds the number of rows."""
+    """The configuration setting for the number of rows."""
     weight: str
-    extra: int
-    like: int | None
-    """The row that the new ones copy; None draws them."""
+    extra_rows: int
+    init_row: int | None
+    """The row that the new rows copy; with None they are initialised at random."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskEntry:
     module: str
     recipes: Mapping[str, Recipe]
-    """Architecture -> the recipe its authors published for the task, or the one we tuned. A model
+    """Architecture -> the recipe that its authors published for the task, or a tuned one. A model
     whose architecture is not listed cannot be trained on the task."""
     published: bool = False
-    """Its data are the published files that `trainables.data.schema.layouts` names, and only
-    these count for the data's fingerprint; else all files of its folder do."""
+    """Whether the data are the published files that `trainables.data.schema.layouts` names. Then
+    the data's fingerprint covers only these files, else all files of the folder."""
     options: Mapping[str, Scalar] = field(default_factory=dict)
-    """What `TaskSpec.options` may name, with the defaults."""
-    grows: Mapping[str, tuple[Growth, ...]] = field(default_factory=dict)
-    """By architecture."""
+    """The options that `TaskSpec.options` may set, with their defaults."""
+    embedding_extensions: Mapping[str, tuple[EmbeddingExtension, ...]] = field(default_factory=dict)
+    """Architecture -> the rows that the task adds to its embedding tables."""
     sequences: Mapping[str, int] = field(default_factory=dict)
-    """Architecture -> how many sequences a training example puts through it, where not 1."""
+    """Architecture -> number of sequences per training example, where it is not 1."""
     columns: Mapping[str, str] = field(default_factory=lambda: {"score": ""})
-    """The scores that tables show, each with what it adds to the task's name: retrieval has two."""
+    """Scores that tables show -> suffix of the task's name in the column's title. Retrieval has two
+    scores."""
     pretraining: bool = False
-    """Its runs are counted as pre-training rounds, apart from fine-tunes."""
+    """Whether its runs count as pre-training rounds instead of fine-tuning runs."""
     shipped_data: Callable[[], Path | None] = lambda: None
-    """Folder of the data where a Python package ships it."""
+    """Return the folder of the data if a Python package ships them."""
     semantics: int = 1
-    """Raised by hand when a change to the module alters results; part of every trial's key."""
+    """Increase it when a change to the module alters results; it is part of every trial's key."""
 
 
 def _easy_vqa_data() -> Path | None:
-    """The package's folder, found without importing the package."""
+    """Find the package's data folder without importing the package."""
     found = importlib.util.find_spec("easy_vqa")
     return Path(found.origin).parent / "data" if found and found.origin else None
 
 
 _BLIND: Mapping[str, Scalar] = {"blind": False}
-"""Every task can be trained without seeing: images keep their shape and say nothing."""
+"""With `blind`, image inputs keep their shape but are all zero."""
 _TYPES = "embeddings.token_type_embeddings.weight"
 _WORDS = "embeddings.word_embeddings.weight"
 _EXTRA_WORDS = LAYOUTS["vcr", "uniter"].extra_words
@@ -70,7 +71,7 @@ TASKS: dict[str, TaskEntry] = {
     "easy_vqa": TaskEntry(
         module="trainables.tasks.easy_vqa",
         # Tuned at size tiny, where they reach 93.6 to 96.0 % (seeds 0, 1, 2; 14 CPU-s) and 83 %
-        # (36 CPU-s) on the held-out questions. Larger sizes want a smaller lr.
+        # (36 CPU-s) on the held-out questions. Larger sizes need a smaller lr.
         recipes={
             "uniter": Recipe(steps=400, batch_size=128, lr=2e-3, dropout=0.0),
             "vilt": Recipe(steps=1000, batch_size=64, lr=1e-3, dropout=0.0),
@@ -100,10 +101,18 @@ TASKS: dict[str, TaskEntry] = {
         recipes=recipes.NLVR2,
         published=True,
         options=_BLIND,
-        # A type for the second image, that of the first to begin with.
-        grows={
-            "uniter": (Growth(setting="type_vocab_size", weight=_TYPES, extra=1, like=1),),
-            "vilt": (Growth(setting="modality_types", weight=_TYPES, extra=1, like=1),),
+        # A token type for the second image, initialised as the type of the first.
+        embedding_extensions={
+            "uniter": (
+                EmbeddingExtension(
+                    setting="type_vocab_size", weight=_TYPES, extra_rows=1, init_row=1
+                ),
+            ),
+            "vilt": (
+                EmbeddingExtension(
+                    setting="modality_types", weight=_TYPES, extra_rows=1, init_row=1
+                ),
+            ),
         },
         sequences={"uniter": 2, "lxmert": 2, "vilt": 2},
     ),
@@ -112,12 +121,16 @@ TASKS: dict[str, TaskEntry] = {
         recipes=recipes.VCR,
         published=True,
         options=_BLIND,
-        # Types for answers and reasons, that of text to begin with; words for named people and
-        # objects.
-        grows={
+        # Token types for answers and reasons, initialised as the type of text; words for named
+        # people and objects.
+        embedding_extensions={
             "uniter": (
-                Growth(setting="type_vocab_size", weight=_TYPES, extra=2, like=0),
-                Growth(setting="vocab_size", weight=_WORDS, extra=_EXTRA_WORDS, like=None),
+                EmbeddingExtension(
+                    setting="type_vocab_size", weight=_TYPES, extra_rows=2, init_row=0
+                ),
+                EmbeddingExtension(
+                    setting="vocab_size", weight=_WORDS, extra_rows=_EXTRA_WORDS, init_row=None
+                ),
             ),
         },
         sequences={"uniter": 4},
@@ -132,7 +145,7 @@ TASKS: dict[str, TaskEntry] = {
         module="trainables.tasks.retrieval",
         recipes=recipes.RETRIEVAL,
         published=True,
-        # VLT does not say on which split it scores. `eval_images` above 0 makes a smaller matrix.
+        # VLT does not say which split it scores on. `eval_images` above 0 makes a smaller matrix.
         options={**_BLIND, "split": "val", "eval_images": 0},
         sequences={"uniter": 3, "vilt": 16},
         columns={"ir1": "IR", "tr1": "TR"},
@@ -141,7 +154,7 @@ TASKS: dict[str, TaskEntry] = {
         module="trainables.tasks.pretraining",
         recipes=recipes.PRETRAINING,
         published=True,
-        # The published proportions, the same for every corpus.
+        # The published proportions of the objectives, the same for every corpus.
         options={
             **_BLIND,
             "objectives": "itm:6,mlm:8,mrfr:4,mrc_kl:4",

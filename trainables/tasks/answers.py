@@ -1,7 +1,7 @@
 """Tasks that choose one of many named answers to a text about one image: VQA, GQA, SNLI-VE.
 
 Targets are soft: each answer of the vocabulary has a score of 0 to 1. LXMERT's pre-training answers
-questions too, and its head goes on from there (the official `--loadLXMERTQA`).
+questions too, and LXMERT's head is initialised from it (the official `--loadLXMERTQA`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -22,37 +21,38 @@ from trainables.data.batches import image_batch, text_batch
 from trainables.data.schema.examples import Data, Split
 from trainables.errors import DataError
 from trainables.models.base import Backbone
-from trainables.seeds import Chance
+from trainables.seeds import Rng
 from trainables.spec import TaskSpec
-from trainables.tasks import fit
-from trainables.tasks.base import Batch, Source
+from trainables.tasks import common
+from trainables.tasks.base import Batch, Indices, TaskSource
 from trainables.tasks.heads import CLASSIFIERS, symmetric_kl
-from trainables.tasks.prior import flat, numbered, usual_labels
+from trainables.tasks.prior import flatten_rows, most_frequent_labels, number_texts
 
 PRETRAINED_ANSWERS = Path("lxmert/lxmert/all_ans.json")
-"""Below the data folder, where the official `data` folder has it: the 9,500 answers of LXMERT's
-pre-training, in the order of its head. Read only for a checkpoint that has such a head."""
+"""Path below the data folder, as in the official `data` folder, of the 9,500 answers of LXMERT's
+pre-training, in the order of its head. It is read only for a checkpoint that has such a head."""
 
 
-def binary(logits: Tensor, targets: Tensor) -> Tensor:
-    """Binary cross-entropy summed over the answers, mean over the batch: (B, N) both."""
+def summed_bce(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the binary cross-entropy of (B, N) and (B, N), summed over the answers, mean over the
+    batch."""
     return binary_cross_entropy_with_logits(logits, targets) * targets.shape[1]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Answers:
+class AnswerTask:
     """Implements `trainables.tasks.base.Task`."""
 
     data: Data
     architecture: str
-    patch: int
+    patch_size: int
     blind: bool
     folder: Path
-    objective: Callable[[Tensor, Tensor], Tensor]
-    """Of logits and targets (B, N); mean over the batch."""
+    loss_function: Callable[[Tensor, Tensor], Tensor]
+    """Maps logits and targets (B, N) to the loss, mean over the batch."""
     kinds: Mapping[str, frozenset[str]]
-    """The break-down: name -> the answers of that kind. An example is of the kind of its best
-    answer, and of none if that is in no kind or it has no answer."""
+    """The score's breakdown: name of a kind -> its answers. An example belongs to the kind of its
+    best answer. It belongs to no kind if it has no answer, or an answer of no kind."""
 
     @property
     def num_eval(self) -> int:
@@ -61,93 +61,98 @@ class Answers:
     @property
     def prior(self) -> float:
         train, held_out = self.data.train, self.data.held_out
-        texts, asked = numbered(train.texts, held_out.texts)
-        guesses = usual_labels(
+        texts, queries = number_texts(train.texts, held_out.texts)
+        guesses = most_frequent_labels(
             np.repeat(texts, train.labels.lengths()),
-            flat(train.labels).astype(np.int64),
-            flat(train.scores).astype(np.float64),
-            asked,
+            flatten_rows(train.labels).astype(np.int64),
+            flatten_rows(train.scores).astype(np.float64),
+            queries,
             len(self.data.answers),
         )
-        guessed = np.repeat(guesses, held_out.labels.lengths()) == flat(held_out.labels)
-        return 100 * float(flat(held_out.scores)[guessed].sum()) / len(held_out)
+        guessed = np.repeat(guesses, held_out.labels.lengths()) == flatten_rows(held_out.labels)
+        return 100 * float(flatten_rows(held_out.scores)[guessed].sum()) / len(held_out)
 
-    def lengths(self) -> NDArray[np.int64]:
-        return fit.lengths(self.data.train, self.patch)
+    def lengths(self) -> Indices:
+        return common.example_lengths(self.data.train, self.patch_size)
 
     def build_head(self, backbone: Backbone) -> nn.Module:
         hidden = backbone.hidden_size
         return CLASSIFIERS[self.architecture](hidden, 2 * hidden, len(self.data.answers))
 
-    def adopt(self, head: dict[str, Tensor], published: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """LXMERT's answer head, where the checkpoint file has one; others' are drawn."""
+    def init_from_pretrained(
+        self, head: dict[str, Tensor], published: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Use LXMERT's answer head if the checkpoint file has one; else keep the random head."""
         prefix = "answer_head.logit_fc."
         if self.architecture != "lxmert" or f"{prefix}3.weight" not in published:
             return head
-        found = {name: published[f"{prefix}{name}"] for name in head}
-        path, known = self.folder / PRETRAINED_ANSWERS, len(found["3.bias"])
-        rows = _pretrained_rows(path, self.data.answers, known)
+        weights = {name: published[f"{prefix}{name}"] for name in head}
+        path, count = self.folder / PRETRAINED_ANSWERS, len(weights["3.bias"])
+        rows = _pretrained_rows(path, self.data.answers, count)
         for name in ("3.weight", "3.bias"):
-            # Answers that pre-training did not know begin at zero, as in the official code.
-            found[name] = torch.cat([found[name], torch.zeros_like(found[name][:1])])[rows]
-        return found
+            # Answers that pre-training does not have are initialised to zero, as in the official
+            # code.
+            weights[name] = torch.cat([weights[name], torch.zeros_like(weights[name][:1])])[rows]
+        return weights
 
-    def train_batch(self, indices: NDArray[np.int64], chance: Chance) -> Batch:
+    def train_batch(self, indices: Indices, rng: Rng) -> Batch:
         return self._batch(self.data.train, indices)
 
     def eval_batches(self, batch_size: int, examples: int) -> Iterator[Batch]:
-        for rows in fit.stretches(self.num_eval, examples, batch_size):
+        for rows in common.index_batches(self.num_eval, examples, batch_size):
             yield self._batch(self.data.held_out, rows)
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        return self.objective(logits, batch["targets"])
+        return self.loss_function(logits, batch["targets"])
 
     def divergence(self, clean: Tensor, perturbed: Tensor, batch: Batch) -> Tensor:
-        """Over the softmax of all answers, as VILLA, although the loss is binary."""
+        """Compare the softmax over all answers, as VILLA does, although the loss is binary."""
         return symmetric_kl(clean, perturbed)
 
     def score(self, scored: Iterable[tuple[Tensor, Batch]]) -> dict[str, float]:
-        """The target score of the answer given, also by kind of answer."""
-        won, best = [], []
+        """Return the mean target score of the predicted answers, overall and by kind."""
+        points, best = [], []
         for logits, batch in scored:
             highest, which = batch["targets"].max(dim=-1)
-            won.append(batch["targets"].gather(1, logits.argmax(dim=-1, keepdim=True))[:, 0])
+            points.append(batch["targets"].gather(1, logits.argmax(dim=-1, keepdim=True))[:, 0])
             best.append(torch.where(highest > 0, which, len(self.data.answers)))
-        wins, bests = torch.cat(won).double(), torch.cat(best)
-        scores = {"score": 100 * wins.mean().item()}
+        all_points, best_answers = torch.cat(points).double(), torch.cat(best)
+        scores = {"score": 100 * all_points.mean().item()}
         for kind, answers in self.kinds.items():
             members = [*(answer in answers for answer in self.data.answers), False]
-            of_kind = torch.tensor(members)[bests]
+            of_kind = torch.tensor(members)[best_answers]
             if of_kind.any():
-                scores[kind] = 100 * wins[of_kind].mean().item()
+                scores[kind] = 100 * all_points[of_kind].mean().item()
         return scores
 
-    def _batch(self, split: Split, rows: NDArray[np.int64]) -> Batch:
+    def _batch(self, split: Split, rows: Indices) -> Batch:
         labels = split.labels.rows(rows)
-        owners = np.repeat(np.arange(len(rows)), [len(each) for each in labels])
+        examples = np.repeat(np.arange(len(rows)), [len(each) for each in labels])
         targets = torch.zeros(len(rows), len(self.data.answers))
-        places = torch.from_numpy(owners), torch.from_numpy(np.concatenate(labels)).long()
-        targets[places] = torch.from_numpy(np.concatenate(split.scores.rows(rows)))
-        seen = image_batch(split.seen, split.images[rows, 0], patch=self.patch, blind=self.blind)
-        return text_batch(split, rows) | seen | {"targets": targets}
+        entries = torch.from_numpy(examples), torch.from_numpy(np.concatenate(labels)).long()
+        targets[entries] = torch.from_numpy(np.concatenate(split.scores.rows(rows)))
+        images = image_batch(
+            split.image_data, split.images[rows, 0], patch=self.patch_size, blind=self.blind
+        )
+        return text_batch(split, rows) | images | {"targets": targets}
 
 
-def answering(
+def build_answer_task(
     data: Data,
-    source: Source,
+    source: TaskSource,
     spec: TaskSpec,
     backbone: Backbone,
     *,
-    objective: Callable[[Tensor, Tensor], Tensor],
+    loss_function: Callable[[Tensor, Tensor], Tensor],
     kinds: Mapping[str, frozenset[str]],
-) -> Answers:
-    return Answers(
+) -> AnswerTask:
+    return AnswerTask(
         data=data,
         architecture=backbone.architecture,
-        patch=backbone.patch_size,
-        blind=bool(fit.options(spec)["blind"]),
+        patch_size=backbone.patch_size,
+        blind=bool(common.resolve_options(spec)["blind"]),
         folder=source.data,
-        objective=objective,
+        loss_function=loss_function,
         kinds=kinds,
     )
 
@@ -157,8 +162,8 @@ _NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nin
 _SAME = {"grey": "gray", **{word: str(n) for n, word in enumerate(_NUMBERS, start=1)}}
 
 
-def normalised(answer: str) -> str:
-    """As LXMERT's pre-training wrote its answers (official code, `qa_answer_table.py`)."""
+def normalise_answer(answer: str) -> str:
+    """Normalise an answer as LXMERT's pre-training does (official code, `qa_answer_table.py`)."""
     answer = answer.lower()
     if answer.endswith("."):
         answer = answer[:-1].strip()
@@ -169,23 +174,24 @@ def normalised(answer: str) -> str:
 
 
 @lru_cache(maxsize=4)
-def _pretrained_rows(path: Path, answers: tuple[str, ...], known: int) -> Tensor:
-    """(N,) the row of each answer in LXMERT's pre-training head, which has `known`; else -1."""
+def _pretrained_rows(path: Path, answers: tuple[str, ...], count: int) -> Tensor:
+    """Return (N,) the row of each answer in LXMERT's pre-training head of `count` answers; -1 for
+    answers that it does not have."""
     try:
         table = [str(entry["ans"]) for entry in json.loads(path.read_text())]
     except OSError as error:
         raise DataError(
-            f"{path}: cannot be read ({error.strerror}), and the checkpoint's answer head is in its"
-            " order; copy it from the official repository (data/lxmert/all_ans.json)"
+            f"{path}: cannot be read ({error.strerror}), but it gives the order of the checkpoint's"
+            " answer head; copy it from the official repository (data/lxmert/all_ans.json)"
         ) from error
     except (ValueError, TypeError, KeyError) as error:
         raise DataError(
             f"{path}: not a list of entries with `ans`; copy it from the official repository again"
         ) from error
-    if len(table) != known:
+    if len(table) != count:
         raise DataError(
-            f"{path}: {len(table)} answers, the checkpoint's answer head has {known}; give the "
+            f"{path}: {len(table)} answers, the checkpoint's answer head has {count}; give the "
             "file of that checkpoint"
         )
-    place = {answer: row for row, answer in enumerate(table)}
-    return torch.tensor([place.get(normalised(answer), -1) for answer in answers])
+    row_of = {answer: row for row, answer in enumerate(table)}
+    return torch.tensor([row_of.get(normalise_answer(answer), -1) for answer in answers])

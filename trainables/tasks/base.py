@@ -1,12 +1,13 @@
-"""What every task module offers.
+"""The protocol of task modules.
 
 A module `trainables.tasks.NAME` has
 
-    open_task(source: Source, spec: TaskSpec, backbone: Backbone) -> Task
+    open_task(source: TaskSource, spec: TaskSpec, backbone: Backbone) -> Task
 
-the examples in the form that `backbone` reads, with the head, loss and metric. It raises DataError
-for data that is missing or malformed, and keeps what it opened for the next trial of the same
-process.
+A task has the examples in the format that `backbone` reads, the head, the loss and the metric.
+`open_task` raises DataError if the data are missing or malformed. It caches opened data for later
+trials of the same process. A module on published data also has `task_from_data`, which builds the
+task from data that are already open.
 """
 
 from __future__ import annotations
@@ -21,15 +22,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trainables.models.base import Backbone
-from trainables.seeds import Chance
+from trainables.seeds import Rng
 
 Batch: TypeAlias = Mapping[str, Tensor]
-"""The inputs that `Backbone.forward` names, and what the task's head and loss need, on the CPU."""
+"""The inputs of `Backbone.forward`, and those of the task's head and loss, on the CPU."""
+Indices: TypeAlias = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """Where a task's data lies, and where decoded copies of it may be kept for other processes."""
+class TaskSource:
+    """The folder of a task's data, and the folder for decoded copies that processes share."""
 
     data: Path
     cache: Path
@@ -37,44 +39,51 @@ class Source:
 
 class Task(Protocol):
     @property
-    def num_eval(self) -> int: ...
+    def num_eval(self) -> int:
+        """Number of held-out examples."""
 
     @property
     def prior(self) -> float:
-        """Score in percent, on the held-out examples, without looking at the image."""
+        """Score in percent, on the held-out examples, of a predictor that ignores the image."""
 
-    def lengths(self) -> NDArray[np.int64]:
-        """(E,) words and regions or patches of each training example's longest sequence, or
-        of all its sequences where a published batch counts them all."""
+    def lengths(self) -> Indices:
+        """Return (E,) the number of words plus regions or patches of each training example: of its
+        longest sequence, or of all its sequences where a published batch counts them all."""
 
     def build_head(self, backbone: Backbone) -> nn.Module:
-        """`head(encoded, batch)` maps `Encoded` to logits; drawn from torch's current generator.
+        """Build the head with random weights from torch's current generator. `head(encoded, batch)`
+        maps `Encoded` to logits.
 
-        Where it shares weights with the backbone it must not register them as its own. Weights of
-        other modules, its own parts included, that its `forward` itself reads it lists as `reads`:
-        at ZeRO 3 a weight is there only for modules that are known to read it.
+        The head must not register weights that it shares with the backbone. If its `forward`
+        directly uses weights of other modules (submodules included), it lists them as `reads`: at
+        ZeRO 3 a weight is gathered only for modules that are known to read it.
         """
 
-    def adopt(self, head: dict[str, Tensor], published: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The head's start weights, given a drawn head and the heads of the checkpoint file that
-        the run starts from (`Checkpoint.heads`; empty without one)."""
+    def init_from_pretrained(
+        self, head: dict[str, Tensor], published: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Return the head's initial weights, given a random `head` and the heads of the checkpoint
+        file that the run starts from (`Checkpoint.heads`; empty without a file)."""
 
-    def train_batch(self, indices: NDArray[np.int64], chance: Chance) -> Batch:
-        """Called by a thread of its own, also while another draws from `eval_batches`: neither may
-        change the task, use torch's own generator, or write to what it returned before.
+    def train_batch(self, indices: Indices, rng: Rng) -> Batch:
+        """Return the training examples at `indices`, each 0 to E - 1, in that order.
 
-        The training examples at `indices`, each 0 to E - 1, in that order; whatever is
-        random in them (masking, negatives) is drawn from `chance`, and from `chance.outer()` what
-        all micro-batches of an optimizer step share (the pre-training objective)."""
+        Random choices of an example (masking, negatives) use `rng`. Random choices that all
+        micro-batches of an optimizer step share (the pre-training objective) use `rng.parent()`.
+
+        This method runs in its own thread, possibly while another thread iterates `eval_batches`.
+        Neither may change the task, use torch's global generator, or write to a batch that it
+        returned before.
+        """
 
     def eval_batches(self, batch_size: int, examples: int) -> Iterator[Batch]:
-        """The first `examples` held-out examples (0: all), in one order, in batches."""
+        """Yield the first `examples` held-out examples (0: all) in batches, in a fixed order."""
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Mean over the batch."""
+        """Return the loss, mean over the batch."""
 
     def divergence(self, clean: Tensor, perturbed: Tensor, batch: Batch) -> Tensor:
-        """Symmetric KL divergence between two predictions, in nats, mean over the batch."""
+        """Return the symmetric KL divergence of two predictions, in nats, mean over the batch."""
 
     def score(self, scored: Iterable[tuple[Tensor, Batch]]) -> dict[str, float]:
-        """Percent: `score`, and the task's break-down, over batches with their logits."""
+        """Score batches with their logits. Return, in percent, `score` and the task's breakdown."""

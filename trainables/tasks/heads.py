@@ -1,4 +1,4 @@
-"""The pieces that task heads share."""
+"""Head modules that tasks share."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from trainables.tasks.base import Batch
 
 
 class PooledHead(nn.Sequential):
-    """Layers over the pooled output; their parameters are named by their place, as published.
+    """Layers over the pooled output, with parameters named by index as in the published heads.
 
-    The first layer's width says how many sequences of an example are read side by side: pooled
-    outputs (2B, H) go as (B, 2H) into one that takes 2H.
+    The input width of the first layer sets how many sequences of an example are concatenated:
+    pooled outputs (2B, H) become (B, 2H) for a first layer of width 2H.
     """
 
     def forward(self, encoded: Encoded, batch: Batch) -> Tensor:  # type: ignore[override]
@@ -25,17 +25,19 @@ class PooledHead(nn.Sequential):
         return out
 
 
-# All weights are drawn as torch draws them: at width 768 with standard deviation 0.021, where the
-# official code has 0.02, and in narrow networks wider, as they need.
+# Weights have torch's default initialisation: at width 768 its standard deviation is 0.021, where
+# the official code has 0.02; in narrow networks it is larger, as they need.
 def classifier(hidden: int, wide: int, classes: int) -> PooledHead:
-    """UNITER's answer head (its code, `model/vqa.py`), and LXMERT's: Linear, GELU, LN, Linear."""
+    """Build UNITER's answer head (its code, `model/vqa.py`), which is also LXMERT's: Linear, GELU,
+    LN, Linear."""
     return PooledHead(
         nn.Linear(hidden, wide), nn.GELU(), nn.LayerNorm(wide, eps=1e-12), nn.Linear(wide, classes)
     )
 
 
 def norm_first_classifier(hidden: int, wide: int, classes: int) -> PooledHead:
-    """ViLT's (its code, `vilt_module.py`): Linear, LN of torch's own eps, GELU, Linear."""
+    """Build ViLT's answer head (its code, `vilt_module.py`): Linear, LN with torch's default eps,
+    GELU, Linear."""
     return PooledHead(
         nn.Linear(hidden, wide), nn.LayerNorm(wide), nn.GELU(), nn.Linear(wide, classes)
     )
@@ -46,12 +48,12 @@ CLASSIFIERS = {
     "lxmert": classifier,
     "vilt": norm_first_classifier,
 }
-"""The head by which each architecture's authors answer questions."""
+"""Architecture -> the answer head of its authors."""
 
 
 def symmetric_kl(clean: Tensor, perturbed: Tensor) -> Tensor:
-    """KL(p || q) + KL(q || p) of the softmax over the last axis, mean over rows, in nats (VILLA,
-    equation 6)."""
+    """Return KL(p || q) + KL(q || p) of the softmax over the last axis, mean over rows, in nats
+    (VILLA, equation 6)."""
     p, q = (log_softmax(logits.flatten(0, -2), dim=-1) for logits in (clean, perturbed))
     forward = kl_div(q, p, reduction="batchmean", log_target=True)
     return forward + kl_div(p, q, reduction="batchmean", log_target=True)

@@ -1,46 +1,54 @@
-"""What masked modelling hides: 15 % of the words, as BERT, or 15 % of the regions, as UNITER."""
+"""Masked modelling: 15 % of the words are masked as in BERT, 15 % of the regions as in UNITER."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.data.schema.examples import Vocabulary
-from trainables.seeds import Chance
+from trainables.data.schema.examples import VocabularyInfo
+from trainables.seeds import Rng
+from trainables.tasks.base import Indices
 
-SHARE = 0.15
-AS_MASK, AS_RANDOM = 0.8, 0.1
-"""Of the words to be predicted: shown as [MASK], shown as any word; the rest as they are."""
+MASK_RATE = 0.15
+MASK_TOKEN_RATE, RANDOM_TOKEN_RATE = 0.8, 0.1
+"""Shares of the words to predict that are replaced by [MASK] and by a random word; the rest stay.
+"""
 
-Ids = NDArray[np.int64]
-Mask = NDArray[np.bool_]
+_BoolArray = NDArray[np.bool_]
 
 
-def mask_words(ids: Ids, text: Mask, vocabulary: Vocabulary, chance: Chance) -> tuple[Ids, Mask]:
-    """What the model sees of `ids` (B, T), and which of them it is to predict (B, T).
+def mask_words(
+    ids: Indices, text_mask: _BoolArray, vocabulary: VocabularyInfo, rng: Rng
+) -> tuple[Indices, _BoolArray]:
+    """Return the masked copy of `ids` (B, T), and the mask (B, T) of the words to predict.
 
-    `text` (B, T) is True at tokens. A row's first and last token, [CLS] and [SEP], stay; where
-    none is drawn, the first word is masked.
+    `text_mask` (B, T) is True at tokens. The first and last token of a row, [CLS] and [SEP], are
+    never masked. In a row where no word is drawn, the first word is masked.
     """
-    draw = chance.uniform(*ids.shape)
-    words = text.copy()
-    words[:, 0] = False
-    words[np.arange(len(ids)), text.sum(axis=1) - 1] = False
-    hidden = words & (draw < SHARE)
-    none = ~hidden.any(axis=1)
-    hidden[none, 1], draw[none, 1] = True, 0.0
-    part = draw / SHARE
-    anything = vocabulary.first + chance.below(vocabulary.size - vocabulary.first, *ids.shape)
-    shown = np.where(
-        part < AS_MASK, vocabulary.mask, np.where(part < AS_MASK + AS_RANDOM, anything, ids)
+    draw = rng.uniform(*ids.shape)
+    maskable = text_mask.copy()
+    maskable[:, 0] = False
+    maskable[np.arange(len(ids)), text_mask.sum(axis=1) - 1] = False
+    masked = maskable & (draw < MASK_RATE)
+    none = ~masked.any(axis=1)
+    masked[none, 1], draw[none, 1] = True, 0.0
+    part = draw / MASK_RATE
+    random_ids = vocabulary.first + rng.integers(vocabulary.size - vocabulary.first, *ids.shape)
+    replacement = np.where(
+        part < MASK_TOKEN_RATE,
+        vocabulary.mask,
+        np.where(part < MASK_TOKEN_RATE + RANDOM_TOKEN_RATE, random_ids, ids),
     )
-    return np.where(hidden, shown, ids), hidden
+    return np.where(masked, replacement, ids), masked
 
 
-def mask_regions(regions: Mask, chance: Chance) -> Mask:
-    """Which of the regions (B, N), True where there is one, to hide (B, N): one at least."""
-    hidden = regions & (chance.uniform(*regions.shape) < SHARE)
-    any_one = (chance.uniform(len(regions)) * regions.sum(axis=1)).astype(np.int64)
-    none = np.flatnonzero(~hidden.any(axis=1))
-    hidden[none, any_one[none]] = True
-    return hidden
+def mask_regions(region_mask: _BoolArray, rng: Rng) -> _BoolArray:
+    """Return the mask (B, N) of the regions to predict, at least one in each row.
+
+    `region_mask` (B, N) is True at regions.
+    """
+    masked = region_mask & (rng.uniform(*region_mask.shape) < MASK_RATE)
+    fallback = (rng.uniform(len(region_mask)) * region_mask.sum(axis=1)).astype(np.int64)
+    none = np.flatnonzero(~masked.any(axis=1))
+    masked[none, fallback[none]] = True
+    return masked

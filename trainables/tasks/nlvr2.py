@@ -1,8 +1,8 @@
 """NLVR2 (Suhr et al. 2019): is a sentence true of two images?
 
-Each image is read together with the sentence, as a sequence of its own. UNITER (`paired-attn`, the
-released configuration) lets the two sequences attend to each other; LXMERT and ViLT lay the two
-pooled outputs side by side. UNITER and ViLT tell the images apart by types 1 and 2.
+Each image forms a sequence with the sentence. UNITER (`paired-attn`, the released configuration)
+lets the two sequences attend to each other; LXMERT and ViLT concatenate the two pooled outputs.
+UNITER and ViLT mark the two images by the types 1 and 2.
 """
 
 from __future__ import annotations
@@ -13,30 +13,29 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from trainables.data.batches import image_batch, text_batch
 from trainables.data.schema.examples import Data, Split
 from trainables.models.base import Backbone, Encoded
-from trainables.seeds import Chance
+from trainables.seeds import Rng
 from trainables.spec import TaskSpec
-from trainables.tasks import TASKS, fit
-from trainables.tasks.base import Batch, Source
+from trainables.tasks import TASKS, common
+from trainables.tasks.base import Batch, Indices, TaskSource
 from trainables.tasks.heads import CLASSIFIERS, symmetric_kl
-from trainables.tasks.prior import flat, numbered, usual_labels
+from trainables.tasks.prior import flatten_rows, most_frequent_labels, number_texts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Pairs:
+class Nlvr2Task:
     """Implements `trainables.tasks.base.Task`."""
 
     data: Data
-    patch: int
+    patch_size: int
     blind: bool
-    numbered_images: bool
-    """The backbone has a type for the second image."""
+    has_image_types: bool
+    """Whether the backbone has a type for the second image."""
 
     @property
     def num_eval(self) -> int:
@@ -45,36 +44,38 @@ class Pairs:
     @property
     def prior(self) -> float:
         train, held_out = self.data.train, self.data.held_out
-        texts, asked = numbered(train.texts, held_out.texts)
-        labels = flat(train.labels).astype(np.int64)
-        guesses = usual_labels(texts, labels, np.ones(len(labels)), asked, 2)
-        return 100 * float((guesses == flat(held_out.labels)).mean())
+        texts, queries = number_texts(train.texts, held_out.texts)
+        labels = flatten_rows(train.labels).astype(np.int64)
+        guesses = most_frequent_labels(texts, labels, np.ones(len(labels)), queries, 2)
+        return 100 * float((guesses == flatten_rows(held_out.labels)).mean())
 
-    def lengths(self) -> NDArray[np.int64]:
-        """Of both sequences together, as UNITER counts them."""
+    def lengths(self) -> Indices:
+        """Return the summed length of both sequences, as UNITER counts them."""
         train = self.data.train
-        both = fit.seen_lengths(train.seen, self.patch)[train.images].sum(axis=1)
-        whole: NDArray[np.int64] = 2 * train.texts.lengths() + both
-        return whole
+        images = common.image_lengths(train.image_data, self.patch_size)[train.images].sum(axis=1)
+        both: Indices = 2 * train.texts.lengths() + images
+        return both
 
     def build_head(self, backbone: Backbone) -> nn.Module:
         if backbone.architecture == "uniter":
             return PairedAttention(backbone)
-        wide = 2 * backbone.hidden_size
-        return CLASSIFIERS[backbone.architecture](wide, wide, 2)
+        width = 2 * backbone.hidden_size
+        return CLASSIFIERS[backbone.architecture](width, width, 2)
 
-    def adopt(self, head: dict[str, Tensor], published: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def init_from_pretrained(
+        self, head: dict[str, Tensor], published: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
         return head
 
-    def train_batch(self, indices: NDArray[np.int64], chance: Chance) -> Batch:
+    def train_batch(self, indices: Indices, rng: Rng) -> Batch:
         return self._batch(self.data.train, indices)
 
     def eval_batches(self, batch_size: int, examples: int) -> Iterator[Batch]:
-        """`batch_size` sequences each; `sentence` (B,) numbers the sentences."""
-        (sentences,) = numbered(self.data.held_out.texts)
-        for rows in fit.stretches(self.num_eval, examples, max(1, batch_size // 2)):
-            named = {"sentence": torch.from_numpy(sentences[rows])}
-            yield self._batch(self.data.held_out, rows) | named
+        """Yield batches of `batch_size` sequences; `sentence` (B,) has numbers of the sentences."""
+        (sentences,) = number_texts(self.data.held_out.texts)
+        for rows in common.index_batches(self.num_eval, examples, max(1, batch_size // 2)):
+            numbers = {"sentence": torch.from_numpy(sentences[rows])}
+            yield self._batch(self.data.held_out, rows) | numbers
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         return cross_entropy(logits, batch["labels"])
@@ -83,30 +84,34 @@ class Pairs:
         return symmetric_kl(clean, perturbed)
 
     def score(self, scored: Iterable[tuple[Tensor, Batch]]) -> dict[str, float]:
-        """Accuracy; `consistency` is the share of sentences that are right on all their pairs."""
-        right, sentence = [], []
+        """Return the accuracy, and `consistency`: the share of sentences that are classified
+        correctly on all their pairs of images."""
+        hits, numbers = [], []
         for logits, batch in scored:
-            right.append(logits.argmax(dim=-1) == batch["labels"])
-            sentence.append(batch["sentence"])
-        hits, owner = torch.cat(right), torch.cat(sentence)
-        met, won = torch.bincount(owner), torch.bincount(owner, hits)
+            hits.append(logits.argmax(dim=-1) == batch["labels"])
+            numbers.append(batch["sentence"])
+        correct, sentence = torch.cat(hits), torch.cat(numbers)
+        pairs, correct_pairs = torch.bincount(sentence), torch.bincount(sentence, correct)
         return {
-            "score": 100 * hits.double().mean().item(),
-            "consistency": 100 * (won == met)[met > 0].double().mean().item(),
+            "score": 100 * correct.double().mean().item(),
+            "consistency": 100 * (correct_pairs == pairs)[pairs > 0].double().mean().item(),
         }
 
-    def _batch(self, split: Split, rows: NDArray[np.int64]) -> dict[str, Tensor]:
+    def _batch(self, split: Split, rows: Indices) -> dict[str, Tensor]:
         batch = text_batch(split, np.repeat(rows, 2)) | image_batch(
-            split.seen, split.images[rows].reshape(-1), patch=self.patch, blind=self.blind
+            split.image_data,
+            split.images[rows].reshape(-1),
+            patch=self.patch_size,
+            blind=self.blind,
         )
-        if self.numbered_images:
+        if self.has_image_types:
             batch["image_kinds"] = torch.tensor([1, 2]).repeat(len(rows))
         labels = np.concatenate(split.labels.rows(rows))
         return batch | {"labels": torch.from_numpy(labels).long()}
 
 
 class PairedAttention(nn.Module):
-    """UNITER's `paired-attn` head (its code, `model/nlvr2.py`), with the official names."""
+    """UNITER's `paired-attn` head (its code, `model/nlvr2.py`), with official parameter names."""
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
@@ -120,7 +125,7 @@ class PairedAttention(nn.Module):
         self.nlvr2_output = nn.Linear(2 * hidden, 2)
 
     def forward(self, encoded: Encoded, batch: Batch) -> Tensor:
-        """(B, 2) from 2B sequences, those of an example next to each other."""
+        """Return (B, 2) logits of 2B sequences; those of an example are adjacent."""
         tokens = torch.cat([encoded.text, encoded.image], dim=1)
         padding = ~torch.cat([batch["text_mask"], batch["region_mask"]], dim=1)
         left, right = tokens[0::2], tokens[1::2]
@@ -134,7 +139,7 @@ class PairedAttention(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """The mean of the tokens (B, L, hidden), weighted by the softmax of a learnt score of each."""
+    """Mean of the tokens (B, L, hidden), weighted by the softmax of a learned score per token."""
 
     def __init__(self, hidden: int, drop: float) -> None:
         super().__init__()
@@ -148,15 +153,15 @@ class AttentionPool(nn.Module):
         return torch.einsum("bl,blh->bh", weights, tokens)
 
 
-def open_task(source: Source, spec: TaskSpec, backbone: Backbone) -> Pairs:
-    return over(fit.read(source, spec, backbone), spec, backbone)
+def open_task(source: TaskSource, spec: TaskSpec, backbone: Backbone) -> Nlvr2Task:
+    return task_from_data(common.open_task_data(source, spec, backbone), spec, backbone)
 
 
-def over(data: Data, spec: TaskSpec, backbone: Backbone) -> Pairs:
-    """The task on data that is already open."""
-    return Pairs(
+def task_from_data(data: Data, spec: TaskSpec, backbone: Backbone) -> Nlvr2Task:
+    """Build the task on data that are already open."""
+    return Nlvr2Task(
         data=data,
-        patch=backbone.patch_size,
-        blind=bool(fit.options(spec)["blind"]),
-        numbered_images=backbone.architecture in TASKS["nlvr2"].grows,
+        patch_size=backbone.patch_size,
+        blind=bool(common.resolve_options(spec)["blind"]),
+        has_image_types=backbone.architecture in TASKS["nlvr2"].embedding_extensions,
     )

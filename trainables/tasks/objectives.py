@@ -1,4 +1,4 @@
-"""What each pre-training objective of UNITER minimises, and what is reported of it."""
+"""The loss and the reported metric of each of UNITER's pre-training objectives."""
 
 from __future__ import annotations
 
@@ -11,38 +11,39 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax, mse_loss
 
 from trainables.tasks.base import Batch
 
-ALIGNMENT = 0.1
-"""Weight of word-region alignment in the loss of `itm`, as published."""
+ALIGNMENT_WEIGHT = 0.1
+"""Weight of the word-region alignment in the loss of `itm`, as published."""
 
 
 @dataclass(frozen=True, slots=True)
-class Objective:
+class PretrainingObjective:
     targets: str
-    """The key by which a batch is known as one of it."""
+    """The batch key of the targets; it identifies the objective of a batch."""
     loss: Callable[[Tensor, Tensor], Tensor]
-    """Of logits and targets; what `PretrainingHead` gives for them."""
+    """Maps the logits of `PretrainingHead` and the targets to the loss."""
     measure: Callable[[Tensor, Tensor], tuple[float, int]]
-    """The sum over what was predicted, and its number: in percent points, or of a loss."""
+    """Maps logits and targets to the sum of the metric over the predictions, and their number. The
+    metric is an accuracy in percent or a loss."""
 
 
 def _matching(logits: Tensor, matched: Tensor) -> Tensor:
-    """Two-way cross-entropy, and the alignment: costs of true pairs minus those of false ones."""
+    """Two-way cross-entropy plus the alignment: transport costs of true pairs minus false pairs."""
     costs = torch.where(matched == 1, logits[:, 2], -logits[:, 2])
-    return cross_entropy(logits[:, :2], matched) + ALIGNMENT * costs.mean()
+    return cross_entropy(logits[:, :2], matched) + ALIGNMENT_WEIGHT * costs.mean()
 
 
 def _class_divergence(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean over all elements, not per region, as the official code has it: with 1,601 classes the
-    loss and its gradients are that much smaller."""
+    """KL divergence averaged over all elements, not per region, as in the official code: with 1,601
+    classes, the loss and its gradients are smaller by that factor."""
     return kl_div(log_softmax(logits, dim=-1), targets, reduction="none").mean()
 
 
-def _right(logits: Tensor, targets: Tensor) -> tuple[float, int]:
+def _count_correct(logits: Tensor, targets: Tensor) -> tuple[float, int]:
     return 100.0 * int((logits.argmax(dim=-1) == targets).sum()), len(targets)
 
 
-def _matched_right(logits: Tensor, matched: Tensor) -> tuple[float, int]:
-    return _right(logits[:, :2], matched)
+def _count_correct_matches(logits: Tensor, matched: Tensor) -> tuple[float, int]:
+    return _count_correct(logits[:, :2], matched)
 
 
 def _squared_error(logits: Tensor, targets: Tensor) -> tuple[float, int]:
@@ -55,12 +56,13 @@ def _divergence(logits: Tensor, targets: Tensor) -> tuple[float, int]:
 
 
 OBJECTIVES = {
-    "itm": Objective("matched", _matching, _matched_right),
-    "mlm": Objective("word_labels", cross_entropy, _right),
-    "mrfr": Objective("feature_targets", mse_loss, _squared_error),
-    "mrc_kl": Objective("class_targets", _class_divergence, _divergence),
+    "itm": PretrainingObjective("matched", _matching, _count_correct_matches),
+    "mlm": PretrainingObjective("word_labels", cross_entropy, _count_correct),
+    "mrfr": PretrainingObjective("feature_targets", mse_loss, _squared_error),
+    "mrc_kl": PretrainingObjective("class_targets", _class_divergence, _divergence),
 }
 
 
-def objective_of(batch: Batch) -> str:
+def pretraining_objective(batch: Batch) -> str:
+    """Return the name of the batch's objective."""
     return next(name for name, each in OBJECTIVES.items() if each.targets in batch)

@@ -1,18 +1,19 @@
-"""UNITER's pre-training (Chen et al. 2020, section 3.2): words, regions and pairs of images and
-captions.
+"""UNITER's pre-training (Chen et al. 2020, section 3.2) on images and captions.
 
 Each optimizer step has one objective, drawn in the proportions of the option `objectives`; all its
 micro-batches share it.
 
-* `mlm`: predict 15 % of the words, all regions seen.
-* `mrfr`: predict the features of 15 % of the regions, all words seen; squared error.
-* `mrc_kl`: predict the detector's class probabilities of such regions; KL(detector || prediction).
-* `itm`: does the caption belong to the image? Half the images are replaced. With word-region
-  alignment: the cost of moving the words onto the regions, low for true pairs, high for false.
+* `mlm`: predict 15 % masked words from the other words and all regions.
+* `mrfr`: predict the features of 15 % masked regions from the rest; squared error.
+* `mrc_kl`: predict the detector's class probabilities of masked regions; KL(detector ||
+  prediction).
+* `itm`: does the caption belong to the image? Half of the images are replaced. The loss includes
+  word-region alignment: the cost of transporting the words to the regions is minimised for true
+  pairs and maximised for false ones.
 
-Official code: `pretrain.py`, `model/pretrain.py`, `data/{mlm,mrm,itm}.py` of UNITER. It draws a
-corpus with the objective, in the proportions 2 : 3 : 3 : 2 of COCO, VG, CC and SBU; here a batch
-holds examples of any, by their numbers, and a false image comes from any too.
+Official code: `pretrain.py`, `model/pretrain.py`, `data/{mlm,mrm,itm}.py` of UNITER. It also draws
+a corpus per step, in the proportions 2 : 3 : 3 : 2 of COCO, VG, CC and SBU. Here a batch mixes
+examples of all corpora in proportion to their sizes, and a negative image may be from any corpus.
 """
 
 from __future__ import annotations
@@ -30,32 +31,31 @@ from trainables.data.batches import image_batch, text_batch
 from trainables.data.schema.examples import Data, Ragged, Regions, Split
 from trainables.errors import CheckpointError, DataError, TrainableError
 from trainables.models.base import Backbone
-from trainables.seeds import Chance
+from trainables.seeds import Rng
 from trainables.spec import TaskSpec
-from trainables.tasks import fit
-from trainables.tasks.base import Batch, Source
+from trainables.tasks import common
+from trainables.tasks.base import Batch, Indices, TaskSource
 from trainables.tasks.heads import symmetric_kl
 from trainables.tasks.masking import mask_regions, mask_words
-from trainables.tasks.negatives import Negatives
-from trainables.tasks.objectives import OBJECTIVES, objective_of
+from trainables.tasks.negatives import NegativeSampler
+from trainables.tasks.objectives import OBJECTIVES, pretraining_objective
 from trainables.tasks.pretraining_head import PretrainingHead
 
-FALSE_SHARE = 0.5
-"""Of the images of an `itm` batch."""
-Rows = NDArray[np.int64]
+NEGATIVE_RATE = 0.5
+"""Share of the images of an `itm` batch that are replaced by negatives."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Pretraining:
+class PretrainingTask:
     """Implements `trainables.tasks.base.Task`."""
 
     data: Data
     mixture: Mapping[str, int]
-    """Objective -> its share of the steps, in whole numbers."""
-    train_pairs: Negatives
-    held_out_pairs: Negatives
+    """Objective -> its relative share of the steps, an integer."""
+    train_negatives: NegativeSampler
+    held_out_negatives: NegativeSampler
     blind: bool = False
-    """Regions then say nothing, but are still to be predicted."""
+    """Whether region inputs are all zero; the targets of masked regions stay."""
 
     @property
     def num_eval(self) -> int:
@@ -63,8 +63,8 @@ class Pretraining:
 
     @property
     def prior(self) -> float:
-        """Of all words held out, the share of the one that is most frequent in training: nearly
-        what it would win among those that are drawn."""
+        """The share, among all held-out words, of the word that is most frequent in training. It is
+        close to the accuracy of always predicting that word for the masked ones."""
         words = self.data.vocabulary
         train, held_out = (
             _word_counts(split.texts, words.first, words.size)
@@ -72,51 +72,54 @@ class Pretraining:
         )
         return 100 * float(held_out[train.argmax()] / held_out.sum())
 
-    def lengths(self) -> Rows:
-        """A false image may be longer than the true one; `itm` batches may then exceed
-        `Recipe.tokens` by a little."""
-        return fit.lengths(self.data.train)
+    def lengths(self) -> Indices:
+        """Return the lengths with each example's true image. A negative image may have more
+        regions, so `itm` batches may slightly exceed `Recipe.tokens`."""
+        return common.example_lengths(self.data.train)
 
     def build_head(self, backbone: Backbone) -> nn.Module:
-        assert isinstance(self.data.train.seen, Regions)
-        classes = self.data.train.seen.classes
+        assert isinstance(self.data.train.image_data, Regions)
+        classes = self.data.train.image_data.classes
         return PretrainingHead(
             backbone, self.mixture, classes.width[0] if classes is not None else 0
         )
 
-    def adopt(self, head: dict[str, Tensor], published: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """All that the checkpoint file has; BERT's has the head of `mlm` only."""
-        found = {name: published[name] for name in head if name in published}
-        for name, value in found.items():
+    def init_from_pretrained(
+        self, head: dict[str, Tensor], published: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Use all heads that the checkpoint file has; BERT's file has the head of `mlm` only."""
+        loaded = {name: published[name] for name in head if name in published}
+        for name, value in loaded.items():
             if value.shape != head[name].shape:
                 raise CheckpointError(
                     f"pre-training head: {name} {tuple(value.shape)} in the checkpoint, "
                     f"{tuple(head[name].shape)} here; give data with the same detector classes"
                 )
-        return head | found
+        return head | loaded
 
-    def train_batch(self, indices: Rows, chance: Chance) -> Batch:
+    def train_batch(self, indices: Indices, rng: Rng) -> Batch:
         names, weights = list(self.mixture), list(self.mixture.values())
-        drawn = int(chance.outer().below(sum(weights)))
+        drawn = int(rng.parent().integers(sum(weights)))
         objective = names[int(np.searchsorted(np.cumsum(weights), drawn, side="right"))]
-        return self._batch(objective, self.data.train, self.train_pairs, indices, chance)
+        return self._batch(objective, self.data.train, self.train_negatives, indices, rng)
 
     def eval_batches(self, batch_size: int, examples: int) -> Iterator[Batch]:
-        """Each run of examples once per objective; what is masked and replaced never changes."""
+        """Yield each group of examples once per objective. Masks and negatives never change."""
         split = self.data.held_out
-        for rows in fit.stretches(len(split), examples, batch_size):
+        for rows in common.index_batches(len(split), examples, batch_size):
             for name in self.mixture:
-                chance = Chance("held out", name, int(rows[0]))
-                yield self._batch(name, split, self.held_out_pairs, rows, chance)
+                rng = Rng("held out", name, int(rows[0]))
+                yield self._batch(name, split, self.held_out_negatives, rows, rng)
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        objective = OBJECTIVES[objective_of(batch)]
+        objective = OBJECTIVES[pretraining_objective(batch)]
         return objective.loss(logits, batch[objective.targets])
 
     def divergence(self, clean: Tensor, perturbed: Tensor, batch: Batch) -> Tensor:
-        """`mrfr` predicts no distribution: taken as the mean of a Gaussian of unit variance, its
-        symmetric KL is the squared distance, here the mean over elements as in its loss."""
-        objective = objective_of(batch)
+        """Return the symmetric KL divergence. `mrfr` does not predict a distribution: its
+        prediction is taken as the mean of a Gaussian of unit variance. The symmetric KL is then the
+        squared distance, here averaged over elements as in its loss."""
+        objective = pretraining_objective(batch)
         if objective == "mrfr":
             return mse_loss(perturbed, clean)
         if objective == "itm":
@@ -124,70 +127,75 @@ class Pretraining:
         return symmetric_kl(clean, perturbed)
 
     def score(self, scored: Iterable[tuple[Tensor, Batch]]) -> dict[str, float]:
-        """`score`: percent of the masked words predicted; `itm`: percent of pairs judged right.
-        Losses, the lower the better: `mrfr` per element and `mrc_kl` in nats per region."""
+        """Return `score`, the accuracy on masked words in percent, and `itm`, the accuracy on pairs
+        in percent. `mrfr` (per element) and `mrc_kl` (nats per region) are losses: lower is better.
+        """
         totals = {name: np.zeros(2) for name in self.mixture}
         for logits, batch in scored:
-            name = objective_of(batch)
+            name = pretraining_objective(batch)
             totals[name] += OBJECTIVES[name].measure(logits, batch[OBJECTIVES[name].targets])
         means = {name: float(total / count) for name, (total, count) in totals.items()}
         return {"score": means.pop("mlm")} | means
 
     def _batch(
-        self, objective: str, split: Split, pairs: Negatives, rows: Rows, chance: Chance
+        self, objective: str, split: Split, negatives: NegativeSampler, rows: Indices, rng: Rng
     ) -> Batch:
         images = split.images[rows, 0].astype(np.int64)
         batch = text_batch(split, rows)
         if objective == "mlm":
-            batch |= self._words(batch, chance)
+            batch |= self._mask_words(batch, rng)
         if objective == "itm":
-            false = chance.uniform(len(rows)) < FALSE_SHARE
-            images = np.where(false, pairs.images(rows, chance), images)
-            batch["matched"] = torch.from_numpy((~false).astype(np.int64))
-        batch |= image_batch(split.seen, images)
+            replaced = rng.uniform(len(rows)) < NEGATIVE_RATE
+            images = np.where(replaced, negatives.sample_images(rows, rng), images)
+            batch["matched"] = torch.from_numpy((~replaced).astype(np.int64))
+        batch |= image_batch(split.image_data, images)
         if objective in ("mrfr", "mrc_kl"):
-            batch |= _regions(objective, split, batch, images, chance)
+            batch |= _mask_regions(objective, split, batch, images, rng)
         if self.blind:
-            batch |= {name: torch.zeros_like(batch[name]) for name in _SEEN}
+            batch |= {name: torch.zeros_like(batch[name]) for name in _IMAGE_INPUTS}
         return batch
 
-    def _words(self, batch: Batch, chance: Chance) -> dict[str, Tensor]:
-        ids, text = batch["input_ids"].numpy(), batch["text_mask"].numpy()
-        shown, hidden = mask_words(ids, text, self.data.vocabulary, chance)
+    def _mask_words(self, batch: Batch, rng: Rng) -> dict[str, Tensor]:
+        ids, text_mask = batch["input_ids"].numpy(), batch["text_mask"].numpy()
+        masked_ids, masked = mask_words(ids, text_mask, self.data.vocabulary, rng)
         return {
-            "input_ids": torch.from_numpy(shown),
-            "places": torch.from_numpy(np.flatnonzero(hidden)),
-            "word_labels": torch.from_numpy(ids[hidden]),
+            "input_ids": torch.from_numpy(masked_ids),
+            "masked_positions": torch.from_numpy(np.flatnonzero(masked)),
+            "word_labels": torch.from_numpy(ids[masked]),
         }
 
 
-_SEEN = ("region_features", "region_boxes")
+_IMAGE_INPUTS = ("region_features", "region_boxes")
 
 
-def open_task(source: Source, spec: TaskSpec, backbone: Backbone) -> Pretraining:
-    return over(fit.read(source, spec, backbone), spec)
+def open_task(source: TaskSource, spec: TaskSpec, backbone: Backbone) -> PretrainingTask:
+    return task_from_data(common.open_task_data(source, spec, backbone), spec)
 
 
-def over(data: Data, spec: TaskSpec) -> Pretraining:
-    options = fit.options(spec)
+def task_from_data(data: Data, spec: TaskSpec) -> PretrainingTask:
+    """Build the task on data that are already open."""
+    options = common.resolve_options(spec)
     mixture = parse_mixture(str(options["objectives"]))
     for split in (data.train, data.held_out):
-        if "mrc_kl" in mixture and getattr(split.seen, "classes", None) is None:
+        if "mrc_kl" in mixture and getattr(split.image_data, "classes", None) is None:
             raise DataError(
-                "pretraining: no class probabilities beside the region features, which mrc_kl "
-                "needs; take it out of the option objectives"
+                "pretraining: the data have no class probabilities of regions, which mrc_kl needs; "
+                "remove mrc_kl from the option objectives"
             )
-    return Pretraining(
+    return PretrainingTask(
         data=data,
         mixture=mixture,
-        train_pairs=Negatives(data.train),
-        held_out_pairs=Negatives(data.held_out),
+        train_negatives=NegativeSampler(data.train),
+        held_out_negatives=NegativeSampler(data.held_out),
         blind=bool(options["blind"]),
     )
 
 
 def parse_mixture(objectives: str) -> dict[str, int]:
-    """`itm:6,mlm:8` as a mapping. TrainableError if it is none, or lacks `mlm`, the score."""
+    """Parse `itm:6,mlm:8` into a mapping.
+
+    Raises TrainableError if it is malformed or lacks `mlm`, which gives the score.
+    """
     try:
         pairs = [part.split(":") for part in objectives.replace(" ", "").split(",")]
         mixture = {name: int(share) for name, share in pairs}
@@ -202,30 +210,30 @@ def parse_mixture(objectives: str) -> dict[str, int]:
     return mixture
 
 
-def _regions(
-    objective: str, split: Split, batch: Batch, images: Rows, chance: Chance
+def _mask_regions(
+    objective: str, split: Split, batch: Batch, images: Indices, rng: Rng
 ) -> dict[str, Tensor]:
-    """The batch's features with some regions hidden, and what those are to be predicted as."""
-    assert isinstance(split.seen, Regions)
-    hidden = mask_regions(batch["region_mask"].numpy(), chance)
-    mask = torch.from_numpy(hidden)
+    """Return the batch's features with some regions masked, and the targets of these regions."""
+    assert isinstance(split.image_data, Regions)
+    masked = mask_regions(batch["region_mask"].numpy(), rng)
+    mask = torch.from_numpy(masked)
     features = batch["region_features"]
     if objective == "mrfr":
         targets = {"feature_targets": features[mask]}
     else:
-        assert split.seen.classes is not None
-        classes = zip(split.seen.classes.rows(images), hidden, strict=True)
-        found = [each[drawn[: len(each)]] for each, drawn in classes]
-        targets = {"class_targets": torch.from_numpy(np.concatenate(found).astype(np.float32))}
+        assert split.image_data.classes is not None
+        rows = zip(split.image_data.classes.rows(images), masked, strict=True)
+        classes = [probabilities[row[: len(probabilities)]] for probabilities, row in rows]
+        targets = {"class_targets": torch.from_numpy(np.concatenate(classes).astype(np.float32))}
     return targets | {
         "region_features": features.masked_fill(mask[:, :, None], 0.0),
         "masked_regions": mask,
-        "places": torch.from_numpy(np.flatnonzero(hidden)),
+        "masked_positions": torch.from_numpy(np.flatnonzero(masked)),
     }
 
 
 def _word_counts(texts: Ragged, first: int, size: int) -> NDArray[np.int64]:
-    """(size,) how often each word id occurs, ids below `first` (special tokens) not counted."""
+    """Count how often each word id occurs (size,); ids below `first` (special tokens) count 0."""
     counts = np.zeros(size, np.int64)
     for values, offsets in zip(texts.values, texts.offsets, strict=True):
         counts += np.bincount(values[offsets[0] : offsets[-1]], minlength=size)

@@ -1,4 +1,4 @@
-"""What the text alone gives by counting: the score to beat by looking at the image."""
+"""Question-only priors by counting: the score that a model has to beat by using the image."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.data.schema.examples import Ragged
+from trainables.tasks.base import Indices
 
-Rows = NDArray[np.int64]
 
-
-def numbered(*texts: Ragged) -> list[Rows]:
-    """A number for every row of each of `texts`; equal texts have equal numbers, from 0 up."""
+def number_texts(*texts: Ragged) -> list[Indices]:
+    """Number the rows of each of `texts`, from 0 up; equal texts get equal numbers."""
     known: dict[bytes, int] = {}
     return [
         np.array([known.setdefault(row.tobytes(), len(known)) for row in rows], np.int64)
@@ -19,24 +18,24 @@ def numbered(*texts: Ragged) -> list[Rows]:
     ]
 
 
-def usual_labels(
-    train: Rows, labels: Rows, weights: NDArray[np.floating], asked: Rows, classes: int
-) -> Rows:
-    """(len(asked),) the label of most weight that came with each text in training.
+def most_frequent_labels(
+    train: Indices, labels: Indices, weights: NDArray[np.floating], queries: Indices, classes: int
+) -> Indices:
+    """Return (len(queries),) the label of the largest total weight for each text.
 
-    `train` (L,) numbers the text of each of `labels` (L,), whose `weights` add up; a text of
-    `asked` that is not among them gets the label of most weight of all. Ties: the smallest label.
+    `train` (L,) has the text numbers of `labels` (L,), whose `weights` are summed. A query that is
+    not in `train` gets the label of the largest weight overall. Ties: the smallest label.
     """
     overall = int(np.bincount(labels, weights, minlength=classes).argmax())
-    pairs, place = np.unique(train * classes + labels, return_inverse=True)
-    # Where an index is assigned to more than once, the last value stays: that of most weight.
-    order = np.lexsort((-pairs, np.bincount(place, weights)))
-    best = np.full(1 + max(train.max(initial=0), asked.max(initial=0)), overall)
+    pairs, pair_index = np.unique(train * classes + labels, return_inverse=True)
+    # Where an index is assigned more than once, the last value stays: the one of largest weight.
+    order = np.lexsort((-pairs, np.bincount(pair_index, weights)))
+    best = np.full(1 + max(train.max(initial=0), queries.max(initial=0)), overall)
     best[pairs[order] // classes] = pairs[order] % classes
-    found: Rows = best[asked]
-    return found
+    predicted: Indices = best[queries]
+    return predicted
 
 
-def flat(ragged: Ragged) -> NDArray[np.generic]:
-    """All rows end to end."""
+def flatten_rows(ragged: Ragged) -> NDArray[np.generic]:
+    """Concatenate all rows."""
     return np.concatenate(ragged.rows(np.arange(len(ragged))))

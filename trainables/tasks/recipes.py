@@ -1,12 +1,12 @@
-"""What the authors fine-tuned with, per task and architecture, at size base. Pure data.
+"""The authors' fine-tuning recipes, per task and architecture, at size base.
 
-UNITER adds up the gradients of its `accum` micro-batches and averages over GPUs; here a step is the
-mean over all of them. So `accumulate` is accum x GPUs, and the gradient's norm, with what is held
-against it (clipping, Adam's eps), is the published one over accum. Its batches count words without
-[CLS] and [SEP], ours with them.
+UNITER sums the gradients of its `accum` micro-batches and averages over GPUs; here a step takes the
+mean over all of them. So `accumulate` is accum x GPUs, and the gradient norm and the values that
+depend on it (clipping, Adam's eps) are the published ones over accum. UNITER's batches count words
+without [CLS] and [SEP]; here both count.
 
-VILLA (Gan et al. 2020) and its code for LXMERT train with the same recipes and an adversary of 3
-steps, free of any bound, with `adversary_kl` 1.5:
+VILLA (Gan et al. 2020) and its code for LXMERT train with the same recipes and an unbounded
+adversary of 3 steps with `adversary_kl` 1.5:
 
     UNITER vqa, nlvr2, snli_ve      adversary text, adversary_lr 1e-3
     UNITER vcr                      adversary both, adversary_lr 1e-2, adversary_kl 0.75: published
@@ -26,11 +26,11 @@ from trainables.spec import Recipe
 def uniter(
     *, steps: int, lr: float, tokens: int, accum: int, gpus: int, head_lr_scale: float = 1.0
 ) -> Recipe:
-    """A published configuration of UNITER: AdamW, warm-up over a tenth, clipped at 2."""
+    """Convert a published configuration of UNITER: AdamW, warm-up over a tenth, clipping at 2."""
     return Recipe(
         steps=steps,
         tokens=tokens,
-        batch_size=accum * gpus,  # only has to be divisible: `tokens` fills the micro-batches
+        batch_size=accum * gpus,  # must only be divisible: `tokens` sizes the micro-batches
         accumulate=accum * gpus,
         lr=lr,
         head_lr_scale=head_lr_scale,
@@ -40,7 +40,8 @@ def uniter(
 
 
 def lxmert(*, steps: int, lr: float) -> Recipe:
-    """LXMERT's BertAdam: no bias correction, decay on every parameter."""
+    """Convert a published configuration of LXMERT: BertAdam, which has no bias correction and
+    decays every parameter."""
     return Recipe(
         steps=steps,
         batch_size=32,
@@ -54,6 +55,7 @@ def lxmert(*, steps: int, lr: float) -> Recipe:
 
 
 def vilt(*, steps: int, batch_size: int, head_lr_scale: float = 1.0) -> Recipe:
+    """Convert a published configuration of ViLT."""
     return Recipe(
         steps=steps,
         batch_size=batch_size,
@@ -69,20 +71,20 @@ VQA: Mapping[str, Recipe] = {
     "uniter": _UNITER_VQA,
     # 4 epochs of train and nominival, 632,117 questions, in batches of 32, the last one dropped.
     "lxmert": lxmert(steps=79_012, lr=5e-5),
-    # 10 epochs in batches of 256 of train and trainable_val: 658,111 questions less the last
-    # thousand images of val and the questions without an answer in the vocabulary, about 640,000.
+    # 10 epochs in batches of 256 of train and trainable_val: 658,111 questions minus those of the
+    # last thousand images of val and those without an answer in the vocabulary, about 640,000.
     "vilt": vilt(steps=25_000, batch_size=256, head_lr_scale=10.0),
 }
 GQA: Mapping[str, Recipe] = {
-    # No recipe was published: that of VQA.
+    # No recipe was published; this is the one of VQA.
     "uniter": _UNITER_VQA,
     # 4 epochs of balanced train and valid, 1,075,062 questions, in batches of 32.
     "lxmert": lxmert(steps=134_380, lr=1e-5),
 }
 SNLI_VE: Mapping[str, Recipe] = {
     "uniter": uniter(steps=4000, lr=8e-5, tokens=4096, accum=4, gpus=2),
-    # None was published: METER's 5 epochs of 529,527 sentences, with ViLT's rate, batch and head
-    # of VQA.
+    # No recipe was published: METER's 5 epochs of 529,527 sentences, with ViLT's learning rate,
+    # batch size and head of VQA.
     "vilt": vilt(steps=10_342, batch_size=256, head_lr_scale=10.0),
 }
 NLVR2: Mapping[str, Recipe] = {
@@ -96,8 +98,9 @@ VCR: Mapping[str, Recipe] = {
     "uniter": uniter(steps=8000, lr=6e-5, tokens=4000, accum=5, gpus=4),
 }
 REFCOCO: Mapping[str, Recipe] = {
-    # The loss was summed over 128 expressions, so the gradient's norm is 128 times ours; scored
-    # after each epoch of 120,191 of them, and the best one kept. The authors' seed is 24.
+    # The published loss is summed over 128 expressions, so its gradient norm is 128 times larger.
+    # The model is scored after each epoch of 120,191 expressions, and the best score counts. The
+    # authors' seed is 24.
     "uniter": replace(
         uniter(steps=10_000, lr=6e-5, tokens=0, accum=1, gpus=1),
         batch_size=128,
@@ -108,14 +111,14 @@ REFCOCO: Mapping[str, Recipe] = {
     ),
 }
 RETRIEVAL: Mapping[str, Recipe] = {
-    # Without hard negatives: 40 captions x 4 x 8 GPUs.
+    # Without hard negatives: 40 captions x 4 micro-batches x 8 GPUs.
     "uniter": replace(uniter(steps=20_000, lr=5e-5, tokens=0, accum=4, gpus=8), batch_size=1280),
     # 10 epochs of the 145,000 captions of train, 4 images with 16 texts each at a time.
     "vilt": replace(vilt(steps=5_664, batch_size=256), accumulate=64),
 }
 PRETRAINING: Mapping[str, Recipe] = {
-    # A round of VLT: 10 % of the 200,000 steps of `pretrain-alldata-base-8gpu.json`. Its schedule
-    # within a round was not published: here, as in the whole, 5 % warm-up and linear decay to 0.
+    # A round of VLT: 10 % of the 200,000 steps of `pretrain-alldata-base-8gpu.json`. The schedule
+    # within a round was not published: here 5 % warm-up and linear decay to 0, as in the full run.
     "uniter": replace(
         uniter(steps=20_000, lr=5e-5, tokens=10_240, accum=6, gpus=8),
         warmup=0.05,

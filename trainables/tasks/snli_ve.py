@@ -1,8 +1,9 @@
 """SNLI-VE (Xie et al. 2019): does the image entail, contradict or leave open a sentence?
 
-The order of the three labels is the data's: UNITER's and METER's differ. UNITER answers as in VQA,
-with binary cross-entropy on soft targets (its code, `train_ve.py`). ViLT's authors have no such
-task; it is trained as METER (Dou et al. 2022) is, by cross-entropy on the three classes.
+The three labels are in the order of the data, which differs between UNITER and METER. UNITER is
+trained as in VQA, with binary cross-entropy on soft targets (its code, `train_ve.py`). ViLT's
+authors did not publish this task; ViLT is trained as METER (Dou et al. 2022) is, with cross-entropy
+on the three classes.
 """
 
 from __future__ import annotations
@@ -12,17 +13,19 @@ from torch.nn.functional import cross_entropy
 from trainables.data.schema.examples import Data
 from trainables.models.base import Backbone
 from trainables.spec import TaskSpec
-from trainables.tasks import fit
-from trainables.tasks.answers import Answers, answering, binary
-from trainables.tasks.base import Source
+from trainables.tasks import common
+from trainables.tasks.answers import AnswerTask, build_answer_task, summed_bce
+from trainables.tasks.base import TaskSource
 
 
-def open_task(source: Source, spec: TaskSpec, backbone: Backbone) -> Answers:
-    return over(fit.read(source, spec, backbone), source, spec, backbone)
+def open_task(source: TaskSource, spec: TaskSpec, backbone: Backbone) -> AnswerTask:
+    return task_from_data(common.open_task_data(source, spec, backbone), source, spec, backbone)
 
 
-def over(data: Data, source: Source, spec: TaskSpec, backbone: Backbone) -> Answers:
-    """The task on data that is already open."""
-    objective = cross_entropy if backbone.architecture == "vilt" else binary
+def task_from_data(
+    data: Data, source: TaskSource, spec: TaskSpec, backbone: Backbone
+) -> AnswerTask:
+    """Build the task on data that are already open."""
+    loss_function = cross_entropy if backbone.architecture == "vilt" else summed_bce
     kinds = {answer: frozenset({answer}) for answer in data.answers}
-    return answering(data, source, spec, backbone, objective=objective, kinds=kinds)
+    return build_answer_task(data, source, spec, backbone, loss_function=loss_function, kinds=kinds)

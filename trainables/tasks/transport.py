@@ -1,8 +1,8 @@
 """Optimal transport between words and regions: UNITER's word-region alignment (its section 3.2).
 
-The inexact proximal point method for exact transport (IPOT; Xie et al. 2018): each iteration is one
-Sinkhorn step on the plan of the one before, so that the plan tends to the optimum itself, not to a
-smoothed one, whatever `BETA` is.
+It uses the inexact proximal point method for exact transport (IPOT; Xie et al. 2018). Each
+iteration is one Sinkhorn step on the plan of the previous one, so the plan converges to the exact
+optimum, not to a smoothed one, for any `BETA`.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 BETA, ITERATIONS = 0.5, 50
-"""As published; the plan is near the optimum then, and its cost above it."""
+"""As published. The plan is then close to the optimum; its cost is slightly higher."""
 
 
 def distance(text: Tensor, image: Tensor, text_mask: Tensor, image_mask: Tensor) -> Tensor:
-    """(B,) cost of moving the words of each example onto its regions.
+    """Return (B,) the cost of transporting the words of each example to its regions.
 
-    `text` (B, T, H) and `image` (B, N, H) in float32, the masks (B, T) and (B, N) True at what
-    counts, which weighs the same within a side. Gradients flow through the cost, not the plan.
+    `text` (B, T, H) and `image` (B, N, H) are float32. The masks (B, T) and (B, N) are True at
+    words and regions; all words weigh the same, and so do all regions. Gradients flow through the
+    cost, not through the plan.
     """
     cost = cosine_cost(text, image)
     plan = ipot(cost.detach(), text_mask, image_mask)
@@ -27,7 +28,7 @@ def distance(text: Tensor, image: Tensor, text_mask: Tensor, image_mask: Tensor)
 
 
 def cosine_cost(text: Tensor, image: Tensor) -> Tensor:
-    """(B, T, N): 1 - cosine."""
+    """Return (B, T, N): 1 - cosine similarity."""
     words, regions = (normalize(side, dim=-1, eps=1e-5) for side in (text, image))
     return 1 - words @ regions.transpose(1, 2)
 
@@ -36,25 +37,26 @@ def cosine_cost(text: Tensor, image: Tensor) -> Tensor:
 def ipot(
     cost: Tensor, rows: Tensor, columns: Tensor, *, beta: float = BETA, steps: int = ITERATIONS
 ) -> Tensor:
-    """(B, T, N) plan between the entries of `rows` (B, T) and `columns` (B, N) that are True.
+    """Return the transport plan (B, T, N) between the True entries of `rows` (B, T) and `columns`
+    (B, N).
 
-    It sums to 1; a row to 1 / T and a column to 1 / N of those that count, the one exactly and the
-    other in the limit; zero elsewhere.
+    With t True rows and n True columns in an example, its plan sums to 1. Each True row sums to
+    1 / t exactly, each True column to 1 / n in the limit. The plan is zero elsewhere.
     """
     both = rows[:, :, None] & columns[:, None, :]
     row_mass = (rows / rows.sum(dim=1, keepdim=True))[:, :, None].to(cost.dtype)
     column_mass = (columns / columns.sum(dim=1, keepdim=True))[:, None, :].to(cost.dtype)
-    near = torch.exp(-cost / beta) * both
+    gibbs = torch.exp(-cost / beta) * both
     plan = both.to(cost.dtype)
     row_scale = row_mass
     for _ in range(steps):
-        kernel = near * plan
-        column_scale = _over(column_mass, row_scale.transpose(1, 2) @ kernel)
-        row_scale = _over(row_mass, kernel @ column_scale.transpose(1, 2))
+        kernel = gibbs * plan
+        column_scale = _safe_divide(column_mass, row_scale.transpose(1, 2) @ kernel)
+        row_scale = _safe_divide(row_mass, kernel @ column_scale.transpose(1, 2))
         plan = row_scale * kernel * column_scale
     return plan
 
 
-def _over(mass: Tensor, total: Tensor) -> Tensor:
-    """Their quotient, and 0 in the padding, where both are 0."""
+def _safe_divide(mass: Tensor, total: Tensor) -> Tensor:
+    """Return `mass / total`, and 0 in the padding, where both are 0."""
     return mass / total.where(mass > 0, 1.0)

@@ -1,8 +1,8 @@
-"""VCR (Zellers et al. 2019): choose an answer (Q->A), then the reason for the right one (QA->R).
+"""VCR (Zellers et al. 2019): choose an answer (Q->A), then the rationale of the right one (QA->R).
 
-Each of the four choices is a sequence of its own with a right-or-wrong head (UNITER, section 4.1;
-its code, `model/vcr.py`); the choice taken is the one with the highest logit of "right". An answer
-and its reason count together: `score` is Q->AR.
+Each of the four choices is a separate sequence with a right-or-wrong head (UNITER, section 4.1; its
+code, `model/vcr.py`). The prediction is the choice with the highest logit of "right". Answer and
+rationale must both be right: `score` is Q->AR.
 """
 
 from __future__ import annotations
@@ -12,28 +12,27 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
 from trainables.data.batches import image_batch, text_batch
 from trainables.data.schema.examples import Data, Split
 from trainables.models.base import Backbone
-from trainables.seeds import Chance
+from trainables.seeds import Rng
 from trainables.spec import TaskSpec
-from trainables.tasks import fit
-from trainables.tasks.base import Batch, Source
+from trainables.tasks import common
+from trainables.tasks.base import Batch, Indices, TaskSource
 from trainables.tasks.heads import PooledHead, symmetric_kl
-from trainables.tasks.prior import numbered
+from trainables.tasks.prior import number_texts
 
-CHOICES = 4
-PROBLEMS = 2
-"""Q->A and QA->R of a record."""
+_NUM_CHOICES = 4
+_NUM_SUBTASKS = 2
+"""Each record has two subtasks, Q->A and QA->R."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Choices:
-    """Implements `trainables.tasks.base.Task`. A training example is one problem of a record:
+class VcrTask:
+    """Implements `trainables.tasks.base.Task`. A training example is one subtask of a record:
     number 2r is record r's Q->A, 2r + 1 its QA->R. A held-out example is a record."""
 
     data: Data
@@ -45,24 +44,26 @@ class Choices:
 
     @property
     def prior(self) -> float:
-        """By how often the exact text of each choice was right; one never met counts 1 in 4."""
+        """Score of choosing by how often the exact text of a choice was right in training; an
+        unknown text counts as right in 1 of 4 cases."""
         train, held_out = self.data.train, self.data.held_out
-        texts, asked = numbered(train.texts, held_out.texts)
-        right = one_hot(_targets(train, np.arange(len(train))), CHOICES).flatten().numpy()
-        size = 1 + max(texts.max(), asked.max())
-        met = np.bincount(texts, minlength=size)
-        share = np.full(size, 1 / CHOICES)
-        np.divide(np.bincount(texts, right, minlength=size), met, out=share, where=met > 0)
-        guesses = share[asked].reshape(-1, PROBLEMS, CHOICES).argmax(axis=-1)
-        wanted = _targets(held_out, np.arange(len(held_out))).numpy()
-        return 100 * float((guesses == wanted).all(axis=1).mean())
+        texts, queries = number_texts(train.texts, held_out.texts)
+        right = one_hot(_targets(train, np.arange(len(train))), _NUM_CHOICES).flatten().numpy()
+        size = 1 + max(texts.max(), queries.max())
+        count = np.bincount(texts, minlength=size)
+        share = np.full(size, 1 / _NUM_CHOICES)
+        np.divide(np.bincount(texts, right, minlength=size), count, out=share, where=count > 0)
+        guesses = share[queries].reshape(-1, _NUM_SUBTASKS, _NUM_CHOICES).argmax(axis=-1)
+        targets = _targets(held_out, np.arange(len(held_out))).numpy()
+        return 100 * float((guesses == targets).all(axis=1).mean())
 
-    def lengths(self) -> NDArray[np.int64]:
-        """Of the longest of the four sequences; UNITER's batches, too, count one of them."""
+    def lengths(self) -> Indices:
+        """Return the length of the longest of the four sequences. UNITER's batches also count one
+        of the four."""
         train = self.data.train
-        words = train.texts.lengths().reshape(-1, CHOICES).max(axis=1)
-        seen = fit.seen_lengths(train.seen)[train.images[:, 0]]
-        longest: NDArray[np.int64] = words + np.repeat(seen, PROBLEMS)
+        words = train.texts.lengths().reshape(-1, _NUM_CHOICES).max(axis=1)
+        regions = common.image_lengths(train.image_data)[train.images[:, 0]]
+        longest: Indices = words + np.repeat(regions, _NUM_SUBTASKS)
         return longest
 
     def build_head(self, backbone: Backbone) -> nn.Module:
@@ -72,34 +73,39 @@ class Choices:
             nn.Linear(hidden, wide), nn.ReLU(), nn.LayerNorm(wide, eps=1e-12), nn.Linear(wide, 2)
         )
 
-    def adopt(self, head: dict[str, Tensor], published: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def init_from_pretrained(
+        self, head: dict[str, Tensor], published: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
         return head
 
-    def train_batch(self, indices: NDArray[np.int64], chance: Chance) -> Batch:
+    def train_batch(self, indices: Indices, rng: Rng) -> Batch:
         return self._batch(self.data.train, indices)
 
     def eval_batches(self, batch_size: int, examples: int) -> Iterator[Batch]:
-        """`batch_size` sequences each, both problems of a record next to each other."""
-        per_record = PROBLEMS * CHOICES
-        for records in fit.stretches(self.num_eval, examples, max(1, batch_size // per_record)):
-            problems = PROBLEMS * records[:, None] + np.arange(PROBLEMS)
-            yield self._batch(self.data.held_out, problems.reshape(-1))
+        """Yield batches of `batch_size` sequences; the two subtasks of a record are adjacent."""
+        per_record = _NUM_SUBTASKS * _NUM_CHOICES
+        for records in common.index_batches(
+            self.num_eval, examples, max(1, batch_size // per_record)
+        ):
+            subtasks = _NUM_SUBTASKS * records[:, None] + np.arange(_NUM_SUBTASKS)
+            yield self._batch(self.data.held_out, subtasks.reshape(-1))
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Over right and wrong, mean over the choices."""
-        return cross_entropy(logits, one_hot(batch["labels"], CHOICES).flatten())
+        """Return the cross-entropy of right and wrong, mean over the choices."""
+        return cross_entropy(logits, one_hot(batch["labels"], _NUM_CHOICES).flatten())
 
     def divergence(self, clean: Tensor, perturbed: Tensor, batch: Batch) -> Tensor:
-        """Mean over the choices. VILLA's is half of it: it averages over right and wrong too."""
+        """Return the divergence, mean over the choices. VILLA's is half of it, because it also
+        averages over right and wrong."""
         return symmetric_kl(clean, perturbed)
 
     def score(self, scored: Iterable[tuple[Tensor, Batch]]) -> dict[str, float]:
-        """Q->AR, both right; `q_a` and `qa_r` alone."""
+        """Return Q->AR, both subtasks right, as `score`, and each subtask as `q_a` and `qa_r`."""
         right = [
-            logits[:, 1].view(-1, CHOICES).argmax(dim=-1) == batch["labels"]
+            logits[:, 1].view(-1, _NUM_CHOICES).argmax(dim=-1) == batch["labels"]
             for logits, batch in scored
         ]
-        both = torch.cat(right).view(-1, PROBLEMS)
+        both = torch.cat(right).view(-1, _NUM_SUBTASKS)
         q_a, qa_r = (100 * both.double().mean(dim=0)).tolist()
         return {
             "score": 100 * both.all(dim=1).double().mean().item(),
@@ -107,24 +113,25 @@ class Choices:
             "qa_r": qa_r,
         }
 
-    def _batch(self, split: Split, problems: NDArray[np.int64]) -> Batch:
-        records, which = np.divmod(problems, PROBLEMS)
-        texts = CHOICES * problems[:, None] + np.arange(CHOICES)
-        seen = image_batch(split.seen, split.images[records, 0], blind=self.blind)
-        shown = {name: value.repeat_interleave(CHOICES, dim=0) for name, value in seen.items()}
+    def _batch(self, split: Split, subtasks: Indices) -> Batch:
+        records, which = np.divmod(subtasks, _NUM_SUBTASKS)
+        texts = _NUM_CHOICES * subtasks[:, None] + np.arange(_NUM_CHOICES)
+        batch = text_batch(split, texts.reshape(-1))
+        images = image_batch(split.image_data, split.images[records, 0], blind=self.blind)
+        batch |= {name: value.repeat_interleave(_NUM_CHOICES, 0) for name, value in images.items()}
         labels = _targets(split, records)[torch.arange(len(records)), torch.from_numpy(which)]
-        return text_batch(split, texts.reshape(-1)) | shown | {"labels": labels}
+        return batch | {"labels": labels}
 
 
-def _targets(split: Split, records: NDArray[np.int64]) -> Tensor:
-    """(records, 2) int64: the right answer and the right reason, 0 to 3 each."""
+def _targets(split: Split, records: Indices) -> Tensor:
+    """Return (records, 2) int64: the right answer and the right rationale, 0 to 3 each."""
     return torch.from_numpy(np.stack(split.labels.rows(records))).long()
 
 
-def open_task(source: Source, spec: TaskSpec, backbone: Backbone) -> Choices:
-    return over(fit.read(source, spec, backbone), spec)
+def open_task(source: TaskSource, spec: TaskSpec, backbone: Backbone) -> VcrTask:
+    return task_from_data(common.open_task_data(source, spec, backbone), spec)
 
 
-def over(data: Data, spec: TaskSpec) -> Choices:
-    """The task on data that is already open."""
-    return Choices(data=data, blind=bool(fit.options(spec)["blind"]))
+def task_from_data(data: Data, spec: TaskSpec) -> VcrTask:
+    """Build the task on data that are already open."""
+    return VcrTask(data=data, blind=bool(common.resolve_options(spec)["blind"]))

@@ -1,8 +1,8 @@
 """VQA v2 (Goyal et al. 2017): one of some 3,129 answers to a question, with soft scores.
 
 Heads and loss as published: Linear-GELU-LN-Linear for UNITER and LXMERT, Linear-LN-GELU-Linear for
-ViLT; binary cross-entropy. The score is the mean target score of the answer given, with VQA's
-break-down told by the answer: `yes_no`, `number`, `other`.
+ViLT; binary cross-entropy. The score is the mean target score of the predicted answer, with VQA's
+breakdown by the kind of answer: `yes_no`, `number`, `other`.
 """
 
 from __future__ import annotations
@@ -10,20 +10,22 @@ from __future__ import annotations
 from trainables.data.schema.examples import Data
 from trainables.models.base import Backbone
 from trainables.spec import TaskSpec
-from trainables.tasks import fit
-from trainables.tasks.answers import Answers, answering, binary
-from trainables.tasks.base import Source
+from trainables.tasks import common
+from trainables.tasks.answers import AnswerTask, build_answer_task, summed_bce
+from trainables.tasks.base import TaskSource
 
 _YES_NO = frozenset({"yes", "no"})
 
 
-def open_task(source: Source, spec: TaskSpec, backbone: Backbone) -> Answers:
-    return over(fit.read(source, spec, backbone), source, spec, backbone)
+def open_task(source: TaskSource, spec: TaskSpec, backbone: Backbone) -> AnswerTask:
+    return task_from_data(common.open_task_data(source, spec, backbone), source, spec, backbone)
 
 
-def over(data: Data, source: Source, spec: TaskSpec, backbone: Backbone) -> Answers:
-    """The task on data that is already open."""
+def task_from_data(
+    data: Data, source: TaskSource, spec: TaskSpec, backbone: Backbone
+) -> AnswerTask:
+    """Build the task on data that are already open."""
     numbers = frozenset(answer for answer in data.answers if answer.isdigit())
     other = frozenset(data.answers) - numbers - _YES_NO
     kinds = {"yes_no": _YES_NO, "number": numbers, "other": other}
-    return answering(data, source, spec, backbone, objective=binary, kinds=kinds)
+    return build_answer_task(data, source, spec, backbone, loss_function=summed_bce, kinds=kinds)

@@ -1,4 +1,4 @@
-"""Tickets on a network: masks applied to weights and gradients, and the proof that they held.
+"""Tickets on a network: applying masks to weights and gradients, and proof that they held.
 
 It may import the module `errors`.
 """

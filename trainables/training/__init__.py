@@ -1,4 +1,4 @@
 """One training run: the engine, the loop, evaluation, checkpoints, and the checks at its end.
 
-It may import `tasks`, `models`, `tickets`, `optim`, `distributed` and what lies below them.
+It may import `tasks`, `models`, `tickets`, `optim`, `distributed` and what those may import.
 """

@@ -1,11 +1,14 @@
-"""DeepSpeed behind a small face: steps at a given learning rate, and exact float32 state.
+"""A small interface to DeepSpeed: steps at a given learning rate, and exact float32 state.
 
-What DeepSpeed 0.19 needs and does not say: `LOCAL_RANK` must be set; on CPU its first use compiles
-a shared-memory kernel for minutes unless told that none is compatible; at bf16 it throws away the
-low bits of the weights before it makes its float32 masters; at ZeRO 3 its way of setting those
-leaves the weights that compute as they were; its statistics make a GPU wait before every
-micro-batch; its default buckets take room for 500 million gradients; an engine leaks unless
-destroyed and collected, and at ZeRO 3 even then.
+Undocumented properties of DeepSpeed 0.19:
+
+* `LOCAL_RANK` must be set.
+* On CPU its first use compiles a shared-memory kernel for minutes, unless no kernel is compatible.
+* At bf16 it drops the low bits of the weights before it creates its float32 masters.
+* At ZeRO 3 its function to set the masters does not update the weights that compute.
+* Its statistics make a GPU wait before every micro-batch.
+* Its default buckets allocate 500 million gradients.
+* An engine leaks unless it is destroyed and collected, and at ZeRO 3 even then.
 """
 
 from __future__ import annotations
@@ -20,36 +23,50 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from trainables.distributed import collectives as peers
-from trainables.distributed import zero as shards
-from trainables.distributed.collectives import Peers, Stretch
+from trainables.distributed.collectives import Peers, Shard, current_peers
 from trainables.distributed.process import Device
-from trainables.distributed.reduce import add_up_gradients
+from trainables.distributed.reduce import all_reduce_gradients
+from trainables.distributed.zero import (
+    cpu_copies,
+    local_weight,
+    master_shard,
+    moment_shard,
+    write_shard,
+)
 from trainables.errors import InvariantError
-from trainables.optim.adamw import MOMENTS, adamw, begin_moments, set_rates, updates
+from trainables.optim.adamw import (
+    MOMENTS,
+    build_adamw,
+    count_updates,
+    init_moments,
+    set_learning_rates,
+)
 from trainables.spec import Recipe
-from trainables.training.adversary import Objective
+from trainables.tasks.base import Batch
+from trainables.training.adversary import TrainingObjective
 
-Batch: TypeAlias = Mapping[str, Tensor]
 Moments: TypeAlias = dict[str, dict[str, Tensor]]
 """`exp_avg` or `exp_avg_sq` -> parameter name -> float32 tensor on CPU."""
 
 
 @dataclass(frozen=True, slots=True)
-class Micro:
+class MicroBatch:
     """A micro-batch, or this process's piece of one."""
 
     batch: Batch
-    parts: float
-    """What its mean loss is divided by, so that those of a step, of all processes, add up."""
+    loss_divisor: float
+    """Divisor of the mean loss, chosen so that the losses of a step add up over all processes."""
     seed: int | None = None
-    """Of the dropout in it; without, its draws follow those before it."""
+    """Seed of dropout in this micro-batch. Without one, the current random stream goes on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Engine:
-    """A network being trained, by this process or by several. Names are those of the network's own
-    state dict. All processes make the same calls; whole tensors are the first one's alone."""
+    """A network in training, in one process or several.
+
+    Names are those of the network's own state dict. All processes must make the same calls. Methods
+    that return full tensors return them at rank 0 only.
+    """
 
     net: nn.Module
     deepspeed: Any
@@ -58,104 +75,108 @@ class Engine:
     device: Device
     peers: Peers
     shapes: Mapping[str, torch.Size]
-    """Of the state dict, as they were before DeepSpeed: at ZeRO 3 it empties the parameters."""
+    """Shapes in the state dict before `deepspeed.initialize`, which empties the parameters at ZeRO
+    3."""
 
-    def step(self, micros: Iterable[Micro], objective: Objective, lr: float) -> float:
-        """One optimizer step; the sum of the losses before it, of all processes, each divided as
-        its micro-batch says. They are taken one by one as they come.
+    def step(
+        self, micro_batches: Iterable[MicroBatch], objective: TrainingObjective, lr: float
+    ) -> float:
+        """Take one optimizer step, and return the loss before it, summed over micro-batches and
+        processes, each divided by its `loss_divisor`. Micro-batches are consumed lazily.
 
         Raises InvariantError if the loss or its gradient is not finite.
         """
-        set_rates(self.optimizer, self.recipe, lr, self.deepspeed.global_steps + 1)
-        # Above stage 0 DeepSpeed takes the mean over the processes, of which we want the sum.
-        scale = self.peers.count if self.recipe.zero else 1
+        set_learning_rates(self.optimizer, self.recipe, lr, self.deepspeed.global_steps + 1)
+        # Above stage 0 DeepSpeed averages over the processes; the sum is wanted.
+        scale = self.peers.world_size if self.recipe.zero else 1
         total = torch.zeros((), device=self.device)
-        for micro in micros:
-            if micro.seed is not None:
-                self.seed(micro.seed)
-            there = {
+        for micro_batch in micro_batches:
+            if micro_batch.seed is not None:
+                self.seed(micro_batch.seed)
+            batch = {
                 name: value.to(self.device, non_blocking=True)
-                for name, value in micro.batch.items()
+                for name, value in micro_batch.batch.items()
             }
-            for value in objective(self.deepspeed, there, micro.parts / scale):
-                total += value.detach()
-                self.deepspeed.backward(value, scale_wrt_gas=False)
+            for loss in objective(self.deepspeed, batch, micro_batch.loss_divisor / scale):
+                total += loss.detach()
+                self.deepspeed.backward(loss, scale_wrt_gas=False)
         if self.recipe.zero == 0:
-            add_up_gradients(self.net.parameters(), self.peers)
+            all_reduce_gradients(self.net.parameters(), self.peers)
             if self.recipe.clip_norm:
                 clip_grad_norm_(self.net.parameters(), self.recipe.clip_norm)
         self.deepspeed.step()
-        # Read once: each reading makes a GPU wait.
-        mean = float(self.peers.total(np.array([float(total)], np.float32))[0]) / scale
+        # Read the loss once per step, because reading it synchronizes with the GPU.
+        mean = float(self.peers.all_reduce(np.array([float(total)], np.float32))[0]) / scale
         if mean - mean != 0 or not self.deepspeed.was_step_applied():
             raise InvariantError(
                 f"the loss or its gradient is not finite (loss {mean}); lower the learning rate"
             )
         return mean
 
-    def rates(self) -> list[float]:
-        """The learning rates that the last step used, by group of parameters."""
+    def learning_rates(self) -> list[float]:
+        """Return the learning rates of the last step, by parameter group."""
         return [float(group["lr"]) for group in self.optimizer.param_groups]
 
-    def updates(self) -> int:
-        """How many updates Adam has counted, whoever made them."""
-        return updates(self.optimizer)
+    def update_count(self) -> int:
+        """Return how many updates Adam has counted."""
+        return count_updates(self.optimizer)
 
     def seed(self, value: int) -> None:
-        """Seeds what the network draws, its dropout. `torch.manual_seed` is 0.8 ms of every step on
-        CPU, for devices that are not there."""
+        """Seed the network's dropout. `torch.manual_seed` would take 0.8 ms of every step on CPU,
+        for devices that do not exist."""
         torch.default_generator.manual_seed(value)
         if self.device == "cuda":
             torch.cuda.manual_seed(value)
 
-    def held(self) -> dict[str, Stretch]:
-        """Copies on CPU of what this process answers for, of the float32 master of every parameter
-        and of the persistent buffers: each element is held by one process, the first where all have
-        it."""
+    def owned_shards(self) -> dict[str, Shard]:
+        """Return CPU copies of this process's shards of the float32 masters and persistent buffers.
+
+        Each element belongs to exactly one process: to rank 0 if all processes have it.
+        """
         parameters = self._parameters()
-        return shards.copied(
+        return cpu_copies(
             {
                 name: self._master(parameters[name], name)
                 if name in parameters
-                else self._of_first(Stretch(0, value.view(-1)))
+                else self._first_rank_only(Shard(0, value.view(-1)))
                 for name, value in self.net.state_dict().items()
             }
         )
 
-    def own(self) -> dict[str, Stretch]:
-        """Copies on CPU of the module's own parameters as far as they are here."""
-        return shards.copied(
+    def local_weights(self) -> dict[str, Shard]:
+        """Return CPU copies of this process's shards of the module's own parameters."""
+        return cpu_copies(
             {
-                name: shards.own(weight, self.recipe.zero, self._size(name), self.peers)
+                name: local_weight(weight, self.recipe.zero, self._size(name), self.peers)
                 for name, weight in self._parameters().items()
             }
         )
 
     def weights(self) -> dict[str, Tensor]:
-        """Whole copies on CPU of what all hold."""
-        return self.peers.assembled(self.held(), self.shapes)
+        """Return full CPU copies of the float32 masters and the persistent buffers."""
+        return self.peers.gather_shards(self.owned_shards(), self.shapes)
 
     def set_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Writes masters and buffers, and the module's own weights rounded from the masters."""
+        """Write the masters and buffers, and the module's own weights rounded from the masters."""
         parameters, zero = self._parameters(), self.recipe.zero
         with torch.no_grad():
-            for name, here in self.net.state_dict().items():
-                value = weights[name].to(here.device)
-                if here.numel():  # stage 3 leaves only small ones whole, beside the stretches
-                    here.copy_(value)
+            for name, current in self.net.state_dict().items():
+                value = weights[name].to(current.device)
+                if current.numel():  # stage 3 keeps only small weights in full, beside the shards
+                    current.copy_(value)
                 if name in parameters and zero:
                     weight, size = parameters[name], self._size(name)
-                    shards.write(shards.master(weight, zero, size, self.peers), value)
+                    write_shard(master_shard(weight, zero, size, self.peers), value)
                     if zero == 3:
-                        shards.write(shards.own(weight, zero, size, self.peers), value)
+                        write_shard(local_weight(weight, zero, size, self.peers), value)
 
     def moments(self) -> Moments:
-        """Whole copies on CPU of Adam's moments, zero before the first step."""
+        """Return full CPU copies of Adam's moments, which are zero before the first step."""
         return {
-            kind: self.peers.assembled(
-                shards.copied(
+            kind: self.peers.gather_shards(
+                cpu_copies(
                     {
-                        name: self._answered_for(self._moment(weight, name, kind))
+                        name: self._owned(self._moment(weight, name, kind))
                         for name, weight in self._parameters().items()
                     }
                 ),
@@ -165,14 +186,14 @@ class Engine:
         }
 
     def set_moments(self, moments: Moments, steps: int) -> None:
-        """Gives the optimizer the moments that it, or one at another stage or among other
-        processes, had after `steps`."""
+        """Set the moments of the optimizer to those after `steps` updates, which may come from
+        another ZeRO stage or another number of processes."""
         self.deepspeed.global_steps = steps
         for state in self.optimizer.state.values():
             state["step"].fill_(steps)
         for kind, values in moments.items():
             for name, weight in self._parameters().items():
-                shards.write(self._moment(weight, name, kind), values[name].to(self.device))
+                write_shard(self._moment(weight, name, kind), values[name].to(self.device))
 
     def _parameters(self) -> dict[str, nn.Parameter]:
         return dict(self.net.named_parameters())
@@ -180,30 +201,30 @@ class Engine:
     def _size(self, name: str) -> int:
         return self.shapes[name].numel()
 
-    def _master(self, weight: nn.Parameter, name: str) -> Stretch:
-        return self._answered_for(
-            shards.master(weight, self.recipe.zero, self._size(name), self.peers)
-        )
+    def _master(self, weight: nn.Parameter, name: str) -> Shard:
+        return self._owned(master_shard(weight, self.recipe.zero, self._size(name), self.peers))
 
-    def _moment(self, weight: nn.Parameter, name: str, kind: str) -> Stretch:
-        return shards.moment(
+    def _moment(self, weight: nn.Parameter, name: str, kind: str) -> Shard:
+        return moment_shard(
             weight, kind, self.optimizer, self.recipe.zero, self._size(name), self.peers
         )
 
-    def _answered_for(self, stretch: Stretch) -> Stretch:
-        """Nothing, at stage 0, but in the first process: there all have the same."""
-        return self._of_first(stretch) if self.recipe.zero == 0 else stretch
+    def _owned(self, shard: Shard) -> Shard:
+        """Return the part that belongs to this process: at stage 0 all processes have the same
+        elements, which belong to rank 0."""
+        return self._first_rank_only(shard) if self.recipe.zero == 0 else shard
 
-    def _of_first(self, stretch: Stretch) -> Stretch:
-        return stretch if self.peers.first else Stretch(0, stretch.values[:0])
+    def _first_rank_only(self, shard: Shard) -> Shard:
+        return shard if self.peers.is_first else Shard(0, shard.values[:0])
 
 
 @contextmanager
-def started(net: nn.Module, recipe: Recipe, device: Device) -> Iterator[Engine]:
-    """An engine whose float32 masters are exactly the weights of `net`, destroyed at the end. Its
-    memory comes free at the first `release_memory` after whoever names it has returned.
+def start_engine(net: nn.Module, recipe: Recipe, device: Device) -> Iterator[Engine]:
+    """Start an engine whose float32 masters are exactly the weights of `net`; destroy it at the
+    end.
 
-    `net` must be in float32, on `device`, the same in all processes, and already wear its mask.
+    Its memory is freed by the first `release_memory` after every reference to it is gone. `net`
+    must be in float32, on `device`, the same in all processes, and have its masks already applied.
     """
     import deepspeed
 
@@ -213,23 +234,23 @@ def started(net: nn.Module, recipe: Recipe, device: Device) -> Iterator[Engine]:
         precise = {
             name: value.detach().to("cpu", copy=True) for name, value in net.state_dict().items()
         }
-    optimizer = adamw(net, recipe)
+    optimizer = build_adamw(net, recipe)
     config = _config(recipe, sum(weight.numel() for weight in net.parameters()))
-    inner, *_ = deepspeed.initialize(model=net, optimizer=optimizer, config=config)
+    deepspeed_engine, *_ = deepspeed.initialize(model=net, optimizer=optimizer, config=config)
     if recipe.zero == 3:
-        for part in net.modules():
-            for weight in getattr(part, "reads", ()):
-                deepspeed.zero.register_external_parameter(part, weight)
-    begin_moments(optimizer, inner.optimizer)
-    # ZeRO 1 to 3 move gradients to their partitions by it; at 0 `Engine.step` adds them up.
-    inner.enable_backward_allreduce = recipe.zero > 0
+        for module in net.modules():
+            for weight in getattr(module, "reads", ()):
+                deepspeed.zero.register_external_parameter(module, weight)
+    init_moments(optimizer, deepspeed_engine.optimizer)
+    # ZeRO 1 to 3 need it to reduce gradients to their partitions; at 0 `Engine.step` sums them.
+    deepspeed_engine.enable_backward_allreduce = recipe.zero > 0
     engine = Engine(
         net=net,
-        deepspeed=inner,
+        deepspeed=deepspeed_engine,
         optimizer=optimizer,
         recipe=recipe,
         device=device,
-        peers=peers.here(),
+        peers=current_peers(),
         shapes=shapes,
     )
     try:
@@ -238,23 +259,23 @@ def started(net: nn.Module, recipe: Recipe, device: Device) -> Iterator[Engine]:
             precise.clear()
         yield engine
     finally:
-        inner.destroy()
+        deepspeed_engine.destroy()
 
 
 @contextmanager
 def compiling(net: nn.Module) -> Iterator[None]:
-    """Runs `net` through `torch.compile` inside; the names in its state dict stay as they are.
+    """Run `net` through `torch.compile` within the context. Names in its state dict do not change.
 
-    Shapes are symbols from the first batch on, and nothing compiled outlives the run: else what a
-    run met first, or what ran before it in the process, could change its last bits.
+    Shapes are dynamic from the first batch on, and compiled code is discarded at the end. Otherwise
+    the first batch of a run, or earlier runs in the process, could change the run's last bits.
     """
     net.compile(dynamic=True)
     try:
-        # Past its limit, 8, torch would go on without compiling and say so in the log only.
+        # Beyond its limit of 8, torch would fall back to eager mode with a log message only.
         with (
             torch._dynamo.config.patch(recompile_limit=64, fail_on_recompile_limit_hit=True),
-            # On a GPU the backward pass has a thread of its own, for which Inductor would compile
-            # as if nobody had asked for determinism; so all of it is compiled in this one.
+            # On a GPU the backward pass runs in another thread, where Inductor would compile
+            # without deterministic mode; so everything is compiled in this thread.
             torch._functorch.config.patch(force_non_lazy_backward_lowering=True),
         ):
             yield
@@ -263,9 +284,9 @@ def compiling(net: nn.Module) -> Iterator[None]:
         torch.compiler.reset()
 
 
-def pinned(batch: Batch, device: Device) -> Batch:
-    """In memory from which a GPU takes it while this process goes on; from other memory it would
-    first have to end all that it has been given to do."""
+def pin_batch(batch: Batch, device: Device) -> Batch:
+    """Copy the batch to pinned memory, from which a GPU copies it asynchronously. A copy from other
+    memory would wait until the GPU has finished its queued work."""
     if device == "cpu":
         return batch
     return {name: value.pin_memory() for name, value in batch.items()}
@@ -273,20 +294,21 @@ def pinned(batch: Batch, device: Device) -> Batch:
 
 def _config(recipe: Recipe, elements: int) -> dict[str, Any]:
     return {
-        "train_micro_batch_size_per_gpu": 1,  # for its own statistics only, like the next
+        "train_micro_batch_size_per_gpu": 1,  # for its statistics only, like the next
         "gradient_accumulation_steps": 1,
-        # Gradients add up until `step` is called: how many backward passes that takes, and how much
-        # each weighs, is for `Engine.step` to say.
+        # Gradients add up until `step` is called: `Engine.step` controls the number of backward
+        # passes and their weights.
         "managed_gradient_accumulation": False,
-        # At stage 0 it reads the weights' norms one by one; `Engine.step` clips there.
+        # At stage 0 DeepSpeed reads the norms one by one; `Engine.step` clips instead.
         "gradient_clipping": recipe.clip_norm if recipe.zero else 0.0,
         "bf16": {"enabled": recipe.precision == "bf16"},
-        # Stage 3 keeps weights of up to so many elements whole: biases and norms, for matrices are
-        # larger even in a model of size tiny. By DeepSpeed's 100,000 that would be kept whole.
+        # Stage 3 does not shard weights of up to this many elements: biases and norms, because
+        # matrices are larger even in a model of size tiny. DeepSpeed's default of 100,000 would not
+        # shard a tiny model at all.
         "zero_optimization": {
             "stage": recipe.zero,
             "stage3_param_persistence_threshold": 4000,
-            "reduce_bucket_size": elements,  # all gradients in one piece; it is allocated
+            "reduce_bucket_size": elements,  # all gradients in one bucket; it is allocated
         },
         "steps_per_print": None,
         "timers": {"throughput": {"enabled": False}},

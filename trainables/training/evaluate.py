@@ -1,4 +1,4 @@
-"""Scoring a network on the held-out examples."""
+"""Scoring a network on held-out examples."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
-from trainables.distributed.collectives import ALONE, Peers
+from trainables.distributed.collectives import SINGLE_PROCESS, Peers
 from trainables.tasks.base import Batch, Task
-from trainables.training.prefetch import ahead
+from trainables.training.prefetch import prefetch
 
-BATCH = 256
-"""Examples per forward pass; fixed, so that a score does not depend on the training batch."""
-SIGN_S = 1.0
-"""Between two signs of life: each travels where a group of processes trains."""
+BATCH_SIZE = 256
+"""Examples per forward pass. It is fixed, so that a score does not depend on the recipe."""
+HEARTBEAT_S = 1.0
+"""Minimum time between two heartbeats. In a group of processes each one is a message."""
 
 
 def evaluate(
@@ -27,86 +27,92 @@ def evaluate(
     examples: int,
     device: str,
     *,
-    peers: Peers = ALONE,
-    in_step: bool = False,
-    alive: Callable[[], None] = lambda: None,
+    peers: Peers = SINGLE_PROCESS,
+    lockstep: bool = False,
+    heartbeat: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
-    """The task's scores in percent over the first `examples` held-out ones (0: all).
+    """Return the task's scores, in percent, over the first `examples` held-out examples (0: all).
 
-    Dropout is off and no random number is drawn, so evaluating more often changes no weight. Where
-    several processes share the batches, the first one scores all their logits, as it would its own;
-    `in_step` if every forward pass takes all of them, as at ZeRO 3. `alive` is called every second
-    or so: a retrieval matrix of 1,000 images by 5,000 texts is 5 million pairs.
+    Dropout is off and no random number is drawn, so evaluating more often changes no weight. If
+    several processes share the batches, rank 0 gathers all logits and scores them. Set `lockstep`
+    if every forward pass needs all processes, as at ZeRO 3. `heartbeat` is called about every
+    second, because an evaluation can be long: a retrieval matrix of 1,000 images by 5,000 texts is
+    5 million pairs.
     """
     net.eval()
-    forward = Forward(net, device)
-    with torch.no_grad(), closing(ahead(task.eval_batches(BATCH, examples))) as made:
-        batches = _telling(made, alive)
-        if peers.count == 1:
+    forward = EvalForward(net, device)
+    with torch.no_grad(), closing(prefetch(task.eval_batches(BATCH_SIZE, examples))) as prefetched:
+        batches = _with_heartbeat(prefetched, heartbeat)
+        if peers.world_size == 1:
             scores = task.score((forward(batch), batch) for batch in batches)
         else:
-            shared = _shared(forward, batches, peers, in_step)
-            found: dict[str, float] = {}
-            if peers.first:
-                found = task.score(shared)
+            gathered = _gathered_logits(forward, batches, peers, lockstep)
+            local_scores: dict[str, float] = {}
+            if peers.is_first:
+                local_scores = task.score(gathered)
             else:
-                deque(shared, maxlen=0)  # takes part, and has nothing to score
-            scores = peers.agreed(found)
+                deque(gathered, maxlen=0)  # take part in the passes; there is nothing to score
+            scores = peers.broadcast(local_scores)
     net.train()
     return scores
 
 
-def _telling(batches: Iterable[Batch], alive: Callable[[], None]) -> Iterator[Batch]:
-    told = time.monotonic()
+def _with_heartbeat(batches: Iterable[Batch], heartbeat: Callable[[], None]) -> Iterator[Batch]:
+    last = time.monotonic()
     for batch in batches:
         yield batch
-        if time.monotonic() - told > SIGN_S:
-            alive()
-            told = time.monotonic()
+        if time.monotonic() - last > HEARTBEAT_S:
+            heartbeat()
+            last = time.monotonic()
 
 
-class Forward:
-    """Logits of a batch, on the CPU. A tensor that is the very one of the batch before is not
-    copied to the device again: retrieval shows a block of images to one text after another."""
+class EvalForward:
+    """Computes the logits of a batch, on the CPU.
+
+    A tensor that is the same object as in the previous batch is not copied to the device again:
+    retrieval pairs a block of images with one text after another.
+    """
 
     def __init__(self, net: nn.Module, device: str) -> None:
         self._net, self._device = net, device
         self._last: Batch = {}
-        self._there: dict[str, Tensor] = {}
+        self._on_device: dict[str, Tensor] = {}
 
     def __call__(self, batch: Batch) -> Tensor:
-        self._there = {
-            name: self._there[name] if value is self._last.get(name) else value.to(self._device)
+        self._on_device = {
+            name: self._on_device[name] if value is self._last.get(name) else value.to(self._device)
             for name, value in batch.items()
         }
         self._last = batch
-        logits: Tensor = self._net(self._there)
+        logits: Tensor = self._net(self._on_device)
         return logits.cpu()
 
 
-def _shared(
-    forward: Forward, batches: Iterable[Batch], peers: Peers, in_step: bool
+def _gathered_logits(
+    forward: EvalForward, batches: Iterable[Batch], peers: Peers, lockstep: bool
 ) -> Iterator[tuple[Tensor, Batch]]:
-    """Every batch with its logits, in order, at the first process; nothing elsewhere."""
-    source = iter(batches)
-    while row := list(islice(source, peers.count)):
+    """Yield the logits of every batch, in order, at rank 0; nothing elsewhere."""
+    iterator = iter(batches)
+    while row := list(islice(iterator, peers.world_size)):
         logits = None
-        for batch, mine in passes(row, peers.rank, in_step):
+        for batch, is_own in forward_passes(row, peers.rank, lockstep):
             out = forward(batch)
-            logits = out if mine else logits
-        for found, batch in zip(peers.sent_to_first(logits), row, strict=False):
-            assert found is not None
-            yield found, batch
+            logits = out if is_own else logits
+        for gathered, batch in zip(peers.gather(logits), row, strict=False):
+            assert gathered is not None
+            yield gathered, batch
 
 
-def passes(row: list[Batch], rank: int, in_step: bool) -> list[tuple[Batch, bool]]:
-    """Which batches of `row`, one for each process, this one passes, and whether that is its own.
+def forward_passes(row: list[Batch], rank: int, lockstep: bool) -> list[tuple[Batch, bool]]:
+    """Return the batches that process `rank` must pass through the network, and whether each is its
+    own. `row` has at most one batch per process.
 
-    Batches of different kinds (the objectives of pre-training) take different layers. In step, all
-    go through the same layers, so whoever has no batch of a kind takes the first that there is.
+    Batches of different kinds (the objectives of pre-training) use different layers. In lockstep
+    all processes must use the same layers, so a process without a batch of some kind takes the
+    row's first batch of that kind.
     """
     own = row[rank] if rank < len(row) else None
-    if not in_step:
+    if not lockstep:
         return [] if own is None else [(own, True)]
     firsts = {tuple(batch): batch for batch in reversed(row)}
     return [

@@ -1,7 +1,7 @@
-"""The training loop: step, record, evaluate now and then, keep rewind points and checkpoints.
+"""The training loop: takes steps, records losses, evaluates, saves rewind points and checkpoints.
 
-Everything that a step needs is a function of the seeds and its number, so a run that resumes from a
-checkpoint continues bit for bit as if it had never stopped.
+Everything that a step needs is a function of the seeds and the step number. A run that resumes from
+a checkpoint therefore continues bit for bit as if it had never stopped.
 """
 
 from __future__ import annotations
@@ -19,40 +19,40 @@ from torch import Tensor
 from trainables.errors import CheckpointError, Stopped
 from trainables.optim import schedules
 from trainables.optim.adamw import MOMENTS
-from trainables.seeds import Chance, derive
+from trainables.seeds import Rng, derive
 from trainables.spec import Recipe
 from trainables.tasks.base import Task
 from trainables.training import checkpoint
-from trainables.training.adversary import Objective
-from trainables.training.engine import Engine, Micro, pinned
+from trainables.training.adversary import TrainingObjective
+from trainables.training.engine import Engine, MicroBatch, pin_batch
 from trainables.training.evaluate import evaluate
-from trainables.training.order import Order, pieces, pieces_each
-from trainables.training.prefetch import ahead
+from trainables.training.order import BatchOrder, assign_pieces, pieces_per_process
+from trainables.training.prefetch import prefetch
 from trainables.training.sink import Sink
 
 LOSS_POINTS = 200
-"""A history holds about so many losses, however long the run."""
+"""Approximate number of losses in a history, however long the run is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Course:
-    """What to do, step by step. Steps count optimizer updates, from the schedule's start."""
+class RunPlan:
+    """What a run has to do. Steps count optimizer updates from the start of the schedule."""
 
     recipe: Recipe
-    objective: Objective
+    objective: TrainingObjective
     data_seed: int
     start_sha256: str
-    """Of the weights the run starts from; a checkpoint of another start is refused."""
-    first: int
-    end: int
-    """Stop after this step; before `recipe.steps` the run is a replay and is not scored."""
-    rewinds: frozenset[int]
-    """Steps after which the weights are handed to the sink."""
+    """Hash of the start weights. A checkpoint of a run from other weights is refused."""
+    first_step: int
+    last_step: int
+    """Step after which the run ends. Before `recipe.steps` it is a replay and is not scored."""
+    rewind_steps: frozenset[int]
+    """Steps after which the weights are sent to the sink."""
 
 
 @dataclass(kw_only=True, slots=True)
-class Progress:
-    """Where a run is: with the weights and Adam's moments, all that a checkpoint holds."""
+class TrainState:
+    """Progress of a run. A checkpoint holds it with the weights and Adam's moments."""
 
     step: int
     history: list[dict[str, float]] = field(default_factory=list)
@@ -60,168 +60,169 @@ class Progress:
     best: dict[str, float] = field(default_factory=dict)
     best_step: int = 0
     losses: list[float] = field(default_factory=list)
-    """Since the last point of the history."""
+    """Losses since the last point of the history."""
     first_rates: list[float] = field(default_factory=list)
     last_rates: list[float] = field(default_factory=list)
-    """Learning rates in the optimizer at the first and at the last update, by group."""
+    """Learning rates of the optimizer at the first and at the last update, by parameter group."""
     evaluation_seconds: float = 0.0
     checkpoints: int = 0
     checkpoint_seconds: float = 0.0
-    """Taking the state and handing it over."""
+    """Time to collect the state and send it to the sink."""
     seconds: float = 0.0
-    """All over all attempts, up to the last checkpoint of each."""
+    """Total time over all attempts, each up to its last checkpoint."""
 
 
-def train(engine: Engine, task: Task, course: Course, progress: Progress, sink: Sink) -> None:
-    """Takes `engine` and `progress` from where they are to `course.end`.
+def train(engine: Engine, task: Task, plan: RunPlan, state: TrainState, sink: Sink) -> None:
+    """Train `engine` from `state` up to `plan.last_step`, updating both.
 
     Raises InvariantError, and Stopped if the sink asks for an early end.
     """
-    mark = time.monotonic()
-    if progress.step == course.first:
-        _keep_rewind(engine, course, progress, sink)
+    last_time = time.monotonic()
+    if state.step == plan.first_step:
+        _save_rewind_point(engine, plan, state, sink)
     engine.net.train()
-    with closing(ahead(_micros(engine, task, course, progress.step))) as micros:
-        while progress.step < course.end:
-            loss, lr = _step(engine, course, progress.step, micros)
-            progress.step += 1
-            progress.losses.append(loss)
-            progress.last_rates = engine.rates()
-            progress.first_rates = progress.first_rates or progress.last_rates
-            point = _loss_point(course.recipe, progress, lr) | _score(
-                engine, task, course, progress, sink
-            )
+    with closing(prefetch(_micro_batches(engine, task, plan, state.step))) as micro_batches:
+        while state.step < plan.last_step:
+            loss, lr = _step(engine, plan, state.step, micro_batches)
+            state.step += 1
+            state.losses.append(loss)
+            state.last_rates = engine.learning_rates()
+            state.first_rates = state.first_rates or state.last_rates
+            point = _loss_point(plan.recipe, state, lr) | _score(engine, task, plan, state, sink)
             if point:
-                progress.history.append({"step": progress.step, **point})
-                sink.progress(progress.step, point)
-            _keep_rewind(engine, course, progress, sink)
+                state.history.append({"step": state.step, **point})
+                sink.progress(state.step, point)
+            _save_rewind_point(engine, plan, state, sink)
             now = time.monotonic()
-            progress.seconds, mark = progress.seconds + now - mark, now
-            turn = engine.peers.agreed(sink.turn(progress.step))
-            if turn != "go on" and progress.step < course.end:
-                _checkpoint(engine, course, progress, sink)
-                if turn == "stop":
-                    # Whoever ends first ends all, and only the first one's state is on its way.
-                    engine.peers.agreed(turn)
-                    raise Stopped(f"stopped after step {progress.step} of {course.end}")
+            state.seconds, last_time = state.seconds + now - last_time, now
+            action = engine.peers.broadcast(sink.next_action(state.step))
+            if action != "continue" and state.step < plan.last_step:
+                _checkpoint(engine, plan, state, sink)
+                if action == "stop":
+                    # The first process to exit ends the group: wait until rank 0 has saved the
+                    # state.
+                    engine.peers.broadcast(action)
+                    raise Stopped(f"stopped after step {state.step} of {plan.last_step}")
 
 
-def _checkpoint(engine: Engine, course: Course, progress: Progress, sink: Sink) -> None:
+def _checkpoint(engine: Engine, plan: RunPlan, state: TrainState, sink: Sink) -> None:
     begin = time.monotonic()
-    sink.checkpoint(save(engine, course, progress))
-    progress.checkpoints += 1
-    progress.checkpoint_seconds += time.monotonic() - begin
+    sink.checkpoint(save_state(engine, plan, state))
+    state.checkpoints += 1
+    state.checkpoint_seconds += time.monotonic() - begin
 
 
-def save(engine: Engine, course: Course, progress: Progress) -> bytes:
-    """The whole state of the run; `resume` is its inverse."""
+def save_state(engine: Engine, plan: RunPlan, state: TrainState) -> bytes:
+    """Return the complete state of the run. `resume` is the inverse."""
     tensors = {f"weights/{name}": value for name, value in engine.weights().items()}
     for kind, values in engine.moments().items():
         tensors |= {f"{kind}/{name}": value for name, value in values.items()}
     meta: dict[str, Any] = {
-        "start_sha256": course.start_sha256,
-        "rewinds": sorted(step for step in course.rewinds if step <= progress.step),
-        "progress": asdict(progress),
+        "start_sha256": plan.start_sha256,
+        "rewinds": sorted(step for step in plan.rewind_steps if step <= state.step),
+        "progress": asdict(state),
     }
-    return checkpoint.encode(tensors, meta)
+    return checkpoint.encode_checkpoint(tensors, meta)
 
 
-def resume(engine: Engine, course: Course, payload: bytes | None) -> Progress:
-    """The progress to go on from; the engine is put there too.
+def resume(engine: Engine, plan: RunPlan, payload: bytes | None) -> TrainState:
+    """Return the state from which the run continues, and load it into the engine.
 
-    That is the beginning without a checkpoint, and also where a rewind point that is wanted now
-    was passed without being kept. Raises CheckpointError if it is another run's or version's.
+    It is the start of the run if there is no checkpoint, or if the checkpoint is past a rewind
+    point that is requested now and was not saved. Raises CheckpointError for a checkpoint of
+    another run or of another version of the code.
     """
-    fresh = Progress(step=course.first)
+    fresh = TrainState(step=plan.first_step)
     if payload is None:
         return fresh
-    tensors, meta = checkpoint.decode(payload)
+    tensors, meta = checkpoint.decode_checkpoint(payload)
     try:
-        start_sha256, kept = meta["start_sha256"], set(meta["rewinds"])
-        progress = Progress(**meta["progress"])
+        start_sha256, saved = meta["start_sha256"], set(meta["rewinds"])
+        state = TrainState(**meta["progress"])
     except (KeyError, TypeError) as error:
         raise CheckpointError(
             f"checkpoint: another version of the code wrote it ({error})"
         ) from None
-    if start_sha256 != course.start_sha256:
+    if start_sha256 != plan.start_sha256:
         raise CheckpointError(
             "checkpoint: it belongs to a run from other start weights; delete it to start over"
         )
-    passed = {step for step in course.rewinds if step <= progress.step}
-    if progress.step > course.end or not passed <= kept:
+    passed = {step for step in plan.rewind_steps if step <= state.step}
+    if state.step > plan.last_step or not passed <= saved:
         return fresh
-    engine.set_weights(_under("weights", tensors))
-    moments = {kind: _under(kind, tensors) for kind in MOMENTS}
-    engine.set_moments(moments, progress.step - course.first)
-    return progress
+    engine.set_weights(_select_prefix("weights", tensors))
+    moments = {kind: _select_prefix(kind, tensors) for kind in MOMENTS}
+    engine.set_moments(moments, state.step - plan.first_step)
+    return state
 
 
-def _micros(engine: Engine, task: Task, course: Course, first: int) -> Iterator[Micro]:
-    """What this process takes of all steps from `first` on."""
-    peers, seed = engine.peers, course.data_seed
-    order = Order(course.recipe, task.lengths(), seed)
-    for step in range(first, course.end):
-        for piece in pieces(order.micro_batches(step), peers):
-            batch = task.train_batch(piece.indices, Chance(seed, "batch", step, piece.place))
-            # A process alone has one stream for all micro-batches of the step, seeded before it.
-            dropout = None if peers.count == 1 else derive(seed, "dropout", step, piece.place)
-            yield Micro(pinned(batch, engine.device), piece.parts, dropout)
+def _micro_batches(engine: Engine, task: Task, plan: RunPlan, first: int) -> Iterator[MicroBatch]:
+    """Yield this process's micro-batches of all steps from `first` on."""
+    peers, seed = engine.peers, plan.data_seed
+    order = BatchOrder(plan.recipe, task.lengths(), seed)
+    for step in range(first, plan.last_step):
+        for piece in assign_pieces(order.micro_batches(step), peers):
+            batch = task.train_batch(piece.indices, Rng(seed, "batch", step, piece.number))
+            # A single process seeds dropout once per step, for all of its micro-batches.
+            dropout = None if peers.world_size == 1 else derive(seed, "dropout", step, piece.number)
+            yield MicroBatch(pin_batch(batch, engine.device), piece.loss_divisor, dropout)
 
 
 def _step(
-    engine: Engine, course: Course, step: int, micros: Iterator[Micro]
+    engine: Engine, plan: RunPlan, step: int, micro_batches: Iterator[MicroBatch]
 ) -> tuple[float, float]:
-    """The loss before the update, and its learning rate."""
-    lr = schedules.lr_at(course.recipe, step)
-    if engine.peers.count == 1:
-        engine.seed(derive(course.data_seed, "dropout", step))
-    these = islice(micros, pieces_each(course.recipe.accumulate, engine.peers))
-    return engine.step(these, course.objective, lr), lr
+    """Take one step. Return the loss before the update, and the learning rate."""
+    lr = schedules.lr_at(plan.recipe, step)
+    if engine.peers.world_size == 1:
+        engine.seed(derive(plan.data_seed, "dropout", step))
+    count = pieces_per_process(plan.recipe.accumulate, engine.peers)
+    return engine.step(islice(micro_batches, count), plan.objective, lr), lr
 
 
-def _loss_point(plan: Recipe, progress: Progress, lr: float) -> dict[str, float]:
-    """Mean loss since the last point, every `steps / 200` steps and at the end."""
-    every = math.ceil(plan.steps / LOSS_POINTS)
-    if progress.step % every and progress.step < plan.steps:
+def _loss_point(recipe: Recipe, state: TrainState, lr: float) -> dict[str, float]:
+    """Return the mean loss since the last point, every `steps / 200` steps and at the end."""
+    every = math.ceil(recipe.steps / LOSS_POINTS)
+    if state.step % every and state.step < recipe.steps:
         return {}
-    mean = math.fsum(progress.losses) / len(progress.losses)
-    progress.losses.clear()
+    mean = math.fsum(state.losses) / len(state.losses)
+    state.losses.clear()
     return {"loss": mean, "lr": lr}
 
 
 def _score(
-    engine: Engine, task: Task, course: Course, progress: Progress, sink: Sink
+    engine: Engine, task: Task, plan: RunPlan, state: TrainState, sink: Sink
 ) -> dict[str, float]:
-    """Evaluates where the recipe says so, and at the end of its schedule; not in a replay."""
-    plan, step = course.recipe, progress.step
-    due = step == plan.steps or (plan.eval_every > 0 and step % plan.eval_every == 0)
-    if not due or course.end < plan.steps:
+    """Evaluate at the steps that the recipe sets and at the end of its schedule; not in a
+    replay."""
+    recipe, step = plan.recipe, state.step
+    due = step == recipe.steps or (recipe.eval_every > 0 and step % recipe.eval_every == 0)
+    if not due or plan.last_step < recipe.steps:
         return {}
-    started = time.monotonic()
-    progress.last = evaluate(
+    begin = time.monotonic()
+    state.last = evaluate(
         engine.net,
         task,
-        plan.eval_examples,
+        recipe.eval_examples,
         engine.device,
         peers=engine.peers,
-        in_step=plan.zero == 3,
-        alive=sink.alive,
+        lockstep=recipe.zero == 3,
+        heartbeat=sink.heartbeat,
     )
-    if not progress.best or progress.last["score"] > progress.best["score"]:
-        progress.best, progress.best_step = progress.last, step
-    progress.evaluation_seconds += time.monotonic() - started
-    return {"score": progress.last["score"]}
+    if not state.best or state.last["score"] > state.best["score"]:
+        state.best, state.best_step = state.last, step
+    state.evaluation_seconds += time.monotonic() - begin
+    return {"score": state.last["score"]}
 
 
-def _keep_rewind(engine: Engine, course: Course, progress: Progress, sink: Sink) -> None:
-    if progress.step in course.rewinds:
-        payload = checkpoint.encode(engine.weights(), {"step": progress.step})
-        sink.rewind(progress.step, payload)
+def _save_rewind_point(engine: Engine, plan: RunPlan, state: TrainState, sink: Sink) -> None:
+    if state.step in plan.rewind_steps:
+        payload = checkpoint.encode_checkpoint(engine.weights(), {"step": state.step})
+        sink.rewind(state.step, payload)
 
 
-def _under(kind: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _select_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {
-        name.removeprefix(f"{kind}/"): value
+        name.removeprefix(f"{prefix}/"): value
         for name, value in tensors.items()
-        if name.startswith(f"{kind}/")
+        if name.startswith(f"{prefix}/")
     }

@@ -10,7 +10,7 @@ from trainables.errors import CheckpointError
 
 
 class Network(nn.Module):
-    """f(x; theta, phi): `backbone.*` are theta, which a ticket can mask; `head.*` are phi."""
+    """f(x; theta, phi): `backbone.*` is theta, which a ticket can mask, and `head.*` is phi."""
 
     def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
         super().__init__()
@@ -18,22 +18,22 @@ class Network(nn.Module):
         self.head = head
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Logits in float32, whatever the precision of the weights."""
+        """Return logits in float32, whatever the precision of the weights."""
         logits: Tensor = self.head(self.backbone(batch), batch)
         return logits.float()
 
 
 def load_weights(net: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Copies `weights` into `net`; every name and shape must agree, or CheckpointError."""
-    own = net.state_dict()
-    wrong = sorted(own.keys() ^ weights.keys()) or sorted(
-        name for name in own if own[name].shape != weights[name].shape
+    """Copy `weights` into `net`. Raises CheckpointError unless all names and shapes agree."""
+    expected = net.state_dict()
+    wrong = sorted(expected.keys() ^ weights.keys()) or sorted(
+        name for name in expected if expected[name].shape != weights[name].shape
     )
     if wrong:
         raise CheckpointError(
             f"start weights: {wrong[0]} (and {len(wrong) - 1} more) differ from the model's in "
             "name or shape; start from weights of this model, size and task"
         )
-    # Copied, never assigned: published tickets were cut from "rewound" weights that were aliases
-    # of the live ones (BERT-Tickets' LT_pretrain.py).
+    # Copy, never assign: published tickets were pruned from "rewound" weights that were aliases of
+    # the live ones (BERT-Tickets' LT_pretrain.py).
     net.load_state_dict(dict(weights))

@@ -1,4 +1,4 @@
-"""The next batch is made while the network is at this one."""
+"""Preparing the next batch while the network processes the current one."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ import torch
 T = TypeVar("T")
 
 
-def ahead(items: Iterable[T]) -> Generator[T]:
-    """The same items, each made by a thread while the caller is at the one before it. What goes
-    wrong in making one is raised when it is due.
+def prefetch(items: Iterable[T]) -> Generator[T]:
+    """Yield the same items. A thread prepares each one while the caller processes the one before.
 
-    Padding 64 examples of 20 to 60 regions takes 42 ms of one core, making numbers of 32 pictures
-    of 384 x 608 for ViLT 102 ms: time for which a GPU need not stand still.
+    An error in preparing an item is raised when the item is due. Padding 64 examples of 20 to 60
+    regions takes 42 ms of one core, and converting 32 images of 384 x 608 pixels to floats for
+    ViLT 102 ms; a GPU does not have to wait for that.
     """
-    source, end = iter(items), object()
-    with ThreadPoolExecutor(1, "batches", _on_this_gpu()) as thread:
-        coming = thread.submit(next, source, end)
-        while (item := coming.result()) is not end:
-            coming = thread.submit(next, source, end)
+    iterator, end = iter(items), object()
+    with ThreadPoolExecutor(1, "batches", _device_initializer()) as thread:
+        upcoming = thread.submit(next, iterator, end)
+        while (item := upcoming.result()) is not end:
+            upcoming = thread.submit(next, iterator, end)
             yield item  # type: ignore[misc]
 
 
-def _on_this_gpu() -> partial[None] | None:
-    """What a thread begins with that pins memory, as torch's DataLoader has it."""
+def _device_initializer() -> partial[None] | None:
+    """Return what a thread that pins memory must call first, as in torch's DataLoader."""
     if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return None
     return partial(torch.cuda.set_device, torch.cuda.current_device())

@@ -1,4 +1,4 @@
-"""What a recipe means, in pure Python: can it be trained, and the learning rate at each step."""
+"""Check that a recipe can be trained, in pure Python."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from trainables.errors import RecipeError
 from trainables.spec import Recipe
 
 
-def check(recipe: Recipe) -> None:
-    """Raises RecipeError, naming the field, for a recipe that cannot be trained as written."""
+def check_recipe(recipe: Recipe) -> None:
+    """Raise RecipeError, which names the field, for a recipe that cannot be trained as written."""
     if recipe.precision == "bf16" and recipe.zero == 0:
         raise RecipeError(
             "recipe.zero = 0 is not allowed with precision bf16: DeepSpeed then takes one "
@@ -15,8 +15,8 @@ def check(recipe: Recipe) -> None:
         )
     if recipe.compile and recipe.zero == 3:
         raise RecipeError(
-            "recipe.compile is not allowed with zero = 3, whose weights come and go in mid-pass; "
-            "use zero = 2 or less"
+            "recipe.compile is not allowed with zero = 3, where weights are gathered and released "
+            "during a pass; use zero = 2 or less"
         )
     if recipe.steps < 1:
         raise RecipeError(f"recipe.steps = {recipe.steps} is not allowed; use 1 or more")

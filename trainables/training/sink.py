@@ -1,4 +1,4 @@
-"""Where a run hands over what it makes while it runs; the run knows no store."""
+"""The sink: receives what a run produces while it runs. The run itself has no access to a store."""
 
 from __future__ import annotations
 
@@ -8,27 +8,34 @@ from typing import Literal, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-Turn: TypeAlias = Literal["go on", "save", "stop"]
+Action: TypeAlias = Literal["continue", "save", "stop"]
 
 
 class Sink(Protocol):
-    """Each call returns when the thing is safe, so that a run killed later need not repeat it."""
+    """Receiver of a run's results. Each call returns once the result is saved, so that a run killed
+    later does not have to repeat it."""
 
     def rewind(self, step: int, payload: bytes) -> None:
-        """Weights after `step` optimizer steps: safetensors, `backbone.*` and `head.*`, float32."""
+        """Save the weights after `step` optimizer steps: `backbone.*` and `head.*` as float32
+        safetensors."""
 
-    def cut(self, key: str, masks: Mapping[str, NDArray[np.bool_]]) -> None:
-        """The ticket of the riding cut `key`: backbone tensor name -> kept."""
+    def ticket(self, key: str, masks: Mapping[str, NDArray[np.bool_]]) -> None:
+        """Save the ticket of the prune trial `key`: backbone tensor name -> mask of kept
+        weights."""
 
     def checkpoint(self, payload: bytes) -> None:
-        """The state to resume from, replacing the one before."""
+        """Save the state to resume from, replacing the previous one."""
 
-    def turn(self, step: int) -> Turn:
-        """Asked after every step, so it must return at once: whether to save a checkpoint now, or
-        to save one and end with `Stopped`. A run that is through does neither."""
+    def next_action(self, step: int) -> Action:
+        """Return whether the run should go on, save a checkpoint, or save one and raise `Stopped`.
 
-    def alive(self) -> None:
-        """A sign of life from work between two steps that may take long; it must return at once."""
+        It is called after every step and must return at once. A run that has finished its last step
+        ignores the answer.
+        """
+
+    def heartbeat(self) -> None:
+        """Report that work between two steps, which may take long, is progressing. It must return
+        at once."""
 
     def progress(self, step: int, values: Mapping[str, float]) -> None:
-        """A point of the history: `loss` and `lr`, or `score`, or all."""
+        """Report a point of the history: `loss` and `lr`, or `score`, or all three."""

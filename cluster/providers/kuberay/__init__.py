@@ -1,4 +1,4 @@
 """Manifests for KubeRay: RayCluster, RayJob, MLflow on Postgres, network policies.
 
-It may import `local` and the modules beside the rooms.
+This package may import `local` and the modules of `cluster`.
 """

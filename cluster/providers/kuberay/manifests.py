@@ -1,7 +1,8 @@
-"""The form `kuberay`: a cluster, or one sweep as a job with a cluster of its own, on Kubernetes.
+"""The provider `kuberay`: a cluster, or one sweep as a job with its own cluster, on Kubernetes.
 
-For KubeRay 1.7 or newer: worker groups have had a `priority` since then, and token authentication
-since 1.5.1. What is rendered holds no secret; `SECRETS` says which ones have to be there.
+It needs KubeRay 1.7, which introduced the `priority` of worker groups; token authentication exists
+since 1.5.1. The rendered files contain no secrets. The comment in `0-namespace.yaml` lists the
+commands that create them.
 """
 
 from __future__ import annotations
@@ -10,90 +11,92 @@ import re
 from importlib.metadata import version
 
 from cluster.errors import ProfileError
-from cluster.profile import LAUNCHES, Kubernetes, Machine, Profile, Workers
+from cluster.profile import MAX_CONCURRENT_LAUNCHES, Kubernetes, Machine, Profile, WorkerGroup
 from cluster.providers.kuberay import mlflow_server, pods, rayjob
 from cluster.providers.kuberay.pods import Manifest
-from cluster.providers.kuberay.rayjob import Sweep
-from cluster.submit import ENVIRONMENT
+from cluster.providers.kuberay.rayjob import SubmittedSweep
+from cluster.submit import JOB_STOP_ENVIRONMENT
 
-DASHBOARD = 8265
-METRICS = 8080
-"""Of every node, for Prometheus; KubeRay's own choice."""
-GRACE_S = int(ENVIRONMENT["RAY_JOB_STOP_WAIT_TIME_S"])
-"""Between SIGTERM and SIGKILL: a trial saves itself at its next step."""
-PENDING_S = 900
-"""A pod that has not run for so long is given up, and its kind counts as not to be had for ten
-minutes: by itself Ray waits an hour. Booting a node and pulling the image have to fit in."""
+DASHBOARD_PORT = 8265
+METRICS_PORT = 8080
+"""KubeRay's port of every node for Prometheus."""
+TERMINATION_GRACE_S = int(JOB_STOP_ENVIRONMENT["RAY_JOB_STOP_WAIT_TIME_S"])
+"""Time between SIGTERM and SIGKILL, in which trials save a checkpoint at their next step."""
+POD_PENDING_TIMEOUT_S = 900
+"""Time after which a pod that does not run is given up; its group then counts as unavailable for
+ten minutes. It must be long enough to boot a node and pull the image. Ray's default is an hour."""
 SIDECAR_CPUS = SIDECAR_GB = 1
-"""What the autoscaler takes of the head's pod, twice KubeRay's own default."""
-DISK_GB = 10
-"""What a pod asks for of its node's disk (the image is not counted): it fits beside the system on
-the usual smallest, 20 GiB. It may write `disk_gb`."""
-CLAIM = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
+"""Resources of the autoscaler in the head's pod, twice KubeRay's default."""
+DISK_REQUEST_GB = 10
+"""Disk that a pod requests, not counting the image. With the system it fits on the usual smallest
+disk, 20 GiB. The limit is `disk_gb`."""
+_CLAIM_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 
 
-def render(profile: Profile, kubernetes: Kubernetes, sweep: Sweep | None) -> dict[str, str]:
-    """Files for `kubectl apply -f FOLDER`, by name; with a sweep the cluster lives as long as it
-    runs.
+def render(
+    profile: Profile, kubernetes: Kubernetes, sweep: SubmittedSweep | None
+) -> dict[str, str]:
+    """Render the files for `kubectl apply -f FOLDER`, by name. With a sweep, the cluster exists
+    while the sweep runs.
 
     Raises:
-        ProfileError: something fits into a profile and not onto Kubernetes.
+        ProfileError: the profile is valid but cannot be used on Kubernetes.
     """
     _check(profile)
-    made = (f"Made from the profile {profile.name!r} with `sweepstakes cluster render`.",)
+    origin = f"Rendered from the profile {profile.name!r} with `sweepstakes cluster render`."
     first = [_namespace(kubernetes), *_policies(profile, kubernetes)]
-    files = {"0-namespace.yaml": pods.dump(first, [*made, "", *_secrets(kubernetes)])}
+    files = {"0-namespace.yaml": pods.dump_yaml(first, [origin, "", *_secrets(kubernetes)])}
     if kubernetes.mlflow:
-        server = mlflow_server.objects(profile, kubernetes, kubernetes.mlflow)
-        address = f"placement.tracking of the sweeps: {mlflow_server.address(profile)}"
-        files["1-mlflow.yaml"] = pods.dump(server, [*made, address])
+        server = mlflow_server.mlflow_objects(profile, kubernetes, kubernetes.mlflow)
+        address = f"placement.tracking of sweeps: {mlflow_server.tracking_uri(profile)}"
+        files["1-mlflow.yaml"] = pods.dump_yaml(server, [origin, address])
     if sweep:
-        job = rayjob.objects(profile, kubernetes, sweep, _cluster_spec(profile, kubernetes))
-        again = "`kubectl apply` starts no job that ended. To run it again, first:"
-        remarks = [*made, "", f"{again}  {rayjob.delete(kubernetes, sweep)}"]
-        files["2-job.yaml"] = pods.dump(job, remarks)
+        job = rayjob.job_objects(profile, kubernetes, sweep, _cluster_spec(profile, kubernetes))
+        again = "`kubectl apply` does not restart a finished job. To run it again, first:"
+        remarks = [origin, "", f"{again}  {rayjob.delete_command(kubernetes, sweep)}"]
+        files["2-job.yaml"] = pods.dump_yaml(job, remarks)
     else:
         head = f"svc/{profile.name}-head-svc"
-        look = f"kubectl -n {kubernetes.namespace} port-forward {head} {DASHBOARD}"
+        forward = f"kubectl -n {kubernetes.namespace} port-forward {head} {DASHBOARD_PORT}"
         token = (
             f"kubectl -n {kubernetes.namespace} get secret {profile.name} "
             "-o jsonpath='{.data.auth_token}' | base64 -d"
         )
-        remarks = [*made, "", f"Its dashboard, and where jobs go:  {look}", f"Its token:  {token}"]
-        files["2-cluster.yaml"] = pods.dump([_cluster(profile, kubernetes)], remarks)
+        remarks = [origin, "", f"Dashboard and job server:  {forward}", f"Token:  {token}"]
+        files["2-cluster.yaml"] = pods.dump_yaml([_cluster(profile, kubernetes)], remarks)
     return files
 
 
 def _check(profile: Profile) -> None:
     head = profile.head
-    for key, given, least in (
+    for key, value, minimum in (
         ("cpus", head.cpus, SIDECAR_CPUS + 1),
         ("memory_gb", head.memory_gb, SIDECAR_GB + 1),
     ):
-        if given < least:
+        if value < minimum:
             raise ProfileError(
-                f"head.{key} = {given} is not allowed; use {least} or more: the autoscaler in the"
+                f"head.{key} = {value} is not allowed; use {minimum} or more: the autoscaler in the"
                 " head's pod takes 1 of it"
             )
     for number, mount in enumerate(profile.mounts):
-        if not CLAIM.fullmatch(mount.source):
+        if not _CLAIM_NAME.fullmatch(mount.source):
             raise ProfileError(
-                f"mounts[{number}].source = {mount.source!r} is not allowed; name a"
-                " PersistentVolumeClaim, in a-z, 0-9, '-' and '.'"
+                f"mounts[{number}].source = {mount.source!r} is not allowed; use the name of a"
+                " PersistentVolumeClaim, of a-z, 0-9, '-' and '.'"
             )
 
 
 def _secrets(kubernetes: Kubernetes) -> list[str]:
-    """How to make the secrets that have to be there."""
-    make = f"kubectl -n {kubernetes.namespace} create secret generic"
+    """Return the commands that create the required secrets."""
+    create = f"kubectl -n {kubernetes.namespace} create secret generic"
     lines = []
     if kubernetes.mlflow:
-        drawn = '--from-literal=password="$(openssl rand -hex 24)"'
-        lines.append(f"{make} {kubernetes.mlflow.secret} {drawn}")
+        password = '--from-literal=password="$(openssl rand -hex 24)"'
+        lines.append(f"{create} {kubernetes.mlflow.secret} {password}")
     if kubernetes.store_secret:
-        lines.append(f"{make} {kubernetes.store_secret} --from-env-file=FILE")
-        lines.append("  FILE holds AWS_ACCESS_KEY_ID=… and AWS_SECRET_ACCESS_KEY=…, one a line")
-    first = "Apply this file first; the secrets that have to be there lie in its namespace:"
+        lines.append(f"{create} {kubernetes.store_secret} --from-env-file=FILE")
+        lines.append("  FILE has the lines AWS_ACCESS_KEY_ID=… and AWS_SECRET_ACCESS_KEY=…")
+    first = "Apply this file first, then create the required secrets in its namespace:"
     return [first, *lines] if lines else []
 
 
@@ -111,19 +114,19 @@ def _namespace(kubernetes: Kubernetes) -> Manifest:
 
 def _policies(profile: Profile, kubernetes: Kubernetes) -> list[Manifest]:
     operator = _namespaced(kubernetes.operator_namespace)
-    dashboard = [operator, *pods.ours(profile, "submitter")]
+    dashboard = [operator, *pods.pod_peers(profile, "submitter")]
     rules: list[Manifest] = [
-        {"from": pods.ours(profile, "ray")},
-        {"from": dashboard, "ports": pods.port(DASHBOARD)},
+        {"from": pods.pod_peers(profile, "ray")},
+        {"from": dashboard, "ports": pods.tcp_port(DASHBOARD_PORT)},
     ]
     if kubernetes.monitoring_namespace:
         monitoring = [_namespaced(kubernetes.monitoring_namespace)]
-        rules.append({"from": monitoring, "ports": pods.port(METRICS)})
-    return [pods.policy(profile, "ray", f"{profile.name}-ray", rules)]
+        rules.append({"from": monitoring, "ports": pods.tcp_port(METRICS_PORT)})
+    return [pods.network_policy(profile, "ray", f"{profile.name}-ray", rules)]
 
 
 def _namespaced(name: str) -> Manifest:
-    """All pods of a namespace, as a peer of a rule."""
+    """Return all pods of a namespace, as a peer of a network policy rule."""
     return {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}}
 
 
@@ -131,74 +134,77 @@ def _cluster(profile: Profile, kubernetes: Kubernetes) -> Manifest:
     return {
         "apiVersion": "ray.io/v1",
         "kind": "RayCluster",
-        "metadata": pods.metadata(profile, profile.name, "ray"),
+        "metadata": pods.object_metadata(profile, profile.name, "ray"),
         "spec": _cluster_spec(profile, kubernetes),
     }
 
 
 def _cluster_spec(profile: Profile, kubernetes: Kubernetes) -> Manifest:
-    fast = profile.upscaling_speed > 1
+    aggressive = profile.upscaling_speed > 1
     return {
         "rayVersion": version("ray"),
         "authOptions": {"mode": "token"},
         "enableInTreeAutoscaling": True,
         "autoscalerOptions": {
             "version": "v2",
-            "upscalingMode": "Aggressive" if fast else "Conservative",
+            "upscalingMode": "Aggressive" if aggressive else "Conservative",
             "idleTimeoutSeconds": round(profile.idle_minutes * 60),
-            "env": pods.values(
+            "env": pods.plain_variables(
                 {
-                    "AUTOSCALER_MAX_CONCURRENT_LAUNCHES": str(LAUNCHES),
-                    "RAY_AUTOSCALER_RECONCILE_ALLOCATE_STATUS_TIMEOUT_S": str(PENDING_S),
+                    "AUTOSCALER_MAX_CONCURRENT_LAUNCHES": str(MAX_CONCURRENT_LAUNCHES),
+                    "RAY_AUTOSCALER_RECONCILE_ALLOCATE_STATUS_TIMEOUT_S": str(
+                        POD_PENDING_TIMEOUT_S
+                    ),
                 }
             ),
-            "resources": pods.resources(cpu=str(SIDECAR_CPUS), memory=f"{SIDECAR_GB}Gi"),
+            "resources": pods.equal_resources(cpu=str(SIDECAR_CPUS), memory=f"{SIDECAR_GB}Gi"),
             "securityContext": dict(pods.CONTAINER_SECURITY),
         },
         "headGroupSpec": _head(profile, kubernetes),
-        "workerGroupSpecs": [_group(profile, kubernetes, kind) for kind in profile.workers],
+        "workerGroupSpecs": [_group(profile, kubernetes, group) for group in profile.workers],
     }
 
 
 def _head(profile: Profile, kubernetes: Kubernetes) -> Manifest:
     head = profile.head
-    beside = {"cpus": head.cpus - SIDECAR_CPUS, "memory_gb": head.memory_gb - SIDECAR_GB}
-    template = _template(profile, kubernetes, head.model_copy(update=beside))
+    remaining = {"cpus": head.cpus - SIDECAR_CPUS, "memory_gb": head.memory_gb - SIDECAR_GB}
+    template = _template(profile, kubernetes, head.model_copy(update=remaining))
     container = template["spec"]["containers"][0]
     container["ports"] = [
         {"name": "gcs-server", "containerPort": 6379},
-        {"name": "dashboard", "containerPort": DASHBOARD},
+        {"name": "dashboard", "containerPort": DASHBOARD_PORT},
         {"name": "client", "containerPort": 10001},
     ]
     template["spec"]["nodeSelector"] |= kubernetes.on_demand_labels
     return {
-        # No trial goes where the driver and the cluster's own books are. The dashboard listens
-        # beyond its pod because its Service does; the token and the policy guard it.
+        # No trials on the node of the driver and the GCS. The dashboard listens on all interfaces
+        # for its Service; the token and the network policy protect it.
         "rayStartParams": {"num-cpus": "0", "dashboard-host": "0.0.0.0"},
         "template": template,
     }
 
 
-def _group(profile: Profile, kubernetes: Kubernetes, kind: Workers) -> Manifest:
-    template = _template(profile, kubernetes, kind, gpus=kind.gpus)
-    template["spec"]["automountServiceAccountToken"] = False  # the head's is the autoscaler's
-    place = kubernetes.spot_labels if kind.spot else kubernetes.on_demand_labels
-    template["spec"]["nodeSelector"] |= place
-    taints = kubernetes.spot_labels if kind.spot else {}
+def _group(profile: Profile, kubernetes: Kubernetes, group: WorkerGroup) -> Manifest:
+    template = _template(profile, kubernetes, group, gpus=group.gpus)
+    # Only the head needs a token of the API, for its autoscaler.
+    template["spec"]["automountServiceAccountToken"] = False
+    selector = kubernetes.spot_labels if group.spot else kubernetes.on_demand_labels
+    template["spec"]["nodeSelector"] |= selector
+    taints = kubernetes.spot_labels if group.spot else {}
     tolerations = [
         {"key": key, "operator": "Equal", "value": value, "effect": "NoSchedule"}
         for key, value in taints.items()
     ]
-    if kind.gpus:
+    if group.gpus:
         tolerations.append({"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"})
     template["spec"]["tolerations"] = tolerations
     return {
-        "groupName": kind.name,
-        "replicas": kind.min,
-        "minReplicas": kind.min,
-        "maxReplicas": kind.max,
-        "priority": kind.priority,
-        "labels": kind.labels(),
+        "groupName": group.name,
+        "replicas": group.min,
+        "minReplicas": group.min,
+        "maxReplicas": group.max,
+        "priority": group.priority,
+        "labels": group.labels(),
         "rayStartParams": {},
         "template": template,
     }
@@ -208,14 +214,14 @@ def _template(
     profile: Profile, kubernetes: Kubernetes, machine: Machine, *, gpus: int = 0
 ) -> Manifest:
     memory = round(machine.memory_gb * 1024)
-    held = {"cpu": str(machine.cpus), "memory": f"{memory}Mi"}
+    amounts = {"cpu": str(machine.cpus), "memory": f"{memory}Mi"}
     if gpus:
-        held["nvidia.com/gpu"] = str(gpus)
-    resources = pods.resources(**held)
-    resources["requests"]["ephemeral-storage"] = f"{min(machine.disk_gb, DISK_GB)}Gi"
+        amounts["nvidia.com/gpu"] = str(gpus)
+    resources = pods.equal_resources(**amounts)
+    resources["requests"]["ephemeral-storage"] = f"{min(machine.disk_gb, DISK_REQUEST_GB)}Gi"
     resources["limits"]["ephemeral-storage"] = f"{machine.disk_gb}Gi"
     credentials = [
-        pods.secret(key, name=kubernetes.store_secret, key=key)
+        pods.secret_variable(key, name=kubernetes.store_secret, key=key)
         for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
         if kubernetes.store_secret
     ]
@@ -230,28 +236,29 @@ def _template(
         }
         for number, mount in enumerate(profile.mounts)
     ]
-    shared = {"medium": "Memory", "sizeLimit": f"{memory * 3 // 10}Mi"}  # Ray's store: 30 %
+    # Ray's object store takes 30 % of the memory.
+    shared_memory = {"medium": "Memory", "sizeLimit": f"{memory * 3 // 10}Mi"}
     account = kubernetes.service_account
     selector = {"node.kubernetes.io/instance-type": machine.instance_type}
     return {
-        "metadata": {"labels": pods.labels(profile, "ray")},
+        "metadata": {"labels": pods.component_labels(profile, "ray")},
         "spec": {
             **({"serviceAccountName": account} if account else {}),
-            "restartPolicy": "Never",  # the autoscaler replaces pods, it does not revive them
-            "terminationGracePeriodSeconds": GRACE_S,
-            "securityContext": pods.security(),
+            "restartPolicy": "Never",  # the autoscaler replaces pods instead of restarting them
+            "terminationGracePeriodSeconds": TERMINATION_GRACE_S,
+            "securityContext": pods.pod_security_context(),
             "nodeSelector": selector if machine.instance_type else {},
             "containers": [
                 {
                     "name": "ray",
                     "image": profile.image,
-                    # The stop settings too, for jobs that were submitted without them.
-                    "env": [*credentials, *pods.values(ENVIRONMENT)],
+                    # The stop settings are also here for jobs that are submitted without them.
+                    "env": [*credentials, *pods.plain_variables(JOB_STOP_ENVIRONMENT)],
                     "resources": resources,
                     "securityContext": dict(pods.CONTAINER_SECURITY),
                     "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}, *mounts],
                 }
             ],
-            "volumes": [{"name": "shm", "emptyDir": shared}, *claims],
+            "volumes": [{"name": "shm", "emptyDir": shared_memory}, *claims],
         },
     }

@@ -1,7 +1,7 @@
 """MLflow on Postgres, as Kubernetes objects.
 
-The server needs no right to the ticket store: artifacts pass through it to a volume of its own.
-All it holds can be made again from the store with `sweepstakes sync`.
+The server does not access the ticket store: it proxies artifacts to its own volume. All of its data
+can be restored from the store with `sweepstakes sync`.
 """
 
 from __future__ import annotations
@@ -14,55 +14,55 @@ from cluster.providers.kuberay.pods import Component, Manifest
 PORT = 5000
 DATABASE_PORT = 5432
 POSTGRES_USER = 999
-"""The user of Docker's official Debian image of Postgres."""
+"""The user id of Postgres in Docker's official Debian image."""
 
 
-def address(profile: Profile) -> str:
-    """What a sweep's `placement.tracking` is to say, on the cluster."""
-    return f"http://{_server(profile)}:{PORT}"
+def tracking_uri(profile: Profile) -> str:
+    """Return the value of `placement.tracking` for sweeps on the cluster."""
+    return f"http://{_server_name(profile)}:{PORT}"
 
 
-def objects(profile: Profile, kubernetes: Kubernetes, mlflow: MLflow) -> list[Manifest]:
-    """Server and database with their volumes, services and network policies."""
+def mlflow_objects(profile: Profile, kubernetes: Kubernetes, mlflow: MLflow) -> list[Manifest]:
+    """Return the server and the database with their volumes, services and network policies."""
     return [
         _database(profile, kubernetes, mlflow),
-        _service(profile, "postgres", _store(profile), DATABASE_PORT),
-        pods.policy(
+        _service(profile, "postgres", _database_name(profile), DATABASE_PORT),
+        pods.network_policy(
             profile,
             "postgres",
-            _store(profile),
-            [{"from": pods.ours(profile, "mlflow"), "ports": pods.port(DATABASE_PORT)}],
+            _database_name(profile),
+            [{"from": pods.pod_peers(profile, "mlflow"), "ports": pods.tcp_port(DATABASE_PORT)}],
         ),
         {
             "apiVersion": "v1",
             "kind": "PersistentVolumeClaim",
-            "metadata": pods.metadata(profile, _server(profile), "mlflow"),
+            "metadata": pods.object_metadata(profile, _server_name(profile), "mlflow"),
             "spec": _claim(kubernetes, mlflow),
         },
         _deployment(profile, kubernetes, mlflow),
-        _service(profile, "mlflow", _server(profile), PORT),
-        pods.policy(
+        _service(profile, "mlflow", _server_name(profile), PORT),
+        pods.network_policy(
             profile,
             "mlflow",
-            _server(profile),
-            [{"from": pods.ours(profile, "ray"), "ports": pods.port(PORT)}],
+            _server_name(profile),
+            [{"from": pods.pod_peers(profile, "ray"), "ports": pods.tcp_port(PORT)}],
         ),
     ]
 
 
 def allowed_hosts(profile: Profile, kubernetes: Kubernetes) -> list[str]:
-    """The only `Host` headers that the server answers, so that no page in a browser can reach it
-    under another name (DNS rebinding); `kubectl port-forward` comes as localhost."""
-    service = _server(profile)
+    """Return the `Host` headers that the server accepts. Web pages cannot reach it under another
+    name (DNS rebinding). `kubectl port-forward` uses localhost."""
+    service = _server_name(profile)
     names = (service, f"{service}.{kubernetes.namespace}.svc")
     return [*(f"{name}:{PORT}" for name in names), "localhost:*", "127.0.0.1:*"]
 
 
-def _server(profile: Profile) -> str:
+def _server_name(profile: Profile) -> str:
     return f"{profile.name}-mlflow"
 
 
-def _store(profile: Profile) -> str:
+def _database_name(profile: Profile) -> str:
     return f"{profile.name}-mlflow-db"
 
 
@@ -71,34 +71,34 @@ def _database(profile: Profile, kubernetes: Kubernetes, mlflow: MLflow) -> Manif
     settings = {
         "POSTGRES_USER": "mlflow",
         "POSTGRES_DB": "mlflow",
-        "PGDATA": f"{data}/pgdata",  # a volume's own lost+found must not lie beside the tables
+        "PGDATA": f"{data}/pgdata",  # the folder must not contain the volume's lost+found
     }
     container = {
         "name": "postgres",
         "image": mlflow.postgres_image,
         "env": [
-            *pods.values(settings),
-            pods.secret("POSTGRES_PASSWORD", name=mlflow.secret, key="password"),
+            *pods.plain_variables(settings),
+            pods.secret_variable("POSTGRES_PASSWORD", name=mlflow.secret, key="password"),
         ],
         "ports": [{"containerPort": DATABASE_PORT}],
         "readinessProbe": {"exec": {"command": ["pg_isready", "--username=mlflow"]}},
-        "resources": pods.resources(cpu="1", memory="2Gi"),
+        "resources": pods.equal_resources(cpu="1", memory="2Gi"),
         "securityContext": dict(pods.CONTAINER_SECURITY),
         "volumeMounts": [{"name": "data", "mountPath": data}],
     }
     return {
         "apiVersion": "apps/v1",
         "kind": "StatefulSet",
-        "metadata": pods.metadata(profile, _store(profile), "postgres"),
+        "metadata": pods.object_metadata(profile, _database_name(profile), "postgres"),
         "spec": {
-            "serviceName": _store(profile),
+            "serviceName": _database_name(profile),
             "replicas": 1,
-            "selector": {"matchLabels": pods.labels(profile, "postgres")},
+            "selector": {"matchLabels": pods.component_labels(profile, "postgres")},
             "template": {
-                "metadata": {"labels": pods.labels(profile, "postgres")},
+                "metadata": {"labels": pods.component_labels(profile, "postgres")},
                 "spec": {
                     "automountServiceAccountToken": False,
-                    "securityContext": pods.security(POSTGRES_USER),
+                    "securityContext": pods.pod_security_context(POSTGRES_USER),
                     "containers": [container],
                 },
             },
@@ -111,8 +111,8 @@ def _database(profile: Profile, kubernetes: Kubernetes, mlflow: MLflow) -> Manif
 
 def _deployment(profile: Profile, kubernetes: Kubernetes, mlflow: MLflow) -> Manifest:
     hosts = ",".join(allowed_hosts(profile, kubernetes))
-    # SQLAlchemy 2.1 takes another driver where none is named
-    database = f"postgresql+psycopg2://mlflow@{_store(profile)}:{DATABASE_PORT}/mlflow"
+    # The driver is explicit because SQLAlchemy 2.1 has another default.
+    database = f"postgresql+psycopg2://mlflow@{_database_name(profile)}:{DATABASE_PORT}/mlflow"
     health = {"httpGet": {"path": "/health", "port": PORT}, "periodSeconds": 10}
     container = {
         "name": "mlflow",
@@ -123,36 +123,36 @@ def _deployment(profile: Profile, kubernetes: Kubernetes, mlflow: MLflow) -> Man
             "--artifacts-destination=/artifacts",
         ],
         "env": [
-            *pods.values(MLFLOW_SETTINGS | {"MLFLOW_SERVER_ALLOWED_HOSTS": hosts}),
-            # Postgres' client library reads it: in the address it would be seen in `ps`
-            pods.secret("PGPASSWORD", name=mlflow.secret, key="password"),
+            *pods.plain_variables(MLFLOW_SETTINGS | {"MLFLOW_SERVER_ALLOWED_HOSTS": hosts}),
+            # Postgres' client library reads it. In the URI it would be visible in `ps`.
+            pods.secret_variable("PGPASSWORD", name=mlflow.secret, key="password"),
         ],
         "ports": [{"containerPort": PORT}],
         "readinessProbe": health,
         "startupProbe": health | {"failureThreshold": 30},
         "livenessProbe": health | {"failureThreshold": 6},
-        "resources": pods.resources(cpu="2", memory="4Gi"),
+        "resources": pods.equal_resources(cpu="2", memory="4Gi"),
         "securityContext": dict(pods.CONTAINER_SECURITY),
         "volumeMounts": [{"name": "artifacts", "mountPath": "/artifacts"}],
     }
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": pods.metadata(profile, _server(profile), "mlflow"),
+        "metadata": pods.object_metadata(profile, _server_name(profile), "mlflow"),
         "spec": {
             "replicas": 1,
-            "strategy": {"type": "Recreate"},  # the volume is one node's at a time
-            "selector": {"matchLabels": pods.labels(profile, "mlflow")},
+            "strategy": {"type": "Recreate"},  # only one node at a time can mount the volume
+            "selector": {"matchLabels": pods.component_labels(profile, "mlflow")},
             "template": {
-                "metadata": {"labels": pods.labels(profile, "mlflow")},
+                "metadata": {"labels": pods.component_labels(profile, "mlflow")},
                 "spec": {
                     "automountServiceAccountToken": False,
-                    "securityContext": pods.security(),
+                    "securityContext": pods.pod_security_context(),
                     "containers": [container],
                     "volumes": [
                         {
                             "name": "artifacts",
-                            "persistentVolumeClaim": {"claimName": _server(profile)},
+                            "persistentVolumeClaim": {"claimName": _server_name(profile)},
                         }
                     ],
                 },
@@ -165,15 +165,18 @@ def _service(profile: Profile, component: Component, name: str, port: int) -> Ma
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": pods.metadata(profile, name, component),
-        "spec": {"selector": pods.labels(profile, component), "ports": pods.port(port)},
+        "metadata": pods.object_metadata(profile, name, component),
+        "spec": {
+            "selector": pods.component_labels(profile, component),
+            "ports": pods.tcp_port(port),
+        },
     }
 
 
 def _claim(kubernetes: Kubernetes, mlflow: MLflow) -> Manifest:
-    chosen = {"storageClassName": kubernetes.storage_class} if kubernetes.storage_class else {}
+    storage = {"storageClassName": kubernetes.storage_class} if kubernetes.storage_class else {}
     return {
         "accessModes": ["ReadWriteOnce"],
         "resources": {"requests": {"storage": f"{mlflow.storage_gb}Gi"}},
-        **chosen,
+        **storage,
     }

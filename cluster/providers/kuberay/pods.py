@@ -1,7 +1,7 @@
 """Building blocks of Kubernetes objects, as plain data: names, labels, limits, policies.
 
-Every pod runs without root, without capabilities and without a token of the Kubernetes API, and is
-held to its requests of CPUs, memory and GPUs: they are its limits.
+Every pod runs without root and without capabilities. Only the head, for its autoscaler, has a token
+of the Kubernetes API. The limits of CPUs, memory and GPUs equal the requests.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from cluster.profile import Profile
 Manifest: TypeAlias = dict[str, Any]
 Component: TypeAlias = Literal["ray", "submitter", "mlflow", "postgres"]
 
-USER = 1000
-"""The user of `cluster/Dockerfile`."""
+IMAGE_UID = 1000
+"""The user id in `cluster/Dockerfile`."""
 CONTAINER_SECURITY: Mapping[str, Any] = {
     "allowPrivilegeEscalation": False,
     "capabilities": {"drop": ["ALL"]},
@@ -25,22 +25,23 @@ CONTAINER_SECURITY: Mapping[str, Any] = {
 _PART, _COMPONENT = "app.kubernetes.io/part-of", "app.kubernetes.io/component"
 
 
-def labels(profile: Profile, component: Component) -> dict[str, str]:
+def component_labels(profile: Profile, component: Component) -> dict[str, str]:
     return {_PART: profile.name, _COMPONENT: component}
 
 
-def metadata(
+def object_metadata(
     profile: Profile, name: str, component: Component | None = None
 ) -> dict[str, str | dict[str, str]]:
-    """Of an object in the profile's namespace; with labels if it belongs to one component."""
-    found: dict[str, str | dict[str, str]] = {"name": name}
+    """Return the metadata of an object in the profile's namespace, with the labels of its
+    component, if any."""
+    metadata: dict[str, str | dict[str, str]] = {"name": name}
     if profile.kubernetes:
-        found["namespace"] = profile.kubernetes.namespace
-    return found | ({"labels": labels(profile, component)} if component else {})
+        metadata["namespace"] = profile.kubernetes.namespace
+    return metadata | ({"labels": component_labels(profile, component)} if component else {})
 
 
-def security(user: int = USER) -> Manifest:
-    """A pod's security context; volumes belong to the user's group."""
+def pod_security_context(user: int = IMAGE_UID) -> Manifest:
+    """Return a pod's security context; volumes belong to the user's group."""
     return {
         "runAsNonRoot": True,
         "runAsUser": user,
@@ -50,47 +51,47 @@ def security(user: int = USER) -> Manifest:
     }
 
 
-def resources(**amounts: str) -> Manifest:
-    """Limits that are the requests too."""
+def equal_resources(**amounts: str) -> Manifest:
+    """Return equal requests and limits."""
     return {"requests": amounts, "limits": dict(amounts)}
 
 
-def secret(variable: str, *, name: str, key: str) -> Manifest:
-    """An environment variable whose value only the cluster knows."""
+def secret_variable(variable: str, *, name: str, key: str) -> Manifest:
+    """Return an environment variable whose value is the entry `key` of the Secret `name`."""
     return {"name": variable, "valueFrom": {"secretKeyRef": {"name": name, "key": key}}}
 
 
-def values(variables: Mapping[str, str]) -> list[Manifest]:
+def plain_variables(variables: Mapping[str, str]) -> list[Manifest]:
     return [{"name": name, "value": value} for name, value in variables.items()]
 
 
-def policy(
+def network_policy(
     profile: Profile, component: Component, name: str, rules: Sequence[Manifest]
 ) -> Manifest:
-    """Nobody reaches the pods of `component` but by `rules` (`ingress` of a NetworkPolicy)."""
+    """Return a network policy that allows only the ingress `rules` to the pods of `component`."""
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
-        "metadata": metadata(profile, name, component),
+        "metadata": object_metadata(profile, name, component),
         "spec": {
-            "podSelector": {"matchLabels": labels(profile, component)},
+            "podSelector": {"matchLabels": component_labels(profile, component)},
             "policyTypes": ["Ingress"],
             "ingress": list(rules),
         },
     }
 
 
-def ours(profile: Profile, *components: Component) -> list[Manifest]:
-    """Pods of these components, as peers of a rule."""
-    return [{"podSelector": {"matchLabels": labels(profile, one)}} for one in components]
+def pod_peers(profile: Profile, *components: Component) -> list[Manifest]:
+    """Return the pods of these components, as peers of a network policy rule."""
+    return [{"podSelector": {"matchLabels": component_labels(profile, one)}} for one in components]
 
 
-def port(number: int) -> list[Manifest]:
+def tcp_port(number: int) -> list[Manifest]:
     return [{"protocol": "TCP", "port": number}]
 
 
-def dump(objects: Iterable[Manifest], remarks: Sequence[str]) -> str:
-    """A YAML file that opens with `remarks`."""
+def dump_yaml(objects: Iterable[Manifest], remarks: Sequence[str]) -> str:
+    """Return a YAML file that begins with `remarks` as comments."""
     head = "".join(f"# {line}\n" if line else "#\n" for line in remarks)
     return head + yaml.dump_all(
         objects, Dumper=_Dumper, sort_keys=False, explicit_start=True, width=100
@@ -98,15 +99,16 @@ def dump(objects: Iterable[Manifest], remarks: Sequence[str]) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Without `&id001`, and with texts of several lines as blocks, for whoever reads the files."""
+    """Writes readable YAML: without aliases such as `&id001`, and with multi-line strings as
+    blocks."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
 
-def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+def _represent_string(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     style = "|" if "\n" in text else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
-_Dumper.add_representer(str, _text)
+_Dumper.add_representer(str, _represent_string)

@@ -1,4 +1,4 @@
-"""One sweep as a job on Kubernetes: a RayJob, whose cluster lives as long as the sweep runs."""
+"""One sweep as a job on Kubernetes: a RayJob, whose cluster exists while the sweep runs."""
 
 from __future__ import annotations
 
@@ -12,78 +12,83 @@ import yaml
 from cluster.profile import Kubernetes, Profile
 from cluster.providers.kuberay import pods
 from cluster.providers.kuberay.pods import Manifest
-from cluster.submit import ENVIRONMENT
+from cluster.submit import JOB_STOP_ENVIRONMENT
 
-RETRIES = 1
-"""A lost head node loses the job. One further attempt makes a new cluster, and what the first one
-committed is not run again; more would also repeat what no attempt can mend, a sweep that cannot be
-read (exit code 2) or trials that fail (1)."""
-KEPT_S = 600
-"""A finished job's cluster stays so long, for a look at its dashboard."""
-FOLDER = "/home/ray/sweep"
-MAX_NAME = 47
-"""KubeRay's limit for the name of a RayJob."""
+BACKOFF_LIMIT = 1
+"""The job fails if the head node is lost. One retry creates a new cluster and does not repeat
+committed trials. More retries would also repeat permanent errors: an invalid sweep (exit code 2) or
+failing trials (1)."""
+TTL_AFTER_FINISHED_S = 600
+"""Time after which the cluster of a finished job is deleted; until then its dashboard is available.
+"""
+SWEEP_FOLDER = "/home/ray/sweep"
+MAX_NAME_LENGTH = 47
+"""KubeRay's limit of the length of a RayJob's name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Sweep:
-    """A sweep to be run as a job."""
+class SubmittedSweep:
+    """A sweep to run as a job."""
 
     name: str
     files: Mapping[str, str]
-    """Contents by path, relative to where the command runs: the sweep's file and those it names."""
+    """Path -> contents of the sweep file and the files that it names. Paths are relative to the
+    working directory of the command."""
     path: str
-    """Of the sweep's own file, one of `files`."""
+    """Path of the sweep file, one of `files`."""
     variables: Mapping[str, str]
-    """Environment variables that the paths in the file are made with; no secrets."""
+    """Environment variables that paths in the sweep file contain; no secrets."""
 
 
-def name_of(sweep: str) -> str:
-    """The job's name, told from others by a hash where the sweep's own cannot be kept."""
+def job_name(sweep: str) -> str:
+    """Return the job's name. If the sweep's name must be changed, a hash makes it unique."""
     plain = f"sweep-{sweep}"
-    if len(plain) <= MAX_NAME and "_" not in plain and not plain.endswith("-"):
+    if len(plain) <= MAX_NAME_LENGTH and "_" not in plain and not plain.endswith("-"):
         return plain
-    mark = f"-{hashlib.sha256(sweep.encode()).hexdigest()[:8]}"
-    return plain.replace("_", "-")[: MAX_NAME - len(mark)].rstrip("-") + mark
+    suffix = f"-{hashlib.sha256(sweep.encode()).hexdigest()[:8]}"
+    return plain.replace("_", "-")[: MAX_NAME_LENGTH - len(suffix)].rstrip("-") + suffix
 
 
-def delete(kubernetes: Kubernetes, sweep: Sweep) -> str:
-    """The command after which `kubectl apply` starts the job again: one that ended and has not
-    changed it leaves alone."""
-    return f"kubectl -n {kubernetes.namespace} delete rayjob {name_of(sweep.name)}"
+def delete_command(kubernetes: Kubernetes, sweep: SubmittedSweep) -> str:
+    """Return the command after which `kubectl apply` starts the job again; it does not restart a
+    finished job whose manifest has not changed."""
+    return f"kubectl -n {kubernetes.namespace} delete rayjob {job_name(sweep.name)}"
 
 
-def objects(
-    profile: Profile, kubernetes: Kubernetes, sweep: Sweep, cluster: Manifest
+def job_objects(
+    profile: Profile, kubernetes: Kubernetes, sweep: SubmittedSweep, cluster: Manifest
 ) -> list[Manifest]:
-    """The sweep's files and its job, on a cluster of the RayClusterSpec `cluster`."""
-    name = name_of(sweep.name)
+    """Return the ConfigMap of the sweep's files, and its job on a cluster with the RayClusterSpec
+    `cluster`."""
+    name = job_name(sweep.name)
     keys = {path: f"file-{number}" for number, path in enumerate(sorted(sweep.files))}
     config = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": pods.metadata(profile, name, "ray"),
+        "metadata": pods.object_metadata(profile, name, "ray"),
         "data": {key: sweep.files[path] for path, key in keys.items()},
     }
     head = cluster["headGroupSpec"]["template"]["spec"]
     items = [{"key": key, "path": path} for path, key in keys.items()]
     head["volumes"].append({"name": "sweep", "configMap": {"name": name, "items": items}})
     head["containers"][0]["volumeMounts"].append(
-        {"name": "sweep", "mountPath": FOLDER, "readOnly": True}
+        {"name": "sweep", "mountPath": SWEEP_FOLDER, "readOnly": True}
     )
-    command = f"cd {FOLDER} && exec sweepstakes run {shlex.quote(sweep.path)}"
+    command = f"cd {SWEEP_FOLDER} && exec sweepstakes run {shlex.quote(sweep.path)}"
     job = {
         "apiVersion": "ray.io/v1",
         "kind": "RayJob",
-        "metadata": pods.metadata(profile, name, "ray"),
+        "metadata": pods.object_metadata(profile, name, "ray"),
         "spec": {
             "entrypoint": f"bash -c {shlex.quote(command)}",
-            "runtimeEnvYAML": yaml.safe_dump({"env_vars": {**sweep.variables, **ENVIRONMENT}}),
+            "runtimeEnvYAML": yaml.safe_dump(
+                {"env_vars": {**sweep.variables, **JOB_STOP_ENVIRONMENT}}
+            ),
             "submissionMode": "K8sJobMode",
             "submitterPodTemplate": _submitter(profile),
-            "backoffLimit": RETRIES,
+            "backoffLimit": BACKOFF_LIMIT,
             "shutdownAfterJobFinishes": True,
-            "ttlSecondsAfterFinished": KEPT_S,
+            "ttlSecondsAfterFinished": TTL_AFTER_FINISHED_S,
             "rayClusterSpec": cluster,
         },
     }
@@ -91,18 +96,18 @@ def objects(
 
 
 def _submitter(profile: Profile) -> Manifest:
-    """The pod that hands the job to the cluster and passes on its output."""
+    """Return the pod that submits the job to the cluster and prints its output."""
     return {
-        "metadata": {"labels": pods.labels(profile, "submitter")},
+        "metadata": {"labels": pods.component_labels(profile, "submitter")},
         "spec": {
             "automountServiceAccountToken": False,
             "restartPolicy": "Never",
-            "securityContext": pods.security(),
+            "securityContext": pods.pod_security_context(),
             "containers": [
                 {
                     "name": "ray-job-submitter",
                     "image": profile.image,
-                    "resources": pods.resources(cpu="500m", memory="1Gi"),
+                    "resources": pods.equal_resources(cpu="500m", memory="1Gi"),
                     "securityContext": dict(pods.CONTAINER_SECURITY),
                 }
             ],

@@ -1,4 +1,4 @@
-"""What the report is made of: rows of scores, verdicts, labels, groups of curves.
+"""Data of the report: tables of scores, verdicts, formatted text, groups of curves.
 
-It may import `store`, `plan` and `sweep`; it draws nothing.
+This package may import `store`, `plan` and `sweep`. It draws nothing.
 """

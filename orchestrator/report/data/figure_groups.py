@@ -1,4 +1,4 @@
-"""Which curves are drawn together: a figure for each question that a sweep asks."""
+"""Group the curves of a sweep into figures: one figure for each question it answers."""
 
 from __future__ import annotations
 
@@ -8,114 +8,128 @@ from typing import Any, Literal, TypeAlias
 
 import pandas as pd
 
-from orchestrator.report.data import labels as words
-from orchestrator.report.data.tables import PROBLEM
-from orchestrator.report.data.verdicts import RANDOM
+from orchestrator.report.data import formatting
+from orchestrator.report.data.tables import PROBLEM_KEY
+from orchestrator.report.data.verdicts import RANDOM_SOURCES
 
-Kind: TypeAlias = Literal["score", "weights", "transfer", "rewinding", "adversarial"]
+FigureKind: TypeAlias = Literal["score", "weights", "transfer", "rewinding", "adversarial"]
 
-_LINES_A_PANEL_BEARS = 9
-_LEVELS_A_CURVE_NEEDS = 3
-"""Fewer, and a table says it better; the tickets' own curves are drawn whatever they have."""
+_MAX_LINES_PER_PANEL = 9
+_MIN_LEVELS_PER_CURVE = 3
+"""Shorter curves are left to the tables, except in score figures, which are always drawn."""
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
-    """Curves of one model and schedule that belong into one figure, in panels by problem."""
+class FigureGroup:
+    """Curves of one model and schedule that share a figure, with one panel per problem."""
 
-    kind: Kind
+    kind: FigureKind
     model: str
     schedule: str
     rewind: int | None
-    """Of all curves; None where they differ."""
+    """Rewind point of all curves; None if they differ."""
     rows: pd.DataFrame
-    """Of `tables.levels`, with the columns `panel` (its title), `line` (the curve's name), `hue`
-    (0 for the first colour) and `strong` (what the eye should find first)."""
+    """Rows of `tables.level_scores` with the columns `panel` (its title), `line` (the curve's
+    name), `hue` (0 for the first colour) and `strong` (whether the curve is emphasized)."""
 
 
-def families(levels: pd.DataFrame) -> list[Family]:
-    """The figures of a sweep; those of which nothing is scored are left out.
+def figure_groups(levels: pd.DataFrame) -> list[FigureGroup]:
+    """Return the figures of a sweep, without those that have no score yet.
 
-    A sweep of one problem with few curves has them all in one figure.
+    If a sweep has one problem and few curves, they all share one figure.
     """
-    found = []
+    groups = []
     for (model, schedule), rows in levels.groupby(["model", "schedule"], sort=False):
         for kind, rewind, chosen in _split(rows):
             if chosen.n.sum():
-                styled = _styled(kind, chosen)
-                found.append(Family(kind, str(model), str(schedule), rewind, styled))
-    return found
+                styled = _add_style_columns(kind, chosen)
+                groups.append(FigureGroup(kind, str(model), str(schedule), rewind, styled))
+    return groups
 
 
-def _split(rows: pd.DataFrame) -> Iterator[tuple[Kind, int | None, pd.DataFrame]]:
+def _split(rows: pd.DataFrame) -> Iterator[tuple[FigureKind, int | None, pd.DataFrame]]:
     standard = rows[rows.adversary == "none"]
-    lines = rows[["source", "rewind", "part", "recipe"]].drop_duplicates()
+    lines = rows[["source", "rewind", "variant", "recipe"]].drop_duplicates()
     one_problem = len(rows[["task", "metric", "recipe"]].drop_duplicates()) == 1
-    if one_problem and len(lines) <= _LINES_A_PANEL_BEARS:
+    if one_problem and len(lines) <= _MAX_LINES_PER_PANEL:
         yield "score", None, rows
         return
-    first = standard.groupby(PROBLEM).rewind.transform("min")
-    main = standard[(standard.rewind == first) & standard.source.isin(["imp", "omp", *RANDOM])]
+    first = standard.groupby(PROBLEM_KEY).rewind.transform("min")
+    main = standard[
+        (standard.rewind == first) & standard.source.isin(["imp", "omp", *RANDOM_SOURCES])
+    ]
     if len(main):
         yield "score", None, main
-    for rewind, part in standard.groupby("rewind"):
-        imp = part.source == "imp"
-        weights = part.source.isin(words.OTHER_WEIGHTS) | part.source.str.startswith("init:")
-        transferred = part.source.str.startswith("transfer:")
-        if _curved(part[weights]):
-            yield "weights", int(rewind), _where_any(part[imp | weights], weights)
-        if _curved(part[transferred]):
-            yield "transfer", int(rewind), _where_any(part[imp | transferred], transferred)
-    rewinds = standard[standard.source == "imp"].groupby(PROBLEM).rewind.nunique()
-    several = pd.MultiIndex.from_frame(standard[PROBLEM]).isin(rewinds[rewinds > 1].index)
-    if several.any():
-        yield "rewinding", None, standard[several & (standard.source == "imp")]
+    for rewind, group in standard.groupby("rewind"):
+        imp = group.source == "imp"
+        weights = group.source.isin(formatting.OTHER_WEIGHTS)
+        weights |= group.source.str.startswith("init:")
+        transferred = group.source.str.startswith("transfer:")
+        if _has_curve(group[weights]):
+            yield "weights", int(rewind), _keep_problems_with(group[imp | weights], weights)
+        if _has_curve(group[transferred]):
+            yield (
+                "transfer",
+                int(rewind),
+                _keep_problems_with(group[imp | transferred], transferred),
+            )
+    rewinds = standard[standard.source == "imp"].groupby(PROBLEM_KEY).rewind.nunique()
+    rewound = pd.MultiIndex.from_frame(standard[PROBLEM_KEY]).isin(rewinds[rewinds > 1].index)
+    if rewound.any():
+        yield "rewinding", None, standard[rewound & (standard.source == "imp")]
     yield from _adversarial(rows)
 
 
-def _curved(rows: pd.DataFrame) -> bool:
-    """Whether some curve has enough levels to be one."""
+def _has_curve(rows: pd.DataFrame) -> bool:
+    """Return whether any curve has enough levels to be drawn."""
     if rows.empty:
         return False
-    curves = rows.groupby([*PROBLEM, "source", "part"])["level"].nunique()
-    return bool(curves.max() >= _LEVELS_A_CURVE_NEEDS)
+    curves = rows.groupby([*PROBLEM_KEY, "source", "variant"])["level"].nunique()
+    return bool(curves.max() >= _MIN_LEVELS_PER_CURVE)
 
 
-def _where_any(rows: pd.DataFrame, wanted: pd.Series) -> pd.DataFrame:
-    """The rows of those problems in which some row is wanted."""
-    has = wanted.loc[rows.index].groupby([rows[name] for name in PROBLEM]).transform("any")
-    return rows[has]
+def _keep_problems_with(rows: pd.DataFrame, selected: pd.Series) -> pd.DataFrame:
+    """Keep the rows of those problems that have any selected row."""
+    has_any = (
+        selected.loc[rows.index].groupby([rows[name] for name in PROBLEM_KEY]).transform("any")
+    )
+    return rows[has_any]
 
 
-def _adversarial(rows: pd.DataFrame) -> Iterator[tuple[Kind, int | None, pd.DataFrame]]:
-    """Adversarial training beside standard training, where both have the same kind of tickets."""
-    for rewind, part in rows.groupby("rewind"):
-        hostile = part.adversary != "none"
-        if not _curved(part[hostile]):
+def _adversarial(rows: pd.DataFrame) -> Iterator[tuple[FigureKind, int | None, pd.DataFrame]]:
+    """Pair adversarial with standard training where both have the same kind of tickets."""
+    for rewind, group in rows.groupby("rewind"):
+        adversarial = group.adversary != "none"
+        if not _has_curve(group[adversarial]):
             continue
         same = ["task", "metric", "source"]
-        both = pd.MultiIndex.from_frame(part[same]).isin(
-            pd.MultiIndex.from_frame(part.loc[hostile, same])
+        both = pd.MultiIndex.from_frame(group[same]).isin(
+            pd.MultiIndex.from_frame(group.loc[adversarial, same])
         )
-        yield "adversarial", int(rewind), part[both]
+        yield "adversarial", int(rewind), group[both]
 
 
-def _styled(kind: Kind, rows: pd.DataFrame) -> pd.DataFrame:
-    own = rows.source == "imp"
-    several = rows.recipe.nunique() > 1 and kind != "adversarial"
-    panel = [words.column(row) + (f", {row['recipe']}" if several else "") for row in _dicts(rows)]
-    line = [words.line(row["source"], row["rewind"], row["part"]) for row in _dicts(rows)]
-    colour, strong = rows.source + rows.part, own
+def _add_style_columns(kind: FigureKind, rows: pd.DataFrame) -> pd.DataFrame:
+    imp = rows.source == "imp"
+    several_recipes = rows.recipe.nunique() > 1 and kind != "adversarial"
+    panel = [
+        formatting.column_name(row) + (f", {row['recipe']}" if several_recipes else "")
+        for row in _dicts(rows)
+    ]
+    line = [
+        formatting.curve_label(row["source"], row["rewind"], row["variant"]) for row in _dicts(rows)
+    ]
+    colour, strong = rows.source + rows.variant, imp
     if kind == "transfer":
-        origin = rows.source.str.removeprefix("transfer:").where(~own, rows.task)
+        origin = rows.source.str.removeprefix("transfer:").where(~imp, rows.task)
         line = [f"from {task}" for task in origin]
         colour = pd.Categorical(origin, dict.fromkeys([*rows.task, *origin]))
     elif kind == "adversarial":
-        line = [f"{words.source(row['source'])}, {row['recipe']}" for row in _dicts(rows)]
+        line = [f"{formatting.source_name(row['source'])}, {row['recipe']}" for row in _dicts(rows)]
         colour, strong = rows.source, rows.adversary != "none"
-    elif rows.rewind.nunique() > 1:  # IMP and its random controls share the hue of their theta_i
-        shared = rows.source.isin(["imp", *RANDOM])
-        colour = rows.source.where(~shared, "") + rows.part + " " + rows.rewind.astype("str")
+    elif rows.rewind.nunique() > 1:  # IMP and its random controls share a hue per theta_i
+        shared = rows.source.isin(["imp", *RANDOM_SOURCES])
+        colour = rows.source.where(~shared, "") + rows.variant + " " + rows.rewind.astype("str")
     hue = colour.codes if isinstance(colour, pd.Categorical) else pd.factorize(colour)[0]
     return rows.assign(panel=panel, line=line, hue=hue, strong=strong)
 

@@ -1,8 +1,8 @@
-"""Tidy tables from a plan and its records: a row per cell and score, a row per level over seeds.
+"""Tidy tables from a plan and its records: one row per cell and score, or per level over seeds.
 
-A task may show several scores (`TaskEntry.columns`: image and text retrieval); each is a *column*,
-the pair (task, metric), and a cell has a row for each. A cell without a record stays in every
-table, as `missing`, `failed` or `blocked`: a partial sweep must look partial.
+A task may report several scores (`TaskEntry.columns`: image and text retrieval). Each is a
+*column*, the pair (task, metric), and a cell has a row for each. A cell without a record stays in
+every table, as `missing`, `failed` or `blocked`: a partial sweep must look partial.
 """
 
 from __future__ import annotations
@@ -18,35 +18,35 @@ from orchestrator.store.record import Record
 from trainables.spec import ModelSpec, TrainSpec
 from trainables.tasks import TASKS
 
-State: TypeAlias = Literal["done", "failed", "blocked", "missing"]
+CellState: TypeAlias = Literal["done", "failed", "blocked", "missing"]
 
-COLUMN = ["task", "metric"]
-"""Columns that name a column of the paper's tables; `metric` is empty where a task has one."""
-PROBLEM = ["model", *COLUMN, "recipe"]
-"""Columns that say which dense network a ticket is measured against."""
-CURVE = [*PROBLEM, "schedule", "rewind", "source", "part"]
-"""Columns that say which line of a figure a cell belongs to, seeds aside.
+SCORE_KEY = ["task", "metric"]
+"""Columns that identify a column of the paper's tables. `metric` is empty if a task has one."""
+PROBLEM_KEY = ["model", *SCORE_KEY, "recipe"]
+"""Columns that identify the dense network a ticket is compared with."""
+CURVE_KEY = [*PROBLEM_KEY, "schedule", "rewind", "source", "variant"]
+"""Columns that identify the curve a cell belongs to, regardless of its seed.
 
-Studies that ask for the same curve at other levels or seeds add to one line, so `study` is not
-among them. `part` is empty but where studies give one curve different trials at the same level and
-seed (another pool, another cut): then it is the study's name, and each has a line of its own.
+Studies that request the same curve at other levels or seeds extend one curve, so `study` is not
+among them. `variant` is usually empty. If studies run different trials for the same curve, level
+and seed (another pool, another pruner), it is the study's name, and each study has its own curve.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """What the labels of a sweep file stand for."""
+    """Models and tasks that the labels of a sweep file refer to."""
 
     models: Mapping[str, ModelSpec]
     tasks: Mapping[str, str]
     """Label -> name in `TASKS`."""
 
-    def pretraining(self, task: str) -> bool:
+    def is_pretraining(self, task: str) -> bool:
         return task in self.tasks and TASKS[self.tasks[task]].pretraining
 
 
-def labels(plan: Plan) -> Labels:
-    """Of the plan's training runs, rounds of pre-training included."""
+def sweep_labels(plan: Plan) -> Labels:
+    """Return the labels used by the plan's training runs, including rounds of pre-training."""
     specs = [(t.model, t.task, t.spec) for t in plan.training_runs()]
     specs += [(c.curve.model, c.curve.task, plan.trials[c.trial].spec) for c in plan.cells]
     models: dict[str, ModelSpec] = {}
@@ -58,85 +58,89 @@ def labels(plan: Plan) -> Labels:
     return Labels(models, tasks)
 
 
-def states(plan: Plan, records: Mapping[str, Record], failed: Collection[str]) -> dict[str, State]:
-    """The state of every trial; `blocked` if a trial that it needs failed and it is not done."""
-    found: dict[str, State] = {}
+def trial_states(
+    plan: Plan, records: Mapping[str, Record], failed: Collection[str]
+) -> dict[str, CellState]:
+    """Return the state of every trial: `blocked` if it is not done and a trial it needs failed."""
+    states: dict[str, CellState] = {}
     for trial in plan:
-        needs = (*trial.parents, *([trial.rides] if trial.rides else []))
+        needs = (*trial.parents, *([trial.produced_by] if trial.produced_by else []))
         if trial.key in records:
-            found[trial.key] = "done"
+            states[trial.key] = "done"
         elif trial.key in failed:
-            found[trial.key] = "failed"
-        elif any(found.get(need) in ("failed", "blocked") for need in needs):
-            found[trial.key] = "blocked"
+            states[trial.key] = "failed"
+        elif any(states.get(need) in ("failed", "blocked") for need in needs):
+            states[trial.key] = "blocked"
         else:
-            found[trial.key] = "missing"
-    return found
+            states[trial.key] = "missing"
+    return states
 
 
-def cells(plan: Plan, records: Mapping[str, Record], failed: Collection[str] = ()) -> pd.DataFrame:
-    """One row per cell of the plan and metric of its task, in the plan's order.
+def cell_scores(
+    plan: Plan, records: Mapping[str, Record], failed: Collection[str] = ()
+) -> pd.DataFrame:
+    """Return one row per cell of the plan and metric of its task, in the plan's order.
 
-    Scores are in percent, sparsities in 0..1. `sparsity` is exact (1 - kept / total) where the
-    ticket exists, else as planned; `cut` is the key of the trial that cuts it.
+    Scores are in percent, sparsities in 0..1. `sparsity` is exact (1 - kept / total) if the ticket
+    exists, else as planned. `prune_trial` is the key of the trial that produces the ticket.
     """
-    state = states(plan, records, failed)
+    state = trial_states(plan, records, failed)
     rows = [
         row
         for cell in plan.cells
         for row in _cell_rows(cell, plan.trials[cell.trial].spec, records, state[cell.trial])
     ]
     table = pd.DataFrame(rows, columns=list(_COLUMNS)).astype(_COLUMNS)
-    return table.assign(part=_parts(table))
+    return table.assign(variant=_variants(table))
 
 
 _COLUMNS = {
-    **dict.fromkeys(("study", *PROBLEM, "adversary", "schedule"), "str"),
+    **dict.fromkeys(("study", *PROBLEM_KEY, "adversary", "schedule"), "str"),
     "rewind": "int64",
-    **dict.fromkeys(("source", "part"), "str"),
+    **dict.fromkeys(("source", "variant"), "str"),
     "seed": "int64",
     "level": "int64",
     "planned_sparsity": "float64",
     "sparsity": "float64",
     **dict.fromkeys(("score", "best", "last", "prior", "seconds"), "float64"),
     **dict.fromkeys(("kept", "total"), "Int64"),
-    **dict.fromkeys(("state", "trial", "cut", "ticket"), "str"),
+    **dict.fromkeys(("state", "trial", "prune_trial", "ticket"), "str"),
 }
 
 
 def _cell_rows(
-    cell: Cell, spec: object, records: Mapping[str, Record], state: State
+    cell: Cell, spec: object, records: Mapping[str, Record], state: CellState
 ) -> Iterator[dict[str, object]]:
     assert isinstance(spec, TrainSpec)
-    record, cut = records.get(cell.trial), records.get(cell.ticket)
-    ticket = (record and record.ticket) or (cut and cut.ticket)
+    record, pruned = records.get(cell.trial), records.get(cell.ticket)
+    ticket = (record and record.ticket) or (pruned and pruned.ticket)
     scores = record.scores if record else {}
     exact = 1 - ticket.kept / ticket.total if ticket and ticket.total else cell.sparsity
     for key, metric in TASKS[spec.task.name].columns.items():
-        beside = ("best", "last", "prior") if key == "score" else ()
+        extra_scores = ("best", "last", "prior") if key == "score" else ()
         yield {
             **asdict(cell.curve),
             "metric": metric,
             "adversary": spec.recipe.adversary,
-            "part": "",
+            "variant": "",
             "level": cell.level,
             "planned_sparsity": cell.sparsity,
             "sparsity": exact,
             "score": scores.get(key),
-            **{name: scores.get(name) for name in beside},
+            **{name: scores.get(name) for name in extra_scores},
             "seconds": record.costs.get("seconds") if record else None,
             "kept": ticket.kept if ticket else None,
             "total": ticket.total if ticket else None,
             "state": state,
             "trial": cell.trial,
-            "cut": cell.ticket,
+            "prune_trial": cell.ticket,
             "ticket": ticket.sha256 if ticket else "",
         }
 
 
-def _parts(cells: pd.DataFrame) -> pd.Series:
-    """The column `part`, told from the trials alone."""
-    curve = [name for name in CURVE if name != "part"]
+def _variants(cells: pd.DataFrame) -> pd.Series:
+    """Return the column `variant`, derived from the trials alone."""
+    curve = [name for name in CURVE_KEY if name != "variant"]
     trials = cells.groupby([*curve, "level", "seed"], sort=False).trial.transform("nunique")
     differ = (trials > 1).groupby([cells[name] for name in curve], sort=False).transform("any")
     return cells.study.where(differ, "")
@@ -156,72 +160,77 @@ _OVER_SEEDS = {
 }
 
 
-def under_one_name(cells: pd.DataFrame) -> pd.DataFrame:
-    """`cells` with recipes of different names under one, for each model and kind of training where
-    every task has one recipe only: tasks differ in what suits them, and belong in one table."""
+def unify_recipe_names(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return `cells` with one recipe name per model and kind of training (standard, adversarial).
+
+    This applies only where every task has a single recipe: tasks may need different recipes and
+    still belong in one table.
+    """
     renamed = cells.recipe.copy()
-    plain = cells.adversary == "none"
-    for wanted, name in ((plain, "default"), (~plain, "adversarial")):
-        for _, rows in cells[wanted].groupby("model", sort=False):
+    standard = cells.adversary == "none"
+    for selected, name in ((standard, "default"), (~standard, "adversarial")):
+        for _, rows in cells[selected].groupby("model", sort=False):
             several = rows.recipe.nunique() > 1
             if several and rows.groupby("task").recipe.nunique().max() == 1:
                 renamed[rows.index] = name
     return cells.assign(recipe=renamed)
 
 
-def levels(cells: pd.DataFrame) -> pd.DataFrame:
-    """One row per curve and level over its seeds, each run once, dense runs left out; the curves
-    in the plan's order.
+def level_scores(cells: pd.DataFrame) -> pd.DataFrame:
+    """Aggregate the cells to one row per curve and level over its seeds, without dense runs.
 
-    `sd` is the sample standard deviation (n - 1), missing for one seed; `n` of `planned` seeds
-    have a score.
+    Each run counts once; curves are in the plan's order. `sd` is the sample standard deviation
+    (n - 1), missing for one seed; `n` of `planned` seeds have a score.
     """
-    tickets = cells[cells.source != DENSE].drop_duplicates([*CURVE, "level", "trial"])
-    by_level = tickets.groupby([*CURVE, "level"], sort=False).agg(**_OVER_SEEDS)
+    tickets = cells[cells.source != DENSE].drop_duplicates([*CURVE_KEY, "level", "trial"])
+    by_level = tickets.groupby([*CURVE_KEY, "level"], sort=False).agg(**_OVER_SEEDS)
     by_level = by_level.reset_index()
-    curve = by_level.groupby(CURVE, sort=False).ngroup()
+    curve = by_level.groupby(CURVE_KEY, sort=False).ngroup()
     order = pd.DataFrame({"curve": curve, "level": by_level.level}).sort_values(["curve", "level"])
     return by_level.loc[order.index].reset_index(drop=True)
 
 
-def dense(cells: pd.DataFrame) -> pd.DataFrame:
-    """One row per problem (and part): its dense runs of all studies over the seeds, each once."""
-    runs = cells[cells.source == DENSE].drop_duplicates([*PROBLEM, "part", "trial"])
-    return runs.groupby([*PROBLEM, "part"], sort=False).agg(**_OVER_SEEDS).reset_index()
+def dense_scores(cells: pd.DataFrame) -> pd.DataFrame:
+    """Aggregate the dense runs of all studies, each once, to one row per problem and variant."""
+    runs = cells[cells.source == DENSE].drop_duplicates([*PROBLEM_KEY, "variant", "trial"])
+    return runs.groupby([*PROBLEM_KEY, "variant"], sort=False).agg(**_OVER_SEEDS).reset_index()
 
 
 @dataclass(frozen=True, slots=True)
-class Networks:
-    """The dense networks that curves are measured against."""
+class DenseNetworks:
+    """The dense networks that curves are compared with."""
 
     by_column: Mapping[tuple[str, str, str], Sequence[pd.Series]]
-    """(model, task, metric) -> rows of `dense`."""
+    """(model, task, metric) -> rows of `dense_scores`."""
 
-    def of(self, curve: Mapping[str, Any] | pd.Series) -> pd.Series | None:
-        """The dense network of a curve; None if no study asks for one.
+    def find(self, curve: Mapping[str, Any] | pd.Series) -> pd.Series | None:
+        """Return the dense network of a curve; None if no study requests one.
 
-        It is that of the same model, task and recipe, whichever study trains it (the curve's own
-        where studies' dense networks differ); where the recipe has none, as adversarial ones may,
-        that of a standard recipe, `default` first.
+        It has the same model, task and recipe and may come from any study (the curve's own study
+        if their dense networks differ). If the recipe has no dense network, as adversarial ones
+        may, it is that of a standard recipe, preferably `default`.
         """
-        several = self.by_column.get((curve["model"], curve["task"], curve["metric"]), ())
-        fitting = [
-            row for row in several if row["recipe"] == curve["recipe"] or row["adversary"] == "none"
+        candidates = self.by_column.get((curve["model"], curve["task"], curve["metric"]), ())
+        matching = [
+            row
+            for row in candidates
+            if row["recipe"] == curve["recipe"] or row["adversary"] == "none"
         ]
-        return min(fitting, key=lambda row: _distance(row, curve), default=None)
+        return min(matching, key=lambda row: _distance(row, curve), default=None)
 
 
 def _distance(network: pd.Series, curve: Mapping[str, Any] | pd.Series) -> tuple[bool, ...]:
     return (
         network["recipe"] != curve["recipe"],
         network["recipe"] != "default",
-        network["part"] != curve["part"],
-        network["part"] != "",
+        network["variant"] != curve["variant"],
+        network["variant"] != "",
     )
 
 
-def networks(cells: pd.DataFrame) -> Networks:
+def dense_networks(cells: pd.DataFrame) -> DenseNetworks:
+    """Return the dense networks of all cells, by column."""
     by_column: dict[tuple[str, str, str], list[pd.Series]] = {}
-    for _, row in dense(cells).iterrows():
+    for _, row in dense_scores(cells).iterrows():
         by_column.setdefault((row["model"], row["task"], row["metric"]), []).append(row)
-    return Networks(by_column)
+    return DenseNetworks(by_column)

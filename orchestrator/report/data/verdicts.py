@@ -1,8 +1,8 @@
-"""Which tickets win, by a stated rule.
+"""Decide which tickets win, by a stated rule.
 
 The lottery-ticket papers state their rules loosely: Table 1 of "Playing Lottery Tickets with Vision
-and Language" prints tickets whose mean misses its own 99 % line and that pass only within one
-standard deviation. So ratio, tolerance and seeds are parameters, and every table prints them.
+and Language" has tickets whose mean misses its own 99 % line and that pass only within one standard
+deviation. Ratio, tolerance and number of seeds are therefore parameters, and the page prints them.
 """
 
 from __future__ import annotations
@@ -12,38 +12,38 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from orchestrator.report.data.tables import CURVE, PROBLEM, levels, networks
+from orchestrator.report.data.tables import CURVE_KEY, PROBLEM_KEY, dense_networks, level_scores
 from orchestrator.sweep.config import Win
 
-RANDOM = ("random", "random_layerwise")
-_EPSILON = 1e-9  # a score that equals the line in decimal must not fail by a binary rounding
+RANDOM_SOURCES = ("random", "random_layerwise")
+_EPSILON = 1e-9  # a score that equals the line in decimal must not fail by binary rounding
 
 
-def verdicts(cells: pd.DataFrame, rule: Win) -> pd.DataFrame:
-    """One row per curve, with the highest sparsity that meets the rule; of each problem IMP comes
-    first and random tickets last.
+def curve_verdicts(cells: pd.DataFrame, rule: Win) -> pd.DataFrame:
+    """Return one row per curve, with the highest sparsity that meets the rule.
 
-    `winning` and `relaxed` are sparsities (ratio 1 and the rule's ratio), missing if no level
-    meets it; `unbroken` is the highest one up to which every level meets the rule's ratio, which
-    a lucky level deep in the curve cannot raise. `score_*`, `random_*` and `random_layerwise_*`
-    are taken at the relaxed winner's level. `open` counts cells of the curve without a score.
+    Within each problem, IMP comes first and random tickets last. `winning` and `relaxed` are
+    sparsities (for ratio 1 and the rule's ratio), missing if no level meets it. `unbroken` is the
+    highest sparsity up to which every level meets the rule's ratio; a lucky level deep in the curve
+    cannot raise it. `score_*`, `random_*` and `random_layerwise_*` are taken at the relaxed
+    winner's level. `open` is the number of the curve's cells without a score.
     """
-    ticket_levels, measured = levels(cells), networks(cells)
+    ticket_levels, networks = level_scores(cells), dense_networks(cells)
     rows = [
-        _verdict(curve, measured.of(dict(zip(CURVE, key, strict=True))), ticket_levels, rule)
-        for key, curve in ticket_levels.groupby(CURVE, sort=False)
+        _verdict(curve, networks.find(dict(zip(CURVE_KEY, key, strict=True))), ticket_levels, rule)
+        for key, curve in ticket_levels.groupby(CURVE_KEY, sort=False)
     ]
     table = pd.DataFrame(rows, columns=_COLUMNS)
-    problem = table.groupby([*PROBLEM, "schedule"], sort=False).ngroup()
-    rank = table.source.map(lambda s: 0 if s == "imp" else 2 if s in RANDOM else 1)
+    problem = table.groupby([*PROBLEM_KEY, "schedule"], sort=False).ngroup()
+    rank = table.source.map(lambda s: 0 if s == "imp" else 2 if s in RANDOM_SOURCES else 1)
     order = table.assign(problem=problem, rank=rank).sort_values(
-        ["problem", "rank", "source", "rewind", "part"], kind="stable"
+        ["problem", "rank", "source", "rewind", "variant"], kind="stable"
     )
     return table.loc[order.index].reset_index(drop=True)
 
 
 _COLUMNS = [
-    *CURVE,
+    *CURVE_KEY,
     "verdict",
     "dense_mean",
     "dense_sd",
@@ -55,7 +55,7 @@ _COLUMNS = [
     "score_mean",
     "score_sd",
     "score_n",
-    *(f"{source}_{what}" for source in RANDOM for what in ("mean", "sd", "n")),
+    *(f"{source}_{what}" for source in RANDOM_SOURCES for what in ("mean", "sd", "n")),
     "prior",
     "deepest",
     "open",
@@ -63,11 +63,11 @@ _COLUMNS = [
 
 
 def _verdict(
-    curve: pd.DataFrame, network: pd.Series | None, everything: pd.DataFrame, rule: Win
+    curve: pd.DataFrame, network: pd.Series | None, all_levels: pd.DataFrame, rule: Win
 ) -> dict[str, Any]:
-    head = curve.iloc[0]
+    first = curve.iloc[0]
     scored = curve[(curve.n >= rule.seeds) & (curve.level > 0)]
-    row: dict[str, Any] = {name: head[name] for name in CURVE}
+    row: dict[str, Any] = {name: first[name] for name in CURVE_KEY}
     row["open"] = int((curve.planned - curve.n).sum())
     row["deepest"] = scored.sparsity.max()
     if network is not None:
@@ -79,8 +79,8 @@ def _verdict(
         row["prior"] = network["prior"]
     if network is None or network["n"] < rule.seeds or scored.empty:
         return row | {"verdict": "undecided"}
-    winning = scored[meets(scored, network["mean"], rule)]
-    relaxed = scored[meets(scored, rule.ratio * network["mean"], rule)]
+    winning = scored[meets_line(scored, network["mean"], rule)]
+    relaxed = scored[meets_line(scored, rule.ratio * network["mean"], rule)]
     row["line"] = rule.ratio * network["mean"]
     if relaxed.empty:
         return row | {"verdict": "none"}
@@ -90,25 +90,25 @@ def _verdict(
     row["relaxed"] = best.sparsity
     row["unbroken"] = _unbroken(scored, set(relaxed.level))
     row |= {f"score_{what}": best[what] for what in ("mean", "sd", "n")}
-    for source in RANDOM:
-        if head.source != source:
-            row |= _control(everything, best, source)
+    for source in RANDOM_SOURCES:
+        if first.source != source:
+            row |= _control(all_levels, best, source)
     return row
 
 
-def meets(rows: pd.DataFrame | pd.Series, line: float, rule: Win) -> Any:
-    """Whether each row (`mean`, `sd`), or the one row, reaches the line, however many its seeds."""
+def meets_line(rows: pd.DataFrame | pd.Series, line: float, rule: Win) -> Any:
+    """Return whether each row (`mean`, `sd`) reaches the line, whatever its number of seeds."""
     sd = np.nan_to_num(np.asarray(rows["sd"], float)) if rule.tolerance == "one_sd" else 0.0
     return rows["mean"] + sd >= line - _EPSILON
 
 
-def judge(row: pd.Series, network: pd.Series | None, rule: Win) -> str:
-    """The verdict on one level of a curve (`mean`, `sd`, `n`)."""
+def level_verdict(row: pd.Series, network: pd.Series | None, rule: Win) -> str:
+    """Return the verdict on one level of a curve (`mean`, `sd`, `n`)."""
     if network is None or min(network["n"], row["n"]) < rule.seeds:
         return "undecided"
-    if not meets(row, rule.ratio * network["mean"], rule):
+    if not meets_line(row, rule.ratio * network["mean"], rule):
         return "none"
-    return "winning" if meets(row, network["mean"], rule) else "relaxed winning"
+    return "winning" if meets_line(row, network["mean"], rule) else "relaxed winning"
 
 
 def _unbroken(scored: pd.DataFrame, passing: set[int]) -> float | None:
@@ -120,15 +120,17 @@ def _unbroken(scored: pd.DataFrame, passing: set[int]) -> float | None:
     return last
 
 
-def _control(everything: pd.DataFrame, best: pd.Series, source: str) -> dict[str, Any]:
-    """The random ticket's score at `best`'s level: from the same rewind point if there is one, and
-    of the same study where studies differ."""
-    same = everything[(everything.source == source) & (everything.level == best.level)]
-    for name in (*PROBLEM, "schedule"):
+def _control(all_levels: pd.DataFrame, best: pd.Series, source: str) -> dict[str, Any]:
+    """Return the random ticket's score at the level of `best`.
+
+    The same rewind point and variant are preferred if they exist.
+    """
+    same = all_levels[(all_levels.source == source) & (all_levels.level == best.level)]
+    for name in (*PROBLEM_KEY, "schedule"):
         same = same[same[name] == best[name]]
-    for name in ("rewind", "part"):
-        own = same[same[name] == best[name]]
-        same = own if len(own) else same
+    for name in ("rewind", "variant"):
+        closer = same[same[name] == best[name]]
+        same = closer if len(closer) else same
     if same.empty:
         return {}
     return {f"{source}_{what}": same.iloc[0][what] for what in ("mean", "sd", "n")}

@@ -1,4 +1,4 @@
-"""How the report looks: the HTML page, its style, curves, heat maps, tables.
+"""Presentation of the report: the HTML page, its style, curves, heat maps, tables.
 
-It may import `report.data`.
+This package may import `report.data`.
 """

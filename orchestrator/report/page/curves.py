@@ -1,4 +1,4 @@
-"""One panel of a score-sparsity figure: its curves, what they are measured against, its axes."""
+"""One panel of a score-sparsity figure: its curves, reference lines and axes."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from orchestrator.report.data import labels as words
-from orchestrator.report.data.figure_groups import Family
-from orchestrator.report.page.style import BAND, GRID, HUES, INK, MUTED
+from orchestrator.report.data import formatting
+from orchestrator.report.data.figure_groups import FigureGroup
+from orchestrator.report.page.style import BAND, GRID_COLOR, HUES, INK, MUTED
 from orchestrator.sweep.config import Win
 
 _DASHES: dict[str, Any] = {"imp": "-", "random": (0, (4, 2)), "random_layerwise": (0, (1, 1.6))}
 _OTHER_DASH = (0, (5, 1.5, 1, 1.5))
 _MARKERS = {"imp": "o", "random": "s", "random_layerwise": "^"}
-_BY_HUE = "osD^vPX*"
+_MARKERS_BY_HUE = "osD^vPX*"
 _LINE_DASH: Any = (0, (6, 2, 1, 2))
 _PRIOR_DASH: Any = (0, (1, 2))
-_SCHEDULE_TICKS = 9
+_MAX_SCHEDULE_TICKS = 9
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """How a curve is drawn. Colour is never alone: dash, marker or both differ too."""
+class LineStyle:
+    """Style of a curve. Curves never differ in colour alone: dash, marker or both differ too."""
 
     color: str
     dash: Any
@@ -49,25 +49,28 @@ class Look:
         )
 
 
-def looks(family: Family) -> dict[tuple[str, bool], Look]:
-    """The look of each (line, strong) of a family, the same in all of its panels."""
-    found = {}
-    unique = family.rows.drop_duplicates(["line", "strong"]).sort_values("hue", kind="stable")
-    for line, strong, place, source in unique[["line", "strong", "hue", "source"]].to_numpy():
+def line_styles(group: FigureGroup) -> dict[tuple[str, bool], LineStyle]:
+    """Return the style of each (line, strong) of a figure, the same in all of its panels."""
+    styles = {}
+    unique = group.rows.drop_duplicates(["line", "strong"]).sort_values("hue", kind="stable")
+    for line, strong, hue, source in unique[["line", "strong", "hue", "source"]].to_numpy():
         dash, marker = _DASHES.get(source, _OTHER_DASH), _MARKERS.get(source, "D")
-        if family.kind == "transfer":
-            dash, marker = "-", _BY_HUE[place % len(_BY_HUE)]
-        elif family.kind == "adversarial":
-            dash, marker = "-" if strong else (0, (4, 2)), _BY_HUE[place % len(_BY_HUE)]
-        elif family.kind == "weights" and source != "imp":
-            dash, marker = (0, (4, 2)), _BY_HUE[place % len(_BY_HUE)]
-        color = HUES[place % len(HUES)]
-        found[str(line), bool(strong)] = Look(color, dash, marker, bool(strong))
-    return found
+        if group.kind == "transfer":
+            dash, marker = "-", _MARKERS_BY_HUE[hue % len(_MARKERS_BY_HUE)]
+        elif group.kind == "adversarial":
+            dash, marker = (
+                "-" if strong else (0, (4, 2)),
+                _MARKERS_BY_HUE[hue % len(_MARKERS_BY_HUE)],
+            )
+        elif group.kind == "weights" and source != "imp":
+            dash, marker = (0, (4, 2)), _MARKERS_BY_HUE[hue % len(_MARKERS_BY_HUE)]
+        color = HUES[hue % len(HUES)]
+        styles[str(line), bool(strong)] = LineStyle(color, dash, marker, bool(strong))
+    return styles
 
 
-def references(axes: Axes, network: pd.Series | None, prior: float, rule: Win) -> None:
-    """The dense band (mean, sd, and the seeds' range), the p % line, the question-only prior."""
+def draw_references(axes: Axes, network: pd.Series | None, prior: float, rule: Win) -> None:
+    """Draw the dense band (mean, sd, range of seeds), the p % line and the question-only prior."""
     if network is not None and pd.notna(network["mean"]):
         mean, sd = network["mean"], network.sd
         axes.axhspan(network["min"], network["max"], color=BAND, alpha=0.35, lw=0, zorder=0.5)
@@ -80,20 +83,24 @@ def references(axes: Axes, network: pd.Series | None, prior: float, rule: Win) -
 
 
 def reference_handles(rule: Win, prior: bool) -> list[Line2D]:
-    """Legend entries of the lines that `references` draws."""
-    found = [
+    """Return the legend entries of the lines that `draw_references` draws."""
+    handles = [
         Line2D((), (), color=INK, lw=1.1, label="dense"),
-        Line2D((), (), color=INK, lw=0.9, ls=_LINE_DASH, label=words.share_of_dense(rule)),
+        Line2D((), (), color=INK, lw=0.9, ls=_LINE_DASH, label=formatting.share_of_dense(rule)),
     ]
     if prior:
         label = "question only"
-        found.append(Line2D((), (), color=MUTED, lw=1, ls=_PRIOR_DASH, label=label))
-    return found
+        handles.append(Line2D((), (), color=MUTED, lw=1, ls=_PRIOR_DASH, label=label))
+    return handles
 
 
-def curve(axes: Axes, rows: pd.DataFrame, network: pd.Series | None, look: Look) -> float | None:
-    """One line over the levels that have a score, from the dense network at sparsity 0; its end,
-    None if it has none. A cross marks levels that lack seeds."""
+def draw_curve(
+    axes: Axes, rows: pd.DataFrame, network: pd.Series | None, style: LineStyle
+) -> float | None:
+    """Draw a curve over the levels that have a score, from the dense network at sparsity 0.
+
+    Return its last score; None if it has none. A cross marks levels with missing seeds.
+    """
     done = rows[rows.n > 0].sort_values("sparsity")
     if done.empty:
         return None
@@ -102,17 +109,19 @@ def curve(axes: Axes, rows: pd.DataFrame, network: pd.Series | None, look: Look)
     if network is not None and network["n"]:
         points = np.vstack([network[columns].to_numpy(float), points])
     sparsity, mean, low, high = points.T
-    shade = 0.16 if look.strong else 0.1
-    axes.fill_between(100 * sparsity, low, high, color=look.color, alpha=shade, lw=0, zorder=2)
-    axes.add_line(look.line(100 * sparsity, mean))
+    shade = 0.16 if style.strong else 0.1
+    axes.fill_between(100 * sparsity, low, high, color=style.color, alpha=shade, lw=0, zorder=2)
+    axes.add_line(style.line(100 * sparsity, mean))
     partial = done[done.n < done.planned]
     axes.plot(100 * partial.sparsity, partial["mean"], "x", color=INK, ms=6, mew=1, zorder=5)
     return float(mean[-1])
 
 
-def x_axis(axes: Axes, rows: pd.DataFrame) -> None:
-    """Linear; a geometric schedule gets its levels evenly spaced, as it keeps an equal share of
-    the weights at each."""
+def set_x_axis(axes: Axes, rows: pd.DataFrame) -> None:
+    """Set up the sparsity axis: linear, or with evenly spaced levels for a geometric schedule.
+
+    A geometric schedule keeps an equal share of the weights at each level.
+    """
     deepest = 100 * rows.sparsity.max()
     if not str(rows.schedule.iloc[0]).startswith("geometric"):
         axes.set_xlim(-1.5, min(deepest + 2, 100))
@@ -127,12 +136,13 @@ def x_axis(axes: Axes, rows: pd.DataFrame) -> None:
     )
     axes.set_xlim(0 if deepest < 1 else -1.5, floor)
     ticks = sorted({0.0, *(round(100 * s, 1) for s in rows.planned_sparsity)})
-    axes.xaxis.set_major_locator(FixedLocator(ticks[:: 1 + len(ticks) // _SCHEDULE_TICKS]))
+    axes.xaxis.set_major_locator(FixedLocator(ticks[:: 1 + len(ticks) // _MAX_SCHEDULE_TICKS]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
 
 
-def y_axis(axes: Axes, rows: pd.DataFrame, network: pd.Series | None, prior: float) -> None:
+def set_y_axis(axes: Axes, rows: pd.DataFrame, network: pd.Series | None, prior: float) -> None:
+    """Set up the score axis so that it shows all scores, the dense network and the prior."""
     values = [rows["min"].min(), rows["max"].max(), prior]
     if network is not None:
         values += [network["min"], network["max"]]
@@ -141,5 +151,5 @@ def y_axis(axes: Axes, rows: pd.DataFrame, network: pd.Series | None, prior: flo
     pad = max(0.06 * (high - low), 0.5)
     axes.set_ylim(low - pad, high + pad)
     axes.yaxis.set_major_locator(MaxNLocator(nbins="auto", steps=[1, 2, 2.5, 5, 10]))
-    axes.grid(axis="y", color=GRID)
+    axes.grid(axis="y", color=GRID_COLOR)
     axes.tick_params(length=0)

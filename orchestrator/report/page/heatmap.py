@@ -1,4 +1,4 @@
-"""What heat maps share: tiles, the ink on them, names along the sides, titles."""
+"""Shared parts of heat maps: tiles, text on them, tick names, titles."""
 
 from __future__ import annotations
 
@@ -9,33 +9,38 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from orchestrator.report.page.style import MUTED, PAPER
+from orchestrator.report.page.style import BACKGROUND, MUTED
 
 SEQUENTIAL = LinearSegmentedColormap.from_list("kept", ["#eef4f9", "#7fb2d9", "#0a5c99", "#06304f"])
 DIVERGING = LinearSegmentedColormap.from_list("pruned", ["#0b6eb2", "#f1f2f3", "#d8600e"])
-INCHES_A_LETTER = 0.08
-"""Mean width of a letter at 9.5 pt, on the generous side."""
-_DARK_TEXT, _LIGHT_TEXT = "#111820", "#fdfefe"  # on the cells' own colours: not the page's to swap
+INCHES_PER_LETTER = 0.08
+"""Mean width of a letter at 9.5 pt, rounded up generously."""
+_DARK_TEXT, _LIGHT_TEXT = "#111820", "#fdfefe"  # on coloured tiles: the page must not replace them
 
 
-def inches(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
+def add_axes_inches(
+    figure: Figure, left: float, bottom: float, width: float, height: float
+) -> Axes:
+    """Add axes at a position given in inches."""
     full_width, full_height = figure.get_size_inches()
     return figure.add_axes(
         (left / full_width, bottom / full_height, width / full_width, height / full_height)
     )
 
 
-def tile(axes: Axes, x: int, y: int, color: tuple[float, ...]) -> None:
-    axes.add_patch(Rectangle((x, y), 1, 1, facecolor=color, edgecolor=PAPER, linewidth=1.5))
+def draw_tile(axes: Axes, x: int, y: int, color: tuple[float, ...]) -> None:
+    """Draw a coloured cell with its corner at (x, y)."""
+    axes.add_patch(Rectangle((x, y), 1, 1, facecolor=color, edgecolor=BACKGROUND, linewidth=1.5))
 
 
-def ink_on(color: tuple[float, ...]) -> str:
-    """Dark or light text, by the relative luminance of WCAG 2."""
+def text_color(color: tuple[float, ...]) -> str:
+    """Return dark or light text for a background, by the relative luminance of WCAG 2."""
     red, green, blue = (channel**2.2 for channel in color[:3])
     return _DARK_TEXT if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.22 else _LIGHT_TEXT
 
 
-def name_axes(axes: Axes, columns: Sequence[str], rows: Sequence[str]) -> None:
+def set_tick_names(axes: Axes, columns: Sequence[str], rows: Sequence[str]) -> None:
+    """Label columns and rows; long column names are rotated."""
     axes.set_xlim(0, len(columns))
     axes.set_ylim(len(rows), 0)
     long = max((len(name) for name in columns), default=0) > 4
@@ -48,7 +53,8 @@ def name_axes(axes: Axes, columns: Sequence[str], rows: Sequence[str]) -> None:
     axes.spines[:].set_visible(False)
 
 
-def titles(figure: Figure, axes: Axes, title: str, subtitle: str) -> None:
+def add_titles(figure: Figure, axes: Axes, title: str, subtitle: str) -> None:
+    """Write a title and a subtitle above the axes."""
     top = axes.get_position().y1
     height = figure.get_size_inches()[1]
     figure.text(0.02, top + 0.46 / height, title, size=10.5, weight="bold", va="center")

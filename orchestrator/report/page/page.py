@@ -1,6 +1,6 @@
-"""The report as one HTML page that needs nothing else: no script, no font, no outside request.
+"""The report as one self-contained HTML page, without scripts, fonts or outside requests.
 
-Its Content-Security-Policy forbids all of them, so a browser would refuse what slipped in.
+Its Content-Security-Policy forbids all of them, so a browser would block any that slipped in.
 """
 
 from __future__ import annotations
@@ -20,41 +20,41 @@ from tabulate import tabulate
 
 from orchestrator.report.page import style
 
-_SWAPPED = {
+_CSS_VARIABLES = {
     style.INK: "ink",
     style.MUTED: "muted",
-    style.GRID: "grid",
+    style.GRID_COLOR: "grid",
     style.BAND: "band",
-    style.PAPER: "paper",
+    style.BACKGROUND: "paper",
     **{hue: f"hue-{i}" for i, hue in enumerate(style.HUES)},
 }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Value:
-    """A cell of a table that says more than one thing."""
+class RichText:
+    """A table entry with emphasis or a second line."""
 
     text: str
     note: str = ""
-    """A second line, small."""
+    """Second line, in small type."""
     strong: bool = False
 
 
-Entry: TypeAlias = str | Value
+TableEntry: TypeAlias = str | RichText
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Table:
     header: Sequence[str]
-    rows: Sequence[Sequence[Entry]]
-    words: int = 1
-    """How many leading columns hold words, aligned left; the rest are numbers."""
+    rows: Sequence[Sequence[TableEntry]]
+    text_columns: int = 1
+    """Number of leading columns of text, aligned left; the rest are numbers."""
     caption: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Drawn:
-    """A figure and the name of its files."""
+class PageFigure:
+    """A figure, the name of its files and its caption."""
 
     name: str
     figure: Figure
@@ -66,10 +66,10 @@ class Section:
     title: str
     note: str = ""
     """Escaped unless it is Markup."""
-    figures: Sequence[Drawn] = ()
+    figures: Sequence[PageFigure] = ()
     tables: Sequence[Table] = ()
     folded: Sequence[tuple[str, Table]] = ()
-    """(summary, table): tables that are opened by a click."""
+    """(summary, table): tables that open on a click."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,82 +77,86 @@ class Page:
     name: str
     headline: Sequence[str]
     details: Sequence[str]
-    """The headline at length, folded; empty where it is short."""
+    """The headline in full, folded; empty if it is short."""
     facts: Sequence[tuple[str, str]]
-    """(number, what it counts), shown large under the title."""
+    """(number, description), shown under the title, the number large."""
     sections: Sequence[Section]
     environment: Sequence[tuple[str, str]]
-    troubles: Sequence[tuple[str, str]]
-    """(trial, what went wrong)."""
+    failures: Sequence[tuple[str, str]]
+    """(trial, error)."""
     command: str
-    latest: str
-    """When the latest record was made; empty if there is none."""
+    latest_record: str
+    """Creation time of the latest record; empty if there is none."""
 
 
-def render(page: Page, svgs: Mapping[str, bytes]) -> str:
-    """The page as HTML text; everything but the figures is escaped. `svgs` are the figures by
-    name."""
+def render_page(page: Page, svgs: Mapping[str, bytes]) -> str:
+    """Return the page as HTML. `svgs` maps figure names to SVG; all other text is escaped."""
     folder = files("orchestrator.report.page")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"bound": _bound, "anchor": _anchor}
-    environment.tests |= {"value": lambda entry: isinstance(entry, Value), "wide": _is_wide}
+    environment.filters |= {"keep_together": _keep_together, "anchor": _anchor}
+    environment.tests |= {"rich": lambda entry: isinstance(entry, RichText), "wide": _is_wide}
     template = environment.from_string((folder / "page.html").read_text("utf-8"))
     css = Markup((folder / "page.css").read_text("utf-8"))
-    shown = {name: inline(svg, name) for name, svg in svgs.items()}
-    return template.render(page=page, css=css, svgs=shown)
+    inlined = {name: inline_svg(svg, name) for name, svg in svgs.items()}
+    return template.render(page=page, css=css, svgs=inlined)
 
 
 _WIDE = 6.5
-"""Inches; a wider figure gets the page's whole width."""
+"""Inches; a wider figure gets the full width of the page."""
 
 
-def _is_wide(drawn: Drawn) -> bool:
-    return bool(drawn.figure.get_figwidth() > _WIDE)
+def _is_wide(figure: PageFigure) -> bool:
+    return bool(figure.figure.get_figwidth() > _WIDE)
 
 
 def _anchor(title: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
 
 
-def _bound(text: str) -> str:
-    """Keeps `90 %` and `93.6 ± 0.9` on one line."""
+def _keep_together(text: str) -> str:
+    """Keep `90 %` and `93.6 ± 0.9` on one line."""
     return text.replace(" %", "\u00a0%").replace(" ± ", "\u00a0±\u00a0")
 
 
 def svg_bytes(figure: Figure) -> bytes:
-    """A figure as SVG: the same bytes for the same figure, without date and tool."""
+    """Return a figure as SVG without date or tool: the same figure gives the same bytes."""
     buffer = io.BytesIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with mpl.rc_context(style.RC):
-        figure.savefig(buffer, format="svg", metadata=nothing)
+        figure.savefig(buffer, format="svg", metadata=no_metadata)
     return buffer.getvalue()
 
 
-def inline(svg: bytes, name: str) -> Markup:
-    """A figure's SVG for use inside the page: its inks follow the page's light or dark, and its
-    ids are its own (`name`), so that two figures do not share clip paths."""
+def inline_svg(svg: bytes, name: str) -> Markup:
+    """Prepare a figure's SVG for use inside the page.
+
+    Its colours become the page's variables, which follow light and dark mode. Its ids get the
+    prefix `name`, so that two figures do not share clip paths.
+    """
     text = svg.decode("utf-8")
     text = text[text.index("<svg") :]
     text = re.sub(r'<svg ([^>]*?)width="[^"]*"', r"<svg \1", text, count=1)
     text = re.sub(r'<svg ([^>]*?) height="[^"]*"', r'<svg \1 role="img"', text, count=1)
-    for color, variable in _SWAPPED.items():
+    for color, variable in _CSS_VARIABLES.items():
         text = text.replace(color, f"var(--{variable})")
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
-    return Markup(text)  # matplotlib escapes the labels that it writes
+    return Markup(text)  # matplotlib escapes the labels it writes
 
 
-def words_first(header: Iterable[str], rows: Iterable[Sequence[Entry]], words: int) -> Table:
-    return Table(header=tuple(header), rows=tuple(rows), words=words)
+def make_table(
+    header: Iterable[str], rows: Iterable[Sequence[TableEntry]], text_columns: int
+) -> Table:
+    return Table(header=tuple(header), rows=tuple(rows), text_columns=text_columns)
 
 
-def markdown(tables: Sequence[Table]) -> str:
-    """The tables in Markdown, under their captions; a cell's second line stands in brackets."""
+def to_markdown(tables: Sequence[Table]) -> str:
+    """Return the tables as Markdown with their captions; second lines are in brackets."""
     parts = []
     for table in tables:
         rows = [[_plain(entry) for entry in row] for row in table.rows]
-        align = ["left"] * table.words + ["right"] * (len(table.header) - table.words)
+        align = ["left"] * table.text_columns + ["right"] * (len(table.header) - table.text_columns)
         text = tabulate(
             rows, list(table.header), tablefmt="pipe", disable_numparse=True, colalign=align
         )
@@ -160,7 +164,7 @@ def markdown(tables: Sequence[Table]) -> str:
     return "\n".join(parts)
 
 
-def _plain(entry: Entry) -> str:
+def _plain(entry: TableEntry) -> str:
     if isinstance(entry, str):
         return entry.replace("|", "\\|")
     text = f"**{entry.text}**" if entry.strong else entry.text

@@ -1,4 +1,4 @@
-"""The look shared by all figures: inks, hues that colour-blind readers can tell apart, type."""
+"""Style shared by all figures: colours that colour-blind readers can tell apart, and type."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from typing import Any
 
 INK = "#1b2733"
 MUTED = "#66727f"
-GRID = "#e3e7eb"
+GRID_COLOR = "#e3e7eb"
 BAND = "#cfd6dd"
-PAPER = "#ffffff"
-"""These five are named in the page's style sheet, which swaps them in dark mode."""
+BACKGROUND = "#ffffff"
+"""These five are variables of the page's style sheet, which replaces them in dark mode."""
 
 HUES = ("#0a6fb3", "#d9610f", "#0b9070", "#b85a94", "#8a6d00", "#4aa3d8", "#7a4fb5", "#5e6b78")
-"""After Okabe and Ito (2008), darkened to 3:1 against white; the page lightens them in the dark."""
+"""After Okabe and Ito (2008), darkened to a contrast of 3:1 against white; lighter in dark mode."""
 
 RC: dict[Any, Any] = {
-    "figure.facecolor": PAPER,
-    "axes.facecolor": PAPER,
+    "figure.facecolor": BACKGROUND,
+    "axes.facecolor": BACKGROUND,
     "axes.edgecolor": MUTED,
     "axes.linewidth": 0.8,
     "axes.labelcolor": INK,
@@ -30,7 +30,7 @@ RC: dict[Any, Any] = {
     "axes.spines.right": False,
     "axes.axisbelow": True,
     "axes.unicode_minus": True,
-    "grid.color": GRID,
+    "grid.color": GRID_COLOR,
     "grid.linewidth": 0.8,
     "text.color": INK,
     "text.parse_math": False,  # a `$` in a label is a `$`
@@ -43,7 +43,7 @@ RC: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],  # ships with matplotlib: the same picture everywhere
     "lines.solid_capstyle": "round",
-    "svg.fonttype": "none",  # text stays text: small, searchable, in the page's own font
+    "svg.fonttype": "none",  # keep text as text: small, searchable, in the page's font
     "svg.hashsalt": "sweepstakes",  # the same data, the same bytes
     "savefig.dpi": 200,
 }

@@ -1,4 +1,4 @@
-"""One file per section of the report: its tables, its figures, its text.
+"""Sections of the report: their tables, figures and text.
 
-It may import `report.page` and `report.data`.
+This package may import `report.page` and `report.data`.
 """

@@ -1,4 +1,4 @@
-"""What the sections of the page are made from, and what they are made of."""
+"""Data that all sections share, and the form in which they return their content."""
 
 from __future__ import annotations
 
@@ -8,52 +8,53 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from orchestrator.report.data import figure_groups as families
 from orchestrator.report.data import tables
-from orchestrator.report.data.figure_groups import Family
-from orchestrator.report.data.tables import Labels, Networks
+from orchestrator.report.data.figure_groups import FigureGroup, figure_groups
+from orchestrator.report.data.tables import DenseNetworks, Labels
 from orchestrator.report.page.page import Section, Table
 from orchestrator.sweep.config import Win
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Findings:
-    """What every section is made from."""
+class ReportData:
+    """Input of every section."""
 
     cells: pd.DataFrame
     levels: pd.DataFrame
-    networks: Networks
+    networks: DenseNetworks
     verdicts: pd.DataFrame
     labels: Labels
     rule: Win
-    families: list[Family]
+    figure_groups: list[FigureGroup]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Part:
-    """A section and the tables that are written as files beside the page."""
+class SectionPart:
+    """A section, and the tables that are written as files next to the page."""
 
     section: Section
-    data: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    tidy: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     """Name -> tidy table."""
-    layout: Mapping[str, list[Table]] = field(default_factory=dict)
-    """Name -> the tables as people read them, for the Markdown file."""
+    formatted: Mapping[str, list[Table]] = field(default_factory=dict)
+    """Name -> the formatted tables, for the Markdown file."""
 
 
-def find(cells: pd.DataFrame, labels: Labels, rule: Win, judged: pd.DataFrame) -> Findings:
-    by_level = tables.levels(cells)
-    return Findings(
+def build_report_data(
+    cells: pd.DataFrame, labels: Labels, rule: Win, verdicts: pd.DataFrame
+) -> ReportData:
+    by_level = tables.level_scores(cells)
+    return ReportData(
         cells=cells,
         levels=by_level,
-        networks=tables.networks(cells),
-        verdicts=judged,
+        networks=tables.dense_networks(cells),
+        verdicts=verdicts,
         labels=labels,
         rule=rule,
-        families=families.families(by_level),
+        figure_groups=figure_groups(by_level),
     )
 
 
 def slug(*parts: object) -> str:
-    """A file name that says what all the parts say."""
+    """Join the parts to a file name."""
     text = "-".join(str(part) for part in parts if str(part)).lower()
     return re.sub(r"-+", "-", "".join(c if c.isalnum() or c in "._" else "-" for c in text))

@@ -1,4 +1,4 @@
-"""IMP tickets beside their controls, one sparsity for each column: VLT's Tables 1, 3 and 4."""
+"""IMP tickets and their controls, at one sparsity per column: VLT's Tables 1, 3 and 4."""
 
 from __future__ import annotations
 
@@ -8,78 +8,79 @@ from typing import Any
 import pandas as pd
 
 from orchestrator.plan.graph import DENSE
-from orchestrator.report.data import labels as words
-from orchestrator.report.data.labels import PAPER
-from orchestrator.report.data.tables import COLUMN, Labels, Networks
-from orchestrator.report.data.verdicts import RANDOM, judge, meets
+from orchestrator.report.data import formatting
+from orchestrator.report.data.formatting import PAPER
+from orchestrator.report.data.tables import SCORE_KEY, DenseNetworks, Labels
+from orchestrator.report.data.verdicts import RANDOM_SOURCES, level_verdict, meets_line
 from orchestrator.report.page import layout
 from orchestrator.report.page.layout import Row
-from orchestrator.report.page.page import Entry, Table
+from orchestrator.report.page.page import Table, TableEntry
 from orchestrator.report.sections import published
 from orchestrator.sweep.config import Win
 
 LINE = "line"
-TABLE = ["model", "recipe", "schedule", "part"]
-"""What has a table of its own."""
+"""Source of the row that shows the rule's ratio of the dense score."""
+_TABLE_KEY = ["model", "recipe", "schedule", "variant"]
+"""Columns that identify a table."""
 _KEPT = ["mean", "sd", "n", "planned"]
 
 
-def controls(levels: pd.DataFrame, networks: Networks, rule: Win) -> pd.DataFrame:
-    """One row per table, column and row of it; standard training from theta_0, or the first theta_i
-    that IMP tickets start from.
+def control_scores(levels: pd.DataFrame, networks: DenseNetworks, rule: Win) -> pd.DataFrame:
+    """Return one row per row and column of every table.
 
-    `source` is `dense`, `line` (the rule's ratio of it) or a source of tickets. All tickets of a
-    column are taken at one level: the highest that meets the rule, among those at which the
-    study has all its controls and most seeds (its `at`, where it fixes one); where none meets it,
-    the level at which IMP scores best. `verdict` says what the rule makes of the ticket there.
+    Only standard training counts, from theta_0 or else the first theta_i that IMP tickets start
+    from. `source` is `dense`, `line` (the rule's ratio of it) or a source of tickets. All tickets
+    of a column are taken at one level: the highest that meets the rule, among those with all
+    controls and the most seeds (the study's `score_levels`, if it sets them). If none meets the
+    rule, it is the level at which IMP scores best. `verdict` is the rule's verdict at that level.
     """
     standard = levels[(levels.adversary == "none") & ~levels.source.str.startswith("transfer:")]
     imp = standard[standard.source == "imp"]
     rows: list[dict[str, Any]] = []
-    for key, own in imp.groupby([*TABLE, *COLUMN], sort=False):
-        named = dict(zip([*TABLE, *COLUMN], key, strict=True))
-        first = own[own.rewind == own.rewind.min()]
-        network = networks.of(own.iloc[0])
-        others = _beside(standard, first)
+    for key, curves in imp.groupby([*_TABLE_KEY, *SCORE_KEY], sort=False):
+        named = dict(zip([*_TABLE_KEY, *SCORE_KEY], key, strict=True))
+        first = curves[curves.rewind == curves.rewind.min()]
+        network = networks.find(curves.iloc[0])
+        others = _other_sources(standard, first)
         rows += _column(named, first, others, network, rule)
-    return pd.DataFrame(rows, columns=[*TABLE, *COLUMN, *_COLUMNS])
+    return pd.DataFrame(rows, columns=[*_TABLE_KEY, *SCORE_KEY, *_COLUMNS])
 
 
 _COLUMNS = ["adversary", "source", "level", "sparsity", *_KEPT, "verdict"]
 
 
-def _beside(standard: pd.DataFrame, own: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The other sources of the column, at the same rewind point and of the same study if there."""
-    head = own.iloc[0]
+def _other_sources(standard: pd.DataFrame, imp: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the column's other sources, with the same rewind point and variant if they exist."""
+    reference = imp.iloc[0]
     same = standard[standard.source != "imp"]
-    for name in ("model", *COLUMN, "recipe", "schedule"):
-        same = same[same[name] == head[name]]
-    found = {}
+    for name in ("model", *SCORE_KEY, "recipe", "schedule"):
+        same = same[same[name] == reference[name]]
+    sources = {}
     for source, rows in same.groupby("source", sort=False):
         chosen = rows
-        for name in ("rewind", "part"):
-            alike = chosen[chosen[name] == head[name]]
+        for name in ("rewind", "variant"):
+            alike = chosen[chosen[name] == reference[name]]
             chosen = alike if len(alike) else chosen
-        found[str(source)] = chosen.drop_duplicates("level")
-    return found
+        sources[str(source)] = chosen.drop_duplicates("level")
+    return sources
 
 
 def _column(
     named: dict[str, Any],
-    own: pd.DataFrame,
+    imp: pd.DataFrame,
     others: dict[str, pd.DataFrame],
     network: pd.Series | None,
     rule: Win,
 ) -> list[dict[str, Any]]:
-    plain = {**named, "adversary": "none", "level": 0, "sparsity": 0.0, "verdict": ""}
+    defaults = {**named, "adversary": "none", "level": 0, "sparsity": 0.0, "verdict": ""}
     rows: list[dict[str, Any]] = []
     line = None
     if network is not None:
-        rows.append({**plain, "source": DENSE, **{name: network[name] for name in _KEPT}})
+        rows.append({**defaults, "source": DENSE, **{name: network[name] for name in _KEPT}})
         line = rule.ratio * network["mean"]
-    rows.append({**plain, "source": LINE, "mean": line})
-    level = _level(own, others.values(), line, rule)
-    for source, curve in [("imp", own), *others.items()]:
+    rows.append({**defaults, "source": LINE, "mean": line})
+    level = _level(imp, others.values(), line, rule)
+    for source, curve in [("imp", imp), *others.items()]:
         for _, row in curve[curve.level == level].iterrows():
             rows.append(
                 {
@@ -89,50 +90,52 @@ def _column(
                     "level": level,
                     "sparsity": row.planned_sparsity,
                     **{name: row[name] for name in _KEPT},
-                    "verdict": judge(row, network, rule),
+                    "verdict": level_verdict(row, network, rule),
                 }
             )
     return rows
 
 
-def _level(own: pd.DataFrame, others: Iterable[pd.DataFrame], line: float | None, rule: Win) -> int:
-    """The level at which a column is read."""
-    most = own[own.planned == own.planned.max()]
-    allowed = set(most.level)
+def _level(imp: pd.DataFrame, others: Iterable[pd.DataFrame], line: float | None, rule: Win) -> int:
+    """Return the level whose scores a column shows."""
+    most_seeds = imp[imp.planned == imp.planned.max()]
+    allowed = set(most_seeds.level)
     for other in others:
         allowed = allowed & set(other.level) or allowed
-    there = own[own.level.isin(allowed)]
-    scored = there[there.n > 0]
+    candidates = imp[imp.level.isin(allowed)]
+    scored = candidates[candidates.n > 0]
     if line is None or scored.empty:
-        return int(there.level.max())
-    winners = scored[(scored.n >= rule.seeds) & meets(scored, line, rule)]
+        return int(candidates.level.max())
+    winners = scored[(scored.n >= rule.seeds) & meets_line(scored, line, rule)]
     best = winners.level.max() if len(winners) else scored.level[scored["mean"].idxmax()]
     return int(best)
 
 
 def tables(controls: pd.DataFrame, rule: Win, labels: Labels) -> list[Table]:
-    """The tables as the paper sets them: a row for each source, the paper's own numbers beneath.
+    """Return tables as in the paper: a row for each source, with the paper's numbers below ours.
 
-    `controls` has the columns of `published.beside` too.
+    `controls` has been through `published.add_published_scores`.
     """
-    found = []
-    for key, rows in controls.groupby(TABLE, sort=False):
-        columns = layout.columns(rows)
-        by_place = layout.places(rows, "source")
-        imp = [by_place.get(("imp", *column)) for column in columns]
-        body: list[list[Entry]] = [["sparsity", *(_sparsity(row, labels) for row in imp)]]
+    formatted = []
+    for key, rows in controls.groupby(_TABLE_KEY, sort=False):
+        columns = layout.score_columns(rows)
+        by_key = layout.rows_by_key(rows, "source")
+        imp = [by_key.get(("imp", *column)) for column in columns]
+        body: list[list[TableEntry]] = [["sparsity", *(_sparsity(row, labels) for row in imp)]]
         for source in sorted(rows.source.unique(), key=_rank):
-            scores = (by_place.get((source, *column)) for column in columns)
-            body.append([_name(source, rule), *(layout.score(row, seeds=True) for row in scores)])
+            scores = (by_key.get((source, *column)) for column in columns)
+            body.append(
+                [_name(source, rule), *(layout.score_entry(row, seeds=True) for row in scores)]
+            )
         body.append(["verdict on IMP", *map(_verdict, imp)])
-        caption = words.caption(dict(zip(TABLE, key, strict=True)))
-        header = ["", *layout.names(columns)]
-        found.append(Table(header=header, rows=body, caption=caption))
-    return found
+        caption = formatting.table_caption(dict(zip(_TABLE_KEY, key, strict=True)))
+        header = ["", *layout.column_names(columns)]
+        formatted.append(Table(header=header, rows=body, caption=caption))
+    return formatted
 
 
 _WEIGHTS = ("init", "reinit", "shuffle_within", "shuffle_across")
-_ORDER = (DENSE, LINE, "imp", *RANDOM, "omp", *_WEIGHTS)
+_ORDER = (DENSE, LINE, "imp", *RANDOM_SOURCES, "omp", *_WEIGHTS)
 
 
 def _rank(source: str) -> tuple[int, str]:
@@ -143,17 +146,17 @@ def _rank(source: str) -> tuple[int, str]:
 def _name(source: str, rule: Win) -> str:
     if source == DENSE:
         return "dense"
-    return words.share_of_dense(rule) if source == LINE else words.source(source)
+    return formatting.share_of_dense(rule) if source == LINE else formatting.source_name(source)
 
 
-def _sparsity(row: Row | None, labels: Labels) -> Entry:
+def _sparsity(row: Row | None, labels: Labels) -> TableEntry:
     if row is None:
-        return words.MISSING
-    printed = published.sparsity(row, labels)
-    note = "" if printed is None else f"{PAPER} {words.percent(printed)}"
-    return layout.entry(words.percent(row["sparsity"]), note)
+        return formatting.MISSING
+    printed = published.published_sparsity(row, labels)
+    note = "" if printed is None else f"{PAPER} {formatting.percent(printed)}"
+    return layout.table_entry(formatting.percent(row["sparsity"]), note)
 
 
-def _verdict(row: Row | None) -> Entry:
-    verdict = words.MISSING if row is None else str(row["verdict"])
+def _verdict(row: Row | None) -> TableEntry:
+    verdict = formatting.MISSING if row is None else str(row["verdict"])
     return "misses" if verdict == "none" else verdict

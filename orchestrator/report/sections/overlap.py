@@ -1,4 +1,4 @@
-"""How much tickets share, beside what chance would give, and how they spread over the layers."""
+"""Overlap of tickets, compared with chance, and their sparsity in each layer."""
 
 from __future__ import annotations
 
@@ -11,113 +11,124 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from orchestrator.report.data import labels as words
-from orchestrator.report.data.verdicts import RANDOM
-from orchestrator.store.ticket import Ticket, compare
+from orchestrator.report.data import formatting
+from orchestrator.report.data.verdicts import RANDOM_SOURCES
+from orchestrator.store.ticket import Ticket, compare_tickets
 
-MOST_TICKETS = 12
-"""In one heat map: more would not be legible, and a base-size ticket takes 11 MB of memory."""
+MAX_TICKETS = 12
+"""Tickets in one heat map: more are not legible, and a base-size ticket takes 11 MB of memory."""
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class TicketChoice:
     """Tickets of one model and sparsity that are compared with one another."""
 
     model: str
     sparsity: float
-    what: Literal["tasks", "chains"]
-    """The IMP tickets of different tasks, or the tickets of one task: seeds, rewinds, controls."""
+    kind: Literal["tasks", "chains"]
+    """IMP tickets of different tasks, or tickets of one task: seeds, rewind points, controls."""
     tickets: pd.DataFrame
-    """Rows of `tables.cells` plus a `label`."""
+    """Rows of `tables.cell_scores` with a `label`."""
 
 
-def choose(cells: pd.DataFrame, verdicts: pd.DataFrame) -> list[Choice]:
-    """What to compare, for each model (and pool), each ticket once.
+def choose_tickets(cells: pd.DataFrame, verdicts: pd.DataFrame) -> list[TicketChoice]:
+    """Choose the tickets to compare for each model (and pool), each ticket once.
 
-    Where several tasks (pre-training too) have IMP tickets, those of the first seed and rewind
-    point, at the two levels up to the sparsity that the best winners reach in the middle. And of
-    the task with most tickets, all of one level: the best relaxed winner's; where no ticket
-    wins, the deepest that has two. A ticket that several cells wear is named after the first.
+    If several tasks (or pre-training) have IMP tickets, these are compared: first seed and rewind
+    point, at the two levels up to the median sparsity of the best winners. In addition, all tickets
+    of one level are compared for the task that has the most: the best relaxed winner's level or, if
+    no ticket wins, the deepest level with two tickets. A ticket that several cells use is named
+    after the first cell.
     """
-    found: list[Choice] = []
-    worn = cells[cells.ticket != ""]
-    for (model, total), group in worn.groupby(["model", "total"], sort=False):
-        own = verdicts[(verdicts.model == model) & (verdicts.source == "imp")]
-        doubled = any(choice.model == model for choice in found)
-        name = f"{model}, {total:,} weights" if doubled else str(model)
-        found += [replace(choice, model=name) for choice in _of_tasks(group, own)]
-        found += [replace(choice, model=name) for choice in _of_chains(group, own)]
-    return found
-
-
-def _of_tasks(worn: pd.DataFrame, own: pd.DataFrame) -> list[Choice]:
-    kind = worn.source.str.split(":").str[0]
-    imp = worn[(worn.adversary == "none") & kind.isin(["imp", "transfer"])]
-    origin = imp.source.str.removeprefix("transfer:").where(imp.source != "imp", imp.task)
-    first = imp.assign(label=origin, lent=imp.source != "imp")
-    first = first.sort_values(["rewind", "seed", "lent"], kind="stable")
-    first = first.drop_duplicates(["label", "planned_sparsity"]).drop_duplicates("ticket")
-    sizes = first.groupby("planned_sparsity").size()
-    rich = sorted(sizes[sizes == sizes.max()].index)
-    if not rich or sizes.max() < 2 or len(set(imp.task)) < 2:
-        return []
-    wanted = own.groupby(["task", "metric"]).relaxed.max().median()
-    last = len(rich) - 1 if pd.isna(wanted) else int(np.argmin([abs(s - wanted) for s in rich]))
-    order = {label: i for i, label in enumerate(dict.fromkeys([*worn.task, *first.label]))}
-    choices = []
-    for sparsity in rich[max(last - 1, 0) : last + 1]:
-        here = first[first.planned_sparsity == sparsity]
-        here = here.sort_values("label", key=lambda names: names.map(order)).head(MOST_TICKETS)
-        choices.append(Choice("", float(sparsity), "tasks", here))
+    choices: list[TicketChoice] = []
+    with_ticket = cells[cells.ticket != ""]
+    for (model, total), group in with_ticket.groupby(["model", "total"], sort=False):
+        imp = verdicts[(verdicts.model == model) & (verdicts.source == "imp")]
+        several_pools = any(choice.model == model for choice in choices)
+        name = f"{model}, {total:,} weights" if several_pools else str(model)
+        choices += [replace(choice, model=name) for choice in _of_tasks(group, imp)]
+        choices += [replace(choice, model=name) for choice in _of_chains(group, imp)]
     return choices
 
 
-def _of_chains(worn: pd.DataFrame, own: pd.DataFrame) -> list[Choice]:
-    tickets = worn[~worn.source.str.startswith("transfer:")].drop_duplicates("ticket")
+def _of_tasks(cells: pd.DataFrame, verdicts: pd.DataFrame) -> list[TicketChoice]:
+    """Choose the IMP tickets of different tasks at the levels that most tasks have."""
+    kind = cells.source.str.split(":").str[0]
+    imp = cells[(cells.adversary == "none") & kind.isin(["imp", "transfer"])]
+    origin = imp.source.str.removeprefix("transfer:").where(imp.source != "imp", imp.task)
+    first = imp.assign(label=origin, transferred=imp.source != "imp")
+    first = first.sort_values(["rewind", "seed", "transferred"], kind="stable")
+    first = first.drop_duplicates(["label", "planned_sparsity"]).drop_duplicates("ticket")
+    sizes = first.groupby("planned_sparsity").size()
+    fullest = sorted(sizes[sizes == sizes.max()].index)
+    if not fullest or sizes.max() < 2 or len(set(imp.task)) < 2:
+        return []
+    target = verdicts.groupby(["task", "metric"]).relaxed.max().median()
+    last = len(fullest) - 1
+    if pd.notna(target):
+        last = int(np.argmin([abs(sparsity - target) for sparsity in fullest]))
+    order = {label: i for i, label in enumerate(dict.fromkeys([*cells.task, *first.label]))}
+    choices = []
+    for sparsity in fullest[max(last - 1, 0) : last + 1]:
+        tickets = first[first.planned_sparsity == sparsity]
+        tickets = tickets.sort_values("label", key=lambda names: names.map(order))
+        choices.append(TicketChoice("", float(sparsity), "tasks", tickets.head(MAX_TICKETS)))
+    return choices
+
+
+def _of_chains(cells: pd.DataFrame, verdicts: pd.DataFrame) -> list[TicketChoice]:
+    """Choose the tickets of the task that has the most, at one level."""
+    tickets = cells[~cells.source.str.startswith("transfer:")].drop_duplicates("ticket")
     distinct = tickets.groupby("task", sort=False).size()
     if distinct.empty:
         return []
     task = distinct.idxmax()
-    rank = tickets.source.map(lambda s: 0 if s == "imp" else 2 if s in RANDOM else 1)
+    rank = tickets.source.map(lambda s: 0 if s == "imp" else 2 if s in RANDOM_SOURCES else 1)
     ranked = tickets.assign(rank=rank)[tickets.task == task].sort_values("rank", kind="stable")
     sizes = ranked[ranked["rank"] == 0].groupby("planned_sparsity").size()
     if len(distinct) > 1 and sizes.max() < 2:
-        return []  # beside the tickets of other tasks, a task's one chain has nothing to add
+        return []  # a single chain adds nothing to the comparison of tasks
     sizes = ranked.groupby("planned_sparsity").size()
-    rich = sizes[sizes > 1].index
-    if not len(rich):
+    comparable = sizes[sizes > 1].index
+    if not len(comparable):
         return []
-    best = own[own.task == task].relaxed.max()
-    wanted = rich.max() if pd.isna(best) else min(rich, key=lambda s: abs(s - best))
-    at_level = ranked[ranked.planned_sparsity == wanted].head(MOST_TICKETS)
-    return [Choice("", float(wanted), "chains", at_level.assign(label=_labels(at_level)))]
+    best = verdicts[verdicts.task == task].relaxed.max()
+    sparsity = comparable.max()
+    if pd.notna(best):
+        sparsity = min(comparable, key=lambda candidate: abs(candidate - best))
+    at_level = ranked[ranked.planned_sparsity == sparsity].head(MAX_TICKETS)
+    return [TicketChoice("", float(sparsity), "chains", at_level.assign(label=_labels(at_level)))]
 
 
 def _labels(tickets: pd.DataFrame) -> list[str]:
-    """Short names that tell these tickets apart: source, rewind, seed, and what else differs."""
-    told = [name for name in ("part", "task", "recipe", "schedule") if tickets[name].nunique() > 1]
+    """Return short unique names: source, rewind point, seed, and whatever else differs."""
+    varying = [
+        name for name in ("variant", "task", "recipe", "schedule") if tickets[name].nunique() > 1
+    ]
     labels = []
     for row in tickets.to_dict("records"):
-        name = words.source(row["source"])
-        at = "" if row["source"] == "random" else f" {words.theta(row['rewind'])}"
-        extra = "".join(f" {row[column]}" for column in told if row[column] != "default")
-        labels.append(f"{name}{at}{extra} · s{row['seed']}")
-    doubles = pd.Series(labels).duplicated(keep=False)
-    shas = tickets.ticket.str[:6]
-    return [f"{x} {s}" if d else x for x, s, d in zip(labels, shas, doubles, strict=True)]
+        name = formatting.source_name(row["source"])
+        rewind = "" if row["source"] == "random" else f" {formatting.theta(row['rewind'])}"
+        extra = "".join(f" {row[column]}" for column in varying if row[column] != "default")
+        labels.append(f"{name}{rewind}{extra} · s{row['seed']}")
+    ambiguous = pd.Series(labels).duplicated(keep=False)
+    named = zip(labels, tickets.ticket.str[:6], ambiguous, strict=True)
+    return [f"{label} {sha256}" if add_hash else label for label, sha256, add_hash in named]
 
 
-def fetch(tickets: pd.DataFrame, fetch_ticket: Callable[[str], Ticket]) -> dict[str, Ticket]:
-    """The bits of the chosen tickets, by label."""
+def fetch_tickets(
+    tickets: pd.DataFrame, fetch_ticket: Callable[[str], Ticket]
+) -> dict[str, Ticket]:
+    """Fetch the chosen tickets, by label."""
     return {row.label: fetch_ticket(row.ticket) for row in tickets.itertuples()}
 
 
 def overlaps(tickets: Mapping[str, Ticket]) -> pd.DataFrame:
-    """One row per pair: Jaccard overlap of the kept weights (VLT, Fig. 8) and its chance levels.
+    """Return one row per pair: Jaccard overlap of the kept weights (VLT, Fig. 8) and chance levels.
 
-    `chance` is what two tickets of these sizes share when each is drawn over the whole pool,
-    d / (2 - d) for equal densities d; `chance_by_layer` when each is drawn layer by layer with the
-    counts it has, which matters where tickets favour the same layers.
+    `chance` is the expected overlap of two random tickets of these sizes, drawn over the whole
+    pool: d / (2 - d) for equal densities d. For `chance_by_layer`, they are drawn layer by layer
+    with each ticket's own counts, which matters if tickets favour the same layers.
     """
     pairs = itertools.combinations(tickets.items(), 2)
     rows = [{"a": a, "b": b, **_pair(left, right)} for (a, left), (b, right) in pairs]
@@ -125,19 +136,19 @@ def overlaps(tickets: Mapping[str, Ticket]) -> pd.DataFrame:
 
 
 def _pair(left: Ticket, right: Ticket) -> dict[str, float]:
-    both = compare(left, right)
+    comparison = compare_tickets(left, right)
     return {
-        "jaccard": both.total.jaccard,
-        "chance": both.total.chance,
-        "chance_by_layer": both.layerwise_chance,
+        "jaccard": comparison.total.jaccard,
+        "chance": comparison.total.chance,
+        "chance_by_layer": comparison.layerwise_chance,
     }
 
 
-def layers(tickets: Mapping[str, Ticket]) -> pd.DataFrame:
-    """One row per ticket and tensor: `label`, `tensor`, `kind`, `depth`, `sparsity` (0..1).
+def layer_sparsity(tickets: Mapping[str, Ticket]) -> pd.DataFrame:
+    """Return one row per ticket and tensor: `label`, `tensor`, `kind`, `depth`, `sparsity` (0..1).
 
-    The first number in a tensor's name is its depth; the rest of the name, without what all names
-    share, is its kind. A tensor without a number stands after the last layer.
+    The first number in a tensor's name is its depth; the name after that number is its kind. A
+    tensor without a number has no depth; figures show it after the last layer.
     """
     rows = [
         {

@@ -1,4 +1,4 @@
-"""The numbers that the paper printed, and which of a sweep's own they stand beside."""
+"""The paper's published numbers, and the scores of a sweep that they are compared with."""
 
 from __future__ import annotations
 
@@ -11,26 +11,29 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from orchestrator.report.data import labels as words
+from orchestrator.report.data import formatting
 from orchestrator.report.data.tables import Labels
-from orchestrator.report.page.page import Entry, Table, Value
+from orchestrator.report.page.page import RichText, Table, TableEntry
 
-TITLE = "Gan et al., “Playing Lottery Tickets with Vision and Language”, AAAI 2022"
+PAPER_TITLE = "Gan et al., “Playing Lottery Tickets with Vision and Language”, AAAI 2022"
 
 _KEY = ["architecture", "size", "trainable", "metric", "kind", "sparsity", "adversarial"]
 _BERT = re.compile(r"(?:^|[^a-z])bert(?:[^a-z]|$)")
 
 
 @lru_cache(maxsize=1)
-def numbers() -> pd.DataFrame:
-    """One row per printed score: table, architecture, size, `trainable` (a name in `TASKS`),
-    metric, `kind` (source of the tickets), sparsity in percent, adversarial training or not."""
+def published_scores() -> pd.DataFrame:
+    """Return one row per published score, with sparsity in percent.
+
+    The columns are table, architecture, size, `trainable` (a name in `TASKS`), metric, `kind`
+    (source of the tickets), sparsity, adversarial training or not, mean and standard deviation.
+    """
     return pd.DataFrame([row for table in _tables() for row in _numbers(table)])
 
 
 @lru_cache(maxsize=1)
-def drops() -> pd.DataFrame:
-    """Table 2's averages: sparsity, `drop` and `drop_without_vcr`, all in percent."""
+def published_drops() -> pd.DataFrame:
+    """Return the averages of Table 2: sparsity, drop and drop without VCR, all in percent."""
     rows = [
         {
             **{name: table[name] for name in ("architecture", "size")},
@@ -70,85 +73,87 @@ def _numbers(table: Mapping[str, Any]) -> Iterator[dict[str, object]]:
             }
 
 
-def kind(source: str, labels: Labels) -> str:
-    """A source of tickets by what its label stands for: `transfer:wiki` -> `transfer:pretraining`.
+def source_kind(source: str, labels: Labels) -> str:
+    """Replace a source's label by its task: `transfer:wiki` becomes `transfer:pretraining`.
 
-    The weights behind `init:LABEL` are told by the label: one that has the word `bert` in it.
+    `init:LABEL` becomes `init:bert` if the label contains the word `bert`.
     """
-    word, _, label = source.partition(":")
-    if word == "transfer" and label in labels.tasks:
+    prefix, _, label = source.partition(":")
+    if prefix == "transfer" and label in labels.tasks:
         return f"transfer:{labels.tasks[label]}"
-    return "init:bert" if word == "init" and _BERT.search(label.lower()) else source
+    return "init:bert" if prefix == "init" and _BERT.search(label.lower()) else source
 
 
-def beside(table: pd.DataFrame, labels: Labels) -> pd.DataFrame:
-    """`table` with the columns `published_mean` and `published_sd`, in percent, where the paper
-    has the same cell: architecture, size, task, metric, source, sparsity, adversarial or not.
+def add_published_scores(table: pd.DataFrame, labels: Labels) -> pd.DataFrame:
+    """Return `table` with the columns `published_mean` and `published_sd`, in percent.
 
-    `table` has the columns model, task, metric, source, sparsity (as planned, 0..1), adversary.
+    They are set where the paper has the same cell: architecture, size, task, metric, source,
+    sparsity, adversarial or not. `table` has the columns model, task, metric, source, sparsity (as
+    planned, 0..1) and adversary.
     """
-    ours = _keyed(table, labels)
-    ours["trainable"] = [labels.tasks[task] for task in table.task]
-    ours["metric"] = table.metric.astype("str")
-    ours["adversarial"] = table.adversary != "none"
-    printed = numbers().dropna(subset="published_mean").drop_duplicates(_KEY)
-    found = ours.merge(printed, on=_KEY, how="left")
-    wanted = {name: found[name].to_numpy(float) for name in ("published_mean", "published_sd")}
-    return table.assign(**wanted)
+    keys = _paper_keys(table, labels)
+    keys["trainable"] = [labels.tasks[task] for task in table.task]
+    keys["metric"] = table.metric.astype("str")
+    keys["adversarial"] = table.adversary != "none"
+    published = published_scores().dropna(subset="published_mean").drop_duplicates(_KEY)
+    merged = keys.merge(published, on=_KEY, how="left")
+    names = ("published_mean", "published_sd")
+    return table.assign(**{name: merged[name].to_numpy(float) for name in names})
 
 
-def sparsity(row: Mapping[str, Any], labels: Labels) -> float | None:
-    """The sparsity, 0..1, at which the paper prints IMP tickets of the row's model and column."""
-    spec, rows = labels.models[row["model"]], numbers()
-    found = rows[
+def published_sparsity(row: Mapping[str, Any], labels: Labels) -> float | None:
+    """Return the sparsity, 0..1, of the paper's IMP tickets for the row's model and column."""
+    spec, rows = labels.models[row["model"]], published_scores()
+    matching = rows[
         (rows.kind == "imp")
         & (rows.architecture == spec.architecture)
         & (rows["size"] == spec.size)
         & (rows.trainable == labels.tasks[row["task"]])
         & (rows.metric == row["metric"])
     ]
-    return None if found.empty else float(found.sparsity.iloc[0]) / 100
+    return None if matching.empty else float(matching.sparsity.iloc[0]) / 100
 
 
-def drops_beside(table: pd.DataFrame, labels: Labels) -> pd.DataFrame:
-    """The same for average drops; `table` has the columns model, source and sparsity."""
+def add_published_drops(table: pd.DataFrame, labels: Labels) -> pd.DataFrame:
+    """Do the same for average drops; `table` has the columns model, source and sparsity."""
     key = ["architecture", "size", "kind", "sparsity"]
-    found = _keyed(table, labels).merge(drops(), on=key, how="left")
+    merged = _paper_keys(table, labels).merge(published_drops(), on=key, how="left")
     names = ("published_drop", "published_drop_without_vcr")
-    return table.assign(**{name: found[name].to_numpy(float) for name in names})
+    return table.assign(**{name: merged[name].to_numpy(float) for name in names})
 
 
 def tables(labels: Labels) -> list[Table]:
-    """The paper's tables of the models that a sweep has, as printed; sparsities stand beneath."""
-    ours = {(spec.architecture, spec.size) for spec in labels.models.values()}
-    names = set(labels.tasks.values())
-    found = []
-    for (number, architecture, size), rows in numbers().groupby(
+    """Return the paper's tables for the sweep's models, as printed; sparsities are below scores."""
+    models = {(spec.architecture, spec.size) for spec in labels.models.values()}
+    tasks = set(labels.tasks.values())
+    formatted = []
+    for (number, architecture, size), rows in published_scores().groupby(
         ["table", "architecture", "size"], sort=False
     ):
-        if (architecture, size) not in ours or not names & set(rows.trainable):
+        if (architecture, size) not in models or not tasks & set(rows.trainable):
             continue
         columns = (rows.trainable + " " + rows.metric).str.rstrip()
-        body: list[list[Entry]] = []
+        body: list[list[TableEntry]] = []
         for _, line in rows.groupby((columns == columns.iloc[0]).cumsum(), sort=False):
-            told = ", adversarial" if line.adversarial.iloc[0] else ""
-            body.append([f"{line.kind.iloc[0]}{told}", *map(_printed, line.itertuples())])
+            suffix = ", adversarial" if line.adversarial.iloc[0] else ""
+            body.append([f"{line.kind.iloc[0]}{suffix}", *map(_printed_score, line.itertuples())])
         caption = f"Table {number}: {architecture}-{size}"
-        found.append(Table(header=["", *columns.unique()], rows=body, caption=caption))
-    return found
+        formatted.append(Table(header=["", *columns.unique()], rows=body, caption=caption))
+    return formatted
 
 
-def _printed(row: Any) -> Entry:
-    text = words.spread(row.published_mean, row.published_sd, 2)
-    return Value(text=text, note=f"at {row.sparsity:.4g} %") if row.sparsity else text
+def _printed_score(row: Any) -> TableEntry:
+    text = formatting.mean_sd(row.published_mean, row.published_sd, 2)
+    return RichText(text=text, note=f"at {row.sparsity:.4g} %") if row.sparsity else text
 
 
-def _keyed(table: pd.DataFrame, labels: Labels) -> pd.DataFrame:
+def _paper_keys(table: pd.DataFrame, labels: Labels) -> pd.DataFrame:
+    """Return model, source and sparsity of each row as the paper's tables write them."""
     return pd.DataFrame(
         {
             "architecture": [labels.models[model].architecture for model in table.model],
             "size": [labels.models[model].size for model in table.model],
-            "kind": [kind(source, labels) for source in table.source],
+            "kind": [source_kind(source, labels) for source in table.source],
             "sparsity": (100 * table.sparsity).round(1).astype(float),
         },
         index=table.index,

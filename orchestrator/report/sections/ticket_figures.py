@@ -1,4 +1,4 @@
-"""Figures of the tickets themselves: what they share, and where in the network they prune."""
+"""Figures of the tickets themselves: their overlap, and where in the network they prune."""
 
 from __future__ import annotations
 
@@ -9,54 +9,59 @@ from matplotlib.figure import Figure
 
 from orchestrator.report.page.heatmap import (
     DIVERGING,
-    INCHES_A_LETTER,
+    INCHES_PER_LETTER,
     SEQUENTIAL,
-    inches,
-    ink_on,
-    name_axes,
-    tile,
-    titles,
+    add_axes_inches,
+    add_titles,
+    draw_tile,
+    set_tick_names,
+    text_color,
 )
 from orchestrator.report.page.style import RC
 
-_LEAST_RANGE = 0.25
-"""Of the colours, from the chance level up: less is no difference to show."""
+_MIN_COLOR_RANGE = 0.25
+"""Minimum range of overlaps that the colours span, so that small differences do not look large."""
 
 
 def overlap_figure(overlaps: pd.DataFrame, title: str) -> Figure:
-    """Jaccard overlap of every pair (large), its chance level beneath (small), below the diagonal.
+    """Draw the Jaccard overlap of every pair (large) and its chance level (small).
 
-    `overlaps` as from `overlap.overlaps`, two to ten tickets.
+    `overlaps` comes from `overlap.overlaps`. Only the half below the diagonal is drawn.
     """
     names = list(dict.fromkeys([*overlaps.a, *overlaps.b]))
     rows, columns = names[1:], names[:-1]
     side = 0.52 if len(names) > 5 else 0.7
     with mpl.rc_context(RC):
         longest = max(map(len, names))
-        left, bottom = 0.35 + INCHES_A_LETTER * longest, 0.35 + 0.6 * INCHES_A_LETTER * longest
+        left, bottom = 0.35 + INCHES_PER_LETTER * longest, 0.35 + 0.6 * INCHES_PER_LETTER * longest
         width, height = left + side * len(columns) + 0.35, bottom + side * len(rows) + 0.75
         figure = Figure(figsize=(max(width, 4.6), height))
-        axes = inches(figure, left, bottom, side * len(columns), side * len(rows))
-        least = min(overlaps.chance.min(), overlaps.jaccard.min())
-        norm = Normalize(least, max(least + _LEAST_RANGE, overlaps.jaccard.max()))
+        axes = add_axes_inches(figure, left, bottom, side * len(columns), side * len(rows))
+        lowest = min(overlaps.chance.min(), overlaps.jaccard.min())
+        norm = Normalize(lowest, max(lowest + _MIN_COLOR_RANGE, overlaps.jaccard.max()))
         for row in overlaps.itertuples():
             color = SEQUENTIAL(norm(row.jaccard))
-            tile(axes, columns.index(row.a), rows.index(row.b), color)
-            ink = ink_on(color)
+            draw_tile(axes, columns.index(row.a), rows.index(row.b), color)
+            ink = text_color(color)
             x, y = columns.index(row.a) + 0.5, rows.index(row.b)
             axes.text(x, y + 0.42, f"{row.jaccard:.2f}", color=ink, ha="center", va="center",
                       size=10, weight="bold")  # fmt: skip
             axes.text(x, y + 0.74, f"{row.chance:.2f}", color=ink, ha="center", va="center",
                       size=7.5, alpha=0.85)  # fmt: skip
-        name_axes(axes, columns, rows)
-        titles(figure, axes, title, "share of kept weights in common (large), by chance (small)")
+        set_tick_names(axes, columns, rows)
+        add_titles(
+            figure,
+            axes,
+            title,
+            "kept weights in common (large), expected by chance (small)",
+        )
     return figure
 
 
 def layers_figure(layers: pd.DataFrame, title: str) -> Figure:
-    """Sparsity of every tensor, kinds of tensor down, depth across; the mean over `layers`' rows.
+    """Draw the mean sparsity of every tensor: kinds of tensors down, depth across.
 
-    The colour says how far a tensor is from the ticket's middle: orange is pruned more.
+    The colour shows the difference from the median tensor: orange is pruned more.
     """
     depths = sorted(layers.depth.dropna().unique())
     last = len(depths)
@@ -68,22 +73,22 @@ def layers_figure(layers: pd.DataFrame, title: str) -> Figure:
     columns = last + int(layers.depth.isna().any())
     with mpl.rc_context(RC):
         wide = min(1.0, 6.0 / max(columns, 1))
-        left, bottom = 0.35 + INCHES_A_LETTER * max(map(len, kinds)), 0.55
+        left, bottom = 0.35 + INCHES_PER_LETTER * max(map(len, kinds)), 0.55
         height = 0.34 * len(kinds)
         width = left + wide * columns + 0.3
         figure = Figure(figsize=(max(width, 4.6), bottom + height + 0.75))
-        axes = inches(figure, left, bottom, wide * columns, height)
+        axes = add_axes_inches(figure, left, bottom, wide * columns, height)
         reach = max(abs(means - means.median()).max(), 0.02)
         norm = Normalize(means.median() - reach, means.median() + reach)
         for (kind, column), sparsity in means.items():
             color = DIVERGING(norm(sparsity))
-            tile(axes, int(column), kinds.index(kind), color)
+            draw_tile(axes, int(column), kinds.index(kind), color)
             axes.text(
                 column + 0.5, kinds.index(kind) + 0.5, f"{100 * sparsity:.0f}",
-                ha="center", va="center", color=ink_on(color), size=9.5 if wide > 0.42 else 8,
+                ha="center", va="center", color=text_color(color), size=9.5 if wide > 0.42 else 8,
             )  # fmt: skip
         names = [str(int(depth)) for depth in depths] + ["top"] * (columns - last)
-        name_axes(axes, names, kinds)
+        set_tick_names(axes, names, kinds)
         axes.set_xlabel("layer")
-        titles(figure, axes, title, "% of each tensor pruned, mean over these tickets")
+        add_titles(figure, axes, title, "% of each tensor pruned, mean over these tickets")
     return figure

@@ -1,4 +1,4 @@
-"""The section on the tickets themselves: what they share, and where they prune."""
+"""Section on the tickets themselves: their overlap, and where they prune."""
 
 from __future__ import annotations
 
@@ -8,38 +8,39 @@ from functools import lru_cache
 
 import pandas as pd
 
-from orchestrator.report.data import labels as words
-from orchestrator.report.page.page import Drawn, Section
+from orchestrator.report.data import formatting
+from orchestrator.report.page.page import PageFigure, Section
 from orchestrator.report.sections import overlap, summary, ticket_figures
-from orchestrator.report.sections.base import Findings, Part, slug
+from orchestrator.report.sections.base import ReportData, SectionPart, slug
 from orchestrator.store.ticket import Ticket
 
 
-def tickets(found: Findings, fetch_ticket: Callable[[str], Ticket]) -> Part | None:
+def tickets_section(data: ReportData, fetch_ticket: Callable[[str], Ticket]) -> SectionPart | None:
+    """Return the section on tickets; None if there are none to compare."""
     fetch = lru_cache(maxsize=None)(fetch_ticket)
-    drawn: list[Drawn | None] = []
-    pairs_of = [overlap.overlaps({}).assign(model="", compared="", sparsity=0.0)]
-    for _, of_model in itertools.groupby(
-        overlap.choose(found.cells, found.verdicts), key=lambda choice: choice.model
+    drawn: list[PageFigure | None] = []
+    compared = [overlap.overlaps({}).assign(model="", compared="", sparsity=0.0)]
+    for _, group in itertools.groupby(
+        overlap.choose_tickets(data.cells, data.verdicts), key=lambda choice: choice.model
     ):
-        choices = list(of_model)
-        tasks = [choice for choice in choices if choice.what == "tasks"]
+        choices = list(group)
+        tasks = [choice for choice in choices if choice.kind == "tasks"]
         for choice in choices:
-            bits = overlap.fetch(choice.tickets, fetch)
-            pairs = overlap.overlaps(bits)
-            place = {"model": choice.model, "compared": choice.what, "sparsity": choice.sparsity}
-            pairs_of.append(pairs.assign(**place))
+            fetched = overlap.fetch_tickets(choice.tickets, fetch)
+            pairs = overlap.overlaps(fetched)
+            columns = {"model": choice.model, "compared": choice.kind, "sparsity": choice.sparsity}
+            compared.append(pairs.assign(**columns))
             drawn.append(_overlap_figure(choice, pairs))
             if choice is (tasks or choices)[-1]:
-                drawn.append(_layers_figure(choice, bits))
-    figures = [one for one in drawn if one is not None]
+                drawn.append(_layers_figure(choice, fetched))
+    figures = [figure for figure in drawn if figure is not None]
     if not figures:
         return None
-    tidy = pd.concat(pairs_of, ignore_index=True)
+    tidy = pd.concat(compared, ignore_index=True)
     table = summary.overlap_table(tidy)
     note = (
         "Overlap is the Jaccard index of the kept weights, |a ∩ b| / |a ∪ b|. Chance is what two"
-        " independent tickets of the same sizes would share, d / (2 − d) at density d."
+        " independent tickets of the same sizes would share: d / (2 − d) at density d."
     )
     section = Section(
         title="The tickets",
@@ -47,33 +48,35 @@ def tickets(found: Findings, fetch_ticket: Callable[[str], Ticket]) -> Part | No
         figures=figures,
         folded=((f"Overlap of every pair ({len(table.rows)})", table),),
     )
-    return Part(section=section, data={"overlaps": tidy})
+    return SectionPart(section=section, tidy={"overlaps": tidy})
 
 
-def _overlap_figure(choice: overlap.Choice, pairs: pd.DataFrame) -> Drawn:
-    tasks = choice.what == "tasks"
+def _overlap_figure(choice: overlap.TicketChoice, pairs: pd.DataFrame) -> PageFigure:
+    tasks = choice.kind == "tasks"
     caption = (
         "IMP tickets of the tasks, first seed."
         if tasks
-        else "Names: source of the ticket, weights it was cut from, seed (s0, s1 …)."
+        else "Names: source of the ticket, weights it was pruned from, seed (s0, s1 …)."
     )
-    what = ("tasks", f"{100 * choice.sparsity:.4g}") if tasks else ()
-    title = f"Overlap of tickets, {_at(choice)}"
+    suffix = ("tasks", f"{100 * choice.sparsity:.4g}") if tasks else ()
+    title = f"Overlap of tickets, {_subject(choice)}"
     figure = ticket_figures.overlap_figure(pairs, title)
-    return Drawn(name=slug("overlap", choice.model, *what), figure=figure, caption=caption)
+    return PageFigure(name=slug("overlap", choice.model, *suffix), figure=figure, caption=caption)
 
 
-def _layers_figure(choice: overlap.Choice, bits: Mapping[str, Ticket]) -> Drawn | None:
-    """Of the IMP tickets among the chosen; None if there are none."""
-    lent = choice.what == "tasks"  # those of other tasks are IMP tickets too
-    own = [row.label for row in choice.tickets.itertuples() if lent or row.source == "imp"]
-    if not own:
+def _layers_figure(
+    choice: overlap.TicketChoice, fetched: Mapping[str, Ticket]
+) -> PageFigure | None:
+    """Draw the IMP tickets of a choice; None if it has none."""
+    all_imp = choice.kind == "tasks"  # transferred tickets are IMP tickets too
+    labels = [row.label for row in choice.tickets.itertuples() if all_imp or row.source == "imp"]
+    if not labels:
         return None
-    layers = overlap.layers({label: bits[label] for label in own})
-    figure = ticket_figures.layers_figure(layers, f"Where IMP prunes, {_at(choice)}")
-    caption = f"Mean of {words.count(len(own), 'IMP ticket')}: {', '.join(own)}."
-    return Drawn(name=slug("layers", choice.model), figure=figure, caption=caption)
+    layers = overlap.layer_sparsity({label: fetched[label] for label in labels})
+    figure = ticket_figures.layers_figure(layers, f"Where IMP prunes, {_subject(choice)}")
+    caption = f"Mean of {formatting.plural(len(labels), 'IMP ticket')}: {', '.join(labels)}."
+    return PageFigure(name=slug("layers", choice.model), figure=figure, caption=caption)
 
 
-def _at(choice: overlap.Choice) -> str:
-    return f"{choice.model} at {words.percent(choice.sparsity)} sparsity"
+def _subject(choice: overlap.TicketChoice) -> str:
+    return f"{choice.model} at {formatting.percent(choice.sparsity)} sparsity"

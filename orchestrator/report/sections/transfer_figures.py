@@ -1,4 +1,4 @@
-"""Heat maps of the transfer matrix: one sparsity large, all of them small."""
+"""Heat maps of the transfer matrix: a large one of one sparsity, small ones of all."""
 
 from __future__ import annotations
 
@@ -12,55 +12,57 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from orchestrator.report.data import labels as words
+from orchestrator.report.data import formatting
 from orchestrator.report.page import layout
 from orchestrator.report.page.heatmap import (
-    INCHES_A_LETTER,
+    INCHES_PER_LETTER,
     SEQUENTIAL,
-    inches,
-    ink_on,
-    name_axes,
-    tile,
-    titles,
+    add_axes_inches,
+    add_titles,
+    draw_tile,
+    set_tick_names,
+    text_color,
 )
-from orchestrator.report.page.style import GRID, HUES, MUTED, RC
+from orchestrator.report.page.style import GRID_COLOR, HUES, MUTED, RC
 from orchestrator.report.sections.transfer import RANDOM_ROW
 
 _SIDE, _SMALL_SIDE = (0.74, 0.46), 0.2
-_MAPS_A_ROW = 5
+_MAPS_PER_ROW = 5
 
 
 def matrix_figure(matrix: pd.DataFrame, tickets: Sequence[str], level: int, title: str) -> Figure:
-    """One level: in each tile the score in percent of the dense network's (large) and the score
-    itself (small); a frame around the targets' own tickets."""
+    """Draw one level: in each tile the score in percent of the dense score, and the score itself.
+
+    The targets' own tickets are framed.
+    """
     at_level = matrix[matrix.level == level]
-    columns = layout.columns(matrix)
-    names = layout.names(columns)
+    columns = layout.score_columns(matrix)
+    names = layout.column_names(columns)
     with mpl.rc_context(RC):
-        left = 0.35 + INCHES_A_LETTER * max(map(len, tickets))
-        bottom = 0.35 + 0.6 * INCHES_A_LETTER * max(map(len, names))
+        left = 0.35 + INCHES_PER_LETTER * max(map(len, tickets))
+        bottom = 0.35 + 0.6 * INCHES_PER_LETTER * max(map(len, names))
         wide, high = _SIDE[0] * len(columns), _SIDE[1] * len(tickets)
         figure = Figure(figsize=(max(left + wide + 0.3, 4.6), bottom + high + 0.75))
-        axes = inches(figure, left, bottom, wide, high)
+        axes = add_axes_inches(figure, left, bottom, wide, high)
         _tiles(axes, at_level, tickets, columns, _norm(matrix), texts=True)
-        name_axes(axes, names, tickets)
+        set_tick_names(axes, names, tickets)
         axes.set_ylabel("ticket of")
-        titles(
+        add_titles(
             figure, axes, title, "% of the dense score (large), score (small); framed: own ticket"
         )
     return figure
 
 
 def levels_figure(matrix: pd.DataFrame, tickets: Sequence[str], title: str) -> Figure:
-    """All levels as small maps in the colours of `matrix_figure`."""
-    columns = layout.columns(matrix)
-    names = layout.names(columns)
+    """Draw all levels as small heat maps in the colours of `matrix_figure`."""
+    columns = layout.score_columns(matrix)
+    names = layout.column_names(columns)
     sparsities = matrix.drop_duplicates("level").set_index("level").sparsity.sort_index()
-    across = min(_MAPS_A_ROW, len(sparsities))
+    across = min(_MAPS_PER_ROW, len(sparsities))
     down = math.ceil(len(sparsities) / across)
     wide, high = _SMALL_SIDE * len(columns), _SMALL_SIDE * len(tickets)
-    left = 0.3 + 0.9 * INCHES_A_LETTER * max(map(len, tickets))
-    bottom = 0.3 + 0.75 * INCHES_A_LETTER * max(map(len, names))
+    left = 0.3 + 0.9 * INCHES_PER_LETTER * max(map(len, tickets))
+    bottom = 0.3 + 0.75 * INCHES_PER_LETTER * max(map(len, names))
     gap_x, gap_y, top = 0.25, 0.35, 0.9
     width = max(left + across * (wide + gap_x), 4.6)
     height = top + down * (high + gap_y) - gap_y + bottom
@@ -69,17 +71,17 @@ def levels_figure(matrix: pd.DataFrame, tickets: Sequence[str], title: str) -> F
         for i, (level, sparsity) in enumerate(sparsities.items()):
             row, column = divmod(i, across)
             y = height - top - high - row * (high + gap_y)
-            axes = inches(figure, left + column * (wide + gap_x), y, wide, high)
+            axes = add_axes_inches(figure, left + column * (wide + gap_x), y, wide, high)
             at_level = matrix[matrix.level == level]
             _tiles(axes, at_level, tickets, columns, _norm(matrix), texts=False)
-            under = i + across >= len(sparsities)
-            name_axes(
+            bottom_row = i + across >= len(sparsities)
+            set_tick_names(
                 axes,
-                names if under else [""] * len(names),
+                names if bottom_row else [""] * len(names),
                 tickets if not column else [""] * len(tickets),
             )
             axes.tick_params(labelsize=8)
-            axes.set_title(words.percent(sparsity), size=9, pad=4, weight="normal")
+            axes.set_title(formatting.percent(sparsity), size=9, pad=4, weight="normal")
         figure.text(0.02, 1 - 0.2 / height, title, size=10.5, weight="bold", va="center")
         figure.text(
             0.02, 1 - 0.45 / height, "darker is lower, in percent of the dense score",
@@ -89,8 +91,10 @@ def levels_figure(matrix: pd.DataFrame, tickets: Sequence[str], title: str) -> F
 
 
 def _norm(matrix: pd.DataFrame) -> Normalize:
-    """Light at 100 % of the dense score; dark at the lowest that a task's ticket falls to, but
-    random tickets, which fall much lower, must not bleach what tickets differ in."""
+    """Scale colours from light, at 100 % of the dense score, to dark, at the lowest ticket.
+
+    Random tickets are left out: they score so much lower that other differences would fade.
+    """
     lowest = matrix[matrix.ticket != RANDOM_ROW].of_dense.min()
     return Normalize(-100, -min(lowest, 95) if pd.notna(lowest) else -95, clip=True)
 
@@ -112,9 +116,9 @@ def _tiles(
                 _missing(axes, x, y, texts=texts)
                 continue
             color = SEQUENTIAL(norm(-row.of_dense))
-            tile(axes, x, y, color)
+            draw_tile(axes, x, y, color)
             if texts:
-                ink = ink_on(color)
+                ink = text_color(color)
                 axes.text(x + 0.5, y + 0.4, f"{row.of_dense:.1f}", color=ink, ha="center",
                           va="center", size=10, weight="bold")  # fmt: skip
                 axes.text(x + 0.5, y + 0.74, f"{row.mean:.2f}", color=ink, ha="center",
@@ -126,8 +130,12 @@ def _tiles(
 
 
 def _missing(axes: Axes, x: int, y: int, *, texts: bool) -> None:
-    tile(axes, x, y, (0, 0, 0, 0))
-    frame = Rectangle((x + 0.06, y + 0.06), 0.88, 0.88, fill=False, edgecolor=GRID, linewidth=0.8)
+    draw_tile(axes, x, y, (0, 0, 0, 0))
+    frame = Rectangle(
+        (x + 0.06, y + 0.06), 0.88, 0.88, fill=False, edgecolor=GRID_COLOR, linewidth=0.8
+    )
     axes.add_patch(frame)
     if texts:
-        axes.text(x + 0.5, y + 0.5, words.MISSING, color=MUTED, ha="center", va="center", size=9.5)
+        axes.text(
+            x + 0.5, y + 0.5, formatting.MISSING, color=MUTED, ha="center", va="center", size=9.5
+        )

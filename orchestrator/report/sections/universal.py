@@ -1,4 +1,4 @@
-"""Tickets found by pre-training, worn on every task: VLT's Table 2."""
+"""Tickets from pre-training, applied to every task: VLT's Table 2."""
 
 from __future__ import annotations
 
@@ -7,107 +7,115 @@ from typing import Any
 import pandas as pd
 
 from orchestrator.plan.graph import DENSE
-from orchestrator.report.data import labels as words
-from orchestrator.report.data.labels import PAPER
-from orchestrator.report.data.tables import COLUMN, Labels, Networks
-from orchestrator.report.data.verdicts import judge
+from orchestrator.report.data import formatting
+from orchestrator.report.data.formatting import PAPER
+from orchestrator.report.data.tables import SCORE_KEY, DenseNetworks, Labels
+from orchestrator.report.data.verdicts import level_verdict
 from orchestrator.report.page import layout
-from orchestrator.report.page.page import Entry, Table
+from orchestrator.report.page.page import Table, TableEntry
 from orchestrator.sweep.config import Win
 
-TABLE = ["model", "recipe", "schedule", "rewind", "ticket", "part"]
+_TABLE_KEY = ["model", "recipe", "schedule", "rewind", "ticket", "variant"]
 _KEPT = ["adversary", "mean", "sd", "n", "planned"]
-_COLUMNS = [*TABLE, *COLUMN, "source", "level", "sparsity", *_KEPT, "drop", "verdict"]
+_COLUMNS = [*_TABLE_KEY, *SCORE_KEY, "source", "level", "sparsity", *_KEPT, "drop", "verdict"]
 
 
-def universal(levels: pd.DataFrame, networks: Networks, rule: Win, labels: Labels) -> pd.DataFrame:
-    """One row per table, level and column, the dense scores as level 0; standard training only.
+def universal_scores(
+    levels: pd.DataFrame, networks: DenseNetworks, rule: Win, labels: Labels
+) -> pd.DataFrame:
+    """Return one row per table, level and column, for standard training only.
 
-    `ticket` is the pre-training task; `drop` is what is lost of the dense score, in percent of it.
+    The dense scores are level 0. `ticket` is the pre-training task. `drop` is the loss relative to
+    the dense score, in percent.
     """
     origin = levels.source.str.removeprefix("transfer:")
-    wanted = levels.source.str.startswith("transfer:") & (levels.adversary == "none")
-    wanted &= origin.map(labels.pretraining).astype(bool)
+    selected = levels.source.str.startswith("transfer:") & (levels.adversary == "none")
+    selected &= origin.map(labels.is_pretraining).astype(bool)
     rows: list[dict[str, Any]] = []
-    chosen = levels.assign(ticket=origin)[wanted]
-    for key, curve in chosen.groupby([*TABLE, *COLUMN], sort=False):
-        named = dict(zip([*TABLE, *COLUMN], key, strict=True))
-        network = networks.of(curve.iloc[0])
+    chosen = levels.assign(ticket=origin)[selected]
+    for key, curve in chosen.groupby([*_TABLE_KEY, *SCORE_KEY], sort=False):
+        named = dict(zip([*_TABLE_KEY, *SCORE_KEY], key, strict=True))
+        network = networks.find(curve.iloc[0])
         if network is not None:
             kept = {name: network[name] for name in _KEPT}
-            place = {"source": DENSE, "level": 0, "sparsity": 0.0, "verdict": ""}
-            rows.append({**named, **place, **kept})
+            position = {"source": DENSE, "level": 0, "sparsity": 0.0, "verdict": ""}
+            rows.append({**named, **position, **kept})
         for _, row in curve.iterrows():
             kept = {name: row[name] for name in _KEPT}
-            place = {"source": row.source, "level": row.level, "sparsity": row.planned_sparsity}
-            lost = relative_drop(row["mean"], network)
-            verdict = judge(row, network, rule)
-            rows.append({**named, **place, **kept, "drop": lost, "verdict": verdict})
+            position = {"source": row.source, "level": row.level, "sparsity": row.planned_sparsity}
+            drop = relative_drop(row["mean"], network)
+            verdict = level_verdict(row, network, rule)
+            rows.append({**named, **position, **kept, "drop": drop, "verdict": verdict})
     return pd.DataFrame(rows, columns=_COLUMNS).astype({"drop": float})
 
 
 def relative_drop(mean: float, network: pd.Series | None) -> float | None:
-    """What is lost of the dense score, in percent of it: VLT, Table 2."""
+    """Return the loss relative to the dense score, in percent, as in VLT's Table 2."""
     if network is None or not network["mean"] > 0:
         return None
     return float(100 * (network["mean"] - mean) / network["mean"])
 
 
 def average_drops(universal: pd.DataFrame, labels: Labels) -> pd.DataFrame:
-    """One row per table and level: the unweighted mean of `drop` over all columns (image and text
-    retrieval count as two), and the same without VCR, missing while a column lacks its score.
+    """Return one row per table and level: the unweighted mean of `drop` over all columns.
 
-    This is how VLT's Table 2 averages: its eight figures follow from its scores in this way.
+    Image and text retrieval count as two columns. `drop_without_vcr` is the same without VCR. A
+    mean is missing until every column has its score. VLT's Table 2 averages in this way: its eight
+    averages follow from its scores.
     """
     rows = []
-    for key, table in universal.groupby(TABLE, sort=False):
-        drops = table[table.level > 0].pivot(index="level", columns=COLUMN, values="drop")
+    for key, table in universal.groupby(_TABLE_KEY, sort=False):
+        drops = table[table.level > 0].pivot(index="level", columns=SCORE_KEY, values="drop")
         vcr = [labels.tasks[task] == "vcr" for task, _ in drops.columns]
-        some = any(vcr) and not all(vcr)
+        has_rest = any(vcr) and not all(vcr)
         rest = drops.loc[:, [not is_vcr for is_vcr in vcr]]
         sparsity = table.drop_duplicates("level").set_index("level").sparsity
         source = table.source[table.level > 0].iloc[0]
         for level in drops.index:
             rows.append(
                 {
-                    **dict(zip(TABLE, key, strict=True)),
+                    **dict(zip(_TABLE_KEY, key, strict=True)),
                     "source": source,
                     "level": level,
                     "sparsity": sparsity[level],
                     "drop": drops.loc[level].mean(skipna=False),
-                    "drop_without_vcr": rest.loc[level].mean(skipna=False) if some else None,
+                    "drop_without_vcr": rest.loc[level].mean(skipna=False) if has_rest else None,
                 }
             )
     names = ["source", "level", "sparsity", "drop", "drop_without_vcr"]
-    return pd.DataFrame(rows, columns=[*TABLE, *names]).astype({"drop_without_vcr": float})
+    return pd.DataFrame(rows, columns=[*_TABLE_KEY, *names]).astype({"drop_without_vcr": float})
 
 
 def tables(universal: pd.DataFrame, averages: pd.DataFrame) -> list[Table]:
-    """As the paper sets it: a row for each sparsity, a column for each task's metric, and the mean
-    relative drops. Both frames with their published columns."""
-    found = []
-    for key, rows in universal.groupby(TABLE, sort=False):
-        named = dict(zip(TABLE, key, strict=True))
-        own = averages[(averages[TABLE] == pd.Series(named)).all(axis=1)].set_index("level")
-        means = ["drop", *(["drop_without_vcr"] if own.drop_without_vcr.notna().any() else [])]
-        columns = layout.columns(rows)
-        by_place = layout.places(rows, "level")
+    """Return tables as in the paper: a row per sparsity, a column per task's metric, mean drops.
+
+    Both frames have their published columns.
+    """
+    formatted = []
+    for key, rows in universal.groupby(_TABLE_KEY, sort=False):
+        named = dict(zip(_TABLE_KEY, key, strict=True))
+        drops = averages[(averages[_TABLE_KEY] == pd.Series(named)).all(axis=1)].set_index("level")
+        means = ["drop", *(["drop_without_vcr"] if drops.drop_without_vcr.notna().any() else [])]
+        columns = layout.score_columns(rows)
+        by_key = layout.rows_by_key(rows, "level")
         sparsity = rows.drop_duplicates("level").set_index("level").sparsity.sort_index()
-        body: list[list[Entry]] = []
+        body: list[list[TableEntry]] = []
         for level, share in sparsity.items():
-            scores = (layout.score(by_place.get((level, *column))) for column in columns)
-            ends = (_drop(own, level, name) for name in means)
-            body.append([words.percent(share) if level else "0 % (dense)", *scores, *ends])
-        last = ["mean drop", "without VCR"][: len(means)]
-        header = ["sparsity", *layout.names(columns), *last]
-        caption = f"Tickets from {named['ticket']}: {words.caption(named)}"
-        found.append(Table(header=header, rows=body, caption=caption))
-    return found
+            scores = (layout.score_entry(by_key.get((level, *column))) for column in columns)
+            mean_drops = (_drop(drops, level, name) for name in means)
+            body.append(
+                [formatting.percent(share) if level else "0 % (dense)", *scores, *mean_drops]
+            )
+        drop_headers = ["mean drop", "without VCR"][: len(means)]
+        header = ["sparsity", *layout.column_names(columns), *drop_headers]
+        caption = f"Tickets from {named['ticket']}: {formatting.table_caption(named)}"
+        formatted.append(Table(header=header, rows=body, caption=caption))
+    return formatted
 
 
-def _drop(averages: pd.DataFrame, level: Any, name: str) -> Entry:
+def _drop(averages: pd.DataFrame, level: Any, name: str) -> TableEntry:
     if level not in averages.index:
-        return words.MISSING
+        return formatting.MISSING
     value, printed = averages.loc[level, name], averages.loc[level, f"published_{name}"]
-    text = words.MISSING if pd.isna(value) else f"{value:.2f} %"
-    return layout.entry(text, "" if pd.isna(printed) else f"{PAPER} {printed:.2f} %")
+    text = formatting.MISSING if pd.isna(value) else f"{value:.2f} %"
+    return layout.table_entry(text, "" if pd.isna(printed) else f"{PAPER} {printed:.2f} %")

@@ -1,5 +1,4 @@
-"""What is rendered for `ray up`: Ray's schema, and `ray up` itself against an EC2 that moto plays
-and machines that a stand-in for ssh plays."""
+"""The files for `ray up`: Ray's schema, and `ray up` itself with moto's EC2 and a fake ssh."""
 
 from __future__ import annotations
 
@@ -19,11 +18,10 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from cluster.errors import ProfileError
 from cluster.profile import Profile
 from cluster.providers import aws
-from tests.support import cluster_profiles as profiles
-from tests.support import moto_process
+from tests.support import cluster_profiles, moto_process
 
 SSH = """#!/bin/sh
-# plays a machine: notes the command, and answers the questions that `ray up` has to it
+# Acts as a machine: logs the command, and answers the commands of `ray up`.
 echo "$*" >> "$NOTES"
 case "$*" in
   *"command -v docker"*) echo /usr/bin/docker ;;
@@ -37,16 +35,16 @@ esac
 
 def cluster_of(profile: Profile) -> dict[str, Any]:
     assert profile.aws
-    read: dict[str, Any] = yaml.safe_load(aws.render(profile, profile.aws)["cluster.yaml"])
-    return read
+    config: dict[str, Any] = yaml.safe_load(aws.render(profile, profile.aws)["cluster.yaml"])
+    return config
 
 
-def test_ray_s_own_schema_holds() -> None:
-    config = prepare_config(cluster_of(profiles.profile(profiles.AWS)))
+def test_the_configuration_matches_ray_s_schema() -> None:
+    config = prepare_config(cluster_of(cluster_profiles.load_profile(cluster_profiles.AWS)))
     validate_config(config)
-    kinds = config["available_node_types"]
-    assert kinds["head"]["resources"] == {"CPU": 0}
-    assert {name: kind["priority"] for name, kind in kinds.items() if name != "head"} == {
+    types = config["available_node_types"]
+    assert types["head"]["resources"] == {"CPU": 0}
+    assert {name: node["priority"] for name, node in types.items() if name != "head"} == {
         "spot": 10,
         "on-demand": 0,
     }
@@ -55,15 +53,17 @@ def test_ray_s_own_schema_holds() -> None:
 
 
 def test_the_container_sees_the_gpus_that_ray_counts() -> None:
-    """Ray chooses NVIDIA's runtime, which shows none unless it is asked."""
-    options = cluster_of(profiles.profile(profiles.AWS))["docker"]["run_options"]
+    """Ray chooses NVIDIA's runtime, which exposes no GPUs by default."""
+    options = cluster_of(cluster_profiles.load_profile(cluster_profiles.AWS))["docker"][
+        "run_options"
+    ]
     assert "--env=NVIDIA_VISIBLE_DEVICES=all" in options
 
 
 def test_every_machine_has_a_role_an_encrypted_disk_and_no_key() -> None:
-    config = cluster_of(profiles.profile(profiles.AWS))
-    for name, kind in config["available_node_types"].items():
-        node = kind["node_config"]
+    config = cluster_of(cluster_profiles.load_profile(cluster_profiles.AWS))
+    for name, node_type in config["available_node_types"].items():
+        node = node_type["node_config"]
         role = "head" if name == "head" else "worker"
         assert node["IamInstanceProfile"] == {"Name": f"sweepstakes-{role}"}
         assert node["MetadataOptions"]["HttpTokens"] == "required"
@@ -71,65 +71,68 @@ def test_every_machine_has_a_role_an_encrypted_disk_and_no_key() -> None:
     assert "AWS_" not in yaml.safe_dump(config)
 
 
-def test_a_machine_without_a_type_is_one_line() -> None:
+def test_a_machine_without_an_instance_type_is_an_error() -> None:
     head = {"cpus": 2, "memory_gb": 4, "price_per_hour": 0.1}
     with pytest.raises(ProfileError, match=r"^head: has no `instance_type`"):
-        cluster_of(profiles.profile(profiles.AWS, head=head))
+        cluster_of(cluster_profiles.load_profile(cluster_profiles.AWS, head=head))
 
 
-def test_a_mount_that_is_no_export_is_one_line() -> None:
+def test_a_mount_that_is_not_an_nfs_export_is_an_error() -> None:
     mounts = [{"path": "/data", "source": "vlt-data"}]
     with pytest.raises(ProfileError, match=r"^mounts\[0\]\.source = 'vlt-data'"):
-        cluster_of(profiles.profile(profiles.AWS, mounts=mounts))
+        cluster_of(cluster_profiles.load_profile(cluster_profiles.AWS, mounts=mounts))
 
 
-def test_the_head_may_start_and_end_its_own_workers_only() -> None:
-    profile = profiles.profile(profiles.AWS)
+def test_the_head_may_start_and_terminate_its_own_workers_only() -> None:
+    profile = cluster_profiles.load_profile(cluster_profiles.AWS)
     assert profile.aws
     rules = {rule["Sid"]: rule for rule in aws.head_policy(profile, profile.aws)["Statement"]}
     tag = f"aws:ResourceTag/{aws.CLUSTER_TAG}"
-    assert rules["MarkAndEndOurs"]["Condition"]["StringEquals"] == {tag: "sweepstakes"}
-    assert rules["GiveTheWorkersRole"]["Resource"].endswith(":role/sweepstakes-worker")
-    free = [name for name, rule in rules.items() if rule["Resource"] == "*"]
-    assert free == ["Look"]
-    assert all(action.startswith("ec2:Describe") for action in rules["Look"]["Action"])
+    assert rules["TagAndTerminateClusterInstances"]["Condition"]["StringEquals"] == {
+        tag: "sweepstakes"
+    }
+    assert rules["PassWorkerRole"]["Resource"].endswith(":role/sweepstakes-worker")
+    unrestricted = [name for name, rule in rules.items() if rule["Resource"] == "*"]
+    assert unrestricted == ["DescribeInstances"]
+    actions = rules["DescribeInstances"]["Action"]
+    assert all(action.startswith("ec2:Describe") for action in actions)
 
 
 @dataclass(frozen=True, slots=True)
 class Cloud:
-    """An account in which what the profile names is there."""
+    """A moto account with the resources that the profile names."""
 
     endpoint: str
     profile: Profile
 
     def machines(self) -> list[dict[str, Any]]:
-        found = moto_process.client(self.endpoint, "ec2").describe_instances()
-        return [one for group in found["Reservations"] for one in group["Instances"]]
+        reply = moto_process.boto_client(self.endpoint, "ec2").describe_instances()
+        return [machine for group in reply["Reservations"] for machine in group["Instances"]]
 
 
 @pytest.fixture(scope="module")
 def cloud() -> Iterator[Cloud]:
-    with moto_process.serving() as endpoint:
-        ec2 = moto_process.client(endpoint, "ec2")
+    with moto_process.moto_server() as endpoint:
+        ec2 = moto_process.boto_client(endpoint, "ec2")
         subnet = ec2.describe_subnets()["Subnets"][0]
         group = ec2.create_security_group(
             GroupName="ours", Description="ours", VpcId=subnet["VpcId"]
         )
-        iam = moto_process.client(endpoint, "iam")
+        iam = moto_process.boto_client(endpoint, "iam")
         for name in ("sweepstakes-head", "sweepstakes-worker"):
             iam.create_instance_profile(InstanceProfileName=name)
-        section = profiles.document(profiles.AWS)["aws"] | {
+        section = cluster_profiles.profile_document(cluster_profiles.AWS)["aws"] | {
             "region": moto_process.REGION,
             "image_id": ec2.describe_images()["Images"][0]["ImageId"],
             "subnets": [subnet["SubnetId"]],
             "security_groups": [group["GroupId"]],
         }
-        yield Cloud(endpoint, profiles.profile(profiles.AWS, aws=section))
+        yield Cloud(endpoint, cluster_profiles.load_profile(cluster_profiles.AWS, aws=section))
 
 
 @pytest.fixture
 def account(cloud: Cloud, tmp_path: Path) -> dict[str, str]:
-    """Environment of a user of that cloud, with a home of its own and ssh to nowhere."""
+    """Environment of a user of that account, with a separate home and a fake ssh."""
     (tmp_path / ".ray").mkdir()
     (tmp_path / ".ray/auth_token").write_text("token-of-the-test")
     for name in ("ssh", "rsync"):
@@ -148,17 +151,17 @@ def account(cloud: Cloud, tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_ray_up_starts_a_head_that_starts_ray(
+def test_ray_up_starts_a_head_and_ray_on_it(
     cloud: Cloud, account: dict[str, str], tmp_path: Path
 ) -> None:
     assert cloud.profile.aws
     path = tmp_path / "cluster.yaml"
     path.write_text(aws.render(cloud.profile, cloud.profile.aws)["cluster.yaml"])
     ray = [sys.executable, "-m", "ray.scripts.scripts", "up", str(path), "--yes"]
-    done = subprocess.run(
+    result = subprocess.run(
         [*ray, "--no-config-cache"], env=account, capture_output=True, text=True, timeout=200
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert result.returncode == 0, result.stdout + result.stderr
     (head,) = cloud.machines()
     assert head["InstanceType"] == "m7i.2xlarge"
     assert head["IamInstanceProfile"]["Arn"].endswith("/sweepstakes-head")
@@ -170,7 +173,7 @@ def test_ray_up_starts_a_head_that_starts_ray(
         assert part in run
     assert "ray start --head --num-cpus=0" in notes
     assert "--dashboard-host=127.0.0.1" in notes
-    assert "token-of-the-test" not in notes + done.stdout + done.stderr
+    assert "token-of-the-test" not in notes + result.stdout + result.stderr
 
 
 @pytest.mark.slow
@@ -185,9 +188,9 @@ def test_the_autoscaler_s_provider_starts_spot_and_on_demand_machines(
     for name in ("spot", "on-demand"):
         node = config["available_node_types"][name]["node_config"]
         provider.create_node(node, {"ray-user-node-type": name}, 1)
-    made = [machine for machine in cloud.machines() if machine["InstanceId"] not in before]
-    kinds = sorted(machine.get("InstanceLifecycle", "on demand") for machine in made)
+    started = [machine for machine in cloud.machines() if machine["InstanceId"] not in before]
+    kinds = sorted(machine.get("InstanceLifecycle", "on demand") for machine in started)
     assert kinds == ["on demand", "spot"]
-    assert {machine["IamInstanceProfile"]["Arn"].rpartition("/")[2] for machine in made} == {
+    assert {machine["IamInstanceProfile"]["Arn"].rpartition("/")[2] for machine in started} == {
         "sweepstakes-worker"
     }

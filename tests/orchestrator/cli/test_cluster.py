@@ -1,4 +1,4 @@
-"""`sweepstakes cluster`: one profile in, whole folders of manifests out, or one line."""
+"""`sweepstakes cluster`: manifests and policies from a profile, and one line for an error."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from orchestrator.cli.main import cli
 from orchestrator.errors import InputError
 from orchestrator.sweep import sweep_file
 from tests.support import cluster_profiles as profiles
-from tests.support.sweeps import document
+from tests.support.sweeps import sweep_document
 
 STORE = {"url": "s3://my-tickets/vlt", "region": "eu-central-1"}
 PLACEMENT: dict[str, Any] = {
@@ -28,7 +28,7 @@ SUBMIT = ("submit", "--address", "http://127.0.0.1:1")
 
 
 @pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("profile.yaml").write_text(profiles.KUBERAY.read_text())
     Path("machines.yaml").write_text(profiles.AWS.read_text())
@@ -40,7 +40,7 @@ def sweepstakes(*arguments: str) -> Result:
 
 
 def refused(*arguments: str) -> str:
-    """The one line that a command ends with."""
+    """The error of a command, which must be one line."""
     error = sweepstakes(*arguments).exception
     assert isinstance(error, InputError)
     assert error.exit_code == 2
@@ -49,7 +49,7 @@ def refused(*arguments: str) -> str:
 
 
 def write_sweep(**placement: Any) -> str:
-    content = document() | {"placement": PLACEMENT | placement}
+    content = sweep_document() | {"placement": PLACEMENT | placement}
     Path("sweep.yaml").write_text(yaml.safe_dump(content))
     return "sweep.yaml"
 
@@ -58,7 +58,7 @@ def names(folder: str) -> set[str]:
     return {entry.name for entry in Path(folder).iterdir()}
 
 
-def test_a_profile_is_rendered_in_its_form_again_and_again() -> None:
+def test_a_profile_is_rendered_for_its_provider_repeatedly() -> None:
     for _ in range(2):
         assert sweepstakes("render", "profile.yaml", "--to", "out").exit_code == 0
         assert names("out") == {"0-namespace.yaml", "1-mlflow.yaml", "2-cluster.yaml"}
@@ -68,7 +68,7 @@ def test_a_profile_is_rendered_in_its_form_again_and_again() -> None:
 
 @pytest.mark.parametrize("profile", ["profile.yaml", "test.yaml"])
 def test_a_sweep_becomes_a_job_that_finds_its_profile(tmp_path: Path, profile: str) -> None:
-    """Also one that has the sweep's name, `test`."""
+    """Also if the profile has the name of the sweep, `test`."""
     Path(profile).write_text(profiles.KUBERAY.read_text())
     done = sweepstakes("render", profile, "--to", "out", "--sweep", write_sweep(cluster=profile))
     assert done.exit_code == 0, done.exception
@@ -82,11 +82,13 @@ def test_a_sweep_becomes_a_job_that_finds_its_profile(tmp_path: Path, profile: s
     for item in items:
         (mounted / item["path"]).write_text(config["data"][item["key"]])
     assert (mounted / profile).read_text() == Path(profile).read_text()
-    assert sweep_file.load(mounted / "test.sweep.yaml") == sweep_file.load(Path("sweep.yaml"))
+    assert sweep_file.load_sweep(mounted / "test.sweep.yaml") == sweep_file.load_sweep(
+        Path("sweep.yaml")
+    )
 
 
 @pytest.mark.parametrize(
-    ("placement", "where", "cure"),
+    ("placement", "key", "advice"),
     [
         ({"store": "local"}, "placement.store", "use {url: s3://my-tickets/vlt"),
         ({"store": STORE | {"endpoint": "http://x"}}, "placement.store", "use {url: s3"),
@@ -95,30 +97,30 @@ def test_a_sweep_becomes_a_job_that_finds_its_profile(tmp_path: Path, profile: s
         ({"gpus": 8.0}, "8 GPUs", "add a node type"),
     ],
 )
-def test_a_sweep_that_does_not_fit_the_cluster(
-    placement: dict[str, Any], where: str, cure: str
+def test_a_sweep_that_does_not_fit_the_cluster_is_refused(
+    placement: dict[str, Any], key: str, advice: str
 ) -> None:
     sweep = write_sweep(**placement)
     message = refused("render", "profile.yaml", "--to", "out", "--sweep", sweep)
     assert message.startswith("sweep.yaml: ")
-    assert where in message
-    assert cure in message
+    assert key in message
+    assert advice in message
     assert not Path("out").exists()
 
 
-def test_a_profile_outside_of_the_folder_cannot_travel(
+def test_a_profile_outside_the_folder_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "below").mkdir()
     monkeypatch.chdir(tmp_path / "below")
     sweep = write_sweep(cluster="../profile.yaml")
     message = refused("render", "../profile.yaml", "--to", "out", "--sweep", sweep)
-    assert "placement.cluster = '../profile.yaml' is not the path of a file from" in message
+    assert "placement.cluster = '../profile.yaml' is not the path of a file relative to" in message
 
 
 @pytest.mark.parametrize("written", ["{here}/profile.yaml", "~/profile.yaml", "$HERE/profile.yaml"])
 @pytest.mark.parametrize("command", ["render", "submit"])
-def test_a_profile_that_is_elsewhere_on_the_cluster(
+def test_a_profile_must_be_a_relative_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, written: str
 ) -> None:
     monkeypatch.setenv("HERE", str(tmp_path))
@@ -131,20 +133,20 @@ def test_a_profile_that_is_elsewhere_on_the_cluster(
 
 def write_task(data: str) -> str:
     tasks = {"mine": {"task": "nlvr2", "data": data}}
-    content = document() | {"placement": PLACEMENT, "tasks": tasks}
+    content = sweep_document() | {"placement": PLACEMENT, "tasks": tasks}
     Path("sweep.yaml").write_text(yaml.safe_dump(content))
     return "sweep.yaml"
 
 
 @pytest.mark.parametrize("data", ["/home/me", "/data/../home/me", "relative", "~/data"])
-def test_data_that_the_nodes_cannot_see(monkeypatch: pytest.MonkeyPatch, data: str) -> None:
+def test_data_outside_the_mounts_are_refused(monkeypatch: pytest.MonkeyPatch, data: str) -> None:
     monkeypatch.setenv("HOME", "/data")
     message = refused(*RENDER, write_task(data))
     assert "tasks.mine.data = " in message
     assert "is in none of the profile's mounts (/data, /weights)" in message
 
 
-def test_variables_travel_with_their_values(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_are_sent_with_their_values(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLT_DATA", "/data")
     monkeypatch.setenv("UNIT", "8")
     assert sweepstakes(*RENDER, write_task("$VLT_DATA/${UNIT}")).exit_code == 0
@@ -154,53 +156,55 @@ def test_variables_travel_with_their_values(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize(
-    ("name", "cure"),
+    ("name", "advice"),
     [
-        ("NEVER_SET", "give it the value that it has on the cluster"),
-        ("MY_SECRET", "do not travel"),
+        ("NEVER_SET", "set it to the value that it has on the cluster"),
+        ("MY_SECRET", "secrets are not sent"),
         ("PATH", "write the path on the cluster"),
     ],
 )
 @pytest.mark.parametrize("command", ["render", "submit"])
-def test_a_variable_that_does_not_travel(
-    monkeypatch: pytest.MonkeyPatch, command: str, name: str, cure: str
+def test_a_variable_that_cannot_be_sent_is_refused(
+    monkeypatch: pytest.MonkeyPatch, command: str, name: str, advice: str
 ) -> None:
     monkeypatch.setenv("MY_SECRET", "do-not-tell")
     message = refused(*(SUBMIT if command == "submit" else RENDER), write_task(f"${{{name}}}/x"))
     assert message.startswith(f"sweep.yaml: tasks.mine.data: ${name} ")
-    assert cure in message
+    assert advice in message
     assert "do-not-tell" not in message
 
 
-def test_a_folder_with_something_else_in_it_is_left_alone() -> None:
+def test_a_folder_with_other_files_is_left_unchanged() -> None:
     assert sweepstakes("render", "profile.yaml", "--to", "out").exit_code == 0
-    Path("out/.2-job.yaml.partial").touch()  # what a killed one leaves, and kubectl does not read
+    Path("out/.2-job.yaml.partial").touch()  # left by a killed command; kubectl ignores it
     assert sweepstakes("render", "profile.yaml", "--to", "out").exit_code == 0
     Path("out/.2-job.yaml.partial").unlink()
     before = Path("out/1-mlflow.yaml").stat().st_mtime_ns
     message = refused("render", "profile.yaml", "--to", "out", "--sweep", write_sweep())
-    assert "holds 2-cluster.yaml too; give an empty folder" in message
+    assert "also contains 2-cluster.yaml; use an empty folder" in message
     assert names("out") == {"0-namespace.yaml", "1-mlflow.yaml", "2-cluster.yaml"}
     assert Path("out/1-mlflow.yaml").stat().st_mtime_ns == before
 
 
-def test_a_folder_that_cannot_be_made() -> None:
+def test_a_folder_that_cannot_be_created_is_refused() -> None:
     message = refused("render", "profile.yaml", "--to", "profile.yaml/out")
     assert "--to profile.yaml/out: cannot write here" in message
 
 
-def test_the_form_has_to_be_known() -> None:
-    both = profiles.document(
-        profiles.KUBERAY, aws=profiles.document(profiles.AWS)["aws"], mounts=[]
+def test_the_provider_must_be_unique_and_configured() -> None:
+    both = profiles.profile_document(
+        profiles.KUBERAY, aws=profiles.profile_document(profiles.AWS)["aws"], mounts=[]
     )
     Path("both.yaml").write_text(yaml.safe_dump(both))
-    assert "it has both; choose with --form" in refused("render", "both.yaml", "--to", "out")
-    assert sweepstakes("render", "both.yaml", "--to", "out", "--form", "aws").exit_code == 0
-    message = refused("render", "profile.yaml", "--to", "aws", "--form", "aws")
-    assert "aws is missing, which --form aws needs; add it" in message
+    assert "has both of `kubernetes` and `aws`; choose one with --provider" in refused(
+        "render", "both.yaml", "--to", "out"
+    )
+    assert sweepstakes("render", "both.yaml", "--to", "out", "--provider", "aws").exit_code == 0
+    message = refused("render", "profile.yaml", "--to", "aws", "--provider", "aws")
+    assert "aws is missing, but --provider aws needs it; add it" in message
 
 
-def test_the_policy_is_for_this_store_alone() -> None:
+def test_the_policy_covers_only_this_store() -> None:
     document = json.loads(sweepstakes("policy", "profile.yaml").output)
     for statement in document["Statement"]:
         resources = statement["Resource"]
@@ -208,5 +212,5 @@ def test_the_policy_is_for_this_store_alone() -> None:
             assert resource.startswith("arn:aws:s3:::my-tickets")
             assert statement["Sid"] == "List" or "/vlt/" in resource
     arn = "arn:aws:iam::123456789012:role/worker"
-    for_bucket = json.loads(sweepstakes("policy", "profile.yaml", "--principal", arn).output)
-    assert for_bucket["Statement"][0]["Principal"] == {"AWS": arn}
+    bucket_policy = json.loads(sweepstakes("policy", "profile.yaml", "--principal", arn).output)
+    assert bucket_policy["Statement"][0]["Principal"] == {"AWS": arn}

@@ -1,4 +1,4 @@
-"""`sweepstakes data` from the outside."""
+"""`sweepstakes data` as a command."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def sweepstakes(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120)
 
 
-def test_a_whole_folder_is_counted(tmp_path: Path) -> None:
-    published.write(tmp_path, "nlvr2", "vilt")
+def test_a_valid_folder_is_counted(tmp_path: Path) -> None:
+    published.write_task(tmp_path, "nlvr2", "vilt")
     done = sweepstakes("check", str(tmp_path))
     assert (done.returncode, done.stderr) == (0, "")
     rows = [line.split() for line in done.stdout.splitlines()]
@@ -27,13 +27,13 @@ def test_a_whole_folder_is_counted(tmp_path: Path) -> None:
     assert rows[2] == ["nlvr2", "vilt", "held", "out", "10", "10", "8"]
 
 
-def test_what_is_wrong_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
-    published.write(tmp_path, "nlvr2", "vilt")
+def test_a_damaged_file_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    published.write_task(tmp_path, "nlvr2", "vilt")
     (tmp_path / "vilt/nlvr2_dev.arrow").write_text("no table")
     done = sweepstakes("check", str(tmp_path))
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert line.startswith(f"wrong {tmp_path}/vilt/nlvr2_dev.arrow: is no whole Arrow file (")
+    assert line.startswith(f"invalid {tmp_path}/vilt/nlvr2_dev.arrow: is no whole Arrow file (")
     assert line.endswith("; write this table again")
 
 
@@ -44,13 +44,13 @@ def test_a_folder_without_data(tmp_path: Path) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_scenes_are_whole_and_written_once(tmp_path: Path) -> None:
+def test_scenes_are_valid_and_written_once(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "scenes"
     options = ("scenes", str(folder), "--images", "50")
     done = sweepstakes(*options)
     assert (done.returncode, done.stderr, done.stdout) == (0, "", f"{folder} is written\n")
     assert sweepstakes("check", str(folder)).returncode == 0
-    assert sweepstakes(*options).stdout == f"{folder} holds these scenes already\n"
+    assert sweepstakes(*options).stdout == f"{folder} already contains these scenes\n"
     other = sweepstakes(*options, "--seed", "1")
     assert other.returncode == 2
     assert other.stderr.startswith(f"error: {folder}: holds other scenes (")

@@ -1,10 +1,10 @@
-"""The period between checkpoints, on a clock that stands still unless it is told to move."""
+"""The checkpoint interval, on a clock that only the test moves."""
 
 from __future__ import annotations
 
 import pytest
 
-from orchestrator.cost.checkpointing import Pace, best_period_s
+from orchestrator.cost.checkpointing import CheckpointTimer, young_interval_s
 
 
 class Clock:
@@ -15,40 +15,40 @@ class Clock:
         return self.now
 
 
-def lost(period_s: float, cost_s: float, lost_every_s: float) -> float:
-    """Share of the time that goes into checkpoints, and into work that is done again."""
-    return cost_s / period_s + period_s / 2 / lost_every_s
+def lost_share(interval_s: float, cost_s: float, mtbf_s: float) -> float:
+    """Return the share of time spent on checkpoints and on repeated work."""
+    return cost_s / interval_s + interval_s / 2 / mtbf_s
 
 
-@pytest.mark.parametrize(("cost_s", "every_s"), [(0.1, 600.0), (5.0, 14_400.0), (60.0, 86_400.0)])
-def test_no_other_period_loses_less(cost_s: float, every_s: float) -> None:
-    best = best_period_s(cost_s, every_s)
+@pytest.mark.parametrize(("cost_s", "mtbf_s"), [(0.1, 600.0), (5.0, 14_400.0), (60.0, 86_400.0)])
+def test_no_other_interval_loses_less_time(cost_s: float, mtbf_s: float) -> None:
+    best = young_interval_s(cost_s, mtbf_s)
     for other in (best / 2, best * 0.9, best * 1.1, best * 2):
-        assert lost(best, cost_s, every_s) < lost(other, cost_s, every_s)
+        assert lost_share(best, cost_s, mtbf_s) < lost_share(other, cost_s, mtbf_s)
 
 
-def test_the_period_follows_from_what_the_last_checkpoint_cost() -> None:
+def test_the_interval_follows_from_the_cost_of_the_last_checkpoint() -> None:
     clock = Clock()
-    pace = Pace(None, lost_every_s=200.0, clock=clock)
-    clock.now = pace.period_s - 1
-    assert not pace.due()
+    timer = CheckpointTimer(None, mtbf_s=200.0, clock=clock)
+    clock.now = timer.interval_s - 1
+    assert not timer.due()
     clock.now += 1
-    assert pace.due()
-    clock.now += 1.0  # taking the state and sending it
-    pace.saved()
-    assert pace.period_s == best_period_s(1.0, 200.0) == 20.0
+    assert timer.due()
+    clock.now += 1.0  # collecting the state and sending it
+    timer.saved()
+    assert timer.interval_s == young_interval_s(1.0, 200.0) == 20.0
     clock.now += 19.0
-    assert not pace.due()
+    assert not timer.due()
     clock.now += 1.0
-    assert pace.due()
+    assert timer.due()
 
 
-def test_a_period_that_is_stated_is_kept() -> None:
+def test_a_fixed_interval_does_not_change() -> None:
     clock = Clock()
-    pace = Pace(30.0, lost_every_s=200.0, clock=clock)
+    timer = CheckpointTimer(30.0, mtbf_s=200.0, clock=clock)
     clock.now = 30.0
-    assert pace.due()
+    assert timer.due()
     clock.now = 60.0
-    pace.saved()
-    assert pace.period_s == 30.0
-    assert not pace.due()
+    timer.saved()
+    assert timer.interval_s == 30.0
+    assert not timer.due()

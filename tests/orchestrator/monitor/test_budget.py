@@ -1,4 +1,4 @@
-"""What nodes cost while a run goes on, and when its budget ends it."""
+"""Cost of nodes during a run, and the end of the run at its budget."""
 
 from __future__ import annotations
 
@@ -10,112 +10,113 @@ from dataclasses import dataclass
 import pytest
 import ray
 
-from orchestrator.cost.ledger import Foresight, Ledger
-from orchestrator.cost.prices import HEAD
-from orchestrator.monitor.budget import Meter, groups
+from orchestrator.cost.ledger import CostProjection, Ledger
+from orchestrator.cost.prices import HEAD_GROUP
+from orchestrator.monitor.budget import BudgetMeter, node_types
 from orchestrator.plan.graph import Plan, Trial
 from orchestrator.plan.work import work_of
-from orchestrator.ray_cluster.node_watch import shown
-from orchestrator.schedule.frontier import Frontier, Unit
+from orchestrator.ray_cluster.node_watch import poll_nodes
+from orchestrator.schedule.frontier import Frontier, WorkItem
 from orchestrator.sweep.config import Placement
 from orchestrator.tune import driver
-from orchestrator.worker.protocol import Done, Listen, Work
+from orchestrator.worker.protocol import Assignment, Poll, WorkResult
 from tests.support.profiles import ON_DEMAND, SPOT, profile
-from tests.support.sweeps import document, plan_of
+from tests.support.sweeps import plan_of, sweep_document
 
 HOUR_S = 3600.0
 NODE = {"Resources": {"CPU": 16.0}, "Labels": {"ray.io/node-group": "spot"}}
 
 
-def test_nodes_are_told_apart_as_ray_labels_them() -> None:
+def test_node_types_come_from_labels_of_ray() -> None:
     head = {
         "Resources": {"node:__internal_head__": 1.0},
         "Labels": {"ray.io/node-group": "headgroup"},
     }
-    found = groups(
+    types = node_types(
         [
             NODE | head | {"NodeID": "a"},
             NODE | {"NodeID": "b"},
             NODE | {"NodeID": "d", "Labels": {}},
         ]
     )
-    assert list(found) == ["a", "b", "d"]
-    assert (found["a"], found["b"]) == (HEAD, "spot")
-    assert found["d"] not in (HEAD, "spot")
+    assert list(types) == ["a", "b", "d"]
+    assert (types["a"], types["b"]) == (HEAD_GROUP, "spot")
+    assert types["d"] not in (HEAD_GROUP, "spot")
 
 
-def test_a_node_is_charged_from_before_it_is_seen_until_it_is_missed() -> None:
-    """The head stays for 4 h; two spot nodes are seen at 1 h and at 2 h, and one of them at 3 h."""
+def test_a_node_is_charged_from_the_sample_before_its_first_until_it_is_gone() -> None:
+    """The head is up for 4 h, two spot nodes at 1 h and at 2 h, and one of them at 3 h."""
     ledger = Ledger()
     for hour, spot in enumerate([[], ["a", "b"], ["a", "b"], ["a"], []]):
-        ledger.see({"0": HEAD} | dict.fromkeys(spot, "spot"), 1e6 + HOUR_S * hour)
-    assert ledger.hours == pytest.approx({HEAD: 4.0, "spot": 4 + 3})
+        ledger.update({"0": HEAD_GROUP} | dict.fromkeys(spot, "spot"), 1e6 + HOUR_S * hour)
+    assert ledger.hours == pytest.approx({HEAD_GROUP: 4.0, "spot": 4 + 3})
     assert ledger.money(profile(SPOT)) == pytest.approx(4 * 0.5 + 7 * 4.0)
 
 
-def test_a_node_that_comes_back_under_another_id_is_another_node() -> None:
+def test_a_node_with_a_new_id_is_another_node() -> None:
     ledger = Ledger()
-    ledger.see({"a": "spot"}, 0.0)
-    ledger.see({"b": "spot"}, HOUR_S)
+    ledger.update({"a": "spot"}, 0.0)
+    ledger.update({"b": "spot"}, HOUR_S)
     assert ledger.hours == {"spot": 2.0}
 
 
-def hour(trial: Trial) -> float:
+def hour_per_run(trial: Trial) -> float:
     return HOUR_S if trial.kind == "train" else 0.0
 
 
-def chain(plan: Plan) -> list[Unit]:
-    """The only chain's units, as one lane; an hour each."""
-    return Frontier(plan, cost=hour).units
+def chain(plan: Plan) -> list[WorkItem]:
+    """The work items of the only chain, an hour each."""
+    return Frontier(plan, cost=hour_per_run).items
 
 
-def foresight(pace_s: float) -> Foresight:
-    """A place is a quarter of an on-demand node at 12, and the head costs 0.5."""
-    return Foresight(profile(SPOT, ON_DEMAND), Placement(gpus=1), pace_s, HOUR_S)
+def projection(seconds_per_cost: float) -> CostProjection:
+    """A slot is a quarter of an on-demand node at 12, and the head costs 0.5."""
+    return CostProjection(profile(SPOT, ON_DEMAND), Placement(gpus=1), seconds_per_cost, HOUR_S)
 
 
-def test_what_is_in_hand_and_one_more_like_it_is_still_to_be_paid() -> None:
-    lane = chain(plan_of(document(controls=[])))
-    ahead = foresight(1.0)
-    assert ahead.money(0.0) == pytest.approx(3 + 0.5)
-    ahead.begun(lane[0], 0.0)
-    assert ahead.money(0.0) == pytest.approx(3 + 3 + 0.5)
-    assert ahead.money(HOUR_S / 2) == pytest.approx(1.5 + 3 + 0.5)
-    assert ahead.money(5 * HOUR_S) == pytest.approx(3 + 0.5)
-    ahead.ended(lane)
-    assert ahead.money(0.0) == pytest.approx(3 + 0.5)
+def test_the_projection_covers_running_items_and_one_more() -> None:
+    chunk = chain(plan_of(sweep_document(controls=[])))
+    projected = projection(1.0)
+    assert projected.money(0.0) == pytest.approx(3 + 0.5)
+    projected.item_started(chunk[0], 0.0)
+    assert projected.money(0.0) == pytest.approx(3 + 3 + 0.5)
+    assert projected.money(HOUR_S / 2) == pytest.approx(1.5 + 3 + 0.5)
+    assert projected.money(5 * HOUR_S) == pytest.approx(3 + 0.5)
+    projected.chunk_ended(chunk)
+    assert projected.money(0.0) == pytest.approx(3 + 0.5)
 
 
-def test_the_pace_of_this_run_corrects_what_was_expected() -> None:
-    lane = chain(plan_of(document(controls=[])))
-    for pace in (0.0, 1.0):
-        ahead = foresight(pace)
-        ahead.begun(lane[0], 0.0)
-        ahead.committed(lane[0], 2 * HOUR_S)
-        ahead.begun(lane[1], 2 * HOUR_S)
-        assert ahead.money(2 * HOUR_S) == pytest.approx(2 * (3 + 3 + 0.5))
+def test_the_measured_throughput_corrects_the_projection() -> None:
+    chunk = chain(plan_of(sweep_document(controls=[])))
+    for seconds_per_cost in (0.0, 1.0):
+        projected = projection(seconds_per_cost)
+        projected.item_started(chunk[0], 0.0)
+        projected.item_committed(chunk[0], 2 * HOUR_S)
+        projected.item_started(chunk[1], 2 * HOUR_S)
+        assert projected.money(2 * HOUR_S) == pytest.approx(2 * (3 + 3 + 0.5))
 
 
-def test_a_run_that_went_on_from_a_checkpoint_makes_no_other_look_short() -> None:
-    lane = chain(plan_of(document(controls=[])))
-    ahead = foresight(1.0)
-    ahead.begun(lane[0], 0.0)
-    ahead.committed(lane[0], HOUR_S / 60)
-    assert ahead.money(HOUR_S) == pytest.approx(3 + 0.5)
+def test_a_resumed_run_does_not_lower_the_projection() -> None:
+    chunk = chain(plan_of(sweep_document(controls=[])))
+    projected = projection(1.0)
+    projected.item_started(chunk[0], 0.0)
+    projected.item_committed(chunk[0], HOUR_S / 60)
+    assert projected.money(HOUR_S) == pytest.approx(3 + 0.5)
 
 
-def test_a_budget_below_one_trial_begins_none() -> None:
-    plan = plan_of(document(controls=[]))
-    known = profile(SPOT, ON_DEMAND)
+def test_a_budget_below_the_cost_of_one_trial_starts_none() -> None:
+    plan = plan_of(sweep_document(controls=[]))
+    priced = profile(SPOT, ON_DEMAND)
+    pending = list(plan.training_runs())
     for budget, exhausted in ((3.4, True), (3.6, False)):
-        meter = Meter(known, Placement(gpus=1), budget, hour, [t for t in plan if hour(t)])
+        meter = BudgetMeter(priced, Placement(gpus=1), budget, hour_per_run, pending)
         assert meter.exhausted() == exhausted
 
 
-def test_without_any_measurement_nothing_is_foreseen() -> None:
-    ahead = foresight(0.0)
-    ahead.begun(chain(plan_of(document(controls=[])))[0], 0.0)
-    assert ahead.money(HOUR_S) == 0.0
+def test_the_projection_is_0_without_measurements() -> None:
+    projected = projection(0.0)
+    projected.item_started(chain(plan_of(sweep_document(controls=[])))[0], 0.0)
+    assert projected.money(HOUR_S) == 0.0
 
 
 @pytest.fixture(scope="module")
@@ -132,26 +133,28 @@ def cluster() -> Iterator[None]:
 
 
 @dataclass
-class Endless:
-    """At level 1 it works until the run is drained."""
+class EndlessWorker:
+    """Works on level 1 until the run is drained."""
 
-    listen: Listen
+    poll: Poll
 
-    def perform(self, work: Work) -> Done:
-        while work.head.level == 1 and self.listen() == "go":
+    def perform(self, work: Assignment) -> WorkResult:
+        while work.trial.level == 1 and self.poll() == "continue":
             time.sleep(0.01)
-        return Done([trial.key for trial in work.members], 1.0)
+        return WorkResult([trial.key for trial in work.members], 1.0)
 
 
 @pytest.mark.usefixtures("cluster")
-def test_a_budget_drains_a_run_and_the_bill_says_so() -> None:
-    """The head at 1 per second; but for the budget, the run would not end."""
-    plan = plan_of(document(controls=[]))
+def test_a_run_is_drained_when_its_budget_is_spent() -> None:
+    """The head costs 1 per second. Without the budget, the run would not end."""
+    plan = plan_of(sweep_document(controls=[]))
     placement = Placement(slots=1)
-    known = profile(SPOT | {"price_per_hour": 0.0}, head=HOUR_S)
-    meter = Meter(known, placement, 4.0, work_of, list(plan))
-    summary = driver.run(
-        *(plan, set(), Endless, placement, meter), meter=meter, attend=[shown(meter.see)]
+    priced = profile(SPOT | {"price_per_hour": 0.0}, head=HOUR_S)
+    meter = BudgetMeter(priced, placement, 4.0, work_of, list(plan))
+    summary = driver.run_plan(
+        *(plan, set(), EndlessWorker, placement, meter),
+        budget=meter,
+        contexts=[poll_nodes(meter.observe_nodes)],
     )
     assert summary.exhausted
     assert summary.finished <= 2
@@ -159,15 +162,15 @@ def test_a_budget_drains_a_run_and_the_bill_says_so() -> None:
     bill = meter.bill()
     assert bill.exhausted
     assert bill.money >= 4.0
-    assert bill.hours == {HEAD: pytest.approx(bill.money / HOUR_S)}
+    assert bill.hours == {HEAD_GROUP: pytest.approx(bill.money / HOUR_S)}
     assert (bill.budget, bill.currency) == (4.0, "EUR")
 
 
 @pytest.mark.usefixtures("cluster")
-def test_a_run_without_a_budget_is_billed_all_the_same() -> None:
-    known = profile(SPOT, head=HOUR_S)
-    meter = Meter(known, Placement(), None, work_of, [])
-    with shown(meter.see):
+def test_a_run_without_a_budget_has_a_bill_too() -> None:
+    priced = profile(SPOT, head=HOUR_S)
+    meter = BudgetMeter(priced, Placement(), None, work_of, [])
+    with poll_nodes(meter.observe_nodes):
         assert not meter.exhausted()
     assert 0 < meter.bill().money == meter.spent()
     assert not meter.bill().exhausted

@@ -1,4 +1,4 @@
-"""What Prometheus gets of a run, scraped from a real Ray."""
+"""The metrics that Prometheus scrapes from a real Ray during a run."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from collections.abc import Callable, Iterator
 import pytest
 import ray
 
-from orchestrator.monitor.board import Board, Mark
-from orchestrator.monitor.prometheus import Metrics
-from orchestrator.schedule.frontier import Frontier, Unit
-from tests.support.sweeps import document, plan_of
+from orchestrator.monitor.board import Board, TrialState
+from orchestrator.monitor.prometheus import PrometheusObserver
+from orchestrator.schedule.frontier import Frontier, WorkItem
+from tests.support.sweeps import plan_of, sweep_document
 
-PATIENCE_S = 90.0
-"""Ray's agent, which answers the scrapes, takes 5 s to start on an idle machine."""
+SCRAPE_TIMEOUT_S = 90.0
+"""Ray's agent, which serves the metrics, takes 5 s to start on an idle machine."""
 
 Scrape = Callable[[], dict[str, float]]
 
 
 @pytest.fixture(scope="module")
 def scrape() -> Iterator[Scrape]:
-    """The values of our metrics, by name and our own labels."""
+    """Returns the values of our metrics, by name and our labels."""
     ray.init(
         address="local",
         num_cpus=1,
@@ -43,43 +43,43 @@ def scrape() -> Iterator[Scrape]:
         except OSError:
             return {}
         lines = re.findall(r"^ray_(sweepstakes_\w+)\{(.*)\} (\S+)$", text, re.MULTILINE)
-        return {f"{name} {own(labels)}": float(value) for name, labels, value in lines}
+        return {f"{name} {our_labels(labels)}": float(value) for name, labels, value in lines}
 
     yield scrape
     ray.shutdown()
 
 
-def own(labels: str) -> str:
-    found = re.findall(r'(\w+)="([^"]*)"', labels)
-    return " ".join(v for k, v in found if k in ("le", "model", "state", "sweep", "task"))
+def our_labels(labels: str) -> str:
+    pairs = re.findall(r'(\w+)="([^"]*)"', labels)
+    return " ".join(v for k, v in pairs if k in ("le", "model", "state", "sweep", "task"))
 
 
-def until(scrape: Scrape, expected: dict[str, float]) -> None:
-    """Ray hands metrics on from time to time."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not expected.items() <= (found := scrape()).items():
-        assert time.monotonic() < deadline, found
+def wait_for(scrape: Scrape, expected: dict[str, float]) -> None:
+    """Scrape until the values appear: Ray exports metrics periodically."""
+    deadline = time.monotonic() + SCRAPE_TIMEOUT_S
+    while not expected.items() <= (values := scrape()).items():
+        assert time.monotonic() < deadline, values
         time.sleep(0.2)
 
 
 def test_trials_by_state_and_seconds_per_trial(scrape: Scrape) -> None:
-    plan = plan_of(document(schedule={"rate": 0.2, "levels": 3}, controls=[]))
+    plan = plan_of(sweep_document(schedule={"rate": 0.2, "levels": 3}, controls=[]))
     board = Board(plan)
-    metrics = Metrics(board)
+    metrics = PrometheusObserver(board)
     frontier = Frontier(plan)
-    dense, first, second, third = (frontier.unit(run.key) for run in plan.training_runs())
+    dense, first, second, third = (frontier.item(run.key) for run in plan.training_runs())
 
-    def tell(unit: Unit, mark: Mark) -> None:
-        board.set(unit.head, mark)
+    def set_state(item: WorkItem, state: TrialState) -> None:
+        board.set_state(item.key, state)
 
-    lane = [dense, first, second, third]
-    tell(dense, Mark.RUNNING)
-    metrics.begun(dense)
-    tell(dense, Mark.DONE)
-    metrics.committed(dense, [dense.head], 90.0)
-    tell(first, Mark.RUNNING)
-    metrics.begun(first)
-    until(
+    chunk = [dense, first, second, third]
+    set_state(dense, TrialState.RUNNING)
+    metrics.item_started(dense)
+    set_state(dense, TrialState.DONE)
+    metrics.item_committed(dense, [dense.key], 90.0)
+    set_state(first, TrialState.RUNNING)
+    metrics.item_started(first)
+    wait_for(
         scrape,
         {
             "sweepstakes_trials done test": 1,
@@ -90,13 +90,13 @@ def test_trials_by_state_and_seconds_per_trial(scrape: Scrape) -> None:
             "sweepstakes_trial_seconds_bucket 1.0 uniter-tiny test easy_vqa": 1,
         },
     )
-    tell(first, Mark.DONE)
-    metrics.committed(first, [first.head], 90.0)
-    tell(second, Mark.FAILED)
-    metrics.failed(second)
-    metrics.ended(lane)
-    metrics.committed(third, [third.head], None)  # by another run: nobody here measured it
-    until(
+    set_state(first, TrialState.DONE)
+    metrics.item_committed(first, [first.key], 90.0)
+    set_state(second, TrialState.FAILED)
+    metrics.item_failed(second)
+    metrics.chunk_ended(chunk)
+    metrics.item_committed(third, [third.key], None)  # by another run, so it was not timed here
+    wait_for(
         scrape,
         {
             "sweepstakes_trials done test": 2,

@@ -1,4 +1,4 @@
-"""Verdicts on the numbers of "Playing Lottery Tickets with Vision and Language", Tables 1, 3."""
+"""Test verdicts on the numbers of "Playing Lottery Tickets with Vision and Language"."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ import pytest
 
 from orchestrator.plan.graph import DENSE
 from orchestrator.report import verdict_table
-from orchestrator.report.data.tables import cells
-from orchestrator.report.data.verdicts import verdicts
+from orchestrator.report.data.tables import cell_scores
+from orchestrator.report.data.verdicts import curve_verdicts
 from orchestrator.sweep.config import Win
-from tests.support.report_rows import World
+from tests.support.report_rows import SyntheticSweep
 
 STRICT = Win(ratio=0.99, tolerance="none", seeds=3)
 ONE_SD = Win(ratio=0.99, tolerance="one_sd", seeds=3)
 
-# task: sparsity, dense mean and sd, ticket mean and sd, whether the mean alone reaches 99 %
+# Tables 1 and 3. Task: sparsity, dense mean and sd, ticket mean and sd, and whether the mean alone
+# reaches 99 %
 TABLE = {
     "VQA": (0.7, 70.64, 0.06, 69.98, 0.05, True),
     "GQA": (0.7, 59.64, 0.15, 59.26, 0.09, True),
@@ -30,93 +31,93 @@ TABLE = {
 }
 
 
-def add(
-    world: World, source: str, sparsity: float, mean: float, sd: float = 0.0, *, task: str = "VQA",
-    rewind: int = 0, seeds: int = 3,
+def add_seeds(
+    sweep: SyntheticSweep, source: str, sparsity: float, mean: float, sd: float = 0.0, *,
+    task: str = "VQA", rewind: int = 0, seeds: int = 3,
 ) -> None:  # fmt: skip
-    """Three seeds with exactly this mean and sample standard deviation."""
+    """Add three seeds with exactly this mean and sample standard deviation."""
     level = round(10 * sparsity)
     for seed, score in zip(range(seeds), (mean - sd, mean, mean + sd), strict=False):
-        world.cell(source, level, sparsity, seed, score, task=task, rewind=rewind)
+        sweep.add_cell(source, level, sparsity, seed, score, task=task, rewind=rewind)
 
 
 @pytest.mark.parametrize("rule", [STRICT, ONE_SD], ids=["strict", "one_sd"])
 def test_table_1_needs_its_tolerance(rule: Win) -> None:
-    """The published tickets all pass within one standard deviation; four means miss the line."""
-    world = World()
+    """All published tickets pass within one standard deviation; four means miss the line."""
+    sweep = SyntheticSweep()
     for task, (sparsity, dense, dense_sd, ticket, ticket_sd, _) in TABLE.items():
-        add(world, DENSE, 0.0, dense, dense_sd, task=task)
-        add(world, "imp", sparsity - 0.1, dense, ticket_sd, task=task)
-        add(world, "imp", sparsity, ticket, ticket_sd, task=task)
-    found = verdicts(cells(world.plan(), world.records), rule).set_index("task")
+        add_seeds(sweep, DENSE, 0.0, dense, dense_sd, task=task)
+        add_seeds(sweep, "imp", sparsity - 0.1, dense, ticket_sd, task=task)
+        add_seeds(sweep, "imp", sparsity, ticket, ticket_sd, task=task)
+    table = curve_verdicts(cell_scores(sweep.plan(), sweep.records), rule).set_index("task")
     for task, (sparsity, dense, _, _, _, strict) in TABLE.items():
         reaches = strict or rule is ONE_SD
-        assert found.line[task] == pytest.approx(0.99 * dense)
+        assert table.line[task] == pytest.approx(0.99 * dense)
         expected = sparsity if reaches else sparsity - 0.1
-        assert found.relaxed[task] == pytest.approx(expected, abs=1e-5), task
+        assert table.relaxed[task] == pytest.approx(expected, abs=1e-5), task
 
 
-def row(world: World, rule: Win, source: str = "imp") -> dict[str, object]:
-    table = verdicts(cells(world.plan(), world.records), rule)
-    (found,) = table[table.source == source].to_dict("records")
-    return {str(name): value for name, value in found.items()}
+def verdict_row(sweep: SyntheticSweep, rule: Win, source: str = "imp") -> dict[str, object]:
+    table = curve_verdicts(cell_scores(sweep.plan(), sweep.records), rule)
+    (row,) = table[table.source == source].to_dict("records")
+    return {str(name): value for name, value in row.items()}
 
 
-def test_a_score_on_the_line_wins() -> None:
-    world = World()
-    add(world, DENSE, 0.0, 70.0)
-    add(world, "imp", 0.5, 69.3)  # 0.99 * 70, which binary floats put at 69.30000000000001
-    found = row(world, STRICT)
-    assert found["verdict"] == "relaxed winning"
-    assert math.isnan(float(str(found["winning"])))
+def test_a_score_equal_to_the_line_wins() -> None:
+    sweep = SyntheticSweep()
+    add_seeds(sweep, DENSE, 0.0, 70.0)
+    add_seeds(sweep, "imp", 0.5, 69.3)  # 0.99 * 70 is 69.30000000000001 in binary floats
+    row = verdict_row(sweep, STRICT)
+    assert row["verdict"] == "relaxed winning"
+    assert math.isnan(float(str(row["winning"])))
 
 
-def test_a_lucky_level_is_told_from_an_unbroken_curve() -> None:
-    world = World()
-    add(world, DENSE, 0.0, 80.0)
+def test_unbroken_stops_before_the_first_level_that_misses() -> None:
+    sweep = SyntheticSweep()
+    add_seeds(sweep, DENSE, 0.0, 80.0)
     for sparsity, mean in ((0.1, 81.0), (0.2, 79.5), (0.3, 70.0), (0.4, 80.5)):
-        add(world, "imp", sparsity, mean)
-    found = row(world, STRICT)
-    assert found["relaxed"] == pytest.approx(0.4, abs=1e-5)
-    assert found["unbroken"] == pytest.approx(0.2, abs=1e-5)
-    assert found["verdict"] == "winning"
+        add_seeds(sweep, "imp", sparsity, mean)
+    row = verdict_row(sweep, STRICT)
+    assert row["relaxed"] == pytest.approx(0.4, abs=1e-5)
+    assert row["unbroken"] == pytest.approx(0.2, abs=1e-5)
+    assert row["verdict"] == "winning"
 
 
 def test_the_control_has_the_same_sparsity_and_rewind_point() -> None:
-    world = World()
-    add(world, DENSE, 0.0, 80.0)
-    add(world, "imp", 0.5, 80.0, rewind=60)
+    sweep = SyntheticSweep()
+    add_seeds(sweep, DENSE, 0.0, 80.0)
+    add_seeds(sweep, "imp", 0.5, 80.0, rewind=60)
     for rewind, mean in ((0, 61.0), (60, 62.0)):
-        add(world, "random", 0.5, mean, 1.5, rewind=rewind)
-        add(world, "random", 0.6, 50.0, rewind=rewind)
-    found = row(world, STRICT)
-    assert found["random_mean"] == pytest.approx(62.0)
-    assert found["random_sd"] == pytest.approx(1.5)
-    assert math.isnan(float(str(found["random_layerwise_mean"])))
+        add_seeds(sweep, "random", 0.5, mean, 1.5, rewind=rewind)
+        add_seeds(sweep, "random", 0.6, 50.0, rewind=rewind)
+    row = verdict_row(sweep, STRICT)
+    assert row["random_mean"] == pytest.approx(62.0)
+    assert row["random_sd"] == pytest.approx(1.5)
+    assert math.isnan(float(str(row["random_layerwise_mean"])))
 
 
 def test_too_few_seeds_give_no_verdict() -> None:
-    world = World()
-    add(world, DENSE, 0.0, 80.0)
-    add(world, "imp", 0.5, 80.0, seeds=2)
-    assert row(world, STRICT)["verdict"] == "undecided"
+    sweep = SyntheticSweep()
+    add_seeds(sweep, DENSE, 0.0, 80.0)
+    add_seeds(sweep, "imp", 0.5, 80.0, seeds=2)
+    assert verdict_row(sweep, STRICT)["verdict"] == "undecided"
     two = Win(ratio=0.99, tolerance="none", seeds=2)
-    assert row(world, two)["verdict"] == "winning"
+    assert verdict_row(sweep, two)["verdict"] == "winning"
 
 
-def test_nothing_wins() -> None:
-    world = World()
-    add(world, DENSE, 0.0, 80.0)
-    add(world, "imp", 0.5, 60.0)
-    assert row(world, STRICT)["verdict"] == "none"
+def test_a_low_score_gives_the_verdict_none() -> None:
+    sweep = SyntheticSweep()
+    add_seeds(sweep, DENSE, 0.0, 80.0)
+    add_seeds(sweep, "imp", 0.5, 60.0)
+    assert verdict_row(sweep, STRICT)["verdict"] == "none"
 
 
-def test_what_all_rows_share_is_not_repeated() -> None:
-    world = World()
-    add(world, DENSE, 0.0, 80.0)
-    add(world, "imp", 0.5, 80.0)
-    add(world, "random", 0.5, 60.0)
-    header, rows = verdict_table(verdicts(cells(world.plan(), world.records), STRICT))
+def test_columns_with_a_single_value_are_left_out_of_the_verdict_table() -> None:
+    sweep = SyntheticSweep()
+    add_seeds(sweep, DENSE, 0.0, 80.0)
+    add_seeds(sweep, "imp", 0.5, 80.0)
+    add_seeds(sweep, "random", 0.5, 60.0)
+    header, rows = verdict_table(curve_verdicts(cell_scores(sweep.plan(), sweep.records), STRICT))
     assert header[:2] == ["tickets", "verdict"]
     assert [line[:2] for line in rows] == [["IMP θ₀", "winning"], ["random θ₀", "none"]]
     assert all(len(line) == len(header) for line in rows)

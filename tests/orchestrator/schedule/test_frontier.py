@@ -1,4 +1,4 @@
-"""The frontier runs everything once, in order, survives failures, and never stands still."""
+"""The frontier runs every trial once, in order, survives failures, and never deadlocks."""
 
 from __future__ import annotations
 
@@ -8,124 +8,122 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.plan.graph import Plan
-from orchestrator.schedule.batching import next_lane
-from orchestrator.schedule.frontier import Frontier, State, Unit
-from tests.support.sweeps import document, plan_of, studies
+from orchestrator.schedule.batching import next_chunk
+from orchestrator.schedule.frontier import Frontier, WorkItem, WorkState
+from tests.support.sweeps import plan_of, studies, sweep_document
 
 
-def run_unit(frontier: Frontier, unit: Unit, committed: list[str], plan: Plan) -> None:
-    """Commit a unit's members as a worker would: all it needs must be there."""
-    for key in sorted(unit.members, key=lambda k: (not plan.trials[k].rides, k)):
+def run_item(frontier: Frontier, item: WorkItem, committed: list[str], plan: Plan) -> None:
+    """Commit an item's members as a worker would; the trials they need must be committed."""
+    for key in sorted(item.members, key=lambda k: (not plan.trials[k].produced_by, k)):
         for parent in plan.trials[key].parents:
-            rider = plan.trials[key].rides == parent
-            assert rider or parent in committed
+            by_product = plan.trials[key].produced_by == parent
+            assert by_product or parent in committed
         committed.append(key)
         frontier.commit(key)
 
 
-def finish(plan: Plan, frontier: Frontier, *, slots: int = 3) -> list[str]:
+def run_to_end(plan: Plan, frontier: Frontier, *, slots: int = 3) -> list[str]:
     committed: list[str] = []
     while not frontier.settled:
-        lane = next_lane(frontier, slots=slots, most=4)
-        assert lane, f"nothing is ready: {frontier.counts}"
-        for unit in lane:
-            run_unit(frontier, unit, committed, plan)
+        chunk = next_chunk(frontier, slots=slots, max_leaves=4)
+        assert chunk, f"nothing is ready: {frontier.counts}"
+        for item in chunk:
+            run_item(frontier, item, committed, plan)
     return committed
 
 
 @settings(max_examples=40)
 @given(studies)
 def test_every_trial_is_committed_once_and_after_its_parents(study: dict[str, object]) -> None:
-    plan = plan_of(document(**study))
-    committed = finish(plan, Frontier(plan))
+    plan = plan_of(sweep_document(**study))
+    committed = run_to_end(plan, Frontier(plan))
     assert sorted(committed) == sorted(plan.trials)
 
 
 @settings(max_examples=40)
 @given(studies, st.randoms(use_true_random=False))
-def test_whatever_is_committed_already_is_not_run_again(
-    study: dict[str, object], chance: random.Random
-) -> None:
-    plan = plan_of(document(**study))
-    order = finish(plan, Frontier(plan))
-    done = order[: chance.randrange(len(order) + 1)]
+def test_committed_trials_are_not_run_again(study: dict[str, object], rng: random.Random) -> None:
+    plan = plan_of(sweep_document(**study))
+    order = run_to_end(plan, Frontier(plan))
+    done = order[: rng.randrange(len(order) + 1)]
     frontier = Frontier(plan, done)
     committed = list(done)
     while not frontier.settled:
-        for unit in next_lane(frontier, slots=2, most=4):
-            run_unit(frontier, unit, committed, plan)
+        for item in next_chunk(frontier, slots=2, max_leaves=4):
+            run_item(frontier, item, committed, plan)
     assert sorted(committed) == sorted(plan.trials)
 
 
 def test_a_finished_plan_is_settled() -> None:
-    plan = plan_of(document())
+    plan = plan_of(sweep_document())
     assert Frontier(plan, plan.trials).settled
 
 
-def test_a_chain_is_one_lane() -> None:
-    plan = plan_of(document(controls=[]))
-    lane = next_lane(Frontier(plan), slots=2, most=1)
-    assert [plan.trials[unit.head].level for unit in lane] == [0, 1, 2, 3, 4]
+def test_a_chain_is_one_chunk() -> None:
+    plan = plan_of(sweep_document(controls=[]))
+    chunk = next_chunk(Frontier(plan), slots=2, max_leaves=1)
+    assert [plan.trials[item.key].level for item in chunk] == [0, 1, 2, 3, 4]
 
 
-def test_a_lane_does_not_take_what_another_lane_must_make_first() -> None:
-    """Both rewind points need the one dense run; the second chain waits for the first lane."""
-    plan = plan_of(document(rewind=[0, 5], controls=[]))
+def test_a_chunk_leaves_out_items_that_need_another_chunk() -> None:
+    """Both rewind points need the one dense run; the second chain waits for the first chunk."""
+    plan = plan_of(sweep_document(rewind=[0, 5], controls=[]))
     frontier = Frontier(plan)
-    first = next_lane(frontier, slots=2, most=1)
-    assert next_lane(frontier, slots=2, most=1) == []
-    run_unit(frontier, first[0], [], plan)
-    second = next_lane(frontier, slots=2, most=1)
-    assert [plan.trials[unit.head].level for unit in second] == [1, 2, 3, 4]
+    first = next_chunk(frontier, slots=2, max_leaves=1)
+    assert next_chunk(frontier, slots=2, max_leaves=1) == []
+    run_item(frontier, first[0], [], plan)
+    second = next_chunk(frontier, slots=2, max_leaves=1)
+    assert [plan.trials[item.key].level for item in second] == [1, 2, 3, 4]
 
 
-def test_leaves_are_batched_but_never_so_that_a_slot_starves() -> None:
-    plan = plan_of(document(seed=list(range(10)), tickets=[], controls=["random"]))
+def test_leaves_are_batched_but_no_slot_starves() -> None:
+    plan = plan_of(sweep_document(seed=list(range(10)), tickets=[], controls=["random"]))
     frontier = Frontier(plan)
     lengths = []
-    while lane := next_lane(frontier, slots=4, most=25):
-        lengths.append(len(lane))
+    while chunk := next_chunk(frontier, slots=4, max_leaves=25):
+        lengths.append(len(chunk))
     assert max(lengths) > 2
     assert len(lengths) >= 4 * 2
     assert max(lengths) <= sum(lengths) / 4
 
 
-def test_three_strikes_fail_a_unit_and_block_what_hangs_on_it() -> None:
-    plan = plan_of(document(seed=[0, 1], controls=[]))
-    frontier = Frontier(plan, strikes=3)
-    lane = next_lane(frontier, slots=1, most=1)
-    run_unit(frontier, lane[0], [], plan)
-    poisoned = lane[1]
-    for strikes in range(3):
-        assert poisoned.strikes == strikes
-        for unit in lane[2:]:
-            frontier.put_back(unit)
-        frontier.strike(poisoned, "boom")
-        if strikes < 2:
-            assert poisoned.state is State.READY
-            frontier.start([poisoned])
-    assert poisoned.state is State.FAILED
-    assert frontier.counts[State.BLOCKED] == 3
-    finish_rest = list(iter(lambda: next_lane(frontier, slots=1, most=1), []))
-    assert [len(lane) for lane in finish_rest] == [5]
-    for unit in finish_rest[0]:
-        run_unit(frontier, unit, list(plan.trials), plan)
+def test_an_item_fails_at_max_failures_and_blocks_its_descendants() -> None:
+    plan = plan_of(sweep_document(seed=[0, 1], controls=[]))
+    frontier = Frontier(plan, max_failures=3)
+    chunk = next_chunk(frontier, slots=1, max_leaves=1)
+    run_item(frontier, chunk[0], [], plan)
+    failing = chunk[1]
+    for failures in range(3):
+        assert failing.failures == failures
+        for item in chunk[2:]:
+            frontier.requeue(item)
+        frontier.record_failure(failing, "boom")
+        if failures < 2:
+            assert failing.state is WorkState.READY
+            frontier.start([failing])
+    assert failing.state is WorkState.FAILED
+    assert frontier.counts[WorkState.BLOCKED] == 3
+    rest = list(iter(lambda: next_chunk(frontier, slots=1, max_leaves=1), []))
+    assert [len(chunk) for chunk in rest] == [5]
+    for item in rest[0]:
+        run_item(frontier, item, list(plan.trials), plan)
     assert frontier.settled
-    assert frontier.counts[State.FINISHED] == 6
+    assert frontier.counts[WorkState.FINISHED] == 6
 
 
-def test_a_rewind_point_committed_early_frees_who_waits_for_it_alone() -> None:
-    plan = plan_of(document(rewind=5, tickets=["omp"], controls=[]))
+def test_an_early_rewind_point_makes_the_items_that_need_only_it_ready() -> None:
+    plan = plan_of(sweep_document(rewind=5, tickets=["omp"], controls=[]))
     frontier = Frontier(plan)
-    dense = next(unit for unit in frontier.units if plan.trials[unit.head].level == 0)
-    kept = next(trial.key for trial in plan if trial.kind == "rewind")
+    dense = next(item for item in frontier.items if plan.trials[item.key].level == 0)
+    rewind_point = next(trial.key for trial in plan if trial.kind == "rewind")
     frontier.start([dense])
     for trial in plan:
-        if trial.kind == "cut":
-            frontier.start([frontier.unit(trial.key)])
+        if trial.kind == "prune":
+            frontier.start([frontier.item(trial.key)])
             frontier.commit(trial.key)
-    assert frontier.counts[State.READY] == 0
-    frontier.commit(kept)
-    assert frontier.counts[State.READY] == 4
-    frontier.strike(dense, "died")
-    assert frontier.counts[State.BLOCKED] == 0
+    assert frontier.counts[WorkState.READY] == 0
+    frontier.commit(rewind_point)
+    assert frontier.counts[WorkState.READY] == 4
+    frontier.record_failure(dense, "died")
+    assert frontier.counts[WorkState.BLOCKED] == 0

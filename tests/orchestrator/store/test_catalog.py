@@ -1,4 +1,4 @@
-"""The catalog is a cache: with it, without it, or with a damaged one, the records are the same."""
+"""The catalog is a cache: with it, without it, or with a damaged one, records are the same."""
 
 from __future__ import annotations
 
@@ -11,41 +11,41 @@ import pyarrow.parquet as pq
 import pytest
 
 from orchestrator.errors import StoreFull
-from orchestrator.plan.keys import canonical
+from orchestrator.plan.keys import canonical_json
 from orchestrator.store import catalog, paths
-from orchestrator.store.maintenance import verify
+from orchestrator.store.maintenance import verify_store
 from orchestrator.store.record import Record, TicketRef
-from orchestrator.store.s3 import S3Objects, StoreAddress
+from orchestrator.store.s3 import S3ObjectStore, StoreAddress
 from orchestrator.store.tickets import TicketStore
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalog, "WORTHWHILE", 3)
+def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalog, "MIN_SEGMENT_RECORDS", 3)
 
 
 def commit(store: TicketStore, *seeds: int) -> dict[str, Record]:
-    made = {}
+    records = {}
     for seed in seeds:
         spec = {"kind": "train", "seed": seed}
-        key = sha256(canonical(spec)).hexdigest()
-        made[key] = Record(
+        key = sha256(canonical_json(spec)).hexdigest()
+        records[key] = Record(
             key=key,
             kind="train",
             spec=spec,
-            about={"model": "uniter-tiny", "task": "easy_vqa", "level": seed},
+            labels={"model": "uniter-tiny", "task": "easy_vqa", "level": seed},
             ticket=TicketRef(sha256="c" * 64, kept=1, total=2, bytes=3),
             scores={"score": float(seed)},
         )
-        store.commit(made[key])
-    return made
+        store.commit(records[key])
+    return records
 
 
 def segments(store: TicketStore) -> list[str]:
     return [item.path for item in store.objects.list(paths.CATALOG)]
 
 
-def test_records_are_the_same_with_and_without_it(store: TicketStore) -> None:
+def test_records_are_the_same_with_and_without_a_catalog(store: TicketStore) -> None:
     expected = commit(store, 1, 2)
     assert store.records() == expected
     assert segments(store) == []
@@ -60,11 +60,11 @@ def test_segments_are_merged_and_stay_few(store: TicketStore) -> None:
     for first in range(0, 36, 3):
         expected |= commit(store, first, first + 1, first + 2)
         assert store.records() == expected
-        assert len(segments(store)) <= 1 + math.log2(len(expected) / catalog.WORTHWHILE)
+        assert len(segments(store)) <= 1 + math.log2(len(expected) / catalog.MIN_SEGMENT_RECORDS)
     assert TicketStore(store.objects).records() == expected
 
 
-def test_a_record_that_is_deleted_and_made_again_is_the_new_one(store: TicketStore) -> None:
+def test_a_record_that_is_deleted_and_written_again_is_read_anew(store: TicketStore) -> None:
     records = commit(store, 1, 2, 3)
     store.records()
     key = min(records)
@@ -77,24 +77,25 @@ def test_a_record_that_is_deleted_and_made_again_is_the_new_one(store: TicketSto
         assert reader.records()[key] == changed
 
 
-def test_a_damaged_segment_costs_nothing_but_time(store: TicketStore) -> None:
+def test_a_damaged_segment_costs_only_time(store: TicketStore) -> None:
     expected = commit(store, 1, 2, 3)
     store.records()
     (segment,) = segments(store)
     store.objects.put(segment, b"garbage")
-    assert set(verify(store).damaged) == {segment}
+    assert set(verify_store(store).damaged) == {segment}
     assert TicketStore(store.objects).records() == expected
 
 
-class Full(S3Objects):
-    """Takes no more new objects."""
+class FullObjectStore(S3ObjectStore):
+    """Refuses new objects."""
 
     def put_new(self, path: str, data: bytes) -> bool:
         raise StoreFull(f"{path}: no space left")
 
 
-def test_a_segment_cannot_pass_one_record_off_as_another(store: TicketStore) -> None:
-    """Its file name is the hash of whatever it holds, so anyone who may write can make one."""
+def test_a_segment_cannot_return_one_record_as_another(store: TicketStore) -> None:
+    """A segment is named by the hash of any content, so every user with write access can forge
+    one."""
     expected = commit(store, 1, 2, 3)
     store.records()
     (path,) = segments(store)
@@ -109,15 +110,15 @@ def test_a_segment_cannot_pass_one_record_off_as_another(store: TicketStore) -> 
     assert TicketStore(store.objects).records() == expected
 
 
-def test_what_was_read_one_by_one_is_not_read_again(address: StoreAddress) -> None:
-    class Counting(S3Objects):
+def test_single_records_are_not_read_again(address: StoreAddress) -> None:
+    class CountingObjectStore(S3ObjectStore):
         reads = 0
 
         def get(self, path: str) -> bytes:
             self.reads += path.startswith(paths.RECORDS)
             return super().get(path)
 
-    objects = Counting(address)
+    objects = CountingObjectStore(address)
     store = TicketStore(objects)
     expected = commit(store, 1, 2, 3, 4)
     for key in expected:
@@ -128,17 +129,17 @@ def test_what_was_read_one_by_one_is_not_read_again(address: StoreAddress) -> No
     assert objects.reads == 4
 
 
-def test_a_store_that_takes_no_catalog_can_still_be_read(
+def test_a_store_that_accepts_no_catalog_can_still_be_read(
     store: TicketStore, address: StoreAddress
 ) -> None:
     expected = commit(store, 1, 2, 3)
-    full = TicketStore(Full(address))
+    full = TicketStore(FullObjectStore(address))
     assert full.records() == expected
     assert full.records() == expected
     assert segments(store) == []
 
 
-def test_it_can_be_queried_from_outside(store: TicketStore) -> None:
+def test_the_catalog_can_be_queried_as_parquet(store: TicketStore) -> None:
     commit(store, 5, 6, 7)
     store.records()
     table = pq.read_table(io.BytesIO(store.objects.get(segments(store)[0])))

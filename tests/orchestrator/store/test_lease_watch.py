@@ -1,4 +1,4 @@
-"""What other runs are at is followed until it is done, or nobody is at it any more."""
+"""Work items of other runs are watched until they are committed or their lease ends."""
 
 from __future__ import annotations
 
@@ -7,75 +7,74 @@ import time
 import pytest
 
 from orchestrator.errors import StoreUnreachable
-from orchestrator.store import lease_watch as elsewhere
-from orchestrator.store.lease_watch import Lookout, News
-from orchestrator.store.leases import Claims
+from orchestrator.store import lease_watch
+from orchestrator.store.lease_watch import LeaseEvent, LeaseWatcher
+from orchestrator.store.leases import Leases
 from orchestrator.store.record import Record
 from orchestrator.store.tickets import TicketStore
 
-HEAD, CUT = "a" * 64, "b" * 64
+TRAIN, PRUNE = "a" * 64, "b" * 64
 
 
 @pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(elsewhere, "PERIOD_S", 0.1)
+def fast_polling(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease_watch, "LEASE_POLL_S", 0.1)
 
 
-def news(lookout: Lookout) -> list[News]:
-    """The next ones."""
+def next_events(watcher: LeaseWatcher) -> list[LeaseEvent]:
     deadline = time.monotonic() + 20
-    while not (found := lookout.news()):
+    while not (events := watcher.events()):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    return found
+    return events
 
 
-def test_there_is_news_once_nobody_is_at_a_unit_or_all_of_it_is_done(store: TicketStore) -> None:
-    lookout = Lookout(store, Claims(store.objects, "ours"))
-    with Claims(store.objects, "theirs").held(HEAD):
-        lookout.follow(HEAD, [HEAD, CUT])
-        store.commit(Record(key=CUT, kind="cut", spec={}))
+def test_an_event_follows_when_the_lease_ends_or_all_trials_are_committed(
+    store: TicketStore,
+) -> None:
+    watcher = LeaseWatcher(store, Leases(store.objects, "this"))
+    with Leases(store.objects, "other").acquire(TRAIN):
+        watcher.watch(TRAIN, [TRAIN, PRUNE])
+        store.commit(Record(key=PRUNE, kind="prune", spec={}))
         time.sleep(0.5)
-        assert not lookout.news()
-    assert news(lookout) == [News(HEAD, (CUT,))]
-    with Claims(store.objects, "theirs").held(HEAD):
-        lookout.follow(HEAD, [HEAD, CUT])
-        store.commit(Record(key=HEAD, kind="train", spec={}))
-        assert news(lookout) == [News(HEAD, (HEAD, CUT))]
+        assert not watcher.events()
+    assert next_events(watcher) == [LeaseEvent(TRAIN, (PRUNE,))]
+    with Leases(store.objects, "other").acquire(TRAIN):
+        watcher.watch(TRAIN, [TRAIN, PRUNE])
+        store.commit(Record(key=TRAIN, kind="train", spec={}))
+        assert next_events(watcher) == [LeaseEvent(TRAIN, (TRAIN, PRUNE))]
 
 
-class Broken(TicketStore):
-    """Away at the first question; at the second it fails as no store should."""
+class BrokenStore(TicketStore):
+    """Unreachable on the first request; raises an unrelated error on the second."""
 
-    asked = 0
+    requests = 0
 
     def has(self, key: str) -> bool:
-        type(self).asked += 1
-        if self.asked == 1:
-            raise StoreUnreachable("the store is away")
+        type(self).requests += 1
+        if self.requests == 1:
+            raise StoreUnreachable("the store is unreachable")
         raise ZeroDivisionError("a defect")
 
 
-def test_a_store_that_is_away_is_waited_for_and_a_defect_is_raised(store: TicketStore) -> None:
-    """Else a run would wait for ever for news that nobody brings."""
-    lookout = Lookout(Broken(store.objects), Claims(store.objects, "ours"))
-    lookout.follow(HEAD, [HEAD])
+def test_an_outage_is_tolerated_but_a_defect_is_raised(store: TicketStore) -> None:
+    """Otherwise a run would wait forever for events."""
+    watcher = LeaseWatcher(BrokenStore(store.objects), Leases(store.objects, "this"))
+    watcher.watch(TRAIN, [TRAIN])
     with pytest.raises(ZeroDivisionError):
-        news(lookout)
+        next_events(watcher)
 
 
-class Away(TicketStore):
+class UnreachableStore(TicketStore):
     def has(self, key: str) -> bool:
-        raise StoreUnreachable("the store is away")
+        raise StoreUnreachable("the store is unreachable")
 
 
-def test_a_store_that_stays_away_is_told(
-    store: TicketStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lookout = Lookout(Away(store.objects), Claims(store.objects, "ours"))
-    lookout.follow(HEAD, [HEAD])
+def test_a_long_outage_is_raised(store: TicketStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    watcher = LeaseWatcher(UnreachableStore(store.objects), Leases(store.objects, "this"))
+    watcher.watch(TRAIN, [TRAIN])
     time.sleep(0.5)
-    assert lookout.news() == []
-    monkeypatch.setattr(elsewhere, "AWAY_S", 0.2)
+    assert watcher.events() == []
+    monkeypatch.setattr(lease_watch, "MAX_OUTAGE_S", 0.2)
     with pytest.raises(StoreUnreachable):
-        news(lookout)
+        next_events(watcher)

@@ -1,4 +1,4 @@
-"""Everything that can be wrong in a sweep file is one line that names the key and the cure."""
+"""Every error in a sweep file is one line that names the key and says what to do."""
 
 from __future__ import annotations
 
@@ -9,32 +9,33 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import ConfigError, MissingFile
-from orchestrator.expand import studies as expand
-from orchestrator.sweep import config, sweep_file
-from orchestrator.sweep import resolve as inputs
-from orchestrator.sweep.fingerprints import remembering
-from tests.support.sweeps import STUDY, document, fake_fingerprint, write
+from orchestrator.expand.studies import expand_sweep
+from orchestrator.sweep.config import Schedule
+from orchestrator.sweep.fingerprints import caching_fingerprint
+from orchestrator.sweep.resolve import resolve_inputs
+from orchestrator.sweep.sweep_file import load_sweep
+from tests.support.sweeps import STUDY, fake_fingerprint, sweep_document, write_sweep
 
 REMOTE = {"url": "s3://bucket"}
 
 
 def load_and_plan(path: Path) -> None:
-    sweep = sweep_file.load(path)
-    expand.expand(sweep, inputs.read(sweep, fake_fingerprint))
+    sweep = load_sweep(path)
+    expand_sweep(sweep, resolve_inputs(sweep, fake_fingerprint))
 
 
 def with_value(path: str, value: Any) -> dict[str, Any]:
-    content = document()
+    content = sweep_document()
     *parents, last = path.split(".")
-    place = content
+    parent = content
     for part in parents:
-        place = place.setdefault(part, {})
-    place[last] = value
+        parent = parent.setdefault(part, {})
+    parent[last] = value
     return content
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "where", "cure"),
+    ("key", "value", "where", "advice"),
     [
         ("studies.main.sede", [0], "studies.main.sede", "did you mean `seed`?"),
         ("studys", {}, "studys", "did you mean `studies`?"),
@@ -46,10 +47,11 @@ def with_value(path: str, value: Any) -> dict[str, Any]:
         ("studies.main.schedule", {"kind": "cubic"}, "schedule.kind", "'linear' or 'geometric'"),
         ("studies.main.schedule", {"rate": 0.3, "levels": 4}, "prune everything", "use 3 or less"),
         ("studies.main.rewind", 11, "studies.main.rewind = 11", "use 10 or less"),
-        ("studies.main.at", [5], "studies.main.at = 5", "use 4 or less"),
-        ("studies.main.at", {"easy_vqua": [1]}, "studies.main.at: 'easy_vqa'", "levels for each"),
+        ("studies.main.score_levels", [5], "studies.main.score_levels = 5", "use 4 or less"),
+        ("studies.main.score_levels", {"easy_vqua": [1]}, "score_levels: 'easy_vqa'", "for each"),
         ("studies.main.controls", ["init:ofa"], "controls = 'ofa' is not known", "use one of"),
-        ("studies.main.controls", ["init:uniter"], "init:uniter is another", "weights only"),
+        ("studies.main.controls", ["init:uniter"], "init:uniter has another", "weights only"),
+        ("studies.main.controls", ["randm"], "main.controls = 'randm'", "did you mean 'random'?"),
         ("studies.main.ticket_recipe", "long", "recipe = 'long'", "use default, short"),
         ("studies.main.zip", [["seed", "rewind"], ["seed"]], "zip", "each axis once"),
         ("studies.main.model", "unitr-tiny", "studies.main.model", "did you mean 'uniter'?"),
@@ -59,7 +61,7 @@ def with_value(path: str, value: Any) -> dict[str, Any]:
         ("studies.main.pool", "everything", "studies.main.pool", "encoder+pooler"),
         ("studies.main.tickets", ["impp"], "studies.main.tickets = 'impp'", "did you mean 'imp'?"),
         ("studies.main.tickets", ["transfer:ocr"], "main.tickets = 'ocr'", "'vcr'"),
-        ("studies.main.cut", "magnitud", "studies.main.cut", "did you mean 'magnitude'?"),
+        ("studies.main.pruner", "magnitud", "studies.main.pruner", "did you mean 'magnitude'?"),
         ("recipes.short.step", 3, "recipes.short.step", "did you mean `steps`?"),
         ("recipes.short.steps", 0, "recipes.short.steps = 0", "use 1 or more"),
         ("recipes.short.lr", "fast", "recipes.short.lr = 'fast'", "number"),
@@ -70,7 +72,7 @@ def with_value(path: str, value: Any) -> dict[str, Any]:
         ("placement.slots", 0, "placement.slots = 0", "use 1 or more"),
         ("name", "A sweep", "name = 'A sweep'", "must match"),
         ("studies", {}, "studies", "name a study"),
-        ("placement", {"strikes": 0}, "placement.strikes = 0", "use 1 or more"),
+        ("placement", {"max_failures": 0}, "placement.max_failures = 0", "use 1 or more"),
         ("studies.interesting", STUDY | {"seed": -1}, "studies.interesting.seed = -1", "0 or more"),
         ("studies.Main", STUDY | {"seed": -1}, "studies.Main.seed = -1", "use 0 or more"),
         ("studies.placement", STUDY | {"sede": 1}, "studies.placement.sede", "mean `seed`?"),
@@ -81,20 +83,20 @@ def with_value(path: str, value: Any) -> dict[str, Any]:
         ("placement.gpus", math.nan, "placement.gpus = nan", "finite number"),
         ("placement.checkpoint_every_s", math.inf, "checkpoint_every_s = inf", "finite number"),
         ("recipes.short.lr", math.inf, "recipes.short.lr = inf", "finite number"),
-        ("placement.cluster", "~nosuchuser/x", "cluster = '~nosuchuser/x'", "whom this machine"),
+        ("placement.cluster", "~nosuchuser/x", "cluster = '~nosuchuser/x'", "must name a user"),
         ("placement.store", REMOTE | {"region": "x y"}, "store.region = 'x y'", "must match"),
         ("placement.store", {"url": "s3://b-"}, "store.url = 's3://b-'", "must match"),
     ],
 )
-def test_one_line_says_where_and_how_to_mend(
-    tmp_path: Path, key: str, value: Any, where: str, cure: str
+def test_one_line_names_the_key_and_says_what_to_do(
+    tmp_path: Path, key: str, value: Any, where: str, advice: str
 ) -> None:
-    path = write(tmp_path, with_value(key, value))
+    path = write_sweep(tmp_path, with_value(key, value))
     with pytest.raises(ConfigError) as caught:
         load_and_plan(path)
     message = str(caught.value)
     assert where in message
-    assert cure in message
+    assert advice in message
     assert "\n" not in message
 
 
@@ -109,30 +111,32 @@ def test_one_line_says_where_and_how_to_mend(
         ("placement.slots", ["http://user:SECRET@h:1"]),
     ],
 )
-def test_no_error_tells_a_password(tmp_path: Path, key: str, value: Any) -> None:
+def test_errors_never_contain_a_password(tmp_path: Path, key: str, value: Any) -> None:
     with pytest.raises(ConfigError) as caught:
-        sweep_file.load(write(tmp_path, with_value(key, value)))
+        load_sweep(write_sweep(tmp_path, with_value(key, value)))
     assert key in str(caught.value)
     assert "SEC" not in str(caught.value)
 
 
-def test_zip_needs_lists_of_one_length(tmp_path: Path) -> None:
-    content = document(seed=[0, 1], rewind=[0, 1, 2], zip=[["seed", "rewind"]])
-    sweep = sweep_file.load(write(tmp_path, content))
+def test_zip_needs_lists_of_equal_length(tmp_path: Path) -> None:
+    content = sweep_document(seed=[0, 1], rewind=[0, 1, 2], zip=[["seed", "rewind"]])
+    sweep = load_sweep(write_sweep(tmp_path, content))
     with pytest.raises(ConfigError, match=r"rewind has 3, seed has 2|seed has 2, rewind has 3"):
-        expand.expand(sweep, inputs.read(sweep, fake_fingerprint))
+        expand_sweep(sweep, resolve_inputs(sweep, fake_fingerprint))
 
 
 def test_a_missing_sweep_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(MissingFile, match=r"nowhere\.yaml"):
-        sweep_file.load(tmp_path / "nowhere.yaml")
+        load_sweep(tmp_path / "nowhere.yaml")
 
 
 def test_missing_data_is_named_with_its_key(tmp_path: Path) -> None:
-    content = document(task="mine") | {"tasks": {"mine": {"task": "easy_vqa", "data": "/no/data"}}}
-    sweep = sweep_file.load(write(tmp_path, content))
+    content = sweep_document(task="mine") | {
+        "tasks": {"mine": {"task": "easy_vqa", "data": "/no/data"}}
+    }
+    sweep = load_sweep(write_sweep(tmp_path, content))
     with pytest.raises(MissingFile, match=r"tasks\.mine\.data = /no/data"):
-        inputs.read(sweep, remembering(tmp_path / "memory.json"))
+        resolve_inputs(sweep, caching_fingerprint(tmp_path / "cache.json"))
 
 
 @pytest.mark.parametrize(
@@ -144,28 +148,30 @@ def test_missing_data_is_named_with_its_key(tmp_path: Path) -> None:
         ("name: !!python/object/apply:os.getcwd []\nstudies: {}\n", "could not determine"),
     ],
 )
-def test_broken_yaml_is_one_line(tmp_path: Path, text: str, problem: str) -> None:
+def test_invalid_yaml_gives_one_line(tmp_path: Path, text: str, problem: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        sweep_file.load(write(tmp_path, text))
+        load_sweep(write_sweep(tmp_path, text))
     assert problem in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_exponents_without_a_point_are_numbers(tmp_path: Path) -> None:
+def test_numbers_in_exponent_notation_need_no_decimal_point(tmp_path: Path) -> None:
     text = "name: a\nrecipes: {fast: {lr: 2e-3}}\nstudies: {}\n"
-    assert sweep_file.load(write(tmp_path, text)).recipe_changes("fast") == {"lr": 0.002}
+    assert load_sweep(write_sweep(tmp_path, text)).recipe_changes("fast") == {"lr": 0.002}
 
 
 @pytest.mark.parametrize(
     ("schedule", "expected"),
     [
-        (config.Schedule(kind="linear", rate=0.1, levels=9), [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]),
+        (Schedule(kind="linear", rate=0.1, levels=9), [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]),
         # CV-LTH, Table 2: 20, 36, 48.80, 59.04, 67.23, 73.79 %.
         (
-            config.Schedule(kind="geometric", rate=0.2, levels=9),
+            Schedule(kind="geometric", rate=0.2, levels=9),
             [0.2, 0.36, 0.488, 0.5904, 0.67232, 0.737856],
         ),
     ],
 )
-def test_schedules_give_the_papers_levels(schedule: config.Schedule, expected: list[float]) -> None:
+def test_schedules_match_the_levels_in_the_papers(
+    schedule: Schedule, expected: list[float]
+) -> None:
     assert [schedule.sparsity(level) for level in range(1, 7)] == expected

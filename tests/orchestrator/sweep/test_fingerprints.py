@@ -1,4 +1,4 @@
-"""What the memory of fingerprints may spare, and what it must not."""
+"""The fingerprint cache skips unchanged files and notices every change."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.sweep.fingerprints import remembering
+from orchestrator.sweep.fingerprints import caching_fingerprint
 from trainables.data.fingerprint import fingerprint
 
 
@@ -22,61 +22,63 @@ def data(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def memory(tmp_path: Path) -> Path:
+def cache(tmp_path: Path) -> Path:
     return tmp_path / "home" / "fingerprints.json"
 
 
-def test_it_is_the_fingerprint_of_the_content(data: Path, memory: Path) -> None:
+def test_a_cached_fingerprint_equals_the_fingerprint_of_the_content(
+    data: Path, cache: Path
+) -> None:
     file = data / "answers.txt"
     for _ in range(2):
-        remembered = remembering(memory)
-        assert remembered(data) == fingerprint(data)
-        assert remembered(file) == fingerprint(file)
+        cached = caching_fingerprint(cache)
+        assert cached(data) == fingerprint(data)
+        assert cached(file) == fingerprint(file)
 
 
-def test_what_looks_unchanged_is_not_read_again(data: Path, memory: Path) -> None:
-    """Shown by a change that leaves sizes and times as they were."""
-    before = remembering(memory)(data)
+def test_files_with_unchanged_sizes_and_times_are_not_read_again(data: Path, cache: Path) -> None:
+    """The test changes content but keeps size and time."""
+    before = caching_fingerprint(cache)(data)
     file = data / "answers.txt"
     times = file.stat()
     file.write_text("no!")
     os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert fingerprint(data) != before
-    assert remembering(memory)(data) == before
+    assert caching_fingerprint(cache)(data) == before
 
 
-@pytest.mark.parametrize("change", ["content", "new file", "lost file", "new name"])
-def test_every_change_that_shows_is_noticed(data: Path, memory: Path, change: str) -> None:
-    before = remembering(memory)(data)
+@pytest.mark.parametrize("change", ["content", "new file", "deleted file", "new name"])
+def test_every_visible_change_is_noticed(data: Path, cache: Path, change: str) -> None:
+    before = caching_fingerprint(cache)(data)
     file = data / "answers.txt"
     match change:
         case "content":
             file.write_text("yes, and more")
         case "new file":
             (data / "train" / "more.json").write_text("[]")
-        case "lost file":
+        case "deleted file":
             file.unlink()
         case "new name":
             file.rename(data / "replies.txt")
-    after = remembering(memory)(data)
+    after = caching_fingerprint(cache)(data)
     assert after == fingerprint(data)
     assert after != before
 
 
 @pytest.mark.parametrize("junk", ["", "{", "[]", "null", '{"PATH": "junk"}', '{"PATH": {}}'])
-def test_a_damaged_memory_costs_time_only(data: Path, memory: Path, junk: str) -> None:
-    memory.parent.mkdir()
-    memory.write_text(junk.replace("PATH", str(data)))
-    assert remembering(memory)(data) == fingerprint(data)
-    assert str(data) in json.loads(memory.read_text())
+def test_a_damaged_cache_file_is_replaced(data: Path, cache: Path, junk: str) -> None:
+    cache.parent.mkdir()
+    cache.write_text(junk.replace("PATH", str(data)))
+    assert caching_fingerprint(cache)(data) == fingerprint(data)
+    assert str(data) in json.loads(cache.read_text())
 
 
-def test_a_memory_that_cannot_be_written_costs_time_only(data: Path) -> None:
-    nowhere = data / "answers.txt" / "home" / "fingerprints.json"
-    assert remembering(nowhere)(data) == fingerprint(data)
+def test_an_unwritable_cache_is_ignored(data: Path) -> None:
+    unwritable = data / "answers.txt" / "home" / "fingerprints.json"
+    assert caching_fingerprint(unwritable)(data) == fingerprint(data)
 
 
-def test_a_link_to_nothing_is_no_content(data: Path, memory: Path) -> None:
-    before = remembering(memory)(data)
+def test_a_dangling_link_does_not_count_as_content(data: Path, cache: Path) -> None:
+    before = caching_fingerprint(cache)(data)
     (data / "dangling").symlink_to(data / "not there")
-    assert remembering(memory)(data) == before
+    assert caching_fingerprint(cache)(data) == before

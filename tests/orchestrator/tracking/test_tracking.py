@@ -20,7 +20,7 @@ from mlflow.tracking import MlflowClient
 from orchestrator.plan.graph import DENSE, Cell, Curve, Plan, Trial
 from orchestrator.store.record import Record, TicketRef
 from orchestrator.tracking import LiveRun, Projector, sync
-from orchestrator.tracking.experiment import KEY, PARENT, connect
+from orchestrator.tracking.experiment import KEY_TAG, PARENT_TAG, open_experiment
 from trainables.spec import ModelSpec, Recipe, TaskSpec, TrainSpec
 
 
@@ -40,7 +40,7 @@ class Server:
         environment = {
             **os.environ,
             "MLFLOW_DISABLE_TELEMETRY": "true",
-            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # saves processes that nothing uses
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # avoids unused processes
         }
         with (self.folder / "server.log").open("wb") as log:
             self._process = subprocess.Popen(
@@ -63,7 +63,7 @@ class Server:
         pytest.fail("mlflow server did not answer within 90 s")
 
     def stop(self) -> None:
-        """Kill the server and its workers: a clean end waits for our idle connections."""
+        """Kill the server and its workers: a clean shutdown waits for idle connections."""
         if self._process is not None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
@@ -85,20 +85,20 @@ def _free_port() -> int:
 
 
 def make_plan(name: str, *, recipe_steps: int = 400) -> Plan:
-    """One seed: a dense run, IMP to level 2 from theta_0 and theta_60, whose first levels are one
-    and the same trial."""
+    """One seed: a dense run, and IMP to level 2 from theta_0 and theta_60, whose first levels are
+    the same trial."""
     spec = TrainSpec(
         model=ModelSpec(architecture="uniter", size="tiny"),
         task=TaskSpec(name="easy_vqa", data="0" * 64),
         recipe=Recipe(steps=recipe_steps),
     )
-    wanted = [
+    rows = [
         (DENSE, 0, 0, 0.0, "dense"),
         *(("imp", 0, k, k / 10, "shared" if k == 1 else f"imp-0-{k}") for k in (1, 2)),
         *(("imp", 60, k, k / 10, "shared" if k == 1 else f"imp-60-{k}") for k in (1, 2)),
     ]
     trials, cells = {}, []
-    for source, rewind, level, sparsity, key in wanted:
+    for source, rewind, level, sparsity, key in rows:
         trial = f"{key}-{recipe_steps}"
         curve = Curve(
             study="main", model="uniter-tiny", task="easy_vqa", recipe="default",
@@ -115,7 +115,7 @@ def make_records(plan: Plan, *, points: int = 4) -> dict[str, Record]:
             key=trial.key,
             kind="train",
             spec={},
-            about={"model": "uniter-tiny", "task": "easy_vqa", "level": trial.level},
+            labels={"model": "uniter-tiny", "task": "easy_vqa", "level": trial.level},
             ticket=TicketRef(sha256="ab" * 32, kept=80, total=100, bytes=9)
             if trial.level
             else None,
@@ -124,14 +124,14 @@ def make_records(plan: Plan, *, points: int = 4) -> dict[str, Record]:
                 {"step": float(k), "loss": 1 / k, "lr": 0.001} for k in range(1, points + 1)
             ),
             costs={"seconds": 3.0, "steps": 4.0},
-            created=f"2026-01-02T03:04:{number:02d}Z",
+            created_at=f"2026-01-02T03:04:{number:02d}Z",
         )
         for number, trial in enumerate(plan)
     }
 
 
-def content(server: Server, name: str) -> dict[str, Any]:
-    """Everything the database holds of an experiment, run ids replaced by the keys of the runs."""
+def experiment_content(server: Server, name: str) -> dict[str, Any]:
+    """Return everything the database holds of an experiment, with run ids replaced by run keys."""
     database = sqlite3.connect(f"file:{server.folder / 'mlflow.db'}?mode=ro", uri=True)
     with contextlib.closing(database):
         runs = database.execute(
@@ -139,23 +139,23 @@ def content(server: Server, name: str) -> dict[str, Any]:
             " where experiments.name = ? and runs.lifecycle_stage = 'active'",
             (name,),
         ).fetchall()
-        found: dict[str, Any] = {run: {"status": status} for run, status in runs}
-        for run in found:
+        contents: dict[str, Any] = {run: {"status": status} for run, status in runs}
+        for run, content in contents.items():
             query = "select key, value from {} where run_uuid = ?"
-            found[run]["tags"] = dict(database.execute(query.format("tags"), (run,)))
-            found[run]["params"] = dict(database.execute(query.format("params"), (run,)))
-            points = "select key, step, timestamp, value from metrics where run_uuid = ?"
-            found[run]["metrics"] = sorted(database.execute(points, (run,)))
-    keys = {run: held["tags"][KEY] for run, held in found.items()}
+            content["tags"] = dict(database.execute(query.format("tags"), (run,)))
+            content["params"] = dict(database.execute(query.format("params"), (run,)))
+            metrics = "select key, step, timestamp, value from metrics where run_uuid = ?"
+            content["metrics"] = sorted(database.execute(metrics, (run,)))
+    keys = {run: content["tags"][KEY_TAG] for run, content in contents.items()}
     assert len(set(keys.values())) == len(keys), "a key has two runs"
-    for held in found.values():
-        if PARENT in held["tags"]:
-            held["tags"][PARENT] = keys[held["tags"][PARENT]]
-    return {keys[run]: held for run, held in found.items()}
+    for content in contents.values():
+        if PARENT_TAG in content["tags"]:
+            content["tags"][PARENT_TAG] = keys[content["tags"][PARENT_TAG]]
+    return {keys[run]: content for run, content in contents.items()}
 
 
 def points(run: dict[str, Any], metric: str) -> list[tuple[int, float]]:
-    """(step, value) of one metric."""
+    """Return the (step, value) points of one metric."""
     return [(step, value) for name, step, _, value in run["metrics"] if name == metric]
 
 
@@ -163,21 +163,21 @@ def artifacts(server: Server, name: str) -> list[str]:
     client = MlflowClient(tracking_uri=server.uri)
     experiment = client.get_experiment_by_name(name)
     assert experiment is not None
-    (run,) = client.search_runs([experiment.experiment_id], f"tags.`{KEY}` = 'summary'")
+    (run,) = client.search_runs([experiment.experiment_id], f"tags.`{KEY_TAG}` = 'summary'")
     return sorted(file.path for file in client.list_artifacts(run.info.run_id))
 
 
-def by_name(found: dict[str, Any], start: str) -> dict[str, Any]:
-    (run,) = [run for run in found.values() if run["tags"]["mlflow.runName"].startswith(start)]
+def run_named(runs: dict[str, Any], prefix: str) -> dict[str, Any]:
+    (run,) = [run for run in runs.values() if run["tags"]["mlflow.runName"].startswith(prefix)]
     return dict(run)
 
 
-def test_curves_and_trials(server: Server) -> None:
+def test_curves_and_trials_are_projected_as_parent_and_child_runs(server: Server) -> None:
     plan = make_plan("curves")
     sync(plan, make_records(plan), server.uri)
-    found = content(server, "curves")
-    parents = [run for key, run in found.items() if key.startswith("curve-")]
-    children = {key: run for key, run in found.items() if not key.startswith("curve-")}
+    runs = experiment_content(server, "curves")
+    parents = [run for key, run in runs.items() if key.startswith("curve-")]
+    children = {key: run for key, run in runs.items() if not key.startswith("curve-")}
     assert len(parents) == 3
     assert set(children) == set(plan.trials)
 
@@ -186,14 +186,14 @@ def test_curves_and_trials(server: Server) -> None:
     assert theta_60["status"] == "FINISHED"
 
     shared = children["shared-400"]
-    assert found[shared["tags"][PARENT]]["params"]["rewind"] == "0"
+    assert runs[shared["tags"][PARENT_TAG]]["params"]["rewind"] == "0"
     assert shared["tags"]["shared_by"] == "2 cells"
     assert shared["params"].items() <= shared["tags"].items()
-    wanted = {
+    expected = {
         "model": "uniter-tiny", "task": "easy_vqa", "level": "1", "sparsity": "0.200000",
         "rewind": "0", "seed": "0", "source": "imp", "ticket": "ab" * 32, "trial": "shared-400",
     }  # fmt: skip
-    assert wanted.items() <= shared["params"].items()
+    assert expected.items() <= shared["params"].items()
     assert points(shared, "loss") == [(1, 1.0), (2, 1 / 2), (3, 1 / 3), (4, 1 / 4)]
     assert points(shared, "final/score") == [(4, 91.0)]
 
@@ -203,44 +203,44 @@ def test_projecting_twice_changes_nothing(server: Server, tmp_path: Path) -> Non
     records = make_records(plan)
     (tmp_path / "report.html").write_text("<p>one</p>")
     sync(plan, records, server.uri, tmp_path)
-    first = content(server, "twice")
+    first = experiment_content(server, "twice")
     assert artifacts(server, "twice") == ["report.html"]
     sync(plan, records, server.uri, tmp_path)
-    assert content(server, "twice") == first
+    assert experiment_content(server, "twice") == first
 
 
-def test_an_interrupted_write_is_completed_without_doubles(server: Server) -> None:
+def test_an_interrupted_write_is_completed_without_duplicates(server: Server) -> None:
     plan = make_plan("interrupted")
     records = make_records(plan, points=700)  # 1,402 points: two calls
     sync(plan, records, server.uri)
-    whole = content(server, "interrupted")
-    run = connect(server.uri, "interrupted").find("dense-400")
+    complete = experiment_content(server, "interrupted")
+    run = open_experiment(server.uri, "interrupted").find_run("dense-400")
     assert run is not None
     MlflowClient(tracking_uri=server.uri).delete_tag(run.id, "sweepstakes.content")
     sync(plan, records, server.uri)
-    assert content(server, "interrupted") == whole
+    assert experiment_content(server, "interrupted") == complete
 
 
-def test_a_partial_sweep_grows(server: Server) -> None:
+def test_a_partial_sweep_is_completed(server: Server) -> None:
     plan = make_plan("grows")
     records = make_records(plan)
-    some = dict(list(records.items())[:2])
-    sync(plan, some, server.uri)
-    partial = content(server, "grows")
-    assert by_name(partial, "imp θ60 s0")["status"] == "RUNNING"
+    first_records = dict(list(records.items())[:2])
+    sync(plan, first_records, server.uri)
+    partial = experiment_content(server, "grows")
+    assert run_named(partial, "imp θ60 s0")["status"] == "RUNNING"
     sync(plan, records, server.uri)
-    grown = content(server, "grows")
-    assert by_name(grown, "imp θ60 s0")["status"] == "FINISHED"
+    complete = experiment_content(server, "grows")
+    assert run_named(complete, "imp θ60 s0")["status"] == "FINISHED"
     sync(make_plan("grows-at-once"), records, server.uri)
-    assert grown == content(server, "grows-at-once")
+    assert complete == experiment_content(server, "grows-at-once")
 
 
-def test_an_edited_sweep_keeps_its_curves_apart(server: Server) -> None:
+def test_an_edited_sweep_gets_new_curves(server: Server) -> None:
     old, new = make_plan("edited"), make_plan("edited", recipe_steps=500)
     sync(old, make_records(old), server.uri)
-    before = content(server, "edited")
+    before = experiment_content(server, "edited")
     sync(new, make_records(new), server.uri)
-    after = content(server, "edited")
+    after = experiment_content(server, "edited")
     assert {key: after[key] for key in before} == before
     assert len(after) == 2 * len(before)
 
@@ -254,10 +254,10 @@ def test_new_labels_replace_a_run(server: Server) -> None:
         for cell in plan.cells
     )
     sync(Plan("labels", plan.trials, cells), records, server.uri)
-    assert content(server, "labels")["dense-400"]["params"]["model"] == "renamed"
+    assert experiment_content(server, "labels")["dense-400"]["params"]["model"] == "renamed"
 
 
-def test_the_projector_ends_where_sync_does(server: Server) -> None:
+def test_the_projector_gives_the_same_result_as_sync(server: Server) -> None:
     plan = make_plan("stream")
     records = make_records(plan)
     projector = Projector(plan, server.uri, {})
@@ -265,64 +265,64 @@ def test_the_projector_ends_where_sync_does(server: Server) -> None:
         projector.add(record)
     assert projector.close(60)
     sync(make_plan("stream-at-once"), records, server.uri)
-    assert content(server, "stream") == content(server, "stream-at-once")
+    assert experiment_content(server, "stream") == experiment_content(server, "stream-at-once")
 
 
 def test_the_projection_takes_over_a_live_run(server: Server) -> None:
     plan = make_plan("live")
     records = make_records(plan)
-    live = LiveRun(server.uri, "live", "dense-400", "dense", every_s=0.2)
+    live = LiveRun(server.uri, "live", "dense-400", "dense", interval_s=0.2)
     live.log(10, {"loss": 1.0 / 10})
-    while "dense-400" not in connect(server.uri, "live").runs():
+    while "dense-400" not in open_experiment(server.uri, "live").runs():
         time.sleep(0.1)
     live.log(20, {"loss": 1.0 / 20})
     live.close(30)
-    seen = content(server, "live")
-    assert points(seen["dense-400"], "live/loss") == [(10, 0.1), (20, 0.05)]
-    assert seen["dense-400"]["status"] == "RUNNING"
+    before = experiment_content(server, "live")["dense-400"]
+    assert points(before, "live/loss") == [(10, 0.1), (20, 0.05)]
+    assert before["status"] == "RUNNING"
 
     sync(plan, records, server.uri)
-    taken = content(server, "live")["dense-400"]
-    assert taken["status"] == "FINISHED"
-    names = {name for name, *_ in taken["metrics"]}
+    after = experiment_content(server, "live")["dense-400"]
+    assert after["status"] == "FINISHED"
+    names = {name for name, *_ in after["metrics"]}
     assert names == {"live/loss", "loss", "lr", "final/score", "final/prior"}
-    assert len(points(taken, "loss")) == 4
+    assert len(points(after, "loss")) == 4
 
 
-def test_the_projector_takes_over_what_appeared_meanwhile(server: Server) -> None:
+def test_the_projector_takes_over_runs_created_since_it_started(server: Server) -> None:
     plan = make_plan("meanwhile")
     records = make_records(plan)
     projector = Projector(plan, server.uri, {})
     projector.add(records["shared-400"])
-    while "shared-400" not in connect(server.uri, "meanwhile").runs():
+    while "shared-400" not in open_experiment(server.uri, "meanwhile").runs():
         time.sleep(0.1)
-    live = LiveRun(server.uri, "meanwhile", "dense-400", "dense", every_s=0.1)
+    live = LiveRun(server.uri, "meanwhile", "dense-400", "dense", interval_s=0.1)
     live.log(10, {"loss": 0.1})
-    while "dense-400" not in connect(server.uri, "meanwhile").live():
+    while "dense-400" not in open_experiment(server.uri, "meanwhile").live_runs():
         time.sleep(0.1)
     live.close(30)
     for record in records.values():
         projector.add(record)
     assert projector.close(60)
-    taken = content(server, "meanwhile")["dense-400"]  # which also says that it is there once
-    assert points(taken, "live/loss") == [(10, 0.1)]
-    assert points(taken, "final/score")
-    assert connect(server.uri, "meanwhile").live() == {}
+    run = experiment_content(server, "meanwhile")["dense-400"]  # asserts one run per key
+    assert points(run, "live/loss") == [(10, 0.1)]
+    assert points(run, "final/score")
+    assert open_experiment(server.uri, "meanwhile").live_runs() == {}
 
 
-def test_a_short_trial_makes_no_live_run(server: Server) -> None:
-    live = LiveRun(server.uri, "short", "dense-400", "dense", every_s=60)
+def test_a_short_trial_creates_no_live_run(server: Server) -> None:
+    live = LiveRun(server.uri, "short", "dense-400", "dense", interval_s=60)
     live.log(10, {"loss": 0.1})
     live.close(30)
-    assert connect(server.uri, "short").runs() == {}
+    assert open_experiment(server.uri, "short").runs() == {}
 
 
-def test_a_dead_server_stops_nobody() -> None:
+def test_a_dead_server_does_not_block_a_sweep() -> None:
     uri = f"http://127.0.0.1:{_free_port()}"
     plan = make_plan("dead")
     started = time.monotonic()
     projector = Projector(plan, uri, {})
-    live = LiveRun(uri, "dead", "dense-400", "dense", every_s=0.1)
+    live = LiveRun(uri, "dead", "dense-400", "dense", interval_s=0.1)
     for record in make_records(plan).values():
         projector.add(record)
         live.log(1, {"loss": 1.0})
@@ -332,14 +332,14 @@ def test_a_dead_server_stops_nobody() -> None:
     assert time.monotonic() - started < 30
 
 
-def test_a_lost_database_and_a_server_that_comes_back(tmp_path: Path) -> None:
+def test_a_lost_database_is_restored_once_the_server_is_back(tmp_path: Path) -> None:
     server = Server(tmp_path, _free_port())
     plan = make_plan("lost")
     records = make_records(plan)
     server.start()
     try:
         sync(plan, records, server.uri)
-        before = content(server, "lost")
+        before = experiment_content(server, "lost")
         server.stop()
         for file in tmp_path.glob("mlflow.db*"):
             file.unlink()
@@ -348,6 +348,6 @@ def test_a_lost_database_and_a_server_that_comes_back(tmp_path: Path) -> None:
             projector.add(record)
         server.start()
         assert projector.close(60)
-        assert content(server, "lost") == before
+        assert experiment_content(server, "lost") == before
     finally:
         server.stop()

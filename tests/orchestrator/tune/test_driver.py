@@ -16,11 +16,11 @@ import ray
 
 from orchestrator.errors import StoreUnreachable
 from orchestrator.plan.graph import Plan
-from orchestrator.schedule.frontier import Unit
+from orchestrator.schedule.frontier import WorkItem
 from orchestrator.sweep.config import Placement
 from orchestrator.tune import driver
-from orchestrator.worker.protocol import Done, Listen, Work
-from tests.support.sweeps import document, plan_of
+from orchestrator.worker.protocol import Assignment, Poll, WorkResult
+from tests.support.sweeps import plan_of, sweep_document
 
 SLOTS = 2
 
@@ -38,132 +38,136 @@ def cluster() -> Iterator[None]:
     ray.shutdown()
 
 
-class Worker:
-    """Notes each start of a process and each unit it performs as files in a folder."""
+class FileWorker:
+    """Record each process start and each attempt at an item as files in a folder."""
 
-    def __init__(self, folder: Path, listen: Listen) -> None:
+    def __init__(self, folder: Path, poll: Poll) -> None:
         self.folder = folder
-        self.listen = listen
+        self.poll = poll
         (folder / f"start-{os.getpid()}").touch()
 
-    def perform(self, work: Work) -> Done:
-        attempt = len(list(self.folder.glob(f"did-{work.head.key}-*")))
-        (self.folder / f"did-{work.head.key}-{attempt}").touch()
-        self.misbehave(work, attempt)
-        return Done([trial.key for trial in work.members], 1.0)
+    def perform(self, assignment: Assignment) -> WorkResult:
+        attempt = len(list(self.folder.glob(f"did-{assignment.trial.key}-*")))
+        (self.folder / f"did-{assignment.trial.key}-{attempt}").touch()
+        self.before_result(assignment, attempt)
+        return WorkResult([trial.key for trial in assignment.members], 1.0)
 
-    def misbehave(self, work: Work, attempt: int) -> None: ...
+    def before_result(self, assignment: Assignment, attempt: int) -> None: ...
 
 
-class Poisoned(Worker):
+class FailingWorker(FileWorker):
     """Fails always at level 2 of seed 0's chain; dies the first time at level 1 of any chain."""
 
-    def misbehave(self, work: Work, attempt: int) -> None:
-        if work.head.level == 1 and attempt == 0:
+    def before_result(self, assignment: Assignment, attempt: int) -> None:
+        trial = assignment.trial
+        if trial.level == 1 and attempt == 0:
             os._exit(1)
-        if work.head.level == 2 and work.head.spec.seeds.data == 0:  # type: ignore[union-attr]
-            raise ValueError("poison")
+        if trial.level == 2 and trial.spec.seeds.data == 0:  # type: ignore[union-attr]
+            raise ValueError("wrong value")
 
 
-class Cut(Worker):
-    """Its store goes away at level 2."""
+class DisconnectedWorker(FileWorker):
+    """Loses its store at level 2."""
 
-    def misbehave(self, work: Work, attempt: int) -> None:
-        if work.head.level == 2:
+    def before_result(self, assignment: Assignment, attempt: int) -> None:
+        if assignment.trial.level == 2:
             raise StoreUnreachable("the store is gone")
 
 
-class Seen:
+class RecordingObserver:
     def __init__(self) -> None:
-        self.committed_keys: list[str] = []
-        self.failed_heads: list[str] = []
+        self.committed: list[str] = []
+        self.failed: list[str] = []
 
-    def started(self, lane: list[Unit]) -> None: ...
-    def begun(self, unit: Unit) -> None: ...
-    def ended(self, lane: list[Unit]) -> None: ...
+    def chunk_started(self, chunk: list[WorkItem]) -> None: ...
+    def item_started(self, item: WorkItem) -> None: ...
+    def chunk_ended(self, chunk: list[WorkItem]) -> None: ...
 
-    def committed(self, unit: Unit, keys: list[str], score: float | None) -> None:
-        self.committed_keys += keys
+    def item_committed(self, item: WorkItem, keys: list[str], score: float | None) -> None:
+        self.committed += keys
 
-    def failed(self, unit: Unit) -> None:
-        self.failed_heads.append(unit.head)
-
-
-def run(plan: Plan, kind: type[Worker], folder: Path) -> tuple[driver.Summary, Seen]:
-    seen = Seen()
-    start = partial(kind, folder)
-    return driver.run(plan, set(), start, Placement(slots=SLOTS), seen), seen
+    def item_failed(self, item: WorkItem) -> None:
+        self.failed.append(item.key)
 
 
-def test_everything_runs_once_on_warm_processes(tmp_path: Path) -> None:
-    """Chains, their controls, and leaves that wait: more lanes than slots, few processes."""
-    plan = plan_of(document(seed=list(range(6)), controls=["random", "random_layerwise"]))
-    summary, seen = run(plan, Worker, tmp_path)
-    assert sorted(seen.committed_keys) == sorted(plan.trials)
+def run_with(
+    plan: Plan, worker: type[FileWorker], folder: Path
+) -> tuple[driver.Summary, RecordingObserver]:
+    observer = RecordingObserver()
+    start_worker = partial(worker, folder)
+    summary = driver.run_plan(plan, set(), start_worker, Placement(slots=SLOTS), observer)
+    return summary, observer
+
+
+def test_every_item_runs_once_on_warm_processes(tmp_path: Path) -> None:
+    """Chains and random controls: more chunks than slots, but few processes."""
+    plan = plan_of(sweep_document(seed=list(range(6)), controls=["random", "random_layerwise"]))
+    summary, observer = run_with(plan, FileWorker, tmp_path)
+    assert sorted(observer.committed) == sorted(plan.trials)
     assert summary.finished == len(list(tmp_path.glob("did-*")))
     assert summary.failed == summary.blocked == 0
     assert len(list(tmp_path.glob("start-*"))) <= 2 * SLOTS
 
 
-def test_a_dead_worker_costs_one_strike_and_a_poisoned_unit_blocks_its_chain(
+def test_a_dead_worker_counts_as_one_failure_and_a_failed_item_blocks_its_chain(
     tmp_path: Path,
 ) -> None:
-    plan = plan_of(document(seed=[0, 1], controls=[]))
-    summary, seen = run(plan, Poisoned, tmp_path)
-    poisoned = next(
+    plan = plan_of(sweep_document(seed=[0, 1], controls=[]))
+    summary, observer = run_with(plan, FailingWorker, tmp_path)
+    failing = next(
         t.key
         for t in plan.training_runs()
         if t.level == 2 and t.spec.seeds.data == 0  # type: ignore[union-attr]
     )
-    # Of 2 chains of 5 runs: seed 0 stops at level 2, with levels 3 and 4 blocked behind it.
+    # In 2 chains of 5 runs, seed 0 fails at level 2, which blocks its levels 3 and 4.
     assert (summary.finished, summary.failed, summary.blocked) == (7, 1, 2)
-    assert seen.failed_heads == [poisoned]
-    assert "poison" in summary.failures[poisoned]
+    assert observer.failed == [failing]
+    assert "wrong value" in summary.failures[failing]
     attempts = {t.key: len(list(tmp_path.glob(f"did-{t.key}-*"))) for t in plan.training_runs()}
-    assert attempts[poisoned] == 3
+    assert attempts[failing] == 3
     assert {attempts[t.key] for t in plan.training_runs() if t.level == 1} == {2}
     assert {attempts[t.key] for t in plan.training_runs() if t.level == 0} == {1}
 
 
-def test_a_store_that_goes_away_stops_the_run_without_a_strike(tmp_path: Path) -> None:
-    plan = plan_of(document(seed=[0], controls=[]))
-    summary, seen = run(plan, Cut, tmp_path)
+def test_a_store_outage_stops_the_run_without_a_failure(tmp_path: Path) -> None:
+    plan = plan_of(sweep_document(seed=[0], controls=[]))
+    summary, observer = run_with(plan, DisconnectedWorker, tmp_path)
     assert summary.outage == "the store is gone"
     assert (summary.finished, summary.failed, summary.blocked) == (2, 0, 0)
-    assert not seen.failed_heads
+    assert not observer.failed
 
 
-class Unstartable(Worker):
-    """Its machine lacks something."""
+class UnstartableWorker(FileWorker):
+    """Lacks a module on its machine."""
 
-    def __init__(self, folder: Path, listen: Listen) -> None:
-        super().__init__(folder, listen)
+    def __init__(self, folder: Path, poll: Poll) -> None:
+        super().__init__(folder, poll)
         raise ImportError("no module named so")
 
 
-def test_workers_that_cannot_start_fail_their_units_and_say_why(tmp_path: Path) -> None:
-    plan = plan_of(document(seed=[0], controls=[]))
-    summary, seen = run(plan, Unstartable, tmp_path)
+def test_workers_that_fail_to_start_fail_their_items_with_the_cause(tmp_path: Path) -> None:
+    plan = plan_of(sweep_document(seed=[0], controls=[]))
+    summary, observer = run_with(plan, UnstartableWorker, tmp_path)
     assert (summary.finished, summary.failed, summary.blocked) == (0, 1, 4)
-    (head,) = seen.failed_heads
-    assert "no module named so" in summary.failures[head]
+    (failed,) = observer.failed
+    assert "no module named so" in summary.failures[failed]
     assert len(list(tmp_path.glob("start-*"))) == 3
 
 
-class Patient(Worker):
-    """At level 2 it works until it is told to stop."""
+class StoppableWorker(FileWorker):
+    """Runs at level 2 until it receives the command to stop."""
 
-    def perform(self, work: Work) -> Done:
-        if work.head.level != 2:
-            return super().perform(work)
+    def perform(self, assignment: Assignment) -> WorkResult:
+        if assignment.trial.level != 2:
+            return super().perform(assignment)
         (self.folder / "waiting").touch()
-        while self.listen() != "stop":
+        while self.poll() != "stop":
             time.sleep(0.01)
-        return Done(ended="stopped")
+        return WorkResult(end="stopped")
 
 
 def test_the_first_signal_lets_running_trials_save_their_state(tmp_path: Path) -> None:
-    plan = plan_of(document(seed=[0], controls=[]))
+    plan = plan_of(sweep_document(seed=[0], controls=[]))
     before = signal.getsignal(signal.SIGINT)
 
     def interrupt() -> None:
@@ -172,14 +176,14 @@ def test_the_first_signal_lets_running_trials_save_their_state(tmp_path: Path) -
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt).start()
-    summary, _ = run(plan, Patient, tmp_path)
+    summary, _ = run_with(plan, StoppableWorker, tmp_path)
     assert summary.interrupted
     assert (summary.finished, summary.failed, summary.blocked) == (2, 0, 0)
     assert signal.getsignal(signal.SIGINT) is before
 
 
-class Spent:
-    """A budget that is gone once something was committed."""
+class OneItemBudget:
+    """A budget that is exhausted after the first item."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -188,18 +192,20 @@ class Spent:
         return bool(list(self.folder.glob("did-*")))
 
 
-def test_a_spent_budget_releases_no_more_trials(tmp_path: Path) -> None:
-    plan = plan_of(document(seed=[0], controls=[]))
-    start = partial(Slow, tmp_path)
-    meter = Spent(tmp_path)
-    summary = driver.run(plan, set(), start, Placement(slots=SLOTS), Seen(), meter=meter)
+class SlowWorker(FileWorker):
+    """Gives the driver time to check the budget after each item."""
+
+    def before_result(self, assignment: Assignment, attempt: int) -> None:
+        time.sleep(0.5)
+
+
+def test_an_exhausted_budget_starts_no_more_trials(tmp_path: Path) -> None:
+    plan = plan_of(sweep_document(seed=[0], controls=[]))
+    summary = driver.run_plan(
+        *(plan, set(), partial(SlowWorker, tmp_path), Placement(slots=SLOTS)),
+        RecordingObserver(),
+        budget=OneItemBudget(tmp_path),
+    )
     assert summary.exhausted
     assert not summary.interrupted
     assert 1 <= summary.finished < len(list(plan.training_runs()))
-
-
-class Slow(Worker):
-    """Leaves the driver time to think after each unit."""
-
-    def misbehave(self, work: Work, attempt: int) -> None:
-        time.sleep(0.5)

@@ -1,4 +1,4 @@
-"""Stints: who is handed what, when a worker comes, ends a lane, is lost, or has nothing to do."""
+"""Which session is assigned which chunk when a worker starts, ends a chunk, is lost or is idle."""
 
 from __future__ import annotations
 
@@ -10,78 +10,80 @@ from ray.tune.search import Searcher
 
 from orchestrator.errors import StoreUnreachable
 from orchestrator.plan.graph import Plan
-from orchestrator.schedule.frontier import Frontier, State, Unit
-from orchestrator.store.lease_watch import News
-from orchestrator.tune import searcher as searchers
-from orchestrator.tune.searcher import STINT, PlanSearcher
-from tests.support.sweeps import document, plan_of
+from orchestrator.schedule.frontier import Frontier, WorkItem, WorkState
+from orchestrator.store.lease_watch import LeaseEvent
+from orchestrator.tune import searcher
+from orchestrator.tune.searcher import SESSION, PlanSearcher
+from tests.support.sweeps import plan_of, sweep_document
 
 
 class Bench:
-    """A searcher on four chains of a dense run and two levels, and what it hands to whom."""
+    """A searcher on four chains of a dense run and two levels, and the chunks that it assigns."""
 
     def __init__(self) -> None:
-        content = document(seed=[0, 1, 2, 3], schedule={"rate": 0.2, "levels": 2}, controls=[])
+        content = sweep_document(
+            seed=[0, 1, 2, 3], schedule={"rate": 0.2, "levels": 2}, controls=[]
+        )
         self.plan: Plan = plan_of(content)
         self.frontier = Frontier(self.plan)
-        self.handed: dict[str, list[str] | None] = {}
-        self.busy: list[str] = []
-        """Heads of the first units of the lanes at work."""
+        self.assigned: dict[str, list[str] | None] = {}
+        self.active: list[str] = []
+        """Keys of the first items of the active chunks."""
         self.searcher = PlanSearcher(
             *(self.frontier, self),
             slots=2,
-            most=1,
-            say=lambda word: None,
-            hand=self.hand,
-            lookout=self,  # type: ignore[arg-type]
+            max_leaves=1,
+            send=lambda command: None,
+            assign=self.assign,
+            lease_watcher=self,  # type: ignore[arg-type]
         )
-        self.away = False
+        self.unreachable = False
 
-    def follow(self, head: str, trials: Iterable[str]) -> None: ...
+    def watch(self, key: str, trials: Iterable[str]) -> None: ...
 
-    def news(self) -> list[News]:
-        if self.away:
-            raise StoreUnreachable("the store is away")
+    def events(self) -> list[LeaseEvent]:
+        if self.unreachable:
+            raise StoreUnreachable("the store does not answer")
         return []
 
-    def hand(self, stint: str, lane: list[str] | None) -> None:
-        self.handed[stint] = lane
+    def assign(self, session: str, keys: list[str] | None) -> None:
+        self.assigned[session] = keys
 
-    def started(self, lane: list[Unit]) -> None:
-        self.busy.append(lane[0].head)
+    def chunk_started(self, chunk: list[WorkItem]) -> None:
+        self.active.append(chunk[0].key)
 
-    def ended(self, lane: list[Unit]) -> None:
-        self.busy.remove(lane[0].head)
+    def chunk_ended(self, chunk: list[WorkItem]) -> None:
+        self.active.remove(chunk[0].key)
 
-    def begun(self, unit: Unit) -> None: ...
-    def committed(self, unit: Unit, keys: list[str], score: float | None) -> None: ...
-    def failed(self, unit: Unit) -> None: ...
+    def item_started(self, item: WorkItem) -> None: ...
+    def item_committed(self, item: WorkItem, keys: list[str], score: float | None) -> None: ...
+    def item_failed(self, item: WorkItem) -> None: ...
 
-    def suggest(self, stint: str) -> None:
-        assert self.searcher.suggest(stint) == {STINT: stint}
+    def suggest(self, session: str) -> None:
+        assert self.searcher.suggest(session) == {SESSION: session}
 
-    def lane(self, stint: str) -> list[str]:
-        lane = self.handed[stint]
-        assert lane
-        return lane
+    def suggest_nothing(self, session: str) -> None:
+        assert self.searcher.suggest(session) is None
 
-    def report(self, stint: str, head: str, end: str = "whole", **more: Any) -> None:
-        members = sorted(self.frontier.unit(head).members) if end == "whole" else []
-        result = {"head": head, "end": end, "committed": members, "score": None, "why": "it"}
-        result |= {"done": False, "spent": False}
-        self.searcher.on_trial_result(stint, result | more)
+    def chunk(self, session: str) -> list[str]:
+        keys = self.assigned[session]
+        assert keys
+        return keys
 
-    def suggest_nothing(self, stint: str) -> None:
-        assert self.searcher.suggest(stint) is None
+    def report(self, session: str, key: str, end: str = "complete", **changes: Any) -> None:
+        members = sorted(self.frontier.item(key).members) if end == "complete" else []
+        result = {"key": key, "end": end, "committed": members, "score": None, "error": "error"}
+        result |= {"done": False, "broken": False}
+        self.searcher.on_trial_result(session, result | changes)
 
-    def end(self, stint: str) -> None:
-        """As its worker does that was handed nothing more."""
-        result = {"head": "", "end": "idle", "done": True, "spent": False}
-        self.searcher.on_trial_complete(stint, result)
+    def end(self, session: str) -> None:
+        """Report the end of a session, as its worker does after an empty chunk."""
+        result = {"key": "", "end": "idle", "done": True, "broken": False}
+        self.searcher.on_trial_complete(session, result)
 
-    def perform(self, stint: str) -> None:
-        for head in self.lane(stint):
-            self.report(stint, head)
+    def perform(self, session: str) -> None:
+        for key in self.chunk(session):
+            self.report(session, key)
 
 
 @pytest.fixture
@@ -89,161 +91,161 @@ def bench() -> Bench:
     return Bench()
 
 
-def test_a_worker_is_handed_one_lane_after_another(bench: Bench) -> None:
+def test_a_worker_is_assigned_one_chunk_after_another(bench: Bench) -> None:
     bench.suggest("a")
-    assert bench.handed == {}, "it has no worker yet"
-    bench.searcher.got_worker("a")
-    seen = []
-    while lane := bench.handed["a"]:
-        assert bench.busy == [lane[0]]
-        seen += lane
+    assert bench.assigned == {}, "it has no worker yet"
+    bench.searcher.on_worker_started("a")
+    performed = []
+    while chunk := bench.assigned["a"]:
+        assert bench.active == [chunk[0]]
+        performed += chunk
         bench.perform("a")
-    assert bench.handed["a"] == [], "all is done: it may go"
-    assert sorted(seen) == sorted(unit.head for unit in bench.frontier.units)
+    assert bench.assigned["a"] == [], "everything is committed: the session ends"
+    assert sorted(performed) == sorted(item.key for item in bench.frontier.items)
     assert bench.frontier.settled
-    assert bench.busy == []
+    assert bench.active == []
     bench.end("a")
-    assert bench.searcher.heed()
+    assert bench.searcher.process_events()
     assert bench.searcher.suggest("b") == Searcher.FINISHED
 
 
-def test_who_is_idle_makes_room_for_who_waits_for_a_worker(bench: Bench) -> None:
-    """Ray Tune passes the process on, which withdraws the demand for another machine."""
-    for stint in "abcd":
-        bench.suggest(stint)
-    bench.searcher.got_worker("a")
-    bench.searcher.got_worker("b")
+def test_an_idle_worker_is_released_for_a_session_that_waits_for_one(bench: Bench) -> None:
+    """Ray Tune gives it the process and withdraws the request for another machine."""
+    for session in "abcd":
+        bench.suggest(session)
+    bench.searcher.on_worker_started("a")
+    bench.searcher.on_worker_started("b")
     bench.perform("a")
     bench.perform("b")
-    assert bench.handed == {"a": [], "b": []}, "all that is left is bound to others"
-    for gone, come in ("ac", "bd"):
-        bench.end(gone)
-        bench.searcher.got_worker(come)
-        bench.perform(come)
+    assert bench.assigned == {"a": [], "b": []}, "all remaining chunks belong to other sessions"
+    for ended, started in ("ac", "bd"):
+        bench.end(ended)
+        bench.searcher.on_worker_started(started)
+        bench.perform(started)
     assert bench.frontier.settled
 
 
-def test_who_waits_for_long_goes_before_what_is_no_more_urgent(
+def test_an_overdue_session_goes_before_ready_items_that_are_not_more_urgent(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.suggest("a")
     bench.suggest("b")
-    bench.searcher.got_worker("a")
+    bench.searcher.on_worker_started("a")
     bench.perform("a")
-    assert bench.lane("a"), "b may get its worker any moment"
-    monkeypatch.setattr(searchers, "OVERDUE_S", -1.0)
+    assert bench.chunk("a"), "b may get its worker at any moment"
+    monkeypatch.setattr(searcher, "OVERDUE_S", -1.0)
     bench.perform("a")
-    assert bench.handed["a"] == []
+    assert bench.assigned["a"] == []
 
 
-def test_who_has_been_idle_for_long_may_go(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    for stint in "abcd":
-        bench.suggest(stint)
-        bench.searcher.got_worker(stint)
+def test_a_worker_that_has_been_idle_for_long_is_released(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for session in "abcd":
+        bench.suggest(session)
+        bench.searcher.on_worker_started(session)
     bench.perform("a")
-    assert bench.handed["a"] != [], "something may come up for it soon"
-    monkeypatch.setattr(searchers, "IDLE_S", -1.0)
-    assert not bench.searcher.heed()
-    assert bench.handed["a"] == []
-    assert bench.handed["b"] != []
+    assert bench.assigned["a"] != [], "an item may become ready for it soon"
+    monkeypatch.setattr(searcher, "MAX_IDLE_S", -1.0)
+    assert not bench.searcher.process_events()
+    assert bench.assigned["a"] == []
+    assert bench.assigned["b"] != []
 
 
-def test_one_that_dies_idle_costs_nobody_a_strike(bench: Bench) -> None:
-    for stint in "abcd":
-        bench.suggest(stint)
-        bench.searcher.got_worker(stint)
+def test_the_death_of_an_idle_worker_is_not_a_failure_of_any_item(bench: Bench) -> None:
+    for session in "abcd":
+        bench.suggest(session)
+        bench.searcher.on_worker_started(session)
     bench.perform("a")
     bench.searcher.on_trial_complete("a", error=True)
     bench.suggest_nothing("e")
-    for stint in "bcd":
-        bench.perform(stint)
+    for session in "bcd":
+        bench.perform(session)
     assert bench.frontier.settled
-    assert not [unit for unit in bench.frontier.units if unit.strikes]
+    assert not [item for item in bench.frontier.items if item.failures]
 
 
 @pytest.mark.parametrize("end", ["stop", "drain"])
-def test_at_the_end_of_a_run_nobody_begins_anything(bench: Bench, end: str) -> None:
-    for stint in "abcd":
-        bench.suggest(stint)
-    for stint in "abc":
-        bench.searcher.got_worker(stint)
+def test_nothing_starts_at_the_end_of_a_run(bench: Bench, end: str) -> None:
+    for session in "abcd":
+        bench.suggest(session)
+    for session in "abc":
+        bench.searcher.on_worker_started(session)
     bench.perform("a")
-    bench.searcher.got_worker("d")
-    bench.report("d", bench.lane("d")[0], "outage" if end == "drain" else "stopped", done=True)
+    bench.searcher.on_worker_started("d")
+    bench.report("d", bench.chunk("d")[0], "outage" if end == "drain" else "stopped", done=True)
     bench.searcher.interrupted = end == "stop"
-    assert not bench.searcher.heed(), "b and c are still at work"
-    assert bench.handed["a"] == []
+    assert not bench.searcher.process_events(), "b and c are still running"
+    assert bench.assigned["a"] == []
     assert bench.searcher.suggest("e") == Searcher.FINISHED
-    for stint in "bc":
-        bench.report(stint, bench.lane(stint)[0], "stopped", done=True)
-    for stint in "abcd":
-        bench.end(stint)
-    assert bench.searcher.heed()
-    assert bench.busy == []
-    assert not [unit for unit in bench.frontier.units if unit.state is State.RUNNING]
+    for session in "bc":
+        bench.report(session, bench.chunk(session)[0], "stopped", done=True)
+    for session in "abcd":
+        bench.end(session)
+    assert bench.searcher.process_events()
+    assert bench.active == []
+    assert not [item for item in bench.frontier.items if item.state is WorkState.RUNNING]
 
 
-def test_what_another_run_is_at_ends_the_lane_only(bench: Bench) -> None:
+def test_an_item_leased_by_another_run_ends_its_chunk_but_not_the_session(bench: Bench) -> None:
     bench.suggest("a")
-    bench.searcher.got_worker("a")
-    first, *_ = bench.lane("a")
-    bench.report("a", first, "elsewhere")
-    assert bench.frontier.unit(first).state is State.ELSEWHERE
-    assert bench.lane("a")[0] != first
+    bench.searcher.on_worker_started("a")
+    first, *_ = bench.chunk("a")
+    bench.report("a", first, "leased")
+    assert bench.frontier.item(first).state is WorkState.LEASED
+    assert bench.chunk("a")[0] != first
 
 
-def test_a_store_that_is_away_while_others_are_at_all_that_is_left_ends_the_run(
-    bench: Bench,
-) -> None:
+def test_a_store_outage_ends_a_run_whose_remaining_items_are_all_leased(bench: Bench) -> None:
     bench.suggest("a")
-    bench.searcher.got_worker("a")
+    bench.searcher.on_worker_started("a")
     for _ in range(4):
-        bench.report("a", bench.lane("a")[0], "elsewhere")
-    assert not bench.searcher.heed()
-    bench.away = True
-    bench.searcher.heed()
-    assert bench.handed["a"] == []
+        bench.report("a", bench.chunk("a")[0], "leased")
+    assert not bench.searcher.process_events()
+    bench.unreachable = True
+    bench.searcher.process_events()
+    assert bench.assigned["a"] == []
     bench.end("a")
-    assert bench.searcher.heed()
-    assert bench.searcher.outage == "the store is away"
+    assert bench.searcher.process_events()
+    assert bench.searcher.outage == "the store does not answer"
 
 
-def test_a_unit_that_does_not_commit_all_of_it_is_struck(bench: Bench) -> None:
+def test_an_item_that_does_not_commit_all_of_its_trials_has_failed(bench: Bench) -> None:
     bench.suggest("a")
-    bench.searcher.got_worker("a")
-    first, *_ = bench.lane("a")
+    bench.searcher.on_worker_started("a")
+    first, *_ = bench.chunk("a")
     bench.report("a", first, committed=[])
-    assert bench.frontier.unit(first).strikes == 1
+    assert bench.frontier.item(first).failures == 1
 
 
-def test_a_spent_process_gets_nothing_more(bench: Bench) -> None:
+def test_a_broken_process_is_assigned_nothing_more(bench: Bench) -> None:
     bench.suggest("a")
-    bench.searcher.got_worker("a")
-    bench.report("a", bench.lane("a")[0], "error", spent=True)
-    assert bench.handed["a"] == []
+    bench.searcher.on_worker_started("a")
+    bench.report("a", bench.chunk("a")[0], "error", broken=True)
+    assert bench.assigned["a"] == []
 
 
-def test_a_lost_worker_is_followed_by_one_that_does_the_rest(bench: Bench) -> None:
+def test_the_successor_of_a_lost_worker_runs_the_rest_of_its_chunk(bench: Bench) -> None:
     bench.suggest("a")
-    bench.searcher.got_worker("a")
-    first, *rest = bench.lane("a")
+    bench.searcher.on_worker_started("a")
+    first, *rest = bench.chunk("a")
     bench.report("a", first)
-    bench.searcher.lost_worker("a")
-    assert bench.handed["a"] is None, "what was handed to it is nobody's"
-    assert bench.busy == []
-    bench.searcher.got_worker("a")
-    assert bench.handed["a"] == rest
-    assert bench.busy == rest[:1]
+    bench.searcher.on_worker_restarting("a")
+    assert bench.assigned["a"] is None, "the chunk is withdrawn"
+    assert bench.active == []
+    bench.searcher.on_worker_started("a")
+    assert bench.assigned["a"] == rest
+    assert bench.active == rest[:1]
 
 
-def test_a_failed_unit_ends_its_lane_and_not_the_stint(bench: Bench) -> None:
+def test_a_failed_item_ends_its_chunk_but_not_the_session(bench: Bench) -> None:
     bench.suggest("a")
-    bench.searcher.got_worker("a")
-    first, *_ = bench.lane("a")
+    bench.searcher.on_worker_started("a")
+    first, *_ = bench.chunk("a")
     bench.report("a", first, "error")
-    assert bench.frontier.unit(first).strikes == 1
-    running = {unit.head for unit in bench.frontier.units if unit.state is State.RUNNING}
-    assert running == set(bench.lane("a")), "what followed the failed one was put back"
+    assert bench.frontier.item(first).failures == 1
+    running = {item.key for item in bench.frontier.items if item.state is WorkState.RUNNING}
+    assert running == set(bench.chunk("a")), "the rest of the failed chunk was requeued"
     bench.searcher.on_trial_complete("a", error=True)  # now its process has died
-    assert sum(unit.strikes for unit in bench.frontier.units) == 2
-    assert not [unit for unit in bench.frontier.units if unit.state is State.RUNNING]
+    assert sum(item.failures for item in bench.frontier.items) == 2
+    assert not [item for item in bench.frontier.items if item.state is WorkState.RUNNING]

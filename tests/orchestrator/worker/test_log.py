@@ -1,4 +1,4 @@
-"""The log of a trial: what gets in, what stays out, and what is left of a long one."""
+"""The log of a trial: what it captures, what it redacts, and what it keeps of a long one."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ from threading import Thread
 
 import pytest
 
-from orchestrator.credentials import redacted
-from orchestrator.worker.log import MOST_BYTES, TRACE_BYTES, TrialLog
+from orchestrator.credentials import redact_secrets
+from orchestrator.worker.log import MAX_BYTES, MAX_TRACE_BYTES, TrialLog
 
 
-def test_what_the_process_says_meanwhile_is_taken_down() -> None:
+def test_logging_and_warnings_of_the_process_are_captured() -> None:
     with (
         warnings.catch_warnings(record=True) as still_shown,
         TrialLog("train uniter-tiny easy_vqa level 3") as log,
     ):
         warnings.simplefilter("always")
-        log.say("starts")
+        log.add("starts")
         logging.getLogger("some.library").warning("%d things are odd", 3)
         warnings.warn("this is slow", UserWarning, stacklevel=1)
-        thread = Thread(target=log.say, args=("from a thread",))
+        thread = Thread(target=log.add, args=("from a thread",))
         thread.start()
         thread.join()
-    assert [str(shown.message) for shown in still_shown] == ["this is slow"]
+    assert [str(warning.message) for warning in still_shown] == ["this is slow"]
     logging.getLogger("some.library").warning("too late")
     heading, *lines = log.text().splitlines()
-    assert heading.startswith("=== attempt 1 at train uniter-tiny easy_vqa level 3, 20")
-    said = [re.sub(r"^\d\d:\d\d:\d\dZ ", "", line) for line in lines]
-    assert said[:2] == ["starts", "WARNING some.library: 3 things are odd"]
-    assert said[2].startswith("WARNING UserWarning: this is slow (")
-    assert said[3] == "from a thread"
-    assert re.fullmatch(r"ended after \d+\.\d s", said[4])
-    assert len(said) == 5
+    assert heading.startswith("=== attempt 1: train uniter-tiny easy_vqa level 3, 20")
+    messages = [re.sub(r"^\d\d:\d\d:\d\dZ ", "", line) for line in lines]
+    assert messages[:2] == ["starts", "WARNING some.library: 3 things are odd"]
+    assert messages[2].startswith("WARNING UserWarning: this is slow (")
+    assert messages[3] == "from a thread"
+    assert re.fullmatch(r"ended after \d+\.\d s", messages[4])
+    assert len(messages) == 5
 
 
-def test_a_logger_that_keeps_its_records_to_itself_is_heard_too() -> None:
+def test_a_logger_that_does_not_propagate_is_captured_too() -> None:
     logger = logging.getLogger("DeepSpeed")
     before, logger.propagate = logger.propagate, False
     try:
@@ -48,11 +48,11 @@ def test_a_logger_that_keeps_its_records_to_itself_is_heard_too() -> None:
     assert "ERROR DeepSpeed: no such op" in log.text()
 
 
-def test_attempts_follow_one_another() -> None:
+def test_attempts_are_appended() -> None:
     text = ""
     for _ in range(3):
         with TrialLog("a trial", text) as log:
-            log.say("hello")
+            log.add("hello")
         text = log.text()
     assert re.findall(r"attempt (\d)", text) == ["1", "2", "3"]
     assert text.count("hello") == 3
@@ -60,22 +60,25 @@ def test_attempts_follow_one_another() -> None:
 
 
 def fail() -> None:
-    raise ValueError("the cat is out")
+    raise ValueError("wrong value")
 
 
-def test_a_failure_leaves_its_traceback() -> None:
-    with pytest.raises(ValueError, match="the cat"), TrialLog("a trial", "=== attempt 4\n") as log:
+def test_a_failed_attempt_logs_its_traceback() -> None:
+    with (
+        pytest.raises(ValueError, match="wrong value"),
+        TrialLog("a trial", "=== attempt 4\n") as log,
+    ):
         fail()
-    assert "by ValueError\nTraceback" in log.text()
+    assert "with ValueError\nTraceback" in log.text()
     assert "in fail\n" in log.text()
-    note = log.failure()
+    note = log.failure_note()
     assert note["attempts"] == 5
     assert note["host"]
-    assert str(note["trace"]).endswith("ValueError: the cat is out\n")
+    assert str(note["trace"]).endswith("ValueError: wrong value\n")
 
 
 def even(depth: int) -> None:
-    """Two functions in turn, for of one that calls itself a traceback shows three frames."""
+    """Call `odd`: a traceback shows only three frames of a function that calls itself."""
     odd(depth - 1) if depth else fail()
 
 
@@ -84,49 +87,49 @@ def odd(depth: int) -> None:
 
 
 def test_a_long_traceback_keeps_its_end() -> None:
-    with pytest.raises(ValueError, match="the cat"), TrialLog("a trial") as log:
+    with pytest.raises(ValueError, match="wrong value"), TrialLog("a trial") as log:
         even(100)
-    trace = str(log.failure()["trace"])
-    assert len(trace.encode()) <= TRACE_BYTES
+    trace = str(log.failure_note()["trace"])
+    assert len(trace.encode()) <= MAX_TRACE_BYTES
     assert trace.startswith("…")
-    assert trace.endswith("ValueError: the cat is out\n")
+    assert trace.endswith("ValueError: wrong value\n")
 
 
-def test_of_a_long_log_the_end_is_kept_and_it_still_counts_its_attempts() -> None:
+def test_a_long_log_keeps_its_end_and_the_number_of_attempts() -> None:
     with TrialLog("a trial") as first:
         for number in range(6000):
-            first.say(f"line {number} " + "ä" * 40)
+            first.add(f"line {number} " + "ä" * 40)
     text = first.text()
-    assert MOST_BYTES * 0.9 < len(text.encode()) <= MOST_BYTES
+    assert MAX_BYTES * 0.9 < len(text.encode()) <= MAX_BYTES
     assert "line 5999 " in text
     assert "line 0 " not in text
     with TrialLog("a trial", text) as second:
         pass
     assert second.attempt == 2
     assert "line 5999 " in second.text()
-    assert len(second.text().encode()) <= MOST_BYTES
+    assert len(second.text().encode()) <= MAX_BYTES
 
 
-def leak(log: TrialLog, secret: str) -> None:
-    log.say(f"key {secret}")
+def log_secret(log: TrialLog, secret: str) -> None:
+    log.add(f"key {secret}")
     logging.getLogger("botocore").warning("signing with %s", secret)
-    log.say("false friends stay")
+    log.add("false positives stay")
     raise RuntimeError(f"refused {secret}")
 
 
-def test_no_credential_gets_in(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_credentials_are_redacted_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
     secret = "kT7/very+secret=value"
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
     with pytest.raises(RuntimeError), TrialLog("a trial") as log:
-        leak(log, secret)
-    assert secret not in log.text() + str(log.failure())
+        log_secret(log, secret)
+    assert secret not in log.text() + str(log.failure_note())
     assert log.text().count("[hidden]") == 3
-    assert "false friends stay" in log.text()
+    assert "false positives stay" in log.text()
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "redacted"),
     [
         ("http://user:pass@host/x", "http://[hidden]@host/x"),
         ("id AKIAIOSFODNN7EXAMPLE.", "id [hidden]."),
@@ -139,5 +142,5 @@ def test_no_credential_gets_in(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
     ],
 )
-def test_what_looks_like_a_credential_is_hidden(text: str, told: str) -> None:
-    assert redacted(text) == told
+def test_what_looks_like_a_credential_is_redacted(text: str, redacted: str) -> None:
+    assert redact_secrets(text) == redacted

@@ -1,4 +1,4 @@
-"""A trial on two machines, which are raylets of this one, against the same trial in one process."""
+"""A trial on two nodes, both raylets of this machine, against the same trial in one process."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import Any
 
 import pytest
 
-from tests.support.nodes import Nodes, several
+from tests.support.nodes import RayNodes, start_nodes
 from tests.support.paths import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
-def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
-    with several(tmp_path_factory.mktemp("nodes"), 2) as whole:
-        yield whole
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayNodes]:
+    with start_nodes(tmp_path_factory.mktemp("nodes"), 2) as started:
+        yield started
 
 
-def told(nodes: Nodes, *case: str) -> dict[str, Any]:
+def run_case(nodes: RayNodes, *case: str) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.multi_node", *case],
         cwd=ROOT,
@@ -37,29 +37,29 @@ def told(nodes: Nodes, *case: str) -> dict[str, Any]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def test_two_machines_give_the_bits_of_one_process(nodes: Nodes) -> None:
-    found = told(nodes, "alike")
-    assert found["outcome"]
-    assert found["rewinds"]
-    assert len(set(found["masks"])) == 1
+def test_two_nodes_compute_the_same_bits_as_one_process(nodes: RayNodes) -> None:
+    result = run_case(nodes, "compare")
+    assert result["outcome"]
+    assert result["rewinds"]
+    assert len(set(result["masks"])) == 1
 
 
 @pytest.mark.parametrize(
-    ("case", "kind", "words", "checkpoints"),
+    ("case", "error", "message", "checkpoints"),
     [
         ("stop", "Stopped", "step 3", 1),
         ("diverge", "InvariantError", "finite", 0),
-        ("refuse", "RuntimeError", "the store is gone", 0),
+        ("raise_error", "RuntimeError", "the store is gone", 0),
     ],
 )
-def test_what_ends_a_group_is_told_as_in_one_process(
-    nodes: Nodes, case: str, kind: str, words: str, checkpoints: int
+def test_an_error_is_the_same_as_in_one_process(
+    nodes: RayNodes, case: str, error: str, message: str, checkpoints: int
 ) -> None:
-    found = told(nodes, case)
-    assert (found["class"], found["checkpoints"]) == (kind, checkpoints)
-    assert words in found["text"]
+    result = run_case(nodes, case)
+    assert (result["class"], result["checkpoints"]) == (error, checkpoints)
+    assert message in result["text"]
 
 
-def test_a_machine_that_goes_away_is_no_fault_of_the_trial(nodes: Nodes) -> None:
-    found = told(nodes, "lose", nodes.alive[-1])
-    assert found["class"] == "MachineLost", found["text"]
+def test_the_loss_of_a_node_is_reported_as_machine_lost(nodes: RayNodes) -> None:
+    result = run_case(nodes, "kill_node", nodes.node_tokens[-1])
+    assert result["class"] == "MachineLost", result["text"]

@@ -17,20 +17,20 @@ def folder(tmp_path: Path) -> Path:
     return path
 
 
-def test_golden(folder: Path) -> None:
-    # Trial keys hold these: another value would orphan every committed trial.
+def test_the_fingerprint_never_changes(folder: Path) -> None:
+    # Trial keys contain fingerprints: another value would orphan every committed trial.
     golden = "9826b3c12567766980a2375c33d5485d6d3a37cfe99886bac0fdef177531660c"
     assert fingerprint(folder) == golden
     digest = "7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed"  # sha256(b"one")
     assert fingerprint(folder / "images" / "1.png") == digest
 
 
-def test_place_and_litter_do_not_count(folder: Path, tmp_path: Path) -> None:
+def test_the_path_and_hidden_files_do_not_count(folder: Path, tmp_path: Path) -> None:
     before = fingerprint(folder)
     (folder / ".DS_Store").write_bytes(b"x")
     (folder / "__pycache__").mkdir()
     (folder / "__pycache__" / "a.pyc").write_bytes(b"x")
-    moved = folder.rename(tmp_path / "elsewhere")
+    moved = folder.rename(tmp_path / "moved")
     assert fingerprint(moved) == before
 
 
@@ -47,7 +47,7 @@ def test_every_change_counts(folder: Path, change: str) -> None:
     assert fingerprint(folder) != before
 
 
-def test_missing_path_is_told_in_one_line(tmp_path: Path) -> None:
+def test_a_missing_path_is_reported_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file or folder; check the path") as caught:
         fingerprint(tmp_path / "nowhere")
     assert str(tmp_path / "nowhere") in str(caught.value)

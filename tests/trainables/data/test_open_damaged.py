@@ -1,4 +1,4 @@
-"""Published files that are wrong are told in one line, with the file and the record."""
+"""Errors in published files are reported in one line, with the file and the record."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.support import published_files as published
-from tests.support.published_files import META, opened
+from tests.support import published_files
+from tests.support.published_files import UNITER_META, read_task_data
 from trainables.data.formats.json_stream import read_json, write_json, write_list
 from trainables.data.formats.uniter.lmdb import write_text_db
 from trainables.data.formats.vilt.arrow import write_table
@@ -18,20 +18,20 @@ from trainables.errors import DataError
 
 
 def change(root: Path, task: str, **fields: Any) -> None:
-    """The first text database of a task again, with other fields in its fifth record."""
-    part = LAYOUTS[task, "uniter"].train[0]
-    wrote = published.text_records(task, part)
-    key = list(wrote)[4]
-    wrote[key] |= fields
-    wrote[key] = {name: value for name, value in wrote[key].items() if value is not None}
-    folder = root / part.texts
+    """Rewrite the first text database of a task with other fields in its fifth record."""
+    files = LAYOUTS[task, "uniter"].train[0]
+    records = published_files.text_records(task, files)
+    key = list(records)[4]
+    records[key] |= fields
+    records[key] = {name: value for name, value in records[key].items() if value is not None}
+    folder = root / files.texts
     referring = {
         name: read_json(folder / f"{name}.json", list, "")
         for name in ("refs", "annotations", "categories", "images")
         if task == "refcoco"
     }
     folder.rename(folder.with_name("old"))
-    write_text_db(folder, wrote.items(), meta=META, referring=referring or None)
+    write_text_db(folder, records.items(), meta=UNITER_META, refcoco_files=referring or None)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def change(root: Path, task: str, **fields: Any) -> None:
         ("vqa", {"target": {"labels": [1], "scores": []}}, "has 1 labels and 0 scores"),
         ("vqa", {"input_ids": [110, 300]}, "token id 300 in input_ids, the vocabulary ends at 299"),
         ("vqa", {"input_ids": [-1]}, "a token id below 0"),
-        ("vqa", {"input_ids": "what"}, "no list of token ids"),
+        ("vqa", {"input_ids": "what"}, "not a list of token ids"),
         ("vqa", {"img_fname": "gone.npz"}, "holds no image gone.npz"),
         ("nlvr2", {"target": 2}, "has target = 2, not 0 to 1"),
         ("nlvr2", {"img_fname": ["a.npz"]}, r"img_fname = \['a.npz'\], not 2 file names"),
@@ -54,31 +54,33 @@ def change(root: Path, task: str, **fields: Any) -> None:
         ("refcoco", {"bbox": [1, 2, 3]}, r"bbox = \[1, 2, 3\], not x, y, w, h"),
     ],
 )
-def test_a_wrong_record_is_told_in_one_line(
+def test_a_wrong_record_is_reported_in_one_line(
     tmp_path: Path, task: str, fields: dict[str, Any], what: str
 ) -> None:
-    published.write(tmp_path, task, "uniter")
+    published_files.write_task(tmp_path, task, "uniter")
     change(tmp_path, task, **fields)
     with pytest.raises(DataError, match=rf"{tmp_path}.*: .*{what}.*; download") as caught:
-        opened(tmp_path, task, "uniter")
+        read_task_data(tmp_path, task, "uniter")
     assert "\n" not in str(caught.value)
 
 
 def test_databases_of_two_vocabularies_are_refused(tmp_path: Path) -> None:
-    published.write(tmp_path, "vqa", "uniter")
-    write_json(tmp_path / "uniter/txt_db/vqa_vg.db/meta.json", META | {"v_range": [106, 301]})
-    with pytest.raises(DataError, match=r"vqa_vg.db/meta.json: was made with another vocabulary"):
-        opened(tmp_path, "vqa", "uniter")
+    published_files.write_task(tmp_path, "vqa", "uniter")
+    write_json(
+        tmp_path / "uniter/txt_db/vqa_vg.db/meta.json", UNITER_META | {"v_range": [106, 301]}
+    )
+    with pytest.raises(DataError, match=r"vqa_vg.db/meta.json: was built with another vocabulary"):
+        read_task_data(tmp_path, "vqa", "uniter")
 
 
-def test_annotated_boxes_must_be_those_that_targets_are_counted_in(tmp_path: Path) -> None:
-    published.write(tmp_path, "refcoco", "uniter")
+def test_the_annotated_boxes_must_match_the_targets(tmp_path: Path) -> None:
+    published_files.write_task(tmp_path, "refcoco", "uniter")
     file = tmp_path / "uniter/txt_db/refcoco+_train.db/images.json"
     images = json.loads(file.read_text())
     images[2]["ann_ids"].append(1)
     write_json(file, images)
     with pytest.raises(DataError, match=r"000002.npz has 3 regions, images.json lists 4; give"):
-        opened(tmp_path, "refcoco", "uniter")
+        read_task_data(tmp_path, "refcoco", "uniter")
 
 
 @pytest.mark.parametrize(
@@ -92,15 +94,15 @@ def test_annotated_boxes_must_be_those_that_targets_are_counted_in(tmp_path: Pat
         ("nlvr2", {"label": 2}, "has label = 2, not 0 or 1"),
     ],
 )
-def test_a_wrong_entry_is_told_in_one_line(
+def test_a_wrong_entry_is_reported_in_one_line(
     tmp_path: Path, task: str, fields: dict[str, Any], what: str
 ) -> None:
-    published.write(tmp_path, task, "lxmert")
-    entries = list(published.entries(task))
+    published_files.write_task(tmp_path, task, "lxmert")
+    entries = list(published_files.lxmert_entries(task))
     entries[1] |= fields
     write_list(tmp_path / LAYOUTS[task, "lxmert"].train[0].texts, entries)
     with pytest.raises(DataError, match=rf"{tmp_path}.*: .*{what}.*; ") as caught:
-        opened(tmp_path, task, "lxmert")
+        read_task_data(tmp_path, task, "lxmert")
     assert "\n" not in str(caught.value)
 
 
@@ -108,30 +110,30 @@ def test_a_wrong_entry_is_told_in_one_line(
     ("task", "fields", "what"),
     [
         ("vqa", {"image": b"no picture"}, "row 1, image: cannot be decoded"),
-        ("vqa", {"answer_labels": [[0], [1]]}, "row 1 has not one entry per text"),
+        ("vqa", {"answer_labels": [[0], [1]]}, "row 1 does not have one entry per text"),
         ("vqa", {"answer_scores": [[], [1.0], [1.0]]}, "1 labels and 0 scores for question 3"),
         ("nlvr2", {"answers": ["True", "Maybe"]}, "row 1 has the answer 'Maybe'"),
         ("nlvr2", {"image_1": b""}, "row 1, image_1: cannot be decoded"),
         ("snli_ve", {"labels": [0, 3]}, "row 1 has the label 3, there are 3 answers"),
         ("snli_ve", {"sentences": [["a"], ["b"]]}, "has 1 sentences where premise and"),
-        ("retrieval", {"caption": None}, "row 1 has not one entry per text in caption"),
+        ("retrieval", {"caption": None}, "row 1 does not have one entry per text in caption"),
     ],
 )
-def test_a_wrong_row_is_told_in_one_line(
+def test_a_wrong_row_is_reported_in_one_line(
     tmp_path: Path, task: str, fields: dict[str, Any], what: str
 ) -> None:
-    published.write(tmp_path, task, "vilt")
-    kind, make = published.ROWS[task]
-    wrote = list(make("train"))
-    wrote[1] |= fields
-    write_table(tmp_path / LAYOUTS[task, "vilt"].train[0].texts, kind, wrote)
+    published_files.write_task(tmp_path, task, "vilt")
+    kind, make = published_files.ROWS[task]
+    records = list(make("train"))
+    records[1] |= fields
+    write_table(tmp_path / LAYOUTS[task, "vilt"].train[0].texts, kind, records)
     with pytest.raises(DataError, match=rf"{tmp_path}.*: .*{what}.*; write this") as caught:
-        opened(tmp_path, task, "vilt")
+        read_task_data(tmp_path, task, "vilt")
     assert "\n" not in str(caught.value)
 
 
-def test_a_vocabulary_that_is_none_of_berts(tmp_path: Path) -> None:
-    published.write(tmp_path, "nlvr2", "lxmert")
+def test_a_vocabulary_without_berts_special_tokens_is_refused(tmp_path: Path) -> None:
+    published_files.write_task(tmp_path, "nlvr2", "lxmert")
     (tmp_path / "lxmert/vocab.txt").write_text("[PAD]\n[CLS]\nball\n")
     with pytest.raises(DataError, match=r"vocab.txt: has no word \[SEP\] and no \[MASK\]"):
-        opened(tmp_path, "nlvr2", "lxmert")
+        read_task_data(tmp_path, "nlvr2", "lxmert")

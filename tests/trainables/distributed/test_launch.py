@@ -1,4 +1,4 @@
-"""Processes that work together: what they return, how they fail, and that none is left."""
+"""Processes of a group: their results, their failures, and that no process is left."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ import psutil
 import pytest
 
 from tests.support.paths import ROOT
-from trainables.distributed.collectives import here
-from trainables.distributed.launch import Call, together
+from trainables.distributed.collectives import current_peers
+from trainables.distributed.launch import ParentCall, run_processes
 from trainables.errors import GroupError, InvariantError
 
 
-def member(argument: bytes, call: Call) -> Any:
-    """What each child does, as `argument` says; run by name."""
-    peers = here()
+def member(argument: bytes, call: ParentCall) -> Any:
+    """Entry point of each child; `argument` selects the case."""
+    peers = current_peers()
     case = pickle.loads(argument)
-    everyone = int(peers.total(np.array([peers.rank + 1], np.int64))[0])
+    total = int(peers.all_reduce(np.array([peers.rank + 1], np.int64))[0])
     if peers.rank == 1:
         if case == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
@@ -32,46 +32,47 @@ def member(argument: bytes, call: Call) -> Any:
             raise InvariantError("weights: layer 3 is not finite")
         if case == "fails":
             raise KeyError("layer 3")
-    if case == "hangs" and peers.first:
-        call("here", os.getpid())
+    if case == "hangs" and peers.is_first:
+        call("pid", os.getpid())
     if case != "sums":
-        peers.agreed(everyone)  # waits for the other, who does not come
+        peers.broadcast(total)  # waits for the other process, which never calls it
         time.sleep(600)
-    return everyone, call("told", blob=b"x" * 100_000) if peers.first else None
+    return total, call("result", blob=b"x" * 100_000) if peers.is_first else None
 
 
-def launched(case: str, serve: Any = None) -> Any:
-    return together(
+def launched(case: str, handler: Any = None) -> Any:
+    return run_processes(
         f"{__name__}:member",
         pickle.dumps(case),
-        serve or (lambda name, arguments, blob: len(blob or b"")),
+        handler or (lambda name, arguments, blob: len(blob or b"")),
         count=2,
         device="cpu",
     )
 
 
 def children() -> list[psutil.Process]:
-    own = psutil.Process().children(recursive=True)
-    return [each for each in own if "trainables.distributed.launch" in " ".join(each.cmdline())]
+    processes = psutil.Process().children(recursive=True)
+    name = "trainables.distributed.launch"
+    return [each for each in processes if name in " ".join(each.cmdline())]
 
 
-def test_processes_count_together_and_the_first_speaks_with_the_parent() -> None:
+def test_processes_form_a_group_and_rank_0_calls_the_parent() -> None:
     assert launched("sums") == (3, 100_000)
     assert children() == []
 
 
 @pytest.mark.parametrize(
-    ("case", "kind", "words"),
+    ("case", "error", "message"),
     [
         ("killed", GroupError, "process 1 of 2 of the trial was killed by SIGKILL"),
         pytest.param("refuses", InvariantError, "layer 3 is not finite", marks=pytest.mark.slow),
         pytest.param("fails", GroupError, "KeyError: 'layer 3'", marks=pytest.mark.slow),
     ],
 )
-def test_the_failure_of_one_ends_all_and_is_told(
-    case: str, kind: type[Exception], words: str
+def test_a_failed_process_ends_the_group_with_its_error(
+    case: str, error: type[Exception], message: str
 ) -> None:
-    with pytest.raises(kind, match=words) as caught:
+    with pytest.raises(error, match=message) as caught:
         launched(case)
     assert "\n" not in str(caught.value)
     if case != "killed":
@@ -80,12 +81,12 @@ def test_the_failure_of_one_ends_all_and_is_told(
 
 
 @pytest.mark.slow
-def test_what_the_parent_raises_while_it_serves_ends_all() -> None:
-    def refusing(name: str, arguments: Any, blob: Any) -> None:
+def test_an_error_of_the_handler_ends_the_group() -> None:
+    def interrupted(name: str, arguments: Any, blob: Any) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        launched("sums", refusing)
+        launched("sums", interrupted)
     assert children() == []
 
 
@@ -98,11 +99,11 @@ launched("hangs", lambda name, arguments, blob: print(*arguments, flush=True))
 
 
 @pytest.mark.slow
-def test_a_parent_that_is_killed_leaves_no_orphan() -> None:
+def test_a_killed_parent_leaves_no_orphans() -> None:
     parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
-    family = [psutil.Process(int(parent.stdout.readline()))]
-    family += psutil.Process(parent.pid).children()
+    processes = [psutil.Process(int(parent.stdout.readline()))]
+    processes += psutil.Process(parent.pid).children()
     parent.kill()
     parent.wait()
-    assert psutil.wait_procs(family, timeout=60)[1] == []
+    assert psutil.wait_procs(processes, timeout=60)[1] == []

@@ -1,4 +1,4 @@
-"""What every backbone promises, whatever its architecture."""
+"""Properties that all backbones share."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def _same(a: Encoded, b: Encoded) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-def _unseen(name: str) -> dict[str, Tensor]:
-    """The batch with other padding."""
+def _other_padding(name: str) -> dict[str, Tensor]:
+    """Return the batch with other values in the padding."""
     batch = batch_for(name)
     other = batch | {"input_ids": batch["input_ids"].masked_fill(~batch["text_mask"], 7)}
     if "region_mask" in batch:
@@ -37,7 +37,7 @@ def _unseen(name: str) -> dict[str, Tensor]:
 
 @each
 @torch.no_grad()
-def test_evaluation_repeats_bit_by_bit_and_draws_nothing(name: str) -> None:
+def test_evaluation_is_deterministic_and_draws_no_random_numbers(name: str) -> None:
     model, batch = backbone(name, dropout=0.1).eval(), batch_for(name)
     before = torch.get_rng_state()
     assert _same(model(batch), model(batch))
@@ -46,9 +46,9 @@ def test_evaluation_repeats_bit_by_bit_and_draws_nothing(name: str) -> None:
 
 @each
 @torch.no_grad()
-def test_padding_is_not_seen(name: str) -> None:
+def test_padding_is_ignored(name: str) -> None:
     model = backbone(name).eval()
-    assert torch.equal(model(batch_for(name)).pooled, model(_unseen(name)).pooled)
+    assert torch.equal(model(batch_for(name)).pooled, model(_other_padding(name)).pooled)
 
 
 @each
@@ -74,7 +74,7 @@ def test_dropout_acts_in_training_only(name: str) -> None:
 
 @each
 @torch.no_grad()
-def test_attention_drops_probabilities_where_the_official_code_does(name: str) -> None:
+def test_attention_has_dropout_where_the_official_code_has_it(name: str) -> None:
     model, batch = backbone(name, dropout=0.1).train(), batch_for(name)
     for module in model.modules():
         if isinstance(module, nn.Dropout):
@@ -83,15 +83,15 @@ def test_attention_drops_probabilities_where_the_official_code_does(name: str) -
 
 
 @each
-def test_same_seed_same_weights(name: str) -> None:
-    def drawn(seed: int) -> Tensor:
+def test_the_same_seed_gives_the_same_weights(name: str) -> None:
+    def init(seed: int) -> Tensor:
         torch.manual_seed(seed)
         spec = ModelSpec(architecture=name, size="tiny")
         built = import_module(MODELS[name].module).build(spec, dropout=0.0)
         return torch.cat([p.flatten() for p in built.parameters()])
 
-    assert torch.equal(drawn(3), drawn(3))
-    assert not torch.equal(drawn(3), drawn(4))
+    assert torch.equal(init(3), init(3))
+    assert not torch.equal(init(3), init(4))
 
 
 @each
@@ -105,7 +105,7 @@ def test_text_kinds_are_rows_of_the_type_table(name: str) -> None:
 
 @each
 @torch.no_grad()
-def test_text_delta_moves_the_word_embeddings(name: str) -> None:
+def test_text_delta_is_added_to_the_word_embeddings(name: str) -> None:
     model, batch = backbone(name).eval(), batch_for(name)
     delta = torch.randn(64, generator=torch.Generator().manual_seed(5))
     shifted = model(batch | {"text_delta": delta.expand(3, 9, -1)})
@@ -117,17 +117,17 @@ def test_text_delta_moves_the_word_embeddings(name: str) -> None:
 
 @each
 @torch.no_grad()
-def test_image_delta_moves_what_is_seen(name: str) -> None:
+def test_image_delta_is_added_to_the_image_input(name: str) -> None:
     model, batch = backbone(name).eval(), batch_for(name)
-    seen = IMAGE[model.modality]
-    delta = torch.randn(batch[seen].shape, generator=torch.Generator().manual_seed(5))
+    key = IMAGE[model.modality]
+    delta = torch.randn(batch[key].shape, generator=torch.Generator().manual_seed(5))
     shifted = model(batch | {"image_delta": delta})
-    assert _same(shifted, model(batch | {seen: batch[seen] + delta}))
+    assert _same(shifted, model(batch | {key: batch[key] + delta}))
     assert not torch.equal(shifted.pooled, model(batch).pooled)
 
 
 @each
-def test_deltas_get_gradients_of_what_is_there(name: str) -> None:
+def test_deltas_get_gradients_outside_the_padding_only(name: str) -> None:
     model, batch = backbone(name).eval(), batch_for(name)
     text = torch.zeros(3, 9, 64, requires_grad=True)
     image = torch.zeros_like(batch[IMAGE[model.modality]]).requires_grad_()
@@ -142,20 +142,20 @@ def test_deltas_get_gradients_of_what_is_there(name: str) -> None:
 
 
 @each
-def test_pooled_output_reaches_every_matrix_of_the_layers(name: str) -> None:
-    """But LXMERT's last region side, which `encoder-reached` leaves out."""
+def test_the_pooled_output_gives_gradients_to_every_matrix_of_the_layers(name: str) -> None:
+    """The exception is LXMERT's last region side, which `encoder-reached` leaves out."""
     model = backbone(name)
-    found = gradients(model, model(batch_for(name)).pooled)
-    reached = {weight for weight, gradient in found.items() if gradient is not None}
-    reached = {weight for weight in reached if found[weight].abs().max() > 0}  # type: ignore[union-attr]
+    grads = gradients(model, model(batch_for(name)).pooled)
+    reached = {weight for weight, gradient in grads.items() if gradient is not None}
+    reached = {weight for weight in reached if grads[weight].abs().max() > 0}  # type: ignore[union-attr]
     pool = "encoder-reached" if "encoder-reached" in MODELS[name].sizes["tiny"] else "encoder"
     assert set(model.prunable("encoder")) & reached == set(model.prunable(pool))
 
 
 @each
-def test_tokens_reach_what_the_pooled_output_does_not(name: str) -> None:
+def test_the_token_outputs_give_gradients_to_all_other_weights(name: str) -> None:
     model = backbone(name)
     encoded = model(batch_for(name))
-    found = gradients(model, torch.cat([encoded.text.flatten(), encoded.image.flatten()]))
-    unread = {"pooler.dense.weight", "pooler.dense.bias", "img_embeddings.mask_embedding.weight"}
-    assert {weight for weight, gradient in found.items() if gradient is None} <= unread
+    grads = gradients(model, torch.cat([encoded.text.flatten(), encoded.image.flatten()]))
+    unused = {"pooler.dense.weight", "pooler.dense.bias", "img_embeddings.mask_embedding.weight"}
+    assert {weight for weight, gradient in grads.items() if gradient is None} <= unused

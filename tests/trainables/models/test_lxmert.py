@@ -1,4 +1,4 @@
-"""LXMERT against transformers' own eager LxmertModel, its files, and what is never trained."""
+"""LXMERT compared with transformers' eager LxmertModel, its files, and its untrained weights."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from tests.support.model_inputs import (
     backbone,
     gradients,
     largest_difference,
-    refusal,
-    regions,
-    words,
+    load_error,
+    region_inputs,
+    text_inputs,
 )
-from tests.support.runs import evenly
+from tests.support.runs import micro_batches
 from trainables.distributed.process import prepare_process
 from trainables.models import lxmert
 from trainables.models.base import Backbone
 from trainables.spec import ModelSpec, Recipe
 from trainables.tasks.heads import classifier
-from trainables.training.adversary import plain
-from trainables.training.engine import started
+from trainables.training.adversary import plain_objective
+from trainables.training.engine import start_engine
 from trainables.training.network import Network
 
 TINY = ModelSpec(architecture="lxmert", size="tiny")
-HEADS_OF_PRETRAINING = {
+PRETRAINING_HEADS = {
     "cls.predictions.bias": torch.zeros(128),
     "cls.seq_relationship.weight": torch.zeros(2, 64),
     "obj_predict_head.decoder_dict.attr.bias": torch.zeros(400),
@@ -49,7 +49,7 @@ def model() -> Backbone:
 
 @pytest.fixture
 def batch() -> dict[str, Tensor]:
-    return words() | regions()
+    return text_inputs() | region_inputs()
 
 
 def _stock(model: Backbone, folder: Path) -> LxmertModel:
@@ -69,39 +69,39 @@ def _run(stock: LxmertModel, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tenso
     return out.pooled_output, out.language_output, out.vision_output
 
 
-def test_forward_and_gradients_are_those_of_transformers(
+def test_forward_and_gradients_match_transformers(
     tmp_path: Path, model: Backbone, batch: dict[str, Tensor]
 ) -> None:
     stock = _stock(model, tmp_path)
     batch["text_kinds"] = torch.arange(9).expand(3, -1) % 2
     ours, theirs = model(batch), _run(stock, batch)
-    for a, b, there in zip(ours, theirs, (slice(None), TEXT, REGIONS), strict=True):
-        assert (a - b)[there].abs().max() < 3e-6
+    for a, b, mask in zip(ours, theirs, (slice(None), TEXT, REGIONS), strict=True):
+        assert (a - b)[mask].abs().max() < 3e-6
     for number in (0, 2):
         a, b = gradients(model, model(batch)[number]), gradients(stock, _run(stock, batch)[number])
         assert largest_difference(a, b) < 2e-6
 
 
-def test_without_a_mask_every_region_is_seen(model: Backbone, batch: dict[str, Tensor]) -> None:
-    everything = batch | {"region_mask": torch.ones_like(batch["region_mask"])}
+def test_without_a_mask_every_region_is_used(model: Backbone, batch: dict[str, Tensor]) -> None:
+    all_regions = batch | {"region_mask": torch.ones_like(batch["region_mask"])}
     del batch["region_mask"]
     with torch.no_grad():
-        assert torch.allclose(model(batch).pooled, model(everything).pooled, atol=1e-6)
+        assert torch.allclose(model(batch).pooled, model(all_regions).pooled, atol=1e-6)
 
 
-def test_places_are_the_corners_of_the_box(model: Backbone, batch: dict[str, Tensor]) -> None:
+def test_positions_are_the_corners_of_the_box(model: Backbone, batch: dict[str, Tensor]) -> None:
     def moved(column: int) -> dict[str, Tensor]:
         boxes = batch["region_boxes"].clone()
         boxes[..., column] += 0.5
         return batch | {"region_boxes": boxes}
 
     with torch.no_grad():
-        seen = model(batch).pooled
-        changes = [not torch.equal(seen, model(moved(column)).pooled) for column in range(7)]
+        original = model(batch).pooled
+        changes = [not torch.equal(original, model(moved(column)).pooled) for column in range(7)]
     assert changes == [True] * 4 + [False] * 3
 
 
-def test_names_and_shapes_are_those_of_the_hub() -> None:
+def test_names_and_shapes_match_the_hub() -> None:
     with torch.device("meta"):
         ours = lxmert.build(ModelSpec(architecture="lxmert"), dropout=0.1).state_dict()
         theirs = LxmertModel(LxmertConfig()).state_dict()
@@ -116,7 +116,7 @@ def test_published_layouts_load(tmp_path: Path, model: Backbone, prefix: str, na
     state, file = model.state_dict(), tmp_path / name
     outer = prefix.removesuffix("bert.") if prefix != "lxmert." else ""
     published = {f"{prefix}{weight}": value for weight, value in state.items()}
-    published |= {f"{outer}{weight}": value for weight, value in HEADS_OF_PRETRAINING.items()}
+    published |= {f"{outer}{weight}": value for weight, value in PRETRAINING_HEADS.items()}
     if file.suffix == ".safetensors":
         save_file(published, file)
     else:
@@ -124,10 +124,10 @@ def test_published_layouts_load(tmp_path: Path, model: Backbone, prefix: str, na
     loaded = lxmert.load(file, TINY)
     assert list(loaded.backbone) == list(state)
     assert all(torch.equal(loaded.backbone[weight], state[weight]) for weight in state)
-    assert loaded.heads.keys() == HEADS_OF_PRETRAINING.keys()
+    assert loaded.heads.keys() == PRETRAINING_HEADS.keys()
 
 
-def test_saved_folder_is_transformers_own(tmp_path: Path, model: Backbone) -> None:
+def test_the_saved_folder_loads_in_transformers(tmp_path: Path, model: Backbone) -> None:
     state, stock = model.state_dict(), _stock(model, tmp_path).state_dict()
     assert stock.keys() == state.keys()
     assert all(torch.equal(stock[name], state[name]) for name in state)
@@ -135,30 +135,30 @@ def test_saved_folder_is_transformers_own(tmp_path: Path, model: Backbone) -> No
     assert all(torch.equal(loaded[name], state[name]) for name in state)
 
 
-def test_fine_tuned_and_other_files_are_refused(tmp_path: Path, model: Backbone) -> None:
+def test_fine_tuned_and_mismatched_files_are_errors(tmp_path: Path, model: Backbone) -> None:
     file = tmp_path / "BEST.pth"
     state = {f"bert.{name}": value for name, value in model.state_dict().items()}
     torch.save(state | {"logit_fc.0.weight": torch.zeros(2, 2)}, file)
-    assert "1 unexpected (logit_fc.0.weight)" in refusal("lxmert", file)
+    assert "1 unexpected (logit_fc.0.weight)" in load_error("lxmert", file)
     torch.save(state, file)
-    assert "42 unexpected (encoder.x_layers.1." in refusal("lxmert", file, ("x_layers", 1))
+    assert "42 unexpected (encoder.x_layers.1." in load_error("lxmert", file, ("x_layers", 1))
 
 
-def _unreached(model: Backbone) -> list[str]:
+def _untrained(model: Backbone) -> list[str]:
     reached = set(model.prunable("encoder-reached"))
     return [name for name in model.prunable("encoder") if name not in reached]
 
 
-def test_unreached_matrices_are_the_last_region_side(model: Backbone) -> None:
+def test_untrained_matrices_are_the_last_region_side(model: Backbone) -> None:
     last = "encoder.x_layers.1.visn_"
     parts = ["self_att.self.query", "self_att.self.key", "self_att.self.value"]
     parts += ["self_att.output.dense", "inter.dense", "output.dense"]
-    assert set(_unreached(model)) == {f"{last}{part}.weight" for part in parts}
+    assert set(_untrained(model)) == {f"{last}{part}.weight" for part in parts}
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 @pytest.mark.parametrize(("zero", "precision"), [(0, "fp32"), (1, "fp32"), (2, "bf16")])
-def test_what_training_leaves_of_unreached_matrices(
+def test_training_only_decays_untrained_matrices(
     batch: dict[str, Tensor], zero: int, precision: str, decay: float
 ) -> None:
     recipe = replace(
@@ -170,13 +170,13 @@ def test_what_training_leaves_of_unreached_matrices(
     model = backbone("lxmert")
     before = {name: value.clone() for name, value in model.state_dict().items()}
     batch["labels"] = torch.tensor([0, 1, 2])
-    objective = plain(lambda logits, seen: cross_entropy(logits, seen["labels"]))
-    with started(Network(model, classifier(64, 128, 3)), recipe, "cpu") as engine:
+    objective = plain_objective(lambda logits, batch: cross_entropy(logits, batch["labels"]))
+    with start_engine(Network(model, classifier(64, 128, 3)), recipe, "cpu") as engine:
         for _ in range(3):
-            engine.step(evenly([batch]), objective, recipe.lr)
+            engine.step(micro_batches([batch]), objective, recipe.lr)
         after = engine.weights()
     shrunk = 1.0 if zero == 0 else (1 - recipe.lr * decay) ** 3
-    for name in _unreached(model):
+    for name in _untrained(model):
         assert torch.allclose(after[f"backbone.{name}"], before[name] * shrunk, rtol=1e-6)
     for name in model.prunable("encoder-reached"):
         assert not torch.allclose(after[f"backbone.{name}"], before[name], rtol=1e-2)

@@ -1,3 +1,5 @@
+"""The registry of architectures against the built models."""
+
 from __future__ import annotations
 
 import subprocess
@@ -16,7 +18,7 @@ from trainables.spec import ModelSpec
 SIZES = [(name, size) for name, entry in MODELS.items() for size in entry.sizes]
 
 
-def _meta(spec: ModelSpec) -> Backbone:
+def _build_on_meta(spec: ModelSpec) -> Backbone:
     with torch.device("meta"):
         backbone: Backbone = import_module(MODELS[spec.architecture].module).build(
             spec, dropout=0.1
@@ -25,8 +27,8 @@ def _meta(spec: ModelSpec) -> Backbone:
 
 
 @pytest.mark.parametrize(("name", "size"), SIZES)
-def test_registry_counts_are_those_of_the_built_model(name: str, size: str) -> None:
-    backbone = _meta(ModelSpec(architecture=name, size=size))
+def test_registry_counts_match_the_built_model(name: str, size: str) -> None:
+    backbone = _build_on_meta(ModelSpec(architecture=name, size=size))
     state = backbone.state_dict()
     pools = MODELS[name].sizes[size]
     counts = {pool: sum(state[w].numel() for w in backbone.prunable(pool)) for pool in pools}
@@ -50,14 +52,14 @@ def test_registry_counts_are_those_of_the_built_model(name: str, size: str) -> N
     ],
 )
 def test_published_pool_sizes(name: str, size: str, pool: str, published: int) -> None:
-    backbone = _meta(ModelSpec(architecture=name, size=size))
+    backbone = _build_on_meta(ModelSpec(architecture=name, size=size))
     state = backbone.state_dict()
     assert sum(state[weight].numel() for weight in backbone.prunable(pool)) == published
 
 
 def test_published_numbers_of_matrices() -> None:
     def matrices(name: str, pool: str) -> int:
-        return len(_meta(ModelSpec(architecture=name)).prunable(pool))
+        return len(_build_on_meta(ModelSpec(architecture=name)).prunable(pool))
 
     assert matrices("uniter", "encoder") == matrices("vilt", "encoder") == 72
     assert matrices("lxmert", "encoder") == 164
@@ -66,7 +68,9 @@ def test_published_numbers_of_matrices() -> None:
 
 def test_published_parameter_counts() -> None:
     def count(name: str, size: str) -> int:
-        return sum(p.numel() for p in _meta(ModelSpec(architecture=name, size=size)).parameters())
+        return sum(
+            p.numel() for p in _build_on_meta(ModelSpec(architecture=name, size=size)).parameters()
+        )
 
     assert count("uniter", "base") == 109_898_752
     assert count("uniter", "large") == 335_695_872
@@ -76,7 +80,7 @@ def test_published_parameter_counts() -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_pools_are_in_order_of_depth(name: str) -> None:
-    backbone = _meta(ModelSpec(architecture=name, size="base"))
+    backbone = _build_on_meta(ModelSpec(architecture=name, size="base"))
     stacks = ("encoder.layer", "encoder.r_layers", "encoder.x_layers")
     for pool in MODELS[name].sizes["base"]:
         names = backbone.prunable(pool)
@@ -98,18 +102,18 @@ def test_settings_are_the_fields_of_the_configuration(name: str) -> None:
 
 def test_overrides_change_the_configuration() -> None:
     spec = ModelSpec(architecture="uniter", size="tiny", overrides=(("num_hidden_layers", 1),))
-    assert len(_meta(spec).prunable("encoder")) == 6
+    assert len(_build_on_meta(spec).prunable("encoder")) == 6
 
 
-def test_every_kind_of_row_is_there() -> None:
+def test_a_type_table_without_a_row_for_images_is_an_error() -> None:
     for name, setting in (("uniter", "type_vocab_size"), ("vilt", "modality_types")):
         spec = ModelSpec(architecture=name, size="tiny", overrides=((setting, 1),))
         with pytest.raises(TrainableError, match=f"{setting} = 1; images are of type 1, so give 2"):
-            _meta(spec)
+            _build_on_meta(spec)
 
 
 @pytest.mark.parametrize(
-    ("size", "overrides", "told"),
+    ("size", "overrides", "message"),
     [
         ("huge", (), "no size 'huge'; sizes: tiny, base, large"),
         ("tiny", (("layers", 1),), "no setting 'layers'; settings: hidden_size"),
@@ -119,22 +123,22 @@ def test_every_kind_of_row_is_there() -> None:
         ("tiny", (("num_attention_heads", 5),), "64 is not a multiple of num_attention_heads 5"),
     ],
 )
-def test_impossible_sizes_are_refused_in_one_line(
-    size: str, overrides: tuple[tuple[str, int | float | str | bool], ...], told: str
+def test_invalid_sizes_and_overrides_are_errors(
+    size: str, overrides: tuple[tuple[str, int | float | str | bool], ...], message: str
 ) -> None:
     spec = ModelSpec(architecture="uniter", size=size, overrides=overrides)
     with pytest.raises(TrainableError) as caught:
-        _meta(spec)
-    assert told in str(caught.value)
+        _build_on_meta(spec)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_unknown_pool_is_refused() -> None:
+def test_an_unknown_pool_is_an_error() -> None:
     with pytest.raises(TrainableError, match=r"'all'; pools: encoder, encoder\+pooler"):
-        _meta(ModelSpec(architecture="uniter", size="tiny")).prunable("all")
+        _build_on_meta(ModelSpec(architecture="uniter", size="tiny")).prunable("all")
 
 
-def test_registries_import_no_torch() -> None:
+def test_registries_do_not_import_torch_or_numpy() -> None:
     code = "import sys, trainables.models, trainables.tasks, trainables.data.fingerprint\n"
     code += "sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

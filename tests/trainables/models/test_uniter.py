@@ -1,4 +1,4 @@
-"""UNITER against its equations, restated here in plain tensor algebra."""
+"""UNITER compared with its equations, implemented here in plain tensor algebra."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from tests.support.model_inputs import (
     backbone,
     gradients,
     largest_difference,
-    refusal,
-    regions,
-    words,
+    load_error,
+    region_inputs,
+    text_inputs,
 )
 from trainables.errors import CheckpointError
 from trainables.models import uniter
@@ -36,7 +36,7 @@ def model() -> Backbone:
 
 @pytest.fixture
 def batch() -> dict[str, Tensor]:
-    return words() | regions()
+    return text_inputs() | region_inputs()
 
 
 def _norm(w: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
@@ -48,19 +48,19 @@ def _affine(w: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
 
 
 def _embed(w: Mapping[str, Tensor], example: Mapping[str, Tensor]) -> Tensor:
-    """One example without padding -> (T+N, H)."""
-    ids, kinds = example["input_ids"], w["embeddings.token_type_embeddings.weight"]
-    said = w["embeddings.word_embeddings.weight"][ids]
-    places = w["embeddings.position_embeddings.weight"][: len(ids)]
-    text = _norm(w, "embeddings.LayerNorm", said + places + kinds[example["text_kinds"]])
+    """Embed one example without padding -> (T+N, H)."""
+    ids, types = example["input_ids"], w["embeddings.token_type_embeddings.weight"]
+    words = w["embeddings.word_embeddings.weight"][ids]
+    positions = w["embeddings.position_embeddings.weight"][: len(ids)]
+    text = _norm(w, "embeddings.LayerNorm", words + positions + types[example["text_kinds"]])
     features = example["region_features"]
     mask = w["img_embeddings.mask_embedding.weight"][1]
     features = features + example["masked_regions"][:, None] * mask
-    seen = _affine(w, "img_embeddings.img_linear", features)
-    where = _affine(w, "img_embeddings.pos_linear", example["region_boxes"])
-    seen = _norm(w, "img_embeddings.img_layer_norm", seen)
-    where = _norm(w, "img_embeddings.pos_layer_norm", where)
-    image = seen + where + kinds[example["image_kinds"]]
+    appearance = _affine(w, "img_embeddings.img_linear", features)
+    position = _affine(w, "img_embeddings.pos_linear", example["region_boxes"])
+    appearance = _norm(w, "img_embeddings.img_layer_norm", appearance)
+    position = _norm(w, "img_embeddings.pos_layer_norm", position)
+    image = appearance + position + types[example["image_kinds"]]
     return torch.cat([text, _norm(w, "img_embeddings.LayerNorm", image)])
 
 
@@ -78,14 +78,14 @@ def _layer(w: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
     return _norm(w, f"{name}.output.LayerNorm", x + _affine(w, f"{name}.output.dense", wide))
 
 
-def _restated(w: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
-    """Pooled output and all tokens, one example after another: (rows, H)."""
+def _reference(w: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
+    """Return the pooled output and all tokens, one example after another: (rows, H)."""
     rows = []
     text = ("input_ids", "text_kinds")
-    seen = ("region_features", "region_boxes", "masked_regions")
+    image = ("region_features", "region_boxes", "masked_regions")
     for n in range(len(batch["input_ids"])):
         example = {name: batch[name][n][TEXT[n]] for name in text}
-        example |= {name: batch[name][n][REGIONS[n]] for name in seen}
+        example |= {name: batch[name][n][REGIONS[n]] for name in image}
         x = _embed(w, example | {"image_kinds": batch["image_kinds"][n]})
         for layer in range(LAYERS):
             x = _layer(w, f"encoder.layer.{layer}", x)
@@ -103,7 +103,7 @@ def _ours(model: Backbone, batch: Mapping[str, Tensor]) -> Tensor:
 
 @pytest.fixture
 def full(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """With everything that is optional."""
+    """The batch with all optional inputs."""
     return batch | {
         "text_kinds": torch.arange(9).expand(3, -1) % 2,
         "image_kinds": torch.tensor([1, 0, 1]),
@@ -111,36 +111,38 @@ def full(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def test_forward_and_gradients_are_the_equations(model: Backbone, full: dict[str, Tensor]) -> None:
-    # Examples are restated one by one without padding, as the official compaction leaves them.
+def test_forward_and_gradients_match_the_equations(
+    model: Backbone, full: dict[str, Tensor]
+) -> None:
+    # The reference computes examples one by one without padding, like the official compaction.
     weights = dict(model.named_parameters())
-    ours, theirs = _ours(model, full), _restated(weights, full)
+    ours, theirs = _ours(model, full), _reference(weights, full)
     assert (ours - theirs).abs().max() < 3e-6
-    a, b = gradients(model, _ours(model, full)), gradients(model, _restated(weights, full))
+    a, b = gradients(model, _ours(model, full)), gradients(model, _reference(weights, full))
     assert largest_difference(a, b) < 2e-6
 
 
 def test_optional_inputs_have_their_defaults(model: Backbone, batch: dict[str, Tensor]) -> None:
-    said = {
+    defaults = {
         "text_kinds": torch.zeros(3, 9, dtype=torch.int64),
         "image_kinds": torch.ones(3, dtype=torch.int64),
         "masked_regions": torch.zeros(3, 5, dtype=torch.bool),
     }
-    everything = batch | {"region_mask": torch.ones_like(REGIONS)}
+    all_regions = batch | {"region_mask": torch.ones_like(REGIONS)}
     with torch.no_grad():
-        assert torch.equal(model(batch).pooled, model(batch | said).pooled)
+        assert torch.equal(model(batch).pooled, model(batch | defaults).pooled)
         unmasked = {name: value for name, value in batch.items() if name != "region_mask"}
-        assert torch.equal(model(unmasked).pooled, model(everything).pooled)
+        assert torch.equal(model(unmasked).pooled, model(all_regions).pooled)
 
 
-def test_names_and_shapes_are_the_official_ones() -> None:
+def test_names_and_shapes_match_the_official_file() -> None:
     with torch.device("meta"):
         state = uniter.build(ModelSpec(architecture="uniter"), dropout=0.1).state_dict()
     assert {name: tuple(value.shape) for name, value in state.items()} == _official_base()
 
 
 def _official_base() -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the published uniter-base.pt after `uniter.`, without its heads."""
+    """Names without `uniter.` and shapes of the published uniter-base.pt, without its heads."""
     h = 768
     shapes: dict[str, tuple[int, ...]] = {
         "embeddings.word_embeddings.weight": (28996, h),
@@ -169,7 +171,7 @@ def _official_base() -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-HEADS_OF_PRETRAINING = {
+PRETRAINING_HEADS = {
     "cls.predictions.bias": torch.zeros(128),
     "feat_regress.net.0.weight": torch.zeros(64, 64),
     "region_classifier.net.3.bias": torch.zeros(1601),
@@ -178,7 +180,7 @@ HEADS_OF_PRETRAINING = {
 
 
 def _old_name(name: str) -> str:
-    """As TensorFlow-era files name LayerNorms."""
+    """Rename LayerNorms as in TensorFlow-era files."""
     if "LayerNorm" in name:
         return name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
             "LayerNorm.bias", "LayerNorm.beta"
@@ -192,7 +194,7 @@ def test_official_files_load(tmp_path: Path, model: Backbone, prefix: str, legac
     state = model.state_dict()
     file = tmp_path / "uniter.pt"
     official = {prefix + _old_name(name): value.half() for name, value in state.items()}
-    torch.save(official | HEADS_OF_PRETRAINING, file, _use_new_zipfile_serialization=not legacy)
+    torch.save(official | PRETRAINING_HEADS, file, _use_new_zipfile_serialization=not legacy)
     loaded = uniter.load(file, TINY)
     assert list(loaded.backbone) == list(state)
     for name, value in loaded.backbone.items():
@@ -201,18 +203,18 @@ def test_official_files_load(tmp_path: Path, model: Backbone, prefix: str, legac
     uniter.build(TINY, dropout=0.0).load_state_dict(loaded.backbone)
 
 
-def test_heads_are_set_aside_by_todays_names(tmp_path: Path, model: Backbone) -> None:
+def test_heads_are_separated_and_have_current_names(tmp_path: Path, model: Backbone) -> None:
     file = tmp_path / "uniter.pt"
     official = {f"uniter.{name}": value for name, value in model.state_dict().items()}
     norm = {"cls.predictions.transform.LayerNorm.gamma": torch.full((64,), 2.0).half()}
-    torch.save({"model_state": official | HEADS_OF_PRETRAINING | norm}, file)
+    torch.save({"model_state": official | PRETRAINING_HEADS | norm}, file)
     heads = uniter.load(file, TINY).heads
     named = "cls.predictions.transform.LayerNorm.weight"
-    assert heads.keys() == {*HEADS_OF_PRETRAINING, named}
+    assert heads.keys() == {*PRETRAINING_HEADS, named}
     assert torch.equal(heads[named], torch.full((64,), 2.0))
 
 
-def test_bert_files_are_filled_up(tmp_path: Path, model: Backbone) -> None:
+def test_missing_weights_of_bert_files_are_filled(tmp_path: Path, model: Backbone) -> None:
     file = tmp_path / "pytorch_model.bin"
     state = model.state_dict()
     bert = {
@@ -222,9 +224,9 @@ def test_bert_files_are_filled_up(tmp_path: Path, model: Backbone) -> None:
     }
     heads = {"cls.predictions.bias": torch.zeros(128), "cls.seq_relationship.bias": torch.zeros(2)}
     torch.save(bert | heads, file)
-    told = refusal("uniter", file)
-    assert "11 missing (img_embeddings.img_linear.weight" in told
-    assert "write fill: true beside its weights" in told
+    message = load_error("uniter", file)
+    assert "11 missing (img_embeddings.img_linear.weight" in message
+    assert "write fill: true next to its weights" in message
 
     fill = {name: torch.full_like(value, 7.0) for name, value in state.items()}
     loaded = uniter.load(file, TINY, fill=fill)
@@ -233,39 +235,39 @@ def test_bert_files_are_filled_up(tmp_path: Path, model: Backbone) -> None:
         assert torch.equal(value, source[name]), name
     assert loaded.heads.keys() == heads.keys()
 
-    torch.save(heads, file)  # nothing of the model: not to be filled up from end to end
+    torch.save(heads, file)  # no weights of the model: it must not be filled completely
     with pytest.raises(CheckpointError, match=r"50 missing \(embeddings"):
         uniter.load(file, TINY, fill=fill)
 
 
-def test_wrong_files_are_refused_in_one_line(tmp_path: Path, model: Backbone) -> None:
+def test_wrong_files_are_errors(tmp_path: Path, model: Backbone) -> None:
     file = tmp_path / "wrong.pt"
-    assert "no such weights file" in refusal("uniter", file)
+    assert "no such weights file" in load_error("uniter", file)
 
     file.write_bytes(b"not weights")
-    assert "not a weights file" in refusal("uniter", file)
+    assert "not a weights file" in load_error("uniter", file)
 
-    torch.save({"weights": uniter.UniterConfig()}, file)  # would have to run code to load
-    assert "without running code" in refusal("uniter", file)
+    torch.save({"weights": uniter.UniterConfig()}, file)  # loading it would run code
+    assert "without running code" in load_error("uniter", file)
 
     torch.save({"epoch": 3}, file)
-    assert "no named tensors" in refusal("uniter", file)
+    assert "no named tensors" in load_error("uniter", file)
 
     official = {f"uniter.{name}": value for name, value in model.state_dict().items()}
     torch.save(official, file)
-    shorter = refusal("uniter", file, ("num_hidden_layers", 1))
+    shorter = load_error("uniter", file, ("num_hidden_layers", 1))
     assert "16 unexpected (encoder.layer.1.attention" in shorter
-    smaller = refusal("uniter", file, ("vocab_size", 99))
+    smaller = load_error("uniter", file, ("vocab_size", 99))
     assert "of another shape (embeddings.word_embeddings.weight (128, 64), not" in smaller
 
     torch.save(official | {"vqa_output.0.weight": torch.zeros(2, 2)}, file)
-    assert "1 unexpected (vqa_output.0.weight)" in refusal("uniter", file)
+    assert "1 unexpected (vqa_output.0.weight)" in load_error("uniter", file)
 
     del official["uniter.pooler.dense.bias"]
     torch.save(official, file)
-    assert "1 missing (pooler.dense.bias)" in refusal("uniter", file)
+    assert "1 missing (pooler.dense.bias)" in load_error("uniter", file)
 
 
-def test_no_from_pretrained_form(tmp_path: Path, model: Backbone) -> None:
+def test_saving_for_from_pretrained_is_an_error(tmp_path: Path, model: Backbone) -> None:
     with pytest.raises(CheckpointError, match="no class to load it with from_pretrained"):
         uniter.save_pretrained(model.state_dict(), TINY, tmp_path)

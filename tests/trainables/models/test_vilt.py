@@ -1,4 +1,4 @@
-"""ViLT against transformers' own ViltModel, images of several sizes, and its published layouts."""
+"""ViLT compared with transformers' ViltModel, images of several sizes, and published layouts."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from tests.support.model_inputs import (
     TEXT,
     backbone,
     gradients,
-    images,
+    image_inputs,
     largest_difference,
-    refusal,
-    words,
+    load_error,
+    text_inputs,
 )
 from trainables.models import vilt
 from trainables.models.base import Backbone
@@ -27,7 +27,7 @@ from trainables.spec import ModelSpec
 
 TINY = ModelSpec(architecture="vilt", size="tiny")
 EPS = {"embeddings.text_embeddings.LayerNorm": 1e-12}
-HEADS_OF_PRETRAINING = {
+PRETRAINING_HEADS = {
     "mlm_score.decoder.weight": torch.zeros(128, 64),
     "itm_score.fc.bias": torch.zeros(2),
 }
@@ -54,7 +54,7 @@ def _stock(model: Backbone, folder: Path, *, eps: float) -> ViltModel:
 
 
 def _run(stock: ViltModel, batch: Mapping[str, Tensor], kind: int = 1) -> tuple[Tensor, Tensor]:
-    """Pooled output and words."""
+    """Return the pooled output and the text tokens."""
     pixels = batch["patch_mask"].repeat_interleave(PATCH, 1).repeat_interleave(PATCH, 2)
     out = stock(
         input_ids=batch["input_ids"],
@@ -67,31 +67,33 @@ def _run(stock: ViltModel, batch: Mapping[str, Tensor], kind: int = 1) -> tuple[
 
 
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
-def test_forward_and_gradients_are_those_of_transformers(
+def test_forward_and_gradients_match_transformers(
     tmp_path: Path, model: Backbone, sizes: list[tuple[int, int]]
 ) -> None:
-    stock, batch = _stock(model, tmp_path, eps=1e-6), words() | images(sizes)
+    stock, batch = _stock(model, tmp_path, eps=1e-6), text_inputs() | image_inputs(sizes)
     ours, theirs = model(batch), _run(stock, batch)
-    # Its patches come in random order: the same sums, differently rounded.
+    # Its patches are in random order: the sums are the same except for rounding.
     assert (ours.pooled - theirs[0]).abs().max() < 3e-6
     assert (ours.text - theirs[1])[TEXT].abs().max() < 3e-6
     a, b = gradients(model, model(batch).pooled), gradients(stock, _run(stock, batch)[0])
     assert largest_difference(a, b) < 2e-6
 
 
-def test_small_eps_of_transformers_is_another_function(tmp_path: Path, model: Backbone) -> None:
-    batch = words() | images(SIZES["several"])
+def test_the_small_eps_of_transformers_changes_the_output_slightly(
+    tmp_path: Path, model: Backbone
+) -> None:
+    batch = text_inputs() | image_inputs(SIZES["several"])
     with torch.no_grad():
-        there = _run(_stock(model, tmp_path, eps=1e-12), batch)[0]
-        assert (model(batch).pooled - there).abs().max() < 1e-3
+        theirs = _run(_stock(model, tmp_path, eps=1e-12), batch)[0]
+        assert (model(batch).pooled - theirs).abs().max() < 1e-3
 
 
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
 @torch.no_grad()
-def test_an_image_is_the_same_alone_and_padded(
+def test_an_image_gives_the_same_output_alone_and_padded(
     model: Backbone, sizes: list[tuple[int, int]]
 ) -> None:
-    batch = words() | images(sizes)
+    batch = text_inputs() | image_inputs(sizes)
     together = model(batch)
     for n, (rows, columns) in enumerate(sizes):
         alone = model(
@@ -107,8 +109,8 @@ def test_an_image_is_the_same_alone_and_padded(
 
 
 @torch.no_grad()
-def test_no_more_patches_than_the_largest_image_has(model: Backbone) -> None:
-    assert model(words() | images(SIZES["several"])).image.shape == (3, 1 + 24, 64)
+def test_there_are_as_many_patches_as_the_largest_image_has(model: Backbone) -> None:
+    assert model(text_inputs() | image_inputs(SIZES["several"])).image.shape == (3, 1 + 24, 64)
 
 
 @torch.no_grad()
@@ -116,7 +118,7 @@ def test_image_kinds_choose_the_modality_row(tmp_path: Path) -> None:
     spec = ModelSpec(architecture="vilt", size="tiny", overrides=(("modality_types", 3),))
     torch.manual_seed(0)
     model = vilt.build(spec, dropout=0.0).eval()
-    batch = words() | images(SIZES["several"])
+    batch = text_inputs() | image_inputs(SIZES["several"])
     kinds = torch.tensor([1, 2, 1])
     vilt.save_pretrained(model.state_dict(), spec, tmp_path)
     stock = ViltModel.from_pretrained(tmp_path, dtype=torch.float32).eval()
@@ -127,7 +129,7 @@ def test_image_kinds_choose_the_modality_row(tmp_path: Path) -> None:
 
 
 def test_dropout_acts_twice_in_the_ffn() -> None:
-    """With a second matrix that copies, what is left passed both: (1 - p)^2 of the entries."""
+    """If the second matrix is the identity, (1 - p)^2 of the entries pass both dropouts."""
     torch.manual_seed(0)
     layer = vilt.build(TINY, dropout=0.5).encoder.layer[0].train()
     with torch.no_grad():
@@ -140,7 +142,7 @@ def test_dropout_acts_twice_in_the_ffn() -> None:
     assert abs(share - 0.25) < 0.02
 
 
-def test_saved_folder_holds_every_weight(tmp_path: Path, model: Backbone) -> None:
+def test_the_saved_folder_has_every_weight(tmp_path: Path, model: Backbone) -> None:
     stock = _stock(model, tmp_path, eps=1e-12).state_dict()
     state = model.state_dict()
     assert stock.keys() == state.keys()
@@ -150,7 +152,7 @@ def test_saved_folder_holds_every_weight(tmp_path: Path, model: Backbone) -> Non
 
 
 def _official(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The state under the names of the published Lightning files, query-key-value fused."""
+    """Rename the state as in the published Lightning files, and fuse query, key and value."""
     renamed: dict[str, Tensor] = {}
     for name, value in state.items():
         for hub, official in (
@@ -175,13 +177,13 @@ def _official(state: dict[str, Tensor]) -> dict[str, Tensor]:
             )
         renamed[name] = value
     for block in range(2):
-        at = f"transformer.blocks.{block}"
+        prefix = f"transformer.blocks.{block}"
         for tail in ("weight", "bias"):
             parts = [
-                renamed.pop(f"{at}.attention.attention.{part}.{tail}")
+                renamed.pop(f"{prefix}.attention.attention.{part}.{tail}")
                 for part in ("query", "key", "value")
             ]
-            renamed[f"{at}.attn.qkv.{tail}"] = torch.cat(parts)
+            renamed[f"{prefix}.attn.qkv.{tail}"] = torch.cat(parts)
     return renamed
 
 
@@ -190,35 +192,35 @@ def test_official_lightning_files_load(tmp_path: Path, model: Backbone) -> None:
     official = _official(state) | {"text_embeddings.position_ids": torch.arange(32)[None]}
     assert official["transformer.blocks.1.attn.qkv.weight"].shape == (192, 64)
     file = tmp_path / "vilt.ckpt"
-    torch.save({"epoch": 1, "state_dict": official | HEADS_OF_PRETRAINING}, file)
+    torch.save({"epoch": 1, "state_dict": official | PRETRAINING_HEADS}, file)
     loaded = vilt.load(file, TINY)
     assert list(loaded.backbone) == list(state)
     assert all(torch.equal(loaded.backbone[name], state[name]) for name in state)
-    assert loaded.heads.keys() == HEADS_OF_PRETRAINING.keys()
+    assert loaded.heads.keys() == PRETRAINING_HEADS.keys()
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
 def test_hub_files_load(tmp_path: Path, model: Backbone, name: str) -> None:
     state = model.state_dict()
     file = tmp_path / name
-    hub = {f"vilt.{name}": value for name, value in state.items()} | HEADS_OF_PRETRAINING
+    hub = {f"vilt.{name}": value for name, value in state.items()} | PRETRAINING_HEADS
     if file.suffix == ".bin":
         torch.save(hub, file)
     else:
         save_file(hub, file)
     loaded = vilt.load(file, TINY)
     assert all(torch.equal(loaded.backbone[name], state[name]) for name in state)
-    assert loaded.heads.keys() == HEADS_OF_PRETRAINING.keys()
+    assert loaded.heads.keys() == PRETRAINING_HEADS.keys()
 
 
-def test_fine_tuned_and_damaged_files_are_refused(tmp_path: Path, model: Backbone) -> None:
+def test_fine_tuned_and_damaged_files_are_errors(tmp_path: Path, model: Backbone) -> None:
     file = tmp_path / "model.safetensors"
     hub = {f"vilt.{name}": value for name, value in model.state_dict().items()}
     save_file(hub | {"classifier.0.weight": torch.zeros(2, 2)}, file)
-    assert "1 unexpected (classifier.0.weight)" in refusal("vilt", file)
+    assert "1 unexpected (classifier.0.weight)" in load_error("vilt", file)
     # NLVR2's third modality type
     hub["vilt.embeddings.token_type_embeddings.weight"] = torch.zeros(3, 64)
     save_file(hub, file)
-    assert "token_type_embeddings.weight (3, 64), not (2, 64)" in refusal("vilt", file)
+    assert "token_type_embeddings.weight (3, 64), not (2, 64)" in load_error("vilt", file)
     file.write_bytes(file.read_bytes()[:1000])
-    assert "not a weights file" in refusal("vilt", file)
+    assert "not a weights file" in load_error("vilt", file)

@@ -1,4 +1,4 @@
-"""The optimizer's settings against what the papers' own optimizers compute, written out."""
+"""The optimizer against plain implementations of the papers' optimizers."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.support.runs import evenly
+from tests.support.runs import micro_batches
 from trainables.distributed.process import prepare_process
 from trainables.optim.schedules import lr_at
 from trainables.spec import Recipe
-from trainables.training.adversary import plain
-from trainables.training.engine import started
+from trainables.training.adversary import plain_objective
+from trainables.training.engine import start_engine
 
 RECIPE = Recipe(
     steps=12, batch_size=4, lr=1e-2, weight_decay=0.1, beta2=0.999, eps=1e-3, clip_norm=0.0
@@ -30,13 +30,13 @@ Batch = Mapping[str, Tensor]
 
 
 class Line(nn.Module):
-    """A weight that never gets a gradient beside those that do."""
+    """A network with one weight that never gets a gradient."""
 
     def __init__(self) -> None:
         super().__init__()
         self.backbone = nn.Linear(5, 4)
         self.head = nn.Linear(4, 2)
-        self.idle = nn.Parameter(torch.ones(3))
+        self.unused = nn.Parameter(torch.ones(3))
 
     def forward(self, batch: Batch) -> Tensor:
         out: Tensor = self.head(self.backbone(batch["x"]).tanh())
@@ -59,10 +59,10 @@ def batches() -> Iterator[dict[str, Tensor]]:
 
 def trained(recipe: Recipe) -> dict[str, Tensor]:
     prepare_process("cpu", 1)
-    with started(line(), recipe, "cpu") as engine:
+    with start_engine(line(), recipe, "cpu") as engine:
         for step, batch in enumerate(batches()):
-            engine.step(evenly([batch]), plain(loss), lr_at(recipe, step))
-        assert engine.updates() == recipe.steps
+            engine.step(micro_batches([batch]), plain_objective(loss), lr_at(recipe, step))
+        assert engine.update_count() == recipe.steps
         return engine.weights()
 
 
@@ -83,25 +83,25 @@ def by_hand(recipe: Recipe) -> dict[str, Tensor]:
             if recipe.bias_correction:
                 first = first / (1 - recipe.beta1 ** (step + 1))
                 second = second / (1 - recipe.beta2 ** (step + 1))
-            move = first / (second.sqrt() + recipe.eps)
+            update = first / (second.sqrt() + recipe.eps)
             if weight.ndim > 1 or recipe.decay_vectors:
-                move = move + recipe.weight_decay * weight.detach()
+                update = update + recipe.weight_decay * weight.detach()
             scale = recipe.head_lr_scale if name.startswith("head.") else 1.0
             with torch.no_grad():
-                weight -= lr_at(recipe, step) * scale * move
+                weight -= lr_at(recipe, step) * scale * update
     return {name: value.detach() for name, value in net.state_dict().items()}
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=str)
 @pytest.mark.parametrize("recipe", [RECIPE, BERT_ADAM, replace(BERT_ADAM, head_lr_scale=10.0)])
-def test_training_is_the_papers_arithmetic(recipe: Recipe, stage: dict[str, Any]) -> None:
-    ours = trained(replace(recipe, **stage))
-    theirs = by_hand(recipe)
+def test_training_matches_the_papers_optimizers(recipe: Recipe, stage: dict[str, Any]) -> None:
+    actual = trained(replace(recipe, **stage))
+    expected = by_hand(recipe)
     for name in ("backbone.weight", "backbone.bias", "head.weight", "head.bias"):
-        torch.testing.assert_close(ours[name], theirs[name], rtol=2e-5, atol=2e-6)
+        torch.testing.assert_close(actual[name], expected[name], rtol=2e-5, atol=2e-6)
 
 
-def test_no_correction_and_decayed_vectors_make_a_difference() -> None:
+def test_bias_correction_and_decay_of_vectors_change_the_result() -> None:
     base = trained(RECIPE)
     uncorrected = trained(replace(RECIPE, bias_correction=False))
     decayed = trained(replace(RECIPE, decay_vectors=True))
@@ -109,5 +109,5 @@ def test_no_correction_and_decayed_vectors_make_a_difference() -> None:
     assert (base["backbone.bias"] - decayed["backbone.bias"]).abs().max() > 1e-6
 
 
-def test_a_weight_without_a_gradient_stays_as_it_is() -> None:
-    assert torch.equal(trained(RECIPE)["idle"], torch.ones(3))
+def test_a_weight_without_a_gradient_does_not_change() -> None:
+    assert torch.equal(trained(RECIPE)["unused"], torch.ones(3))

@@ -17,5 +17,5 @@ def test_lr_without_warmup_or_decay() -> None:
     assert [lr_at(recipe, step) for step in range(5)] == [0.5] * 5
 
 
-def test_a_single_step_learns() -> None:
+def test_a_single_step_uses_the_peak_rate() -> None:
     assert lr_at(Recipe(steps=1, warmup=0.1, lr=0.5), 0) == 0.5

@@ -1,4 +1,4 @@
-"""The exact cut against a slow reference: a full sort of float64 magnitudes, ties by index."""
+"""Exact pruning against a slow reference: a full sort of float64 magnitudes, with ties by index."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from trainables.errors import InvariantError, TicketMismatch
 from trainables.pruning import kept_count
-from trainables.pruning.magnitude import cut
-from trainables.spec import CutSpec, ModelSpec
+from trainables.pruning.magnitude import prune
+from trainables.spec import ModelSpec, PruneSpec
 
 MODEL = ModelSpec(architecture="uniter", size="tiny")
 FEW_VALUES = st.sampled_from([0.0, -0.0, 1.0, -1.0, 1e-42, 0.5, -0.5, 3e38])
@@ -26,13 +26,13 @@ SPARSITIES = st.floats(0, 1)
 
 
 def reference(
-    weights: dict[str, Tensor], worn: dict[str, NDArray[np.bool_]], kept: int
+    weights: dict[str, Tensor], ticket: dict[str, NDArray[np.bool_]], count: int
 ) -> dict[str, NDArray[np.bool_]]:
     flat = np.concatenate([np.abs(w.numpy().astype(np.float64)).ravel() for w in weights.values()])
-    allowed = np.concatenate([worn[name].ravel() for name in weights])
+    allowed = np.concatenate([ticket[name].ravel() for name in weights])
     order = np.lexsort((np.arange(flat.size), -flat, ~allowed))
     mask = np.zeros(flat.size, bool)
-    mask[order[:kept]] = True
+    mask[order[:count]] = True
     masks, start = {}, 0
     for name, weight in weights.items():
         masks[name] = mask[start : start + weight.numel()].reshape(weight.shape)
@@ -40,8 +40,8 @@ def reference(
     return masks
 
 
-def spec(sparsity: float, scope: str = "global") -> CutSpec:
-    return CutSpec(model=MODEL, sparsity=sparsity, scope=scope)  # type: ignore[arg-type]
+def spec(sparsity: float, scope: str = "global") -> PruneSpec:
+    return PruneSpec(model=MODEL, sparsity=sparsity, scope=scope)  # type: ignore[arg-type]
 
 
 def same(a: dict[str, NDArray[np.bool_]], b: dict[str, NDArray[np.bool_]]) -> bool:
@@ -50,14 +50,14 @@ def same(a: dict[str, NDArray[np.bool_]], b: dict[str, NDArray[np.bool_]]) -> bo
 
 @given(arrays=st.lists(ARRAYS, min_size=1, max_size=4), sparsity=SPARSITIES)
 @settings(max_examples=150)
-def test_global_cut_equals_the_reference(
+def test_global_pruning_equals_the_reference(
     arrays: list[NDArray[np.float32]], sparsity: float
 ) -> None:
     weights = {f"t{i}": torch.from_numpy(array) for i, array in enumerate(arrays)}
     total = sum(array.size for array in arrays)
-    everything = {name: np.ones(weight.shape, bool) for name, weight in weights.items()}
-    masks = cut(spec(sparsity), weights, None, None)
-    assert same(masks, reference(weights, everything, kept_count(total, sparsity)))
+    all_kept = {name: np.ones(weight.shape, bool) for name, weight in weights.items()}
+    masks = prune(spec(sparsity), weights, None, None)
+    assert same(masks, reference(weights, all_kept, kept_count(total, sparsity)))
 
 
 @given(
@@ -66,12 +66,12 @@ def test_global_cut_equals_the_reference(
     data=st.data(),
 )
 @settings(max_examples=150)
-def test_a_child_is_within_its_parent_even_when_kept_weights_are_zero(
+def test_a_child_is_a_subset_of_its_parent_even_if_kept_weights_are_zero(
     arrays: list[NDArray[np.float32]], sparsities: list[float], data: st.DataObject
 ) -> None:
     weights = {f"t{i}": torch.from_numpy(array) for i, array in enumerate(arrays)}
-    parent = cut(spec(sparsities[0]), weights, None, None)
-    # After training the kept weights are anything, zeros and ties included.
+    parent = prune(spec(sparsities[0]), weights, None, None)
+    # After training the kept weights can have any value, including zeros and ties.
     trained = {
         name: torch.from_numpy(
             np.where(
@@ -82,7 +82,7 @@ def test_a_child_is_within_its_parent_even_when_kept_weights_are_zero(
         ).float()
         for name, weight in weights.items()
     }
-    child = cut(spec(sparsities[1]), trained, parent, None)
+    child = prune(spec(sparsities[1]), trained, parent, None)
     total = sum(array.size for array in arrays)
     assert all((child[name] <= parent[name]).all() for name in parent)
     assert sum(mask.sum() for mask in child.values()) == kept_count(total, sparsities[1])
@@ -91,41 +91,41 @@ def test_a_child_is_within_its_parent_even_when_kept_weights_are_zero(
 
 def test_ties_at_scale_are_exact() -> None:
     generator = torch.Generator().manual_seed(0)
-    # Rounding to bf16 leaves hundreds of equal magnitudes at any threshold.
+    # Rounding to bf16 gives hundreds of equal magnitudes at any threshold.
     weights = {
         f"t{i}": torch.randn(300, 400, generator=generator).bfloat16().float() for i in range(3)
     }
-    everything = {name: np.ones(weight.shape, bool) for name, weight in weights.items()}
-    masks = cut(spec(0.7), weights, None, None)
-    assert same(masks, reference(weights, everything, 108_000))
+    all_kept = {name: np.ones(weight.shape, bool) for name, weight in weights.items()}
+    masks = prune(spec(0.7), weights, None, None)
+    assert same(masks, reference(weights, all_kept, 108_000))
 
 
-def test_layer_scope_prunes_the_same_share_of_each() -> None:
+def test_layer_scope_prunes_the_same_share_of_each_tensor() -> None:
     generator = torch.Generator().manual_seed(0)
     weights = {
         "small": 0.01 * torch.randn(10, 10, generator=generator),
         "large": torch.randn(7, 11, generator=generator),
     }
-    layer = cut(spec(0.9, "layer"), weights, None, None)
+    layer = prune(spec(0.9, "layer"), weights, None, None)
     assert {name: int(mask.sum()) for name, mask in layer.items()} == {"small": 10, "large": 8}
-    assert int(cut(spec(0.9), weights, None, None)["small"].sum()) == 0
+    assert int(prune(spec(0.9), weights, None, None)["small"].sum()) == 0
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 def test_weights_that_are_not_finite_are_refused(bad: float) -> None:
     weights = {"t": torch.tensor([[1.0, bad], [2.0, 3.0]])}
     with pytest.raises(InvariantError, match="not finite"):
-        cut(spec(0.5), weights, None, None)
+        prune(spec(0.5), weights, None, None)
 
 
 def test_a_ticket_cannot_grow() -> None:
     weights = {"t": torch.ones(4, 4)}
-    parent = cut(spec(0.75), weights, None, None)
+    parent = prune(spec(0.75), weights, None, None)
     with pytest.raises(TicketMismatch, match="higher sparsity"):
-        cut(spec(0.5), weights, parent, None)
+        prune(spec(0.5), weights, parent, None)
 
 
-def test_the_worn_ticket_must_cover_the_pool() -> None:
+def test_the_applied_ticket_must_cover_the_pool() -> None:
     weights = {"t": torch.ones(4, 4), "u": torch.ones(4, 4)}
     with pytest.raises(TicketMismatch, match="pool"):
-        cut(spec(0.75), weights, {"t": np.ones((4, 4), bool)}, None)
+        prune(spec(0.75), weights, {"t": np.ones((4, 4), bool)}, None)

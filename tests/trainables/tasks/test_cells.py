@@ -1,4 +1,4 @@
-"""Every task with every architecture that its authors, or METER's, trained on it."""
+"""Every task with every architecture that the authors of VLT or METER trained on it."""
 
 from __future__ import annotations
 
@@ -9,32 +9,39 @@ import pytest
 import torch
 from torch import nn
 
-from tests.support.toy_tasks import CELLS, NOWHERE, TASKS_HERE, backbone, toy_data, toy_task
+from tests.support.toy_tasks import (
+    CELLS,
+    FINE_TUNING_TASKS,
+    UNUSED_SOURCE,
+    backbone,
+    toy_data,
+    toy_task,
+)
 from trainables.errors import DataError, TrainableError
-from trainables.seeds import Chance
-from trainables.tasks import TASKS, fit
+from trainables.seeds import Rng
+from trainables.tasks import TASKS, common
 from trainables.training.network import Network
-from trainables.training.order import Order
+from trainables.training.order import BatchOrder
 
-CHANCE = Chance(0)
+RNG = Rng(0)
 
 
 def _network(task: str, architecture: str, **more: Any) -> tuple[Any, Network]:
     model = backbone(task, architecture)
-    made = toy_task(task, toy_data(task, architecture), model, **more)
+    toy = toy_task(task, toy_data(task, architecture), model, **more)
     torch.manual_seed(1)
-    return made, Network(model, made.build_head(model))
+    return toy, Network(model, toy.build_head(model))
 
 
-def test_the_cells_of_the_paper_and_vilt_on_snli_ve() -> None:
+def test_cells_are_those_of_the_paper_and_vilt_on_snli_ve() -> None:
     assert {
-        *((task, "uniter") for task in TASKS_HERE),
+        *((task, "uniter") for task in FINE_TUNING_TASKS),
         *((task, "lxmert") for task in ("vqa", "gqa", "nlvr2")),
         *((task, "vilt") for task in ("vqa", "nlvr2", "snli_ve")),
     } == set(CELLS)
 
 
-# Weights of the official models with their heads. UNITER's vocabulary grows by 81 words for VCR.
+# Weights of the official models with their heads. For VCR, UNITER's vocabulary has 81 extra words.
 @pytest.mark.parametrize(
     ("task", "architecture", "answers", "weights"),
     [
@@ -47,7 +54,7 @@ def test_the_cells_of_the_paper_and_vilt_on_snli_ve() -> None:
         ("nlvr2", "vilt", 0, 113_962_754),
     ],
 )
-def test_weights_of_the_published_models(
+def test_models_have_as_many_weights_as_the_published_ones(
     task: str, architecture: str, answers: int, weights: int
 ) -> None:
     names = tuple(str(n) for n in range(answers))
@@ -57,7 +64,7 @@ def test_weights_of_the_published_models(
     assert sum(p.numel() for p in Network(model, head).parameters()) == weights
 
 
-def test_names_of_the_official_heads() -> None:
+def test_heads_have_the_official_parameter_names() -> None:
     head = _network("nlvr2", "uniter")[1].head
     attention = ["in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias"]
     assert set(head.state_dict()) == {
@@ -66,126 +73,130 @@ def test_names_of_the_official_heads() -> None:
         *("nlvr2_output.weight", "nlvr2_output.bias"),
     }
     layers = {name: _network(*name)[1].head for name in (("vqa", "uniter"), ("vcr", "uniter"))}
-    for made in layers.values():
-        assert {name.partition(".")[0] for name in made.state_dict()} == {"0", "2", "3"}
+    for toy in layers.values():
+        assert {name.partition(".")[0] for name in toy.state_dict()} == {"0", "2", "3"}
     vilt = _network("nlvr2", "vilt")[1].head
     assert {name.partition(".")[0] for name in vilt.state_dict()} == {"0", "1", "3"}
 
 
 @pytest.mark.parametrize(("task", "architecture"), CELLS)
-def test_a_handful_of_examples_can_be_learnt_with_open_eyes_only(
-    task: str, architecture: str
-) -> None:
+def test_a_few_examples_can_be_learned_with_images_only(task: str, architecture: str) -> None:
     scores = {}
     for blind in (False, True):
-        made, net = _network(task, architecture, options=(("blind", blind),))
+        toy, net = _network(task, architecture, options=(("blind", blind),))
         optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3)
-        batch = made.train_batch(np.arange(len(made.lengths())), CHANCE)
+        batch = toy.train_batch(np.arange(len(toy.lengths())), RNG)
         for _ in range(40):
-            loss = made.loss(net(batch), batch)
+            loss = toy.loss(net(batch), batch)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
         with torch.no_grad():
-            scores[blind] = made.score((net(b), b) for b in made.eval_batches(256, 0))["score"]
-    # The held-out examples show the same images, otherwise paired.
+            scores[blind] = toy.score((net(b), b) for b in toy.eval_batches(256, 0))["score"]
+    # The held-out examples have the same images, paired differently.
     assert scores[False] > 90
     assert scores[True] < 75
 
 
 @pytest.mark.parametrize(("task", "architecture"), CELLS)
-def test_an_example_is_read_alike_alone_and_among_longer_ones(task: str, architecture: str) -> None:
-    made, net = _network(task, architecture)
+def test_an_example_gives_the_same_logits_alone_and_in_a_batch(
+    task: str, architecture: str
+) -> None:
+    toy, net = _network(task, architecture)
     net.eval()
     rows = np.arange(6)
     with torch.no_grad():
-        together = net(made.train_batch(rows, CHANCE))
-        alone = torch.cat([net(made.train_batch(rows[n : n + 1], CHANCE)) for n in rows])
+        together = net(toy.train_batch(rows, RNG))
+        alone = torch.cat([net(toy.train_batch(rows[n : n + 1], RNG)) for n in rows])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("task", "architecture"), CELLS)
-def test_batches_hold_what_the_order_counts(task: str, architecture: str) -> None:
-    made, _ = _network(task, architecture)
-    lengths = made.lengths()
-    assert len(lengths) == len(made.lengths())
+def test_batches_have_the_lengths_that_the_task_reports(task: str, architecture: str) -> None:
+    toy, _ = _network(task, architecture)
+    lengths = toy.lengths()
+    assert len(lengths) == len(toy.lengths())
     sequences = TASKS[task].sequences.get(architecture, 1)
     for example in range(6):
-        batch = made.train_batch(np.array([example]), CHANCE)
+        batch = toy.train_batch(np.array([example]), RNG)
         assert len(batch["input_ids"]) == sequences
-        seen = batch.get("region_mask", batch.get("patch_mask"))
-        assert seen is not None
-        tokens = batch["text_mask"].sum(dim=1) + seen.flatten(1).sum(dim=1)
+        image_mask = batch.get("region_mask", batch.get("patch_mask"))
+        assert image_mask is not None
+        tokens = batch["text_mask"].sum(dim=1) + image_mask.flatten(1).sum(dim=1)
         tokens = tokens + (architecture == "vilt")  # the image's own [CLS]
-        counted = tokens.sum() if task == "nlvr2" else tokens.max()
-        assert counted == lengths[example]
+        expected = tokens.sum() if task == "nlvr2" else tokens.max()
+        assert expected == lengths[example]
 
 
-def test_published_token_batches_can_be_laid_out() -> None:
-    """With examples as long as the official limits allow."""
+def test_published_token_batches_fit_the_longest_examples() -> None:
+    """Examples have the maximum length that the official limits allow."""
     longest = {"vqa": 162, "gqa": 162, "snli_ve": 162, "nlvr2": 324, "vcr": 420}
     for task, length in longest.items():
-        order = Order(TASKS[task].recipes["uniter"], np.full(5000, length), seed=0)
+        order = BatchOrder(TASKS[task].recipes["uniter"], np.full(5000, length), seed=0)
         sizes = {len(batch) for batch in order.micro_batches(0)}
         assert max(sizes) * length <= TASKS[task].recipes["uniter"].tokens
 
 
 @pytest.mark.parametrize(("task", "architecture"), CELLS)
-def test_held_out_examples_come_in_one_order(task: str, architecture: str) -> None:
-    made, _ = _network(task, architecture)
+def test_held_out_examples_have_a_fixed_order(task: str, architecture: str) -> None:
+    toy, _ = _network(task, architecture)
     labels = "targets" if task in ("vqa", "gqa", "snli_ve") else "labels"
-    whole = torch.cat([batch[labels] for batch in made.eval_batches(256, 0)])
-    parts = torch.cat([batch[labels] for batch in made.eval_batches(16, 5)])
+    every = torch.cat([batch[labels] for batch in toy.eval_batches(256, 0)])
+    first = torch.cat([batch[labels] for batch in toy.eval_batches(16, 5)])
     per_example = 2 if task == "vcr" else 1
-    assert (len(whole), len(parts)) == (per_example * made.num_eval, per_example * 5)
-    assert torch.equal(whole[: len(parts)], parts)
-    for batch in made.eval_batches(16, 5):
+    assert (len(every), len(first)) == (per_example * toy.num_eval, per_example * 5)
+    assert torch.equal(every[: len(first)], first)
+    for batch in toy.eval_batches(16, 5):
         assert len(batch["input_ids"]) <= 16
 
 
-def test_divergence_is_a_sum_over_classes_and_a_mean_over_rows() -> None:
-    made, _ = _network("vcr", "uniter")
+def test_divergence_is_summed_over_classes_and_averaged_over_rows() -> None:
+    toy, _ = _network("vcr", "uniter")
     clean, perturbed = torch.randn(8, 2), torch.randn(8, 2)
     p, q = clean.softmax(dim=1), perturbed.softmax(dim=1)
     by_hand = ((p - q) * (p.log() - q.log())).sum() / 8
-    torch.testing.assert_close(made.divergence(clean, perturbed, {}), by_hand)
-    assert made.divergence(clean, clean, {}) == 0
+    torch.testing.assert_close(toy.divergence(clean, perturbed, {}), by_hand)
+    assert toy.divergence(clean, clean, {}) == 0
 
 
 def test_blind_batches_differ_in_the_image_only() -> None:
     for task, architecture in CELLS:
-        open_eyes, blind = (
+        full, blind = (
             _network(task, architecture, options=(("blind", value),))[0].train_batch(
-                np.arange(4), CHANCE
+                np.arange(4), RNG
             )
             for value in (False, True)
         )
-        for name, value in open_eyes.items():
+        for name, value in full.items():
             assert value.shape == blind[name].shape
-            says = name in ("region_features", "region_boxes", "pixel_values")
-            assert bool((blind[name] == 0).all()) if says else torch.equal(value, blind[name])
+            if name in ("region_features", "region_boxes", "pixel_values"):
+                assert bool((blind[name] == 0).all())
+            else:
+                assert torch.equal(value, blind[name])
 
 
-def test_data_that_does_not_fit_is_refused_in_one_line() -> None:
+def test_data_that_do_not_fit_the_model_are_an_error() -> None:
     data = toy_data("vqa", "uniter")
     cases = [
         ((("vocab_size", 100),), "raise its vocab_size"),
         ((("max_position_embeddings", 3),), "raise its max_position_embeddings"),
         ((("region_dim", 64),), "set its region_dim"),
     ]
-    for overrides, cure in cases:
-        with pytest.raises(DataError, match=cure):
-            fit.check(data, backbone("vqa", "uniter", overrides=overrides), NOWHERE.data)
+    for overrides, advice in cases:
+        with pytest.raises(DataError, match=advice):
+            common.check_data_fits(
+                data, backbone("vqa", "uniter", overrides=overrides), UNUSED_SOURCE.data
+            )
     with pytest.raises(TrainableError, match="task vqa: no option 'blur'; options: blind"):
         toy_task("vqa", data, backbone("vqa", "uniter"), options=(("blur", 2),))
 
 
-def test_heads_are_drawn_from_the_current_generator() -> None:
+def test_heads_are_initialised_from_the_current_generator() -> None:
     for task, architecture in CELLS:
-        made, net = _network(task, architecture)
+        toy, net = _network(task, architecture)
         torch.manual_seed(5)
-        first: nn.Module = made.build_head(net.backbone)
+        first: nn.Module = toy.build_head(net.backbone)
         torch.manual_seed(5)
-        again = made.build_head(net.backbone)
+        again = toy.build_head(net.backbone)
         for name, value in first.state_dict().items():
             assert torch.equal(value, again.state_dict()[name])

@@ -1,4 +1,4 @@
-"""The task on the real data, for both kinds of model."""
+"""The task on the real data, for region and pixel models."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from trainables.data.fingerprint import fingerprint
 from trainables.errors import DataError, TrainableError
 from trainables.models import MODELS
 from trainables.models.base import Backbone
-from trainables.seeds import Chance
+from trainables.seeds import Rng
 from trainables.spec import ModelSpec, Options, TaskSpec
 from trainables.tasks import TASKS
-from trainables.tasks.base import Source
-from trainables.tasks.easy_vqa import EasyVQA, open_task
+from trainables.tasks.base import TaskSource
+from trainables.tasks.easy_vqa import EasyVqaTask, open_task
 from trainables.training.network import Network
 
 ARCHITECTURES = list(TASKS["easy_vqa"].recipes)
-CHANCE = Chance(0)
+RNG = Rng(0)
 
 
 @pytest.fixture(scope="module")
 def data() -> Path:
-    found = TASKS["easy_vqa"].shipped_data()
-    assert found is not None
-    return found
+    folder = TASKS["easy_vqa"].shipped_data()
+    assert folder is not None
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +41,8 @@ def few(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for split, count in (("train", 60), ("test", 30)):
         (folder / split / "images").mkdir(parents=True)
         questions = json.loads((data / split / "questions.json").read_text())
-        kept = [entry for entry in questions if entry[2] < count]
-        (folder / split / "questions.json").write_text(json.dumps(kept))
+        entries = [entry for entry in questions if entry[2] < count]
+        (folder / split / "questions.json").write_text(json.dumps(entries))
         for number in range(count):
             image = Path(split, "images", f"{number}.png")
             shutil.copy(data / image, folder / image)
@@ -57,14 +57,14 @@ def _backbone(name: str, overrides: Options = ()) -> Backbone:
     return backbone
 
 
-def _open(name: str, data: Path, overrides: Options = ()) -> EasyVQA:
+def _open(name: str, data: Path, overrides: Options = ()) -> EasyVqaTask:
     spec = TaskSpec(name="easy_vqa", data=fingerprint(data))
-    return open_task(Source(data, data), spec, _backbone(name, overrides))
+    return open_task(TaskSource(data, data), spec, _backbone(name, overrides))
 
 
-def test_shipped_data_is_what_every_key_was_planned_for(data: Path) -> None:
-    golden = "c6fed0c94721034d597a8969e9782d59e4aecd2ef715979c7686a3fd2dc26376"
-    assert fingerprint(data) == golden
+def test_the_fingerprint_of_the_shipped_data_is_unchanged(data: Path) -> None:
+    expected = "c6fed0c94721034d597a8969e9782d59e4aecd2ef715979c7686a3fd2dc26376"
+    assert fingerprint(data) == expected
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -75,11 +75,11 @@ def test_sizes_and_prior(name: str, data: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_batches_fit_the_model_and_repeat(name: str, few: Path) -> None:
+def test_batches_fit_the_model_and_are_deterministic(name: str, few: Path) -> None:
     task, model = _open(name, few), _backbone(name)
     again = _open(name, few)
     rows = np.array([5, len(task.lengths()) - 1, 5])
-    first, second = task.train_batch(rows, CHANCE), again.train_batch(rows, CHANCE)
+    first, second = task.train_batch(rows, RNG), again.train_batch(rows, RNG)
     assert first.keys() == second.keys()
     for key, value in first.items():
         assert torch.equal(value, second[key]), key
@@ -97,31 +97,31 @@ def test_batches_fit_the_model_and_repeat(name: str, few: Path) -> None:
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_inputs_are_standardised(name: str, few: Path) -> None:
     task = _open(name, few)
-    batch = task.train_batch(np.arange(len(task.lengths())), CHANCE)
-    seen = batch["region_features" if name == "uniter" else "pixel_values"]
-    assert abs(seen.mean().item()) < 0.05
-    assert abs(seen.std().item() - 1) < 0.05
+    batch = task.train_batch(np.arange(len(task.lengths())), RNG)
+    images = batch["region_features" if name == "uniter" else "pixel_values"]
+    assert abs(images.mean().item()) < 0.05
+    assert abs(images.std().item() - 1) < 0.05
 
 
-def test_inputs_grow_with_the_model(few: Path) -> None:
-    wide = _open("uniter", few, (("region_dim", 2048),)).train_batch(np.arange(2), CHANCE)
+def test_inputs_have_the_size_of_the_model(few: Path) -> None:
+    wide = _open("uniter", few, (("region_dim", 2048),)).train_batch(np.arange(2), RNG)
     assert wide["region_features"].shape[-1] == 2048
     assert (wide["region_features"][..., 26 * 26 * 3 :] == 0).all()
-    large = _open("vilt", few, (("image_size", 96),)).train_batch(np.arange(2), CHANCE)
+    large = _open("vilt", few, (("image_size", 96),)).train_batch(np.arange(2), RNG)
     assert large["pixel_values"].shape == (2, 3, 96, 96)
 
 
-def test_evaluation_is_in_one_order(few: Path) -> None:
+def test_evaluation_has_a_fixed_order(few: Path) -> None:
     task = _open("uniter", few)
     sizes = [len(batch["labels"]) for batch in task.eval_batches(64, 150)]
     assert sizes == [64, 64, 22]
-    whole = torch.cat([batch["labels"] for batch in task.eval_batches(4000, 0)])
-    assert len(whole) == task.num_eval
-    some = torch.cat([batch["labels"] for batch in task.eval_batches(64, 150)])
-    assert torch.equal(whole[:150], some)
+    every = torch.cat([batch["labels"] for batch in task.eval_batches(4000, 0)])
+    assert len(every) == task.num_eval
+    first = torch.cat([batch["labels"] for batch in task.eval_batches(64, 150)])
+    assert torch.equal(every[:150], first)
 
 
-def test_scores_are_percent_right_by_kind_of_answer(data: Path) -> None:
+def test_scores_are_accuracies_by_kind_of_answer(data: Path) -> None:
     task = _open("uniter", data)
     batches = list(task.eval_batches(512, 0))
     perfect = [(nn.functional.one_hot(b["labels"], 13).float(), b) for b in batches]
@@ -134,14 +134,14 @@ def test_scores_are_percent_right_by_kind_of_answer(data: Path) -> None:
 
 
 def test_inputs_depend_on_question_and_image_only(few: Path) -> None:
-    """What a model sees says nothing of the answer beyond the question and the picture."""
+    """Inputs do not contain information on the answer beyond the question and the image."""
     task = _open("uniter", few)
-    batch = task.train_batch(np.arange(len(task.lengths())), CHANCE)
+    batch = task.train_batch(np.arange(len(task.lengths())), RNG)
     assert set(batch) == {"input_ids", "text_mask", "labels", "region_features", "region_boxes"}
     texts = {tuple(row) for row in batch["input_ids"].tolist()}
-    assert len(texts) <= 107  # question texts there are
-    places = {tuple(row) for row in batch["region_boxes"].flatten(1).tolist()}
-    assert len(places) <= 60  # images
+    assert len(texts) <= 107  # number of question texts
+    boxes = {tuple(row) for row in batch["region_boxes"].flatten(1).tolist()}
+    assert len(boxes) <= 60  # number of images
 
 
 def test_training_beats_the_question_only_prior(data: Path) -> None:
@@ -150,7 +150,7 @@ def test_training_beats_the_question_only_prior(data: Path) -> None:
     optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3)
     order = np.random.default_rng(0).permutation(len(task.lengths()))
     for rows in order[: 120 * 64].reshape(120, 64):
-        batch = task.train_batch(rows, CHANCE)
+        batch = task.train_batch(rows, RNG)
         loss = task.loss(net(batch), batch)
         optimizer.zero_grad()
         loss.backward()
@@ -161,11 +161,11 @@ def test_training_beats_the_question_only_prior(data: Path) -> None:
     assert scores["color"] > 40  # chance is 12.5
 
 
-def test_what_cannot_work_is_told_in_one_line(few: Path, tmp_path: Path) -> None:
+def test_unusable_data_and_options_are_errors(few: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"questions.json: no such file; give the folder"):
         _open("uniter", tmp_path)
     with pytest.raises(DataError, match="30 word ids and 11 tokens per question; the model takes"):
         _open("uniter", few, (("vocab_size", 20),))
     spec = TaskSpec(name="easy_vqa", data="d", options=(("grid", 2),))
     with pytest.raises(TrainableError, match="takes no option 'grid'; remove it"):
-        open_task(Source(few, few), spec, _backbone("uniter"))
+        open_task(TaskSource(few, few), spec, _backbone("uniter"))

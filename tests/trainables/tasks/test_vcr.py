@@ -1,4 +1,4 @@
-"""Problems, loss, the three scores and the prior."""
+"""Subtasks, loss, the three scores and the prior."""
 
 from __future__ import annotations
 
@@ -10,44 +10,46 @@ import torch
 
 from tests.support.toy_tasks import backbone, toy_data, toy_split, toy_task
 from trainables.data.schema.examples import Ragged
-from trainables.seeds import Chance
+from trainables.seeds import Rng
 
 DATA = toy_data("vcr", "uniter", count=3)
 TASK = toy_task("vcr", DATA, backbone("vcr", "uniter"))
 
 
-def test_each_record_is_two_problems_of_four_sequences() -> None:
+def test_each_record_has_two_subtasks_of_four_sequences() -> None:
     assert (len(TASK.lengths()), TASK.num_eval) == (6, 3)
-    batch = TASK.train_batch(np.array([4, 1]), Chance(0))
-    wanted = [*range(16, 20), *range(4, 8)]  # the answers of record 2, the reasons of record 0
-    ids, _ = DATA.train.texts.padded(np.array(wanted))
+    batch = TASK.train_batch(np.array([4, 1]), Rng(0))
+    rows = [*range(16, 20), *range(4, 8)]  # the answers of record 2, the rationales of record 0
+    ids, _ = DATA.train.texts.padded(np.array(rows))
     assert batch["input_ids"].tolist() == ids.tolist()
     assert batch["text_kinds"].tolist() == [[0, 0, 2]] * 4 + [[2, 3, 3]] * 4
     labels = [row.tolist() for row in DATA.train.labels.rows(np.array([2, 0]))]
     assert batch["labels"].tolist() == [labels[0][0], labels[1][1]]
-    seen = batch["region_features"]
-    features, _ = DATA.train.seen.features.padded(DATA.train.images[[2, 0], 0], np.float32)
-    assert torch.equal(seen, torch.from_numpy(features).repeat_interleave(4, dim=0))
+
+    features, _ = DATA.train.image_data.features.padded(DATA.train.images[[2, 0], 0], np.float32)
+    expected = torch.from_numpy(features).repeat_interleave(4, dim=0)
+    assert torch.equal(batch["region_features"], expected)
 
 
-def test_loss_is_right_or_wrong_for_each_choice() -> None:
-    batch = TASK.train_batch(np.array([0, 3]), Chance(0))
+def test_loss_is_the_cross_entropy_of_right_and_wrong_per_choice() -> None:
+    batch = TASK.train_batch(np.array([0, 3]), Rng(0))
     logits = torch.randn(8, 2)
     right = [n == label for label in batch["labels"].tolist() for n in range(4)]
-    chances = logits.softmax(dim=1)
-    by_hand = -torch.stack([chances[n, int(hit)].log() for n, hit in enumerate(right)]).mean()
+    probabilities = logits.softmax(dim=1)
+    log_losses = [-probabilities[n, int(hit)].log() for n, hit in enumerate(right)]
+    by_hand = torch.stack(log_losses).mean()
     torch.testing.assert_close(TASK.loss(logits, batch), by_hand)
 
 
-def test_answer_and_reason_count_together() -> None:
+def test_the_score_needs_both_answer_and_rationale() -> None:
     batches = list(TASK.eval_batches(8, 0))
     assert [len(batch["input_ids"]) for batch in batches] == [8, 8, 8]
     hits = [(True, True), (True, False), (False, False)]
     scored = []
     for batch, both in zip(batches, hits, strict=True):
         logits = torch.zeros(8, 2)
-        for problem, (label, hit) in enumerate(zip(batch["labels"].tolist(), both, strict=True)):
-            logits[4 * problem + (label if hit else (label + 1) % 4), 1] = 2.0
+        for subtask, (label, hit) in enumerate(zip(batch["labels"].tolist(), both, strict=True)):
+            logits[4 * subtask + (label if hit else (label + 1) % 4), 1] = 2.0
         logits[:, 0] = torch.randn(8)  # only the logit of "right" counts
         scored.append((logits, batch))
     scores = TASK.score(scored)
@@ -55,20 +57,20 @@ def test_answer_and_reason_count_together() -> None:
 
 
 def test_prior_chooses_the_text_that_was_right_most_often() -> None:
-    """Of 4 answers and 4 reasons, texts 10 to 17; 10 and 15 are right in training."""
+    """The 4 answers and 4 rationales have the texts 10 to 17; 10 and 15 are right in training."""
     texts = [[1, 10 + n, 2] for n in range(8)]
     train = replace(
         toy_split("vcr", "uniter", 1, 0),
-        texts=Ragged.of(texts, np.int32),
-        labels=Ragged.of([[0, 1]], np.int32),
+        texts=Ragged.from_rows(texts, np.int32),
+        labels=Ragged.from_rows([[0, 1]], np.int32),
     )
-    turned = [texts[n] for n in (3, 0, 1, 2, 4, 6, 7, 5)]
+    reordered = [texts[n] for n in (3, 0, 1, 2, 4, 6, 7, 5)]
     unknown = [[1, 30, 2]] * 4 + texts[4:]
     held_out = replace(
         toy_split("vcr", "uniter", 4, 0),
-        texts=Ragged.of([*texts, *turned, *unknown, *unknown], np.int32),
-        labels=Ragged.of([[0, 1], [1, 3], [0, 1], [1, 1]], np.int32),
+        texts=Ragged.from_rows([*texts, *reordered, *unknown, *unknown], np.int32),
+        labels=Ragged.from_rows([[0, 1], [1, 3], [0, 1], [1, 1]], np.int32),
     )
     data = replace(DATA, train=train, held_out=held_out)
-    # A text never met counts 1 in 4: of four such, the first is taken.
+    # An unknown text counts as right in 1 of 4 cases; of four unknown texts the first is chosen.
     assert toy_task("vcr", data, backbone("vcr", "uniter")).prior == 75

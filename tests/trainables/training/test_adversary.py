@@ -1,4 +1,4 @@
-"""VILLA's inner loop on a small network, against the published loop written out in plain torch."""
+"""VILLA's inner loop on a small network, compared with the published loop in plain torch."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from tests.support.runs import evenly
+from tests.support.runs import micro_batches
 from trainables.distributed.process import prepare_process
 from trainables.spec import Recipe
 from trainables.tasks.heads import symmetric_kl
-from trainables.tickets.weights import kept_sha256, pruned_nonzero, wearing
-from trainables.training.adversary import Objective, objective_of, plain
-from trainables.training.engine import Engine, started
+from trainables.tickets.weights import applied, kept_sha256, pruned_nonzero
+from trainables.training.adversary import TrainingObjective, plain_objective, training_objective
+from trainables.training.engine import Engine, start_engine
 
 HIDDEN, DIM, WORDS, REGIONS = 6, 5, 4, 3
 RECIPE = Recipe(
@@ -39,8 +39,8 @@ STAGES = [("fp32", 0), ("fp32", 1), ("fp32", 2), ("bf16", 1), ("bf16", 2)]
 Batch = Mapping[str, Tensor]
 
 
-class Reader(nn.Module):
-    """Words and regions, pooled over what is no padding; dropout where it is asked for."""
+class PoolingNetwork(nn.Module):
+    """Embeds words and regions, and pools over those that are not padding."""
 
     def __init__(self, dropout: float = 0.0) -> None:
         super().__init__()
@@ -55,14 +55,14 @@ class Reader(nn.Module):
         self.head = nn.Linear(12, 3)
 
     def forward(self, batch: Batch) -> Tensor:
-        part = self.backbone
-        words = part["words"](batch["input_ids"])
+        modules = self.backbone
+        words = modules["words"](batch["input_ids"])
         if "text_delta" in batch:
             words = words + batch["text_delta"].to(words.dtype)
-        seen = batch["region_features"]
+        features = batch["region_features"]
         if "image_delta" in batch:
-            seen = seen + batch["image_delta"]
-        regions = part["regions"](seen.to(words.dtype))
+            features = features + batch["image_delta"]
+        regions = modules["regions"](features.to(words.dtype))
         pooled = torch.cat(
             [
                 (words.tanh() * batch["text_mask"][..., None]).sum(1),
@@ -70,12 +70,12 @@ class Reader(nn.Module):
             ],
             dim=1,
         )
-        logits: Tensor = self.head(self.dropout(part["mix"](pooled).tanh()))
+        logits: Tensor = self.head(self.dropout(modules["mix"](pooled).tanh()))
         return logits.float()
 
 
-class Labels:
-    """Of a task, what the objective needs."""
+class LabelTask:
+    """The part of a task that the objective needs."""
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         return cross_entropy(logits, batch["labels"])
@@ -84,19 +84,20 @@ class Labels:
         return symmetric_kl(clean, perturbed)
 
 
-TASK: Any = Labels()
+TASK: Any = LabelTask()
 
 
 def batches(step: int) -> list[dict[str, Tensor]]:
-    chance = torch.Generator().manual_seed(step)
+    generator = torch.Generator().manual_seed(step)
     return [
         {
-            "input_ids": torch.randint(11, (size, WORDS), generator=chance),
-            "text_mask": torch.arange(WORDS) < torch.randint(2, WORDS, (size, 1), generator=chance),
-            "region_features": torch.randn(size, REGIONS, DIM, generator=chance),
+            "input_ids": torch.randint(11, (size, WORDS), generator=generator),
+            "text_mask": torch.arange(WORDS)
+            < torch.randint(2, WORDS, (size, 1), generator=generator),
+            "region_features": torch.randn(size, REGIONS, DIM, generator=generator),
             "region_mask": torch.arange(REGIONS)
-            < torch.randint(1, REGIONS, (size, 1), generator=chance),
-            "labels": torch.randint(3, (size,), generator=chance),
+            < torch.randint(1, REGIONS, (size, 1), generator=generator),
+            "labels": torch.randint(3, (size,), generator=generator),
         }
         for size in (4, 4)
     ]
@@ -106,27 +107,28 @@ def masks() -> dict[str, NDArray[np.bool_]]:
     return {"backbone.mix.weight": np.random.default_rng(0).random((12, 2 * HIDDEN)) < 0.4}
 
 
-def reader(dropout: float = 0.0) -> Reader:
+def network(dropout: float = 0.0) -> PoolingNetwork:
     torch.manual_seed(0)
-    return Reader(dropout)
+    return PoolingNetwork(dropout)
 
 
 @contextmanager
 def engine(recipe: Recipe, *, masked: bool = True) -> Iterator[Engine]:
     prepare_process("cpu", 1)
-    net = reader(recipe.dropout)
+    net = network(recipe.dropout)
     with ExitStack() as stack:
         if masked:
-            stack.enter_context(wearing(net, masks()))
-        yield stack.enter_context(started(net, recipe, "cpu"))
+            stack.enter_context(applied(net, masks()))
+        yield stack.enter_context(start_engine(net, recipe, "cpu"))
 
 
-def objective(recipe: Recipe) -> Objective:
-    return objective_of(TASK, recipe, HIDDEN)
+def objective(recipe: Recipe) -> TrainingObjective:
+    return training_objective(TASK, recipe, HIDDEN)
 
 
-def gradients(net: Reader, recipe: Recipe, batch: Batch) -> tuple[float, dict[str, Tensor]]:
-    """What our objective leaves on the weights, by plain autograd, and its value."""
+def gradients(net: PoolingNetwork, recipe: Recipe, batch: Batch) -> tuple[float, dict[str, Tensor]]:
+    """Return the objective's value and the gradients it leaves on the weights, by plain
+    autograd."""
     total = 0.0
     for value in objective(recipe)(net, batch, 1):
         total += value.item()
@@ -134,71 +136,74 @@ def gradients(net: Reader, recipe: Recipe, batch: Batch) -> tuple[float, dict[st
     return total, {name: weight.grad.clone() for name, weight in net.named_parameters()}
 
 
-def published(net: Reader, recipe: Recipe, batch: Batch) -> tuple[float, dict[str, Tensor]]:
-    """The same as VILLA's loop has it: the clean graph kept, and gone back through K times."""
+def published_gradients(
+    net: PoolingNetwork, recipe: Recipe, batch: Batch
+) -> tuple[float, dict[str, Tensor]]:
+    """Return the same by VILLA's loop, which keeps the clean graph and backpropagates through it K
+    times."""
     shape = {
         "text": (*batch["input_ids"].shape, HIDDEN),
         "image": batch["region_features"].shape,
     }
-    real = {"text": batch["text_mask"][..., None], "image": batch["region_mask"][..., None]}
-    rounds = {"both": [["text", "image"]], "alternate": [["text"], ["image"]]}.get(
+    valid = {"text": batch["text_mask"][..., None], "image": batch["region_mask"][..., None]}
+    groups = {"both": [["text", "image"]], "alternate": [["text"], ["image"]]}.get(
         recipe.adversary, [[recipe.adversary]]
     )
     delta = {kind: torch.zeros(size) for kind, size in shape.items()}
     clean = net(batch)
     total = 0.0
     for _ in range(recipe.adversary_steps):
-        for kinds in rounds:
+        for kinds in groups:
             for kind in kinds:
                 delta[kind] = delta[kind].detach().requires_grad_()
             logits = net({**batch, **{f"{kind}_delta": delta[kind] for kind in kinds}})
             loss = cross_entropy(logits, batch["labels"])
             loss = loss + recipe.adversary_kl * symmetric_kl(clean, logits)
-            loss = loss / (recipe.adversary_steps * len(rounds))
+            loss = loss / (recipe.adversary_steps * len(groups))
             loss.backward(retain_graph=True)
             total += loss.item()
             for kind in kinds:
-                size = delta[kind].detach()
-                for row in range(len(size)):
-                    g = delta[kind].grad[row] * real[kind][row]
-                    size[row] += recipe.adversary_lr * g / max(float(g.norm()), 1e-8)
-                    if recipe.adversary_max_norm and size[row].norm() > recipe.adversary_max_norm:
-                        size[row] *= recipe.adversary_max_norm / size[row].norm()
+                moved = delta[kind].detach()
+                for row in range(len(moved)):
+                    g = delta[kind].grad[row] * valid[kind][row]
+                    moved[row] += recipe.adversary_lr * g / max(float(g.norm()), 1e-8)
+                    if recipe.adversary_max_norm and moved[row].norm() > recipe.adversary_max_norm:
+                        moved[row] *= recipe.adversary_max_norm / moved[row].norm()
     return total, {name: weight.grad for name, weight in net.named_parameters()}
 
 
 @pytest.mark.parametrize("max_norm", [0.0, 0.4])
 @pytest.mark.parametrize("mode", MODES)
-def test_the_gradient_is_the_published_loops(mode: Any, max_norm: float) -> None:
+def test_the_gradient_equals_that_of_the_published_loop(mode: Any, max_norm: float) -> None:
     recipe = replace(RECIPE, adversary=mode, adversary_max_norm=max_norm)
     batch = batches(0)[0]
-    value, ours = gradients(reader(), recipe, batch)
-    expected, theirs = published(reader(), recipe, batch)
-    assert value == pytest.approx(expected, rel=1e-5)
-    for name, gradient in theirs.items():
-        torch.testing.assert_close(ours[name], gradient, rtol=1e-4, atol=1e-6)
+    value, actual = gradients(network(), recipe, batch)
+    expected_value, expected = published_gradients(network(), recipe, batch)
+    assert value == pytest.approx(expected_value, rel=1e-5)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(actual[name], gradient, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=str)
-def test_the_engine_takes_the_step_of_that_gradient(stage: tuple[str, int]) -> None:
-    """Over two micro-batches, clipped, from the same weights, with the same optimizer."""
+def test_the_engine_takes_the_step_of_the_published_gradient(stage: tuple[str, int]) -> None:
+    """The step has two micro-batches and clipping."""
     recipe = replace(
         RECIPE,
         precision=stage[0],  # type: ignore[arg-type]
         zero=stage[1],  # type: ignore[arg-type]
-        eps=0.1,  # else Adam's first step is the gradient's sign, which rounding can turn round
+        eps=0.1,  # otherwise Adam's first step is the gradient's sign, which rounding can flip
     )
-    with engine(recipe, masked=False) as ours:
-        ours.step(evenly(batches(0)), objective(recipe), 1e-2)
-        moved = ours.weights()
-    net = reader()
-    whole: dict[str, Tensor] = {}
+    with engine(recipe, masked=False) as trained:
+        trained.step(micro_batches(batches(0)), objective(recipe), 1e-2)
+        actual = trained.weights()
+    net = network()
+    total: dict[str, Tensor] = {}
     for batch in batches(0):
         net.zero_grad()
-        for name, gradient in published(net, recipe, batch)[1].items():
-            whole[name] = whole.get(name, 0) + gradient / 2
+        for name, gradient in published_gradients(net, recipe, batch)[1].items():
+            total[name] = total.get(name, 0) + gradient / 2
     for name, weight in net.named_parameters():
-        weight.grad = whole[name]
+        weight.grad = total[name]
     nn.utils.clip_grad_norm_(net.parameters(), recipe.clip_norm)
     groups = [[w for w in net.parameters() if (w.ndim > 1) == matrix] for matrix in (True, False)]
     torch.optim.AdamW(
@@ -210,30 +215,30 @@ def test_the_engine_takes_the_step_of_that_gradient(stage: tuple[str, int]) -> N
         betas=(recipe.beta1, recipe.beta2),
         eps=recipe.eps,
     ).step()
-    worst = 3e-4 if stage[0] == "bf16" else 1e-6
+    tolerance = 3e-4 if stage[0] == "bf16" else 1e-6
     for name, weight in net.named_parameters():
-        assert (moved[name] - weight.detach()).abs().max() < worst
+        assert (actual[name] - weight.detach()).abs().max() < tolerance
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_padding_is_not_perturbed(mode: Any) -> None:
     recipe = replace(RECIPE, adversary=mode)
-    net, batch = reader(), batches(0)[0]
-    seen: list[Batch] = []
+    net, batch = network(), batches(0)[0]
+    inputs: list[Batch] = []
 
-    def forward(given: Batch) -> Tensor:
-        seen.append(given)
-        # Even where the network looks at padding.
-        return net(given) + sum(
+    def forward(perturbed: Batch) -> Tensor:
+        inputs.append(perturbed)
+        # The sum depends on the perturbation at padding too.
+        return net(perturbed) + sum(
             value.sum(dim=(1, 2))[:, None]
-            for name, value in given.items()
+            for name, value in perturbed.items()
             if name.endswith("_delta")
         )
 
     for value in objective(recipe)(forward, batch, 1):
         value.backward()  # type: ignore[no-untyped-call]
     for name, mask in (("text_delta", "text_mask"), ("image_delta", "region_mask")):
-        deltas = [given[name] for given in seen if name in given]
+        deltas = [each[name] for each in inputs if name in each]
         for delta in deltas:
             assert not delta[~batch[mask]].any()
         for first, last in [(deltas[0], deltas[-1])] if deltas else []:
@@ -244,7 +249,7 @@ def test_padding_is_not_perturbed(mode: Any) -> None:
             assert (norms <= steps * recipe.adversary_lr * (1 + 1e-5)).all()
 
 
-def test_pixels_are_perturbed_inside_their_patches_only() -> None:
+def test_only_pixels_inside_patches_are_perturbed() -> None:
     recipe = replace(RECIPE, adversary="image", adversary_steps=2)
     weight = torch.randn(3 * 4 * 4, 3, generator=torch.Generator().manual_seed(0))
     batch = {
@@ -255,10 +260,10 @@ def test_pixels_are_perturbed_inside_their_patches_only() -> None:
     }
     deltas: list[Tensor] = []
 
-    def forward(given: Batch) -> Tensor:
-        delta = given.get("image_delta", torch.zeros(()))
+    def forward(perturbed: Batch) -> Tensor:
+        delta = perturbed.get("image_delta", torch.zeros(()))
         deltas.append(delta)
-        return (given["pixel_values"] + delta).flatten(1) @ weight
+        return (perturbed["pixel_values"] + delta).flatten(1) @ weight
 
     for value in objective(recipe)(forward, batch, 1):
         if value.requires_grad:
@@ -270,13 +275,17 @@ def test_pixels_are_perturbed_inside_their_patches_only() -> None:
     assert torch.count_nonzero(last[1]) == 3 * 4
 
 
-def test_one_step_without_divergence_is_plain_training() -> None:
-    """One step has no perturbation yet; the divergence of a prediction from itself is flat."""
+def test_a_single_ascent_step_is_plain_training() -> None:
+    """The first step has no perturbation, and the divergence of a prediction from itself is 0."""
     recipe = replace(RECIPE, adversary_steps=1)
     runs = []
-    for kind in (plain(TASK.loss), objective(recipe), objective(replace(recipe, adversary_kl=0.0))):
+    for kind in (
+        plain_objective(TASK.loss),
+        objective(recipe),
+        objective(replace(recipe, adversary_kl=0.0)),
+    ):
         with engine(recipe) as each:
-            losses = [each.step(evenly(batches(step)), kind, 1e-2) for step in range(3)]
+            losses = [each.step(micro_batches(batches(step)), kind, 1e-2) for step in range(3)]
             runs.append((losses, each.weights()))
     for losses, weights in runs[1:]:
         assert losses == pytest.approx(runs[0][0], rel=1e-6)
@@ -299,18 +308,18 @@ def test_a_ticket_holds_and_a_resumed_run_is_the_same(mode: Any, stage: tuple[st
         losses = []
         for step in range(first, last):
             torch.manual_seed(step)
-            losses.append(engine.step(evenly(batches(step)), objective(recipe), 1e-2))
+            losses.append(engine.step(micro_batches(batches(step)), objective(recipe), 1e-2))
         return losses
 
-    with engine(recipe) as whole:
-        advance(whole, 0, 2)
-        weights, moments = whole.weights(), whole.moments()
-        rest = advance(whole, 2, 4)
-        final = whole.weights()
-        module = whole.net.state_dict()
+    with engine(recipe) as uninterrupted:
+        advance(uninterrupted, 0, 2)
+        weights, moments = uninterrupted.weights(), uninterrupted.moments()
+        losses = advance(uninterrupted, 2, 4)
+        final = uninterrupted.weights()
+        module = uninterrupted.net.state_dict()
     assert pruned_nonzero(final, masks()) == pruned_nonzero(module, masks()) == 0
     with engine(recipe) as resumed:
         resumed.set_weights(weights)
         resumed.set_moments(moments, 2)
-        assert advance(resumed, 2, 4) == rest
+        assert advance(resumed, 2, 4) == losses
         assert kept_sha256(resumed.weights(), {}) == kept_sha256(final, {})

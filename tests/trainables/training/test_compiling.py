@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.support.runs import evenly
+from tests.support.runs import micro_batches
 from trainables.distributed.process import prepare_process
 from trainables.spec import Recipe
-from trainables.tickets.weights import pruned_nonzero, wearing
-from trainables.training.adversary import plain
-from trainables.training.engine import compiling, started
+from trainables.tickets.weights import applied, pruned_nonzero
+from trainables.training.adversary import plain_objective
+from trainables.training.engine import compiling, start_engine
 
 pytestmark = [
     pytest.mark.slow,
@@ -28,7 +28,7 @@ pytestmark = [
 MASKS = {"backbone.0.weight": np.random.default_rng(0).random((24, 12)) < 0.3}
 
 
-class Small(nn.Module):
+class SmallNetwork(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.backbone = nn.Sequential(nn.Linear(12, 24), nn.LayerNorm(24), nn.Tanh())
@@ -42,24 +42,26 @@ class Small(nn.Module):
 def trained(*, compiled: bool) -> tuple[list[float], dict[str, Tensor]]:
     prepare_process("cpu", 1)
     torch.manual_seed(0)
-    net = Small()
+    net = SmallNetwork()
     recipe = Recipe(steps=8, batch_size=4, lr=1e-2)
     with (
         compiling(net) if compiled else nullcontext(),
-        wearing(net, MASKS),
-        started(net, recipe, "cpu") as engine,
+        applied(net, MASKS),
+        start_engine(net, recipe, "cpu") as engine,
     ):
         losses = []
         for step in range(4):
-            # Of several sizes: one compilation serves them all.
+            # One compilation must serve all of these sizes.
             x = torch.randn(4 + step, 12, generator=torch.Generator().manual_seed(step))
             losses.append(
-                engine.step(evenly([{"x": x}]), plain(lambda out, _: (out**2).mean()), 1e-2)
+                engine.step(
+                    micro_batches([{"x": x}]), plain_objective(lambda out, _: (out**2).mean()), 1e-2
+                )
             )
         return losses, engine.weights()
 
 
-def test_a_compiled_run_is_the_same_run_but_for_last_bits() -> None:
+def test_a_compiled_run_differs_from_an_eager_one_only_by_rounding() -> None:
     eager, weights = trained(compiled=False)
     losses, compiled = trained(compiled=True)
     again, repeated = trained(compiled=True)

@@ -1,4 +1,4 @@
-"""What is made ahead is the same, at the same place, errors included."""
+"""Prefetched items are the same, in the same order, errors included."""
 
 from __future__ import annotations
 
@@ -8,45 +8,45 @@ from contextlib import closing
 
 import pytest
 
-from trainables.training.prefetch import ahead
+from trainables.training.prefetch import prefetch
 
 PATIENCE_S = 30.0
 
 
-def test_the_next_item_is_made_while_the_caller_is_at_this_one() -> None:
-    made = [threading.Event() for _ in range(4)]
+def test_the_next_item_is_prepared_while_the_caller_has_the_current_one() -> None:
+    started = [threading.Event() for _ in range(4)]
 
     def items() -> Iterator[int]:
-        for number, event in enumerate(made):
+        for number, event in enumerate(started):
             event.set()
             yield number
 
-    seen = []
-    for number in ahead(items()):
-        seen.append(number)
-        assert all(event.wait(PATIENCE_S) for event in made[: number + 2])
-        assert not any(event.is_set() for event in made[number + 2 :]), "one ahead is enough"
-    assert seen == [0, 1, 2, 3]
+    received = []
+    for number in prefetch(items()):
+        received.append(number)
+        assert all(event.wait(PATIENCE_S) for event in started[: number + 2])
+        assert not any(event.is_set() for event in started[number + 2 :]), "only one item ahead"
+    assert received == [0, 1, 2, 3]
 
 
-def test_an_error_comes_when_its_item_is_due() -> None:
+def test_an_error_is_raised_when_its_item_is_due() -> None:
     def items() -> Iterator[int]:
         yield 0
         yield 1
         raise OSError("the file is damaged")
 
-    coming = ahead(items())
-    assert [next(coming), next(coming)] == [0, 1]
+    prefetched = prefetch(items())
+    assert [next(prefetched), next(prefetched)] == [0, 1]
     with pytest.raises(OSError, match="damaged"):
-        next(coming)
+        next(prefetched)
 
 
-def test_whoever_stops_early_leaves_no_thread_behind() -> None:
+def test_stopping_early_leaves_no_thread_behind() -> None:
     before = set(threading.enumerate())
-    with closing(ahead(iter(int, 1))) as endless:
+    with closing(prefetch(iter(int, 1))) as endless:
         assert [next(endless) for _ in range(3)] == [0, 0, 0]
     assert set(threading.enumerate()) <= before
 
 
-def test_nothing_is_nothing() -> None:
-    assert list(ahead([])) == []
+def test_an_empty_iterable_gives_no_items() -> None:
+    assert list(prefetch([])) == []

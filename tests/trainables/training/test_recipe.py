@@ -6,7 +6,7 @@ import pytest
 
 from trainables.errors import RecipeError
 from trainables.spec import Recipe
-from trainables.training.recipe import check
+from trainables.training.recipe import check_recipe
 
 
 @pytest.mark.parametrize(
@@ -19,9 +19,9 @@ from trainables.training.recipe import check
         ({"steps": 0}, "recipe.steps"),
     ],
 )
-def test_recipes_that_cannot_be_trained_are_refused_by_name(
+def test_a_recipe_that_cannot_be_trained_is_refused_with_the_field(
     change: dict[str, object], field: str
 ) -> None:
-    check(Recipe())
+    check_recipe(Recipe())
     with pytest.raises(RecipeError, match=field):
-        check(replace(Recipe(), **change))  # type: ignore[arg-type]
+        check_recipe(replace(Recipe(), **change))  # type: ignore[arg-type]

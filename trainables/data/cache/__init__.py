@@ -1,4 +1,4 @@
-"""Decoded and tokenised data, kept once per machine as memory-mapped Arrow files.
+"""Decoded and tokenised data, stored once per machine as memory-mapped Arrow files.
 
 It may import `data.schema`.
 """

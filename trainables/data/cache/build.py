@@ -1,8 +1,9 @@
-"""Examples and images as Arrow files, written once per machine in batches and mapped into memory.
+"""Build and open the cache: examples and images in Arrow files, memory-mapped by every process.
 
-A folder holds `train` and `held_out`, each as examples and as images, and `manifest.json`, written
-last, with the sizes of all. Whoever finds it whole takes it; whoever does not builds it under a
-lock, beside its final place. The bytes depend on the data alone, not on who built it.
+A cache folder holds the examples and the images of `train` and `held_out`, and `manifest.json`,
+written last, with the sizes of all files. A process that finds a complete folder opens it;
+otherwise it builds the folder under a lock, in a temporary folder beside it. The bytes depend only
+on the data.
 """
 
 from __future__ import annotations
@@ -18,36 +19,37 @@ from filelock import FileLock
 
 from trainables.data.cache.read import read_split
 from trainables.data.cache.write import write_examples, write_images
-from trainables.data.schema.examples import Data, Vocabulary
+from trainables.data.schema.examples import Data, VocabularyInfo
 from trainables.data.schema.records import SPLITS, Reader
 from trainables.errors import DataError
 
-VERSION = 1
-"""Raised by hand when the files below change their form."""
+VERSION = 2
+"""Raise it when the format of the cache files changes."""
 
 _MANIFEST = "manifest.json"
 
 
-def cached(folder: Path, source: Path, reader: Callable[[], Reader]) -> Data:
-    """The data in `folder`, built by `reader` where it is not there, not whole or not ours.
+def open_cached(folder: Path, source: Path, reader: Callable[[], Reader]) -> Data:
+    """Open the data in `folder`; build it from `reader` if it is missing, incomplete or of another
+    version.
 
     Raises DataError if the published files below `source` are damaged, or `folder` cannot be
     written.
     """
-    found = _opened(folder)
-    if found is not None:
-        return found
+    data = _try_open(folder)
+    if data is not None:
+        return data
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):
-            found = _opened(folder)
-            if found is None:
+            data = _try_open(folder)  # another process may have built it
+            if data is None:
                 _build(folder, source, reader())
-                found = _opened(folder)
+                data = _try_open(folder)
     except OSError as error:
-        raise DataError(f"{folder}: cannot be written ({error}); give another cache") from error
-    assert found is not None, f"{folder} was built and cannot be opened"
-    return found
+        raise DataError(f"{folder}: cannot be written ({error}); choose another cache") from error
+    assert data is not None, f"{folder} was built and cannot be opened"
+    return data
 
 
 def _build(folder: Path, source: Path, reader: Reader) -> None:
@@ -75,7 +77,7 @@ def _build(folder: Path, source: Path, reader: Reader) -> None:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _opened(folder: Path) -> Data | None:
+def _try_open(folder: Path) -> Data | None:
     try:
         manifest = json.loads((folder / _MANIFEST).read_text())
         sizes = manifest["files"]
@@ -87,7 +89,7 @@ def _opened(folder: Path) -> Data | None:
             train=read_split(folder, "train"),
             held_out=read_split(folder, "held_out"),
             answers=tuple(manifest["answers"]),
-            vocabulary=Vocabulary(**manifest["vocabulary"]),
+            vocabulary=VocabularyInfo(**manifest["vocabulary"]),
         )
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
         return None

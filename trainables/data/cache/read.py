@@ -1,4 +1,4 @@
-"""A split out of its Arrow files, as views of the mapped files."""
+"""Read a split from its Arrow files, as views of the mapped files."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _DTYPES = {pa.from_numpy_dtype(name): np.dtype(name) for name in ("f2", "f4", "u
 
 
 @dataclass(frozen=True, slots=True)
-class Keys(Sequence[str]):
-    """Strings that stay in the file until they are asked for."""
+class LazyStrings(Sequence[str]):
+    """A sequence of strings that are read from the file on access."""
 
     chunks: tuple[pa.StringArray, ...]
     bounds: tuple[int, ...]
-    """Number of the first of each chunk, and of all."""
+    """Index of the first string of each chunk, and the number of strings."""
 
     def __len__(self) -> int:
         return self.bounds[-1]
@@ -36,10 +36,10 @@ class Keys(Sequence[str]):
     def __getitem__(self, index: slice) -> list[str]: ...
     def __getitem__(self, index: int | slice) -> str | list[str]:
         if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
-        place = range(len(self))[index]
-        chunk = bisect_right(self.bounds, place) - 1
-        return str(self.chunks[chunk][place - self.bounds[chunk]])
+            return [self[position] for position in range(*index.indices(len(self)))]
+        position = range(len(self))[index]
+        chunk = bisect_right(self.bounds, position) - 1
+        return str(self.chunks[chunk][position - self.bounds[chunk]])
 
     def __iter__(self) -> Iterator[str]:
         for chunk in self.chunks:
@@ -47,59 +47,60 @@ class Keys(Sequence[str]):
 
 
 def read_split(folder: Path, split: SplitName) -> Split:
-    """Raises OSError, ValueError, KeyError or pyarrow's errors if the files are not whole."""
+    """Map a split. Raises OSError, ValueError, KeyError or a pyarrow error if the files are not
+    complete."""
     batches = _batches(examples_file(folder, split))
     images = _batches(images_file(folder, split))
-    number = np.concatenate([_plain(batch["number"]) for batch in images])
-    places = np.empty(len(number), np.int32)
-    places[number] = np.arange(len(number), dtype=np.int32)
-    named = [_flat(batch["images"]).reshape(len(batch), -1) for batch in batches]
-    kinds = _ragged([batch["kinds"].values for batch in batches])
+    numbers = np.concatenate([_as_numpy(batch["number"]) for batch in images])
+    rows = np.empty(len(numbers), np.int32)
+    rows[numbers] = np.arange(len(numbers), dtype=np.int32)
+    image_numbers = [_flat(batch["images"]).reshape(len(batch), -1) for batch in batches]
+    token_types = _ragged([batch["token_types"].values for batch in batches])
     keys = tuple(batch["key"] for batch in batches)
     return Split(
-        keys=Keys(keys, tuple(np.cumsum([0, *map(len, keys)]).tolist())),
+        keys=LazyStrings(keys, tuple(np.cumsum([0, *map(len, keys)]).tolist())),
         texts=_ragged([batch["texts"].values for batch in batches]),
-        kinds=kinds if len(kinds) else None,
-        images=places[np.concatenate(named)],
+        token_types=token_types if len(token_types) else None,
+        images=rows[np.concatenate(image_numbers)],
         labels=_ragged([batch["labels"] for batch in batches]),
         scores=_ragged([batch["scores"] for batch in batches]),
-        seen=_seen(images),
+        image_data=_image_data(images),
     )
 
 
 def _batches(file: Path) -> list[pa.RecordBatch]:
     reader = pa.ipc.open_file(pa.memory_map(str(file)))
-    return [reader.get_batch(number) for number in range(reader.num_record_batches)]
+    return [reader.get_batch(i) for i in range(reader.num_record_batches)]
 
 
-def _seen(batches: list[pa.RecordBatch]) -> Regions | Pixels:
-    found = {
+def _image_data(batches: list[pa.RecordBatch]) -> Regions | Pixels:
+    fields = {
         name: _ragged([batch[name] for batch in batches])
         for name in batches[0].schema.names
         if name not in ("number", "size")
     }
-    if "pixels" in found:
+    if "pixels" in fields:
         sizes = [_flat(batch["size"]).reshape(-1, 2) for batch in batches]
-        return Pixels(pixels=found["pixels"], sizes=np.concatenate(sizes))
-    return Regions(**found)
+        return Pixels(pixels=fields["pixels"], sizes=np.concatenate(sizes))
+    return Regions(**fields)
 
 
 def _ragged(columns: list[pa.ListArray]) -> Ragged:
-    return Ragged.over(
-        [_flat(column) for column in columns], [_plain(column.offsets) for column in columns]
+    return Ragged.from_chunks(
+        [_flat(column) for column in columns], [_as_numpy(column.offsets) for column in columns]
     )
 
 
 def _flat(column: pa.ListArray) -> NDArray[Any]:
-    """(values, *width) of all rows, without a copy."""
+    """Return the values of all rows as (values, *width), without a copy."""
     values = column.values
     if pa.types.is_fixed_size_list(values.type):
-        return _plain(values.values).reshape(-1, values.type.list_size)
-    return _plain(values)
+        return _as_numpy(values.values).reshape(-1, values.type.list_size)
+    return _as_numpy(values)
 
 
-def _plain(array: pa.Array) -> NDArray[Any]:
-    """As `to_numpy` does, which imports pandas first (0.3 s)."""
+def _as_numpy(array: pa.Array) -> NDArray[Any]:
+    """Do what `to_numpy` does without importing pandas (0.3 s)."""
     dtype = _DTYPES[array.type]
     if not len(array):
         return np.zeros(0, dtype)

@@ -1,4 +1,4 @@
 """What several on-disk formats share (JSON, WordPiece), and formats of a single file.
 
-It may import `data.schema`; one room per published format lies beside these files.
+It may import `data.schema`. Each published format has a sub-package.
 """

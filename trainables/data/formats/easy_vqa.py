@@ -1,7 +1,8 @@
-"""easy-VQA (Zhou 2019): one coloured shape on a pale background, and questions about it.
+"""easy-VQA (Zhou 2019): images of one coloured shape on a pale background, and questions on them.
 
-The folder holds `train` and `test`, each with `questions.json` (a list of [question, answer, image
-number]) and `images/NUMBER.png`, RGB of one size. Everything is a pure function of the folder.
+The folder has `train` and `test`, each with `questions.json` (a list of [question, answer, image
+number]) and `images/NUMBER.png`, RGB and all of one size. All functions here are pure functions of
+the folder.
 """
 
 from __future__ import annotations
@@ -20,80 +21,93 @@ from PIL import Image
 
 from trainables.errors import DataError
 
-YES_NO = ("yes", "no")
-SHAPES = ("circle", "rectangle", "triangle")
-COLORS = ("black", "blue", "brown", "gray", "green", "red", "teal", "yellow")
-ANSWERS = (*YES_NO, *SHAPES, *COLORS)
+YES_NO_ANSWERS = ("yes", "no")
+SHAPE_ANSWERS = ("circle", "rectangle", "triangle")
+COLOR_ANSWERS = ("black", "blue", "brown", "gray", "green", "red", "teal", "yellow")
+ALL_ANSWERS = (*YES_NO_ANSWERS, *SHAPE_ANSWERS, *COLOR_ANSWERS)
 
-PAD, UNKNOWN, CLS, SEP = range(4)
-GRID = 1
-"""Cells per side of the grid of regions; 1 is the whole image. UNITER tiny after 400 steps of 128
-was at 93 to 96 % with 1, at 88 to 95 % with 2, whose steps also cost 15 % more."""
-_CURE = "give the folder `data` of the easy-vqa package (pip install easy-vqa)"
+PAD_ID = 0
+UNKNOWN_ID = 1
+CLS_ID = 2
+SEP_ID = 3
+GRID_SIZE = 1
+"""Cells per side of the grid of regions; 1 is the full image. UNITER tiny reached 93 to 96 % with 1
+after 400 steps of 128, and 88 to 95 % with 2, where a step also takes 15 % longer."""
+_ADVICE = "give the folder `data` of the easy-vqa package (pip install easy-vqa)"
 
-SplitName: TypeAlias = Literal["train", "test"]
-Ints: TypeAlias = NDArray[np.int64]
-Floats: TypeAlias = NDArray[np.float32]
+QuestionSplitName: TypeAlias = Literal["train", "test"]
+_Ints: TypeAlias = NDArray[np.int64]
+_Floats: TypeAlias = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Split:
+class QuestionSplit:
     """Q questions on M images of side S."""
 
     questions: tuple[str, ...]
-    answers: Ints
+    answers: _Ints
     """(Q,): indices into ANSWERS."""
-    image: Ints
-    """(Q,): which image each question is about."""
+    image: _Ints
+    """(Q,): the index of each question's image."""
     images: NDArray[np.uint8]
     """(M, S, S, 3)."""
 
 
-def read_split(folder: Path, name: SplitName) -> Split:
-    """Decode one split; 4,000 images take about 2 s. DataError for what is missing or malformed."""
+def read_questions(folder: Path, name: QuestionSplitName) -> QuestionSplit:
+    """Decode one split; 4,000 images take about 2 s. Raises DataError if a file is missing or
+    malformed."""
     file = folder / name / "questions.json"
     entries = _entries(file)
-    unknown = {answer for _, answer, _ in entries} - set(ANSWERS)
+    unknown = {answer for _, answer, _ in entries} - set(ALL_ANSWERS)
     if unknown:
-        raise DataError(f"{file}: no such answer {min(unknown)!r}; answers: {', '.join(ANSWERS)}")
-    numbers = sorted({number for _, _, number in entries})
-    place = {number: index for index, number in enumerate(numbers)}
-    images = [_pixels(folder / name / "images" / f"{number}.png") for number in numbers]
+        raise DataError(
+            f"{file}: unknown answer {min(unknown)!r}; answers: {', '.join(ALL_ANSWERS)}"
+        )
+    image_numbers = sorted({number for _, _, number in entries})
+    image_index = {number: index for index, number in enumerate(image_numbers)}
+    images = [_pixels(folder / name / "images" / f"{number}.png") for number in image_numbers]
     if len({image.shape for image in images}) > 1:
-        raise DataError(f"{folder / name / 'images'}: the images differ in size; {_CURE}")
-    return Split(
+        raise DataError(f"{folder / name / 'images'}: the images differ in size; {_ADVICE}")
+    return QuestionSplit(
         questions=tuple(question for question, _, _ in entries),
-        answers=np.array([ANSWERS.index(answer) for _, answer, _ in entries], dtype=np.int64),
-        image=np.array([place[number] for _, _, number in entries], dtype=np.int64),
+        answers=np.array([ALL_ANSWERS.index(answer) for _, answer, _ in entries], dtype=np.int64),
+        image=np.array([image_index[number] for _, _, number in entries], dtype=np.int64),
         images=np.stack(images),
     )
 
 
-def words(question: str) -> list[str]:
-    """Lower-case words; the question mark that ends every question is dropped."""
+def split_words(question: str) -> list[str]:
+    """Split into lower-case words, without the question mark that ends every question."""
     return question.lower().rstrip("?").split()
 
 
-def vocabulary(questions: Iterable[str]) -> dict[str, int]:
-    """Word -> id, in alphabetical order after the special tokens; 26 words in the train split."""
-    found = sorted({word for question in set(questions) for word in words(question)})
-    return {word: index for index, word in enumerate(found, start=SEP + 1)}
+def build_vocabulary(questions: Iterable[str]) -> dict[str, int]:
+    """Return word -> id, in alphabetical order after the special tokens; the train split has 26
+    words."""
+    words = sorted({word for question in set(questions) for word in split_words(question)})
+    return {word: index for index, word in enumerate(words, start=SEP_ID + 1)}
 
 
-def encode(questions: Sequence[str], vocab: dict[str, int]) -> tuple[Ints, NDArray[np.bool_]]:
-    """[CLS] words [SEP] as ids (Q, T), padded to the longest, and where tokens are (Q, T)."""
-    ids = {q: [CLS, *(vocab.get(word, UNKNOWN) for word in words(q)), SEP] for q in set(questions)}
-    table = np.full((len(questions), max(map(len, ids.values()))), PAD, dtype=np.int64)
+def encode_questions(
+    questions: Sequence[str], vocab: dict[str, int]
+) -> tuple[_Ints, NDArray[np.bool_]]:
+    """Return the ids of [CLS] words [SEP] (Q, T), padded to the longest, and their mask (Q, T)."""
+    ids = {
+        q: [CLS_ID, *(vocab.get(word, UNKNOWN_ID) for word in split_words(q)), SEP_ID]
+        for q in set(questions)
+    }
+    table = np.full((len(questions), max(map(len, ids.values()))), PAD_ID, dtype=np.int64)
     for row, question in zip(table, questions, strict=True):
         row[: len(ids[question])] = ids[question]
-    return table, table != PAD
+    return table, table != PAD_ID
 
 
-def object_boxes(images: NDArray[np.uint8]) -> Ints:
-    """(M, 4): x1, y1, x2, y2 in pixels, ends exclusive, around what is not background.
+def object_boxes(images: NDArray[np.uint8]) -> _Ints:
+    """Return the boxes (M, 4) of the objects: x1, y1, x2, y2 in pixels, ends exclusive.
 
-    The background is the median colour of the image's border, which the object covers less than
-    half of; 40 levels, summed over the channels, separate the object from its blurred edge.
+    The background is the median colour of the image's border, since the object covers less than
+    half of it. A pixel belongs to the object if it differs by more than 40 levels, summed over the
+    channels; this excludes its blurred edge.
     """
     border = np.concatenate(
         [images[:, 0], images[:, -1], images[:, 1:-1, 0], images[:, 1:-1, -1]], axis=1
@@ -104,19 +118,19 @@ def object_boxes(images: NDArray[np.uint8]) -> Ints:
     return np.stack([x1, y1, x2, y2], axis=1)
 
 
-def region_boxes(images: NDArray[np.uint8]) -> Ints:
-    """(M, 1 + GRID * GRID, 4): the object's box, then the cells of the grid, in pixels."""
+def region_boxes(images: NDArray[np.uint8]) -> _Ints:
+    """Return (M, 1 + GRID_SIZE ** 2, 4) in pixels: the object's box, then the grid's cells."""
     count, side = images.shape[:2]
-    edges = [side * cell // GRID for cell in range(GRID + 1)]
+    edges = [side * cell // GRID_SIZE for cell in range(GRID_SIZE + 1)]
     cells = [(x1, y1, x2, y2) for y1, y2 in pairwise(edges) for x1, x2 in pairwise(edges)]
     grid = np.broadcast_to(np.array(cells), (count, len(cells), 4))
     return np.concatenate([object_boxes(images)[:, None], grid], axis=1)
 
 
-def crops(images: NDArray[np.uint8], boxes: Ints, region_dim: int) -> NDArray[np.uint8]:
-    """(M, N, s * s, 3): each region resized to s by s pixels, s * s * 3 <= region_dim.
+def crops(images: NDArray[np.uint8], boxes: _Ints, region_dim: int) -> NDArray[np.uint8]:
+    """Return the regions resized to s by s pixels (M, N, s * s, 3), with s * s * 3 <= region_dim.
 
-    Antialiased: a crop's outermost pixels take in a little of what lies just outside its box.
+    Resizing is antialiased: the outermost pixels of a crop include a little of its surroundings.
     """
     side = isqrt(region_dim // 3)
     out = np.empty((*boxes.shape[:2], side * side, 3), dtype=np.uint8)
@@ -128,17 +142,18 @@ def crops(images: NDArray[np.uint8], boxes: Ints, region_dim: int) -> NDArray[np
     return out
 
 
-def shrunk(images: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """(M, S, S, 3) -> (M, side, side, 3); as they are where they are no larger than that."""
-    count, own = images.shape[:2]
-    if own <= side:
+def shrink(images: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Resize images (M, S, S, 3) to (M, side, side, 3); return smaller ones unchanged."""
+    count, size = images.shape[:2]
+    if size <= side:
         return images
-    whole = np.broadcast_to(np.array([0, 0, own, own]), (count, 1, 4))
-    return crops(images, whole, 3 * side * side).reshape(count, side, side, 3)
+    full_box = np.broadcast_to(np.array([0, 0, size, size]), (count, 1, 4))
+    return crops(images, full_box, 3 * side * side).reshape(count, side, side, 3)
 
 
-def normalised_boxes(boxes: Ints, side: int) -> Floats:
-    """(M, N, 4) pixels -> (M, N, 7): x1, y1, x2, y2, w, h over the side, and the area w * h."""
+def normalised_boxes(boxes: _Ints, side: int) -> _Floats:
+    """Turn boxes in pixels (M, N, 4) into (M, N, 7): x1, y1, x2, y2, w, h over the side, and the
+    area w * h."""
     x1, y1, x2, y2 = np.moveaxis(boxes.astype(np.float32) / side, -1, 0)
     w, h = x2 - x1, y2 - y1
     return np.stack([x1, y1, x2, y2, w, h, w * h], axis=-1)
@@ -149,13 +164,13 @@ def _entries(file: Path) -> list[tuple[str, str, int]]:
         loaded: Any = json.loads(file.read_text(encoding="utf-8"))
         entries = [(str(text), str(answer), int(number)) for text, answer, number in loaded]
     except FileNotFoundError:
-        raise DataError(f"{file}: no such file; {_CURE}") from None
+        raise DataError(f"{file}: no such file; {_ADVICE}") from None
     except (OSError, ValueError, TypeError) as error:
         raise DataError(
-            f"{file}: not a list of [question, answer, image number] ({error}); {_CURE}"
+            f"{file}: not a list of [question, answer, image number] ({error}); {_ADVICE}"
         ) from error
     if not entries:
-        raise DataError(f"{file}: holds no question; {_CURE}")
+        raise DataError(f"{file}: has no questions; {_ADVICE}")
     return entries
 
 
@@ -164,14 +179,15 @@ def _pixels(file: Path) -> NDArray[np.uint8]:
         with Image.open(file) as image:
             return np.asarray(image.convert("RGB"))
     except FileNotFoundError:
-        raise DataError(f"{file}: no such file; {_CURE}") from None
+        raise DataError(f"{file}: no such file; {_ADVICE}") from None
     except OSError as error:
-        raise DataError(f"{file}: cannot be decoded ({error}); {_CURE}") from error
+        raise DataError(f"{file}: cannot be decoded ({error}); {_ADVICE}") from error
 
 
-def _extent(seen: NDArray[np.bool_]) -> tuple[Ints, Ints]:
-    """First and one past the last True of each row; the whole row where there is none."""
-    some = seen.any(axis=1)
-    first = np.where(some, seen.argmax(axis=1), 0)
-    last = np.where(some, seen.shape[1] - seen[:, ::-1].argmax(axis=1), seen.shape[1])
+def _extent(mask: NDArray[np.bool_]) -> tuple[_Ints, _Ints]:
+    """Return the index of the first True of each row, and one past the last; for a row without
+    any, the full row."""
+    any_true = mask.any(axis=1)
+    first = np.where(any_true, mask.argmax(axis=1), 0)
+    last = np.where(any_true, mask.shape[1] - mask[:, ::-1].argmax(axis=1), mask.shape[1])
     return first.astype(np.int64), last.astype(np.int64)

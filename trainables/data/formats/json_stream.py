@@ -1,5 +1,5 @@
-"""JSON files, whole or piece by piece: lists and mappings of millions of entries never lie in
-memory at once."""
+"""Read and write JSON files, in full or entry by entry: lists and mappings of millions of entries
+are never in memory all at once."""
 
 from __future__ import annotations
 
@@ -12,23 +12,25 @@ from typing import Any
 from trainables.errors import DataError
 
 _CHUNK = 2**20
-"""Characters read at a time; an entry may be longer."""
+"""Characters to read at a time; an entry may be longer."""
 _SPACE = " \t\r\n"
 _AFTER = frozenset(_SPACE + ",:]}")
-"""What may follow a value."""
+"""Characters that may follow a value."""
 
 
-def read_json(file: Path, kind: type, cure: str) -> Any:
-    """The whole file, whose top is a `kind` (dict or list); else DataError."""
+def read_json(file: Path, expected_type: type, advice: str) -> Any:
+    """Load a file. Raises DataError if its top level is not of `expected_type` (dict or list)."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DataError(f"{file}: no such file; {cure}") from None
+        raise DataError(f"{file}: no such file; {advice}") from None
     except (OSError, ValueError) as error:
-        raise DataError(f"{file}: cannot be read ({error}); {cure}") from error
-    if not isinstance(found, kind):
-        raise DataError(f"{file}: holds a {type(found).__name__}, not a {kind.__name__}; {cure}")
-    return found
+        raise DataError(f"{file}: cannot be read ({error}); {advice}") from error
+    if not isinstance(content, expected_type):
+        raise DataError(
+            f"{file}: holds a {type(content).__name__}, not a {expected_type.__name__}; {advice}"
+        )
+    return content
 
 
 def write_json(file: Path, value: Any) -> None:
@@ -37,7 +39,7 @@ def write_json(file: Path, value: Any) -> None:
 
 
 def write_list(file: Path, entries: Iterable[Any]) -> int:
-    """A list, one entry per line, written as they come; how many."""
+    """Write a list with one entry per line, as the entries are produced; return their number."""
     file.parent.mkdir(parents=True, exist_ok=True)
     count = 0
     with file.open("w", encoding="utf-8") as stream:
@@ -47,32 +49,32 @@ def write_list(file: Path, entries: Iterable[Any]) -> int:
     return count
 
 
-def read_list(file: Path, cure: str) -> Iterator[Any]:
-    """The entries of a list. Raises DataError, at the place of the damage."""
-    yield from _entries(file, "[]", cure)
+def read_list(file: Path, advice: str) -> Iterator[Any]:
+    """Yield the entries of a list. Raises DataError when it reaches damage."""
+    yield from _entries(file, "[]", advice)
 
 
-def read_pairs(file: Path, cure: str) -> Iterator[tuple[str, Any]]:
-    """The entries of a mapping, in the file's order. Raises DataError, at the place of the
+def read_pairs(file: Path, advice: str) -> Iterator[tuple[str, Any]]:
+    """Yield the entries of a mapping in the file's order. Raises DataError when it reaches
     damage."""
-    yield from _entries(file, "{}", cure)
+    yield from _entries(file, "{}", advice)
 
 
-def _entries(file: Path, brackets: str, cure: str) -> Iterator[Any]:
+def _entries(file: Path, brackets: str, advice: str) -> Iterator[Any]:
     try:
         with file.open(encoding="utf-8") as stream:
             yield from _Reader(iter(lambda: stream.read(_CHUNK), "")).entries(brackets)
     except FileNotFoundError:
-        raise DataError(f"{file}: no such file; {cure}") from None
+        raise DataError(f"{file}: no such file; {advice}") from None
     except (OSError, ValueError) as error:
-        raise DataError(f"{file}: cannot be read ({error}); {cure}") from error
+        raise DataError(f"{file}: cannot be read ({error}); {advice}") from error
 
 
 class _Reader:
     def __init__(self, chunks: Iterator[str]) -> None:
         self._chunks = chunks
         self._text = ""
-        self._at = 0
+        self._position = 0
         self._count = 0
         self._decode = JSONDecoder().raw_decode
 
@@ -82,13 +84,13 @@ class _Reader:
         if self._peek() == closing:
             self._expect(closing)
         else:
-            sign = ","
-            while sign == ",":
+            separator = ","
+            while separator == ",":
                 yield self._pair() if opening == "{" else self._value()
                 self._count += 1
-                sign = self._expect("," + closing)
+                separator = self._expect("," + closing)
         if self._peek():
-            raise ValueError("something follows its end")
+            raise ValueError("extra data after its end")
 
     def _pair(self) -> tuple[str, Any]:
         key = self._value()
@@ -96,43 +98,43 @@ class _Reader:
         return key, self._value()
 
     def _peek(self) -> str:
-        """The next sign that is no space; empty at the end of the file."""
+        """Return the next character that is not white space; empty at the end of the file."""
         while True:
-            while self._at < len(self._text) and self._text[self._at] in _SPACE:
-                self._at += 1
-            if self._at < len(self._text):
-                return self._text[self._at]
-            if not self._more():
+            while self._position < len(self._text) and self._text[self._position] in _SPACE:
+                self._position += 1
+            if self._position < len(self._text):
+                return self._text[self._position]
+            if not self._read_chunk():
                 return ""
 
     def _expect(self, allowed: str) -> str:
-        found = self._peek()
-        if not found or found not in allowed:
-            what = f"{found!r}" if found else "its end"
+        char = self._peek()
+        if not char or char not in allowed:
+            what = f"{char!r}" if char else "its end"
             raise ValueError(
-                f"{what} where one of {allowed!r} belongs, after {self._count} entries"
+                f"{what} where one of {allowed!r} is expected, after {self._count} entries"
             )
-        self._at += 1
-        return found
+        self._position += 1
+        return char
 
     def _value(self) -> Any:
         self._peek()
         while True:
             try:
-                value, end = self._decode(self._text, self._at)
+                value, end = self._decode(self._text, self._position)
             except JSONDecodeError as error:
-                if not self._more():
+                if not self._read_chunk():
                     raise ValueError(f"{error.msg} after {self._count} entries") from error
                 continue
-            # A number may go on in the next chunk: "1" is whole, but so are "12" and "1.5".
-            if self._text[end : end + 1] not in _AFTER and self._more():
+            # A number may continue in the next chunk: "1" is complete, but so are "12" and "1.5".
+            if self._text[end : end + 1] not in _AFTER and self._read_chunk():
                 continue
-            self._at = end
+            self._position = end
             return value
 
-    def _more(self) -> bool:
+    def _read_chunk(self) -> bool:
         chunk = next(self._chunks, "")
         if chunk:
-            self._text = self._text[self._at :] + chunk
-            self._at = 0
+            self._text = self._text[self._position :] + chunk
+            self._position = 0
         return bool(chunk)

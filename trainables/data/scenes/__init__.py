@@ -1,11 +1,11 @@
-"""Scenes: a generated vision-and-language world, written in the published data formats.
+"""Scenes: generated vision-and-language data, written in the published data formats.
 
-A scene is a small picture of coloured shapes; some scenes hold a grey box that may hide anything.
-From one kind of scene come pictures, what a detector with realistic errors makes of them, captions,
-and the examples of all seven tasks. `write` puts everything where the readers of UNITER's, LXMERT's
-and ViLT's own data look for it.
+A scene is a small picture of coloured shapes; some scenes have a grey box that may hide anything.
+From the scenes come pictures, the regions that a detector with realistic errors finds in them,
+captions, and the examples of all seven tasks. `write_scenes` writes them to the files that the
+readers of UNITER's, LXMERT's and ViLT's data expect.
 """
 
-from trainables.data.scenes.folder import write
+from trainables.data.scenes.folder import write_scenes
 
-__all__ = ["write"]
+__all__ = ["write_scenes"]

@@ -1,4 +1,4 @@
-"""Captions: what people might write under a scene; and what the pre-training corpus states."""
+"""Captions, as people might write them, and the statements of the pre-training corpus."""
 
 from __future__ import annotations
 
@@ -6,93 +6,95 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from trainables.data.scenes.phrases import (
-    SIMPLE,
-    Wanted,
-    at,
-    kind,
-    of,
-    sides,
-    singular,
+    SIMPLE_DESCRIPTIONS,
+    Description,
+    describe,
+    describe_uniquely,
+    relative_sides,
+    side_phrase,
+    unique_things,
 )
-from trainables.data.scenes.rng import Dice
-from trainables.data.scenes.world import BOX, SHAPES, Scene, Thing
+from trainables.data.scenes.rng import SceneRng
+from trainables.data.scenes.world import BOX_SHAPE, SHAPES, Scene, Thing
 
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six")
-_LOOKS = ("color", "color", "big", "striped")
-_Form: TypeAlias = Callable[[Scene, Dice], str]
-"""Nothing where the scene does not lend itself to it."""
+_PROPERTIES = ("color", "color", "big", "striped")
+_Template: TypeAlias = Callable[[Scene, SceneRng], str]
+"""Returns an empty string if it does not apply to the scene."""
 
 
 def captions(scenes: Sequence[Scene], each: int, *seed: str | int) -> list[list[str]]:
-    """`each` different ones of every scene, two or three things in each."""
-    dice = Dice(*seed, "captions")
-    return [_different(scene, each, dice, (_listed, _listed, _placed)) for scene in scenes]
+    """Return `each` distinct captions for every scene, with two or three things each."""
+    rng = SceneRng(*seed, "captions")
+    return [_distinct(scene, each, rng, (_listed, _listed, _placed)) for scene in scenes]
 
 
 def statements(scenes: Sequence[Scene], each: int, *seed: str | int) -> list[list[str]]:
-    """`each` different ones of every scene: captions, and single facts."""
-    dice = Dice(*seed, "statements")
-    return [_different(scene, each, dice, _FACTS) for scene in scenes]
+    """Return `each` distinct statements for every scene: captions and single facts."""
+    rng = SceneRng(*seed, "statements")
+    return [_distinct(scene, each, rng, _FACTS) for scene in scenes]
 
 
-def _different(scene: Scene, each: int, dice: Dice, forms: Sequence[_Form]) -> list[str]:
-    found: dict[str, None] = {}
-    while len(found) < each:
-        if said := dice.pick(forms)(scene, dice):
-            found[said] = None
-    return list(found)
+def _distinct(scene: Scene, each: int, rng: SceneRng, templates: Sequence[_Template]) -> list[str]:
+    texts: dict[str, None] = {}
+    while len(texts) < each:
+        if text := rng.pick(templates)(scene, rng):
+            texts[text] = None
+    return list(texts)
 
 
-def _named(thing: Thing, dice: Dice) -> Wanted:
-    """By its shape and colour, and now and then by one thing more."""
-    if thing.shape == BOX:
-        return kind(thing)
-    more = dice.pick(((), (), ("big",), ("striped",)))
-    return of(thing, "shape", "color", *more)
+def _describe_thing(thing: Thing, rng: SceneRng) -> Description:
+    """Describe a thing by its shape and colour, and sometimes by one more property."""
+    if thing.shape == BOX_SHAPE:
+        return describe_uniquely(thing)
+    more = rng.pick(((), (), ("big",), ("striped",)))
+    return describe(thing, "shape", "color", *more)
 
 
-def _listed(scene: Scene, dice: Dice) -> str:
-    things = dice.sample(scene.things, 2 + dice.below(2))
-    *first, last = (_named(thing, dice).a() for thing in things)
+def _listed(scene: Scene, rng: SceneRng) -> str:
+    things = rng.sample(scene.things, 2 + rng.below(2))
+    *first, last = (_describe_thing(thing, rng).with_article() for thing in things)
     return f"{', '.join(first)} and {last}."
 
 
-def _placed(scene: Scene, dice: Dice) -> str:
-    one, other = dice.sample(scene.things, 2)
-    found = sides(one, other)
-    if not found:
+def _placed(scene: Scene, rng: SceneRng) -> str:
+    one, other = rng.sample(scene.things, 2)
+    directions = relative_sides(one, other)
+    if not directions:
         return ""
-    return f"{_named(one, dice).a()} {at(dice.pick(found))} {_named(other, dice).a()}."
+    first = _describe_thing(one, rng).with_article()
+    where = side_phrase(rng.pick(directions))
+    return f"{first} {where} {_describe_thing(other, rng).with_article()}."
 
 
-def _counted(scene: Scene, dice: Dice) -> str:
-    wanted = dice.pick([wanted for wanted in SIMPLE if wanted.count(scene)])
-    number = wanted.count(scene)
+def _counted(scene: Scene, rng: SceneRng) -> str:
+    description = rng.pick([each for each in SIMPLE_DESCRIPTIONS if each.count(scene)])
+    number = description.count(scene)
     verb = "is" if number == 1 else "are"
-    return f"there {verb} {_NUMBERS[number]} {wanted.noun(many=number > 1)}."
+    return f"there {verb} {_NUMBERS[number]} {description.noun(plural=number > 1)}."
 
 
-def _described(scene: Scene, dice: Dice) -> str:
-    things = singular(scene, "shape")
+def _described(scene: Scene, rng: SceneRng) -> str:
+    things = unique_things(scene, "shape")
     if not things:
         return ""
-    thing = dice.pick(things)
-    noun = of(thing, dice.pick(_LOOKS)).noun().removesuffix(" thing")
+    thing = rng.pick(things)
+    noun = describe(thing, rng.pick(_PROPERTIES)).noun().removesuffix(" thing")
     return f"the {SHAPES[thing.shape]} is {noun}."
 
 
-def _one(scene: Scene, dice: Dice) -> str:
-    thing = dice.pick(scene.things)
-    return f"there is {_named(thing, dice).a()}."
+def _single(scene: Scene, rng: SceneRng) -> str:
+    thing = rng.pick(scene.things)
+    return f"there is {_describe_thing(thing, rng).with_article()}."
 
 
-def _absent(scene: Scene, dice: Dice) -> str:
-    missing = [wanted for wanted in SIMPLE if not wanted.count(scene)]
-    return f"there is no {dice.pick(missing).noun()}."
+def _absent(scene: Scene, rng: SceneRng) -> str:
+    missing = [each for each in SIMPLE_DESCRIPTIONS if not each.count(scene)]
+    return f"there is no {rng.pick(missing).noun()}."
 
 
-_FACTS: tuple[_Form, ...] = (
+_FACTS: tuple[_Template, ...] = (
     *(_listed, _listed, _listed, _listed, _described, _described, _described),
-    *(_one, _placed, _counted, _absent),
+    *(_single, _placed, _counted, _absent),
 )
-"""Drawn from with even chances."""
+"""Drawn uniformly."""

@@ -1,7 +1,7 @@
-"""All that is written about one set of scenes, before it takes any format.
+"""The examples of all tasks on one set of scenes, independent of their format.
 
-Every task looks at the same training scenes and is scored on the same held-out ones, and a task's
-sentences, targets and scenes are the same in all formats.
+All tasks share the training scenes and the held-out scenes, and the texts, targets and scenes of a
+task are the same in all formats.
 """
 
 from __future__ import annotations
@@ -14,208 +14,211 @@ from pathlib import Path
 from typing import TypeAlias
 
 from trainables.data.scenes import captions, detector, entailment, pairs, questions, vcr, world
-from trainables.data.scenes.detector import Seen
+from trainables.data.scenes.detector import Detections
 from trainables.data.scenes.expressions import Expression, expressions
-from trainables.data.scenes.rng import Dice
-from trainables.data.scenes.vcr import Riddle
+from trainables.data.scenes.rng import SceneRng
+from trainables.data.scenes.vcr import VcrItem
 from trainables.data.scenes.world import Scene
-from trainables.data.schema.layouts import LAYOUTS, Part, layout
+from trainables.data.schema.layouts import LAYOUTS, SplitFiles, resolve_layout
 from trainables.models import Format
 
-ANSWERS: Mapping[str, Sequence[str]] = {
+ANSWER_LISTS: Mapping[str, Sequence[str]] = {
     "vqa": questions.VQA_ANSWERS,
     "gqa": questions.GQA_ANSWERS,
 }
-"""Of the tasks whose formats have a file of answers, by label."""
-_HELD_OUT = 5
-"""There is one held-out scene for so many training ones."""
-_RETRIEVED = 6
-"""One of so many held-out scenes is retrieval's `val`, another its `test`: every caption is scored
-against every picture, so 100 pictures with 3 captions already cost 30,000 pairs."""
-_EACH = {"vqa": 3, "gqa": 3, "snli_ve": 4, "nlvr2": 6, "vcr": 2, "refcoco": 3}
-"""Examples of a scene; of a pair of scenes for NLVR2."""
+"""The answers in the order of their labels, for the tasks whose formats have a file of answers."""
+_TRAIN_PER_HELD_OUT = 5
+"""Training scenes per held-out scene."""
+_HELD_OUT_PER_RETRIEVAL = 6
+"""Held-out scenes per scene of retrieval's `val`, and of its `test`. Every caption is scored
+against every picture, so 100 pictures with 3 captions already make 30,000 pairs."""
+_EXAMPLES_PER_SCENE = {"vqa": 3, "gqa": 3, "snli_ve": 4, "nlvr2": 6, "vcr": 2, "refcoco": 3}
+"""For NLVR2, per pair of scenes."""
 _CAPTIONS, _CAPTIONS_HELD_OUT = 5, 3
 _STATEMENTS, _STATEMENTS_HELD_OUT = 8, 2
-_DOUBT, _MORE_DOUBT = 0.05, 0.1
-"""Chance that a human errs on a question of VQA, at difficulty 0, and what difficulty 1 adds."""
+_BASE_ERROR_RATE, _ADDED_ERROR_RATE = 0.05, 0.1
+"""Probability of a wrong human answer to a VQA question at difficulty 0, and the increase up to
+difficulty 1."""
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """A sentence on one scene or two."""
+class SceneExample:
+    """A text about one or two scenes."""
 
     text: str
     scenes: tuple[int, ...]
     scores: Mapping[str, float] = field(default_factory=dict)
-    """By answer; of captions, none."""
-    place: int = 0
-    """Among those on the same scenes."""
+    """By answer; empty for captions."""
+    index: int = 0
+    """Number among the examples of the same scenes."""
 
     @property
-    def number(self) -> int:
-        """Its own within the book's items of a task."""
-        return 100 * self.scenes[0] + self.place
+    def example_id(self) -> int:
+        """A number that is unique within a task."""
+        return 100 * self.scenes[0] + self.index
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Book:
-    """Numbers of scenes are places in `scenes`; splits are `train`, `held_out`, and for retrieval
-    `val` and `test` instead."""
+class SceneDataset:
+    """Scenes are numbered by their index in `scenes`. The splits are `train` and `held_out`;
+    retrieval has `val` and `test` instead of `held_out`."""
 
     seed: int
     difficulty: float
     scenes: Sequence[Scene]
-    """Those of training come first."""
-    train: int
-    """Their number."""
-    detected: Sequence[Seen]
-    annotated: Sequence[Seen]
+    """The training scenes come first."""
+    num_train: int
+    """Number of training scenes."""
+    detected: Sequence[Detections]
+    annotated: Sequence[Detections]
     premises: Sequence[str]
-    """A caption of every scene."""
-    items: Mapping[tuple[str, str], Sequence[Item]]
+    """One caption per scene."""
+    examples: Mapping[tuple[str, str], Sequence[SceneExample]]
     """By task and split."""
-    riddles: Mapping[str, Sequence[Riddle]]
-    """VCR, by split."""
+    vcr_items: Mapping[str, Sequence[VcrItem]]
+    """By split."""
     expressions: Mapping[str, Sequence[Expression]]
-    """RefCOCO+, by split."""
+    """Of RefCOCO+, by split."""
 
-    def numbers(self, split: str) -> range:
-        """Of the scenes of a split."""
+    def scene_range(self, split: str) -> range:
+        """Return the numbers of the scenes of a split."""
         if split == "train":
-            return range(self.train)
-        shown = _retrieved(len(self.scenes) - self.train)
-        first = self.train + shown * (split == "test")
-        return range(first, first + shown if split in ("val", "test") else len(self.scenes))
+            return range(self.num_train)
+        count = _num_retrieval(len(self.scenes) - self.num_train)
+        first = self.num_train + count * (split == "test")
+        return range(first, first + count if split in ("val", "test") else len(self.scenes))
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
-    """A file of a task's examples, and which scenes these are on."""
+class SplitShare:
+    """A file of a task's examples, and the scenes that it covers."""
 
     task: str
     split: str
-    part: Part
+    files: SplitFiles
     scenes: range
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class WriteJob:
     """A file or folder to write."""
 
     path: str
-    """Below the data folder."""
+    """Relative to the data folder."""
     size: int
-    """Scenes in it."""
+    """Number of scenes."""
     write: Callable[[Path], object]
 
 
-_Found: TypeAlias = Iterable[tuple[str, tuple[int, ...], Mapping[str, float]]]
+_Drawn: TypeAlias = Iterable[tuple[str, tuple[int, ...], Mapping[str, float]]]
 """Text, scenes and scores."""
 
 
-def compose(images: int, difficulty: float, seed: int) -> Book:
-    """`images` training scenes, `images` / 5 held-out ones, and what is said of them."""
+def generate(images: int, difficulty: float, seed: int) -> SceneDataset:
+    """Draw `images` training scenes, `images` / 5 held-out scenes, and their examples."""
     scenes: list[Scene] = []
-    detected: list[Seen] = []
-    annotated: list[Seen] = []
+    detected: list[Detections] = []
+    annotated: list[Detections] = []
     premises: list[str] = []
-    items: dict[tuple[str, str], list[Item]] = {}
-    riddles, referring = {}, {}
-    for split, count in (("train", images), ("held_out", images // _HELD_OUT)):
-        first, own = len(scenes), world.draw(count, difficulty, seed, split)
-        scenes += own
-        detected += detector.detect(own, difficulty, seed, split)
-        annotated += detector.annotated(own, difficulty, seed, split)
-        for said in captions.captions(own, 1, seed, split, "premises"):
-            premises += said
-        for task, found in _said(own, difficulty, seed, split):
-            items[task, split] = _numbered(found, first)
-        riddles[split] = [
-            replace(riddle, scene=riddle.scene + first)
-            for riddle in vcr.riddles(own, _EACH["vcr"], seed, split)
+    examples: dict[tuple[str, str], list[SceneExample]] = {}
+    vcr_items, referring = {}, {}
+    for split, count in (("train", images), ("held_out", images // _TRAIN_PER_HELD_OUT)):
+        first, new_scenes = len(scenes), world.draw_scenes(count, difficulty, seed, split)
+        scenes += new_scenes
+        detected += detector.detect(new_scenes, difficulty, seed, split)
+        annotated += detector.annotated(new_scenes, difficulty, seed, split)
+        for texts in captions.captions(new_scenes, 1, seed, split, "premises"):
+            premises += texts
+        for task, drawn in _draw_tasks(new_scenes, difficulty, seed, split):
+            examples[task, split] = _numbered(drawn, first)
+        vcr_items[split] = [
+            replace(item, scene=item.scene + first)
+            for item in vcr.vcr_items(new_scenes, _EXAMPLES_PER_SCENE["vcr"], seed, split)
         ]
         referring[split] = [
-            replace(said, scene=said.scene + first)
-            for said in expressions(own, _EACH["refcoco"], seed, split)
+            replace(expression, scene=expression.scene + first)
+            for expression in expressions(new_scenes, _EXAMPLES_PER_SCENE["refcoco"], seed, split)
         ]
-        for part, start in (("val", 0), ("test", _retrieved(count))) * (split == "held_out"):
-            shown = own[start : start + _retrieved(count)]
-            listed = captions.captions(shown, _CAPTIONS_HELD_OUT, seed, part)
-            items["retrieval", part] = _numbered(_each(listed), first + start)
-    return Book(
+        for part, start in (("val", 0), ("test", _num_retrieval(count))) * (split == "held_out"):
+            captioned = new_scenes[start : start + _num_retrieval(count)]
+            lists = captions.captions(captioned, _CAPTIONS_HELD_OUT, seed, part)
+            examples["retrieval", part] = _numbered(_per_scene(lists), first + start)
+    return SceneDataset(
         seed=seed,
         difficulty=difficulty,
         scenes=scenes,
-        train=images,
+        num_train=images,
         detected=detected,
         annotated=annotated,
         premises=premises,
-        items=items,
-        riddles=riddles,
+        examples=examples,
+        vcr_items=vcr_items,
         expressions=referring,
     )
 
 
-def shares(book: Book, form: Format) -> Iterator[Share]:
-    """All files of examples of a format. Where a split has several, its scenes are dealt out in
-    equal runs."""
-    for task in [task for task, each in LAYOUTS if each == form]:
-        found = layout(task, form, {})
-        splits = {"train": found.train, "held_out": found.held_out}
-        if "split" in found.options:
+def split_shares(dataset: SceneDataset, file_format: Format) -> Iterator[SplitShare]:
+    """Yield all files of examples of a format. If a split has several, its scenes are divided into
+    equal ranges."""
+    for task in [task for task, each in LAYOUTS if each == file_format]:
+        layout = resolve_layout(task, file_format, {})
+        splits = {"train": layout.train, "held_out": layout.held_out}
+        if "split" in layout.options:
             del splits["held_out"]
             for split in ("val", "test"):
-                splits[split] = layout(task, form, {"split": split}).held_out
-        for split, parts in splits.items():
-            numbers = book.numbers(split)
-            edges = [len(numbers) * part // len(parts) for part in range(len(parts) + 1)]
-            for part, (start, end) in zip(parts, pairwise(edges), strict=True):
-                yield Share(task, split, part, numbers[start:end])
+                splits[split] = resolve_layout(task, file_format, {"split": split}).held_out
+        for split, split_files in splits.items():
+            scenes, count = dataset.scene_range(split), len(split_files)
+            edges = [len(scenes) * part // count for part in range(count + 1)]
+            for files, (start, end) in zip(split_files, pairwise(edges), strict=True):
+                yield SplitShare(task, split, files, scenes[start:end])
 
 
-def items_of(book: Book, share: Share) -> list[Item]:
-    """Its examples, of all tasks but VCR and RefCOCO+, in the scenes' order."""
-    items = book.items[share.task, share.split]
-    return [item for item in items if item.scenes[0] in share.scenes]
+def examples_of(dataset: SceneDataset, share: SplitShare) -> list[SceneExample]:
+    """Return the examples of a file in the order of the scenes; not for VCR and RefCOCO+."""
+    examples = dataset.examples[share.task, share.split]
+    return [example for example in examples if example.scenes[0] in share.scenes]
 
 
-def _retrieved(held_out: int) -> int:
-    return held_out // _RETRIEVED
+def _num_retrieval(held_out: int) -> int:
+    return held_out // _HELD_OUT_PER_RETRIEVAL
 
 
-def _said(
+def _draw_tasks(
     scenes: Sequence[Scene], difficulty: float, seed: int, split: str
-) -> Iterator[tuple[str, _Found]]:
-    """Task by task."""
-    asked = questions.vqa(scenes, _EACH["vqa"], seed, split)
-    dice, doubt = Dice(seed, split, "humans"), _DOUBT + _MORE_DOUBT * difficulty
-    scored = [questions.human_answers(question, doubt, dice) for question in asked]
-    yield "vqa", [(q.text, (q.scene,), given) for q, given in zip(asked, scored, strict=True)]
-    asked = questions.gqa(scenes, _EACH["gqa"], seed, split)
+) -> Iterator[tuple[str, _Drawn]]:
+    """Yield each task's name and examples."""
+    asked = questions.vqa(scenes, _EXAMPLES_PER_SCENE["vqa"], seed, split)
+    rng = SceneRng(seed, split, "humans")
+    error_rate = _BASE_ERROR_RATE + _ADDED_ERROR_RATE * difficulty
+    scores = [questions.human_answers(question, error_rate, rng) for question in asked]
+    yield "vqa", [(q.text, (q.scene,), each) for q, each in zip(asked, scores, strict=True)]
+    asked = questions.gqa(scenes, _EXAMPLES_PER_SCENE["gqa"], seed, split)
     yield "gqa", [(q.text, (q.scene,), {q.answer: 1.0}) for q in asked]
-    guessed = entailment.hypotheses(scenes, _EACH["snli_ve"], seed, split)
-    yield "snli_ve", [(h.text, (h.scene,), {h.label: 1.0}) for h in guessed]
-    claims = pairs.claims(scenes[: len(scenes) // 2 * 2], _EACH["nlvr2"], seed, split)
-    yield "nlvr2", [(c.text, _pair(c.pair), {str(c.holds): 1.0}) for c in claims]
+    hypotheses = entailment.hypotheses(scenes, _EXAMPLES_PER_SCENE["snli_ve"], seed, split)
+    yield "snli_ve", [(h.text, (h.scene,), {h.label: 1.0}) for h in hypotheses]
+    claims = pairs.claims(scenes[: len(scenes) // 2 * 2], _EXAMPLES_PER_SCENE["nlvr2"], seed, split)
+    yield "nlvr2", [(c.text, _pair(c.pair), {str(c.is_true): 1.0}) for c in claims]
     if split == "train":
-        yield "retrieval", _each(captions.captions(scenes, _CAPTIONS, seed, split))
-    stated = _STATEMENTS if split == "train" else _STATEMENTS_HELD_OUT
-    yield "pretraining", _each(captions.statements(scenes, stated, seed, split))
+        yield "retrieval", _per_scene(captions.captions(scenes, _CAPTIONS, seed, split))
+    count = _STATEMENTS if split == "train" else _STATEMENTS_HELD_OUT
+    yield "pretraining", _per_scene(captions.statements(scenes, count, seed, split))
 
 
 def _pair(number: int) -> tuple[int, int]:
     return 2 * number, 2 * number + 1
 
 
-def _each(texts: Sequence[Sequence[str]]) -> _Found:
-    return [(text, (scene,), {}) for scene, said in enumerate(texts) for text in said]
+def _per_scene(texts: Sequence[Sequence[str]]) -> _Drawn:
+    return [(text, (scene,), {}) for scene, each in enumerate(texts) for text in each]
 
 
-def _numbered(found: _Found, first: int) -> list[Item]:
-    """The scenes' numbers start at `first`."""
-    places: Counter[tuple[int, ...]] = Counter()
-    items = []
-    for text, scenes, scores in found:
-        items.append(Item(text, tuple(first + n for n in scenes), scores, places[scenes]))
-        places[scenes] += 1
-    return items
+def _numbered(drawn: _Drawn, first: int) -> list[SceneExample]:
+    """Build the examples; scene 0 of `drawn` is scene `first` of the dataset."""
+    counts: Counter[tuple[int, ...]] = Counter()
+    examples = []
+    for text, scenes, scores in drawn:
+        numbers = tuple(first + n for n in scenes)
+        examples.append(SceneExample(text, numbers, scores, counts[scenes]))
+        counts[scenes] += 1
+    return examples

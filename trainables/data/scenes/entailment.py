@@ -1,14 +1,21 @@
-"""SNLI-VE: what a scene says of a sentence. Where nothing speaks against it but a box could hide
-what it is about, it is neither true nor false."""
+"""SNLI-VE: whether a scene entails a sentence. A sentence is neutral if nothing contradicts it and
+a box could hide what it is about."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trainables.data.scenes.phrases import SIDES, Balance, Wanted, at, random_kind, side
-from trainables.data.scenes.rng import Dice
-from trainables.data.scenes.world import BOX, COLORS, GRAY, SHAPES, Scene
+from trainables.data.scenes.phrases import (
+    SIDES,
+    AnswerBalance,
+    Description,
+    random_description,
+    relative_side,
+    side_phrase,
+)
+from trainables.data.scenes.rng import SceneRng
+from trainables.data.scenes.world import BOX_COLOR, BOX_SHAPE, COLORS, SHAPES, Scene
 
 LABELS = ("contradiction", "entailment", "neutral")
 
@@ -21,70 +28,74 @@ class Hypothesis:
 
 
 def hypotheses(scenes: Sequence[Scene], each: int, *seed: str | int) -> list[Hypothesis]:
-    """About `each` per scene, in the scenes' order."""
-    dice, found = Dice(*seed, "snli-ve"), []
-    # Else whether there is a box would tell most labels, whatever the sentence says.
-    by_text, by_box = Balance(slack=8), Balance(slack=20)
+    """Return about `each` hypotheses per scene, in the order of the scenes."""
+    rng, drawn = SceneRng(*seed, "snli-ve"), []
+    # Without the second balance, the presence of a box would predict most labels.
+    by_text, by_box = AnswerBalance(slack=8), AnswerBalance(slack=20)
     for number, scene in enumerate(scenes):
-        boxed, likely = f"box: {scene.has_box}", LABELS if scene.has_box else LABELS[:2]
+        box_text, options = f"box: {scene.has_box}", LABELS if scene.has_box else LABELS[:2]
         texts: set[str] = set()
         for _ in range(24 * each):
-            text, label = dice.pick(_FORMS)(scene, dice)
+            text, label = rng.pick(_TEMPLATES)(scene, rng)
             if text in texts or not label:
                 continue
-            if by_text.fair(text, label, LABELS) and by_box.fair(boxed, label, likely):
+            if by_text.keeps_balance(text, label, LABELS) and by_box.keeps_balance(
+                box_text, label, options
+            ):
                 by_text.count(text, label)
-                by_box.count(boxed, label)
+                by_box.count(box_text, label)
                 texts.add(text)
-                found.append(Hypothesis(text, label, number))
+                drawn.append(Hypothesis(text, label, number))
             if len(texts) == each:
                 break
-    return found
+    return drawn
 
 
-def _there_is(scene: Scene, dice: Dice) -> tuple[str, str]:
-    wanted = random_kind(dice)
-    label = "entailment" if wanted.count(scene) else _unseen(scene)
-    return f"there is {wanted.a()}.", label
+def _there_is(scene: Scene, rng: SceneRng) -> tuple[str, str]:
+    description = random_description(rng)
+    label = "entailment" if description.count(scene) else _absent_label(scene)
+    return f"there is {description.with_article()}.", label
 
 
-def _is_colored(scene: Scene, dice: Dice) -> tuple[str, str]:
-    """Of a shape that the scene shows at most once; without it and without a box: no label."""
-    shape, color = dice.below(BOX), dice.below(GRAY)
+def _is_colored(scene: Scene, rng: SceneRng) -> tuple[str, str]:
+    """Use a shape that the scene has at most once; no label if both it and a box are absent."""
+    shape, color = rng.below(BOX_SHAPE), rng.below(BOX_COLOR)
     text = f"the {SHAPES[shape]} is {COLORS[color]}."
-    found = [thing for thing in scene.shown if thing.shape == shape]
-    if not found:
+    things = [thing for thing in scene.non_box_things if thing.shape == shape]
+    if not things:
         return text, "neutral" if scene.has_box else ""
-    if len(found) > 1:
+    if len(things) > 1:
         return text, ""
-    if found[0].color != color and dice.chance(0.5):
-        text = f"the {SHAPES[shape]} is {COLORS[found[0].color]}."
+    if things[0].color != color and rng.happens(0.5):
+        text = f"the {SHAPES[shape]} is {COLORS[things[0].color]}."
         return text, "entailment"
-    return text, "entailment" if found[0].color == color else "contradiction"
+    return text, "entailment" if things[0].color == color else "contradiction"
 
 
-def _is_beside(scene: Scene, dice: Dice) -> tuple[str, str]:
-    """Of two shapes that the scene shows at most once; without one and without a box: no label."""
-    first, second = dice.sample(range(BOX), 2)
-    said = dice.pick(SIDES)
-    text = f"the {SHAPES[first]} is {at(said)} the {SHAPES[second]}."
-    counts = [Wanted(shape=shape).count(scene) for shape in (first, second)]
+def _is_beside(scene: Scene, rng: SceneRng) -> tuple[str, str]:
+    """Use two shapes that the scene has at most once; no label if one of them and a box are
+    absent."""
+    first, second = rng.sample(range(BOX_SHAPE), 2)
+    direction = rng.pick(SIDES)
+    text = f"the {SHAPES[first]} is {side_phrase(direction)} the {SHAPES[second]}."
+    counts = [Description(shape=shape).count(scene) for shape in (first, second)]
     if max(counts) > 1:
         return text, ""
     if min(counts) == 0:
         return text, "neutral" if scene.has_box else ""
     one, other = (
-        next(thing for thing in scene.shown if thing.shape == shape) for shape in (first, second)
+        next(thing for thing in scene.non_box_things if thing.shape == shape)
+        for shape in (first, second)
     )
-    where = side(one, other, upright=said in SIDES[2:])
-    if not where:
+    actual = relative_side(one, other, vertical=direction in SIDES[2:])
+    if not actual:
         return text, ""
-    return text, "entailment" if where == said else "contradiction"
+    return text, "entailment" if actual == direction else "contradiction"
 
 
-def _unseen(scene: Scene) -> str:
+def _absent_label(scene: Scene) -> str:
     return "neutral" if scene.has_box else "contradiction"
 
 
-_FORMS = (_there_is, _there_is, _is_colored, _is_beside)
-"""Drawn from with even chances."""
+_TEMPLATES = (_there_is, _there_is, _is_colored, _is_beside)
+"""Drawn uniformly."""

@@ -1,5 +1,5 @@
-"""RefCOCO+: expressions that fit one thing of a scene, by its looks or by what it stands beside,
-never by where in the picture it is."""
+"""RefCOCO+: expressions that match one thing of a scene, by its properties or by its side of
+another thing, but never by its location in the picture."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from trainables.data.scenes.phrases import at, of, sides, singular
-from trainables.data.scenes.rng import Dice
+from trainables.data.scenes.phrases import describe, relative_sides, side_phrase, unique_things
+from trainables.data.scenes.rng import SceneRng
 from trainables.data.scenes.world import SHAPES, Scene, Thing
 
-_LOOKS = ("shape", "color", "big", "striped")
+_PROPERTIES = ("shape", "color", "big", "striped")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,51 +19,55 @@ class Expression:
     text: str
     scene: int
     thing: int
-    """Its place in the scene's things."""
+    """Index into the scene's things."""
 
 
 def expressions(scenes: Sequence[Scene], each: int, *seed: str | int) -> list[Expression]:
-    """Up to `each` per scene, of different texts, in the scenes' order."""
-    dice, found = Dice(*seed, "refcoco+"), []
+    """Return up to `each` expressions per scene, with distinct texts, in the order of the
+    scenes."""
+    rng, drawn = SceneRng(*seed, "refcoco+"), []
     for number, scene in enumerate(scenes):
-        said: dict[str, Thing] = {}
+        thing_by_text: dict[str, Thing] = {}
         for _ in range(4 * each):
-            thing = dice.pick(scene.shown)
-            text = dice.pick((_by_looks, _by_looks, _by_place))(scene, thing, dice)
+            thing = rng.pick(scene.non_box_things)
+            text = rng.pick((_by_properties, _by_properties, _by_place))(scene, thing, rng)
             if text:
-                said[text] = thing
-            if len(said) == each:
+                thing_by_text[text] = thing
+            if len(thing_by_text) == each:
                 break
-        found += [Expression(text, number, scene.things.index(t)) for text, t in said.items()]
-    return found
-
-
-def _by_looks(scene: Scene, thing: Thing, dice: Dice) -> str:
-    """One or two properties, three where two do not do, that only this thing has."""
-    for size in (dice.pick((1, 2)), 3):
-        enough = [
-            wanted
-            for names in combinations(_LOOKS, size)
-            if (wanted := of(thing, *names)).count(scene) == 1
+        drawn += [
+            Expression(text, number, scene.things.index(t)) for text, t in thing_by_text.items()
         ]
-        if enough:
-            return f"the {dice.pick(enough).noun()}"
+    return drawn
+
+
+def _by_properties(scene: Scene, thing: Thing, rng: SceneRng) -> str:
+    """Use one or two properties that only this thing has, or three if necessary."""
+    for size in (rng.pick((1, 2)), 3):
+        unique = [
+            description
+            for names in combinations(_PROPERTIES, size)
+            if (description := describe(thing, *names)).count(scene) == 1
+        ]
+        if unique:
+            return f"the {rng.pick(unique).noun()}"
     return ""
 
 
-def _by_place(scene: Scene, thing: Thing, dice: Dice) -> str:
-    """A property that it shares with others, and a side of a thing where it alone of them is."""
-    wanted = of(thing, dice.pick(("shape", "color", "big", "striped")))
-    rivals = [other for other in scene.shown if wanted.fits(other)]
-    marks = [other for other in singular(scene, "shape") if other is not thing]
-    if len(rivals) < 2 or not marks:
+def _by_place(scene: Scene, thing: Thing, rng: SceneRng) -> str:
+    """Use a property that other things share, and a side of a landmark that only this one is on."""
+    description = describe(thing, rng.pick(("shape", "color", "big", "striped")))
+    rivals = [other for other in scene.non_box_things if description.matches(other)]
+    landmarks = [other for other in unique_things(scene, "shape") if other is not thing]
+    if len(rivals) < 2 or not landmarks:
         return ""
-    mark = dice.pick(marks)
-    alone = [
-        where
-        for where in sides(thing, mark)
-        if sum(where in sides(rival, mark) for rival in rivals) == 1
+    landmark = rng.pick(landmarks)
+    distinguishing = [
+        direction
+        for direction in relative_sides(thing, landmark)
+        if sum(direction in relative_sides(rival, landmark) for rival in rivals) == 1
     ]
-    if not alone:
+    if not distinguishing:
         return ""
-    return f"the {wanted.noun()} {at(dice.pick(alone))} the {SHAPES[mark.shape]}"
+    where = side_phrase(rng.pick(distinguishing))
+    return f"the {description.noun()} {where} the {SHAPES[landmark.shape]}"

@@ -1,53 +1,53 @@
-"""NLVR2: sentences about two scenes, each true of some pairs and false of as many."""
+"""NLVR2: sentences about two scenes, each true for as many pairs as it is false for."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trainables.data.scenes.phrases import Balance, random_kind
-from trainables.data.scenes.rng import Dice
+from trainables.data.scenes.phrases import AnswerBalance, random_description
+from trainables.data.scenes.rng import SceneRng
 from trainables.data.scenes.world import Scene
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
     text: str
-    holds: bool
+    is_true: bool
     pair: int
-    """It is about the scenes 2 * pair and 2 * pair + 1."""
+    """The scenes are 2 * pair and 2 * pair + 1."""
 
 
 def claims(scenes: Sequence[Scene], each: int, *seed: str | int) -> list[Claim]:
-    """About `each` sentences per pair of scenes, in the pairs' order."""
-    dice, balance, found = Dice(*seed, "nlvr2"), Balance(slack=1), []
+    """Return about `each` claims per pair of scenes, in the order of the pairs."""
+    rng, balance, drawn = SceneRng(*seed, "nlvr2"), AnswerBalance(slack=1), []
     for pair, (left, right) in enumerate(zip(scenes[::2], scenes[1::2], strict=True)):
         texts: set[str] = set()
         for _ in range(8 * each):
-            text, holds = _claim(left, right, dice)
+            text, is_true = _claim(left, right, rng)
             if text in texts or not text:
                 continue
-            if balance.admits(text, str(holds), ("True", "False")):
+            if balance.admits(text, str(is_true), ("True", "False")):
                 texts.add(text)
-                found.append(Claim(text, holds, pair))
+                drawn.append(Claim(text, is_true, pair))
             if len(texts) == each:
                 break
-    return found
+    return drawn
 
 
-def _claim(left: Scene, right: Scene, dice: Dice) -> tuple[str, bool]:
-    """Nothing where it would be true, or false, for the wrong reason."""
-    wanted = random_kind(dice)
-    here, there = wanted.count(left), wanted.count(right)
-    form = dice.below(4)
-    if form == 0:
-        return f"the left image shows {wanted.a()}.", here > 0
-    if form == 1:
-        return f"the right image shows {wanted.a()}.", there > 0
-    if form == 2 and (here or there):
-        return f"both images show {wanted.a()}.", here > 0 and there > 0
-    if form == 3 and here != there:
-        where = dice.pick(("left", "right"))
-        more = (here > there) == (where == "left")
-        return f"there are more {wanted.noun(many=True)} in the {where} image.", more
+def _claim(left: Scene, right: Scene, rng: SceneRng) -> tuple[str, bool]:
+    """Return a claim, or an empty text if it would be true or false for a trivial reason."""
+    description = random_description(rng)
+    left_count, right_count = description.count(left), description.count(right)
+    template = rng.below(4)
+    if template == 0:
+        return f"the left image shows {description.with_article()}.", left_count > 0
+    if template == 1:
+        return f"the right image shows {description.with_article()}.", right_count > 0
+    if template == 2 and (left_count or right_count):
+        return f"both images show {description.with_article()}.", left_count > 0 and right_count > 0
+    if template == 3 and left_count != right_count:
+        side = rng.pick(("left", "right"))
+        more = (left_count > right_count) == (side == "left")
+        return f"there are more {description.noun(plural=True)} in the {side} image.", more
     return "", False

@@ -1,4 +1,4 @@
-"""Words for things: descriptions, what they fit, relations, and texts that say nothing alone."""
+"""Descriptions of things, their relative positions, and the balance of answers."""
 
 from __future__ import annotations
 
@@ -6,24 +6,25 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from trainables.data.scenes.rng import Dice
-from trainables.data.scenes.world import BOX, COLORS, GRAY, SHAPES, Scene, Thing
+from trainables.data.scenes.rng import SceneRng
+from trainables.data.scenes.world import BOX_COLOR, BOX_SHAPE, COLORS, SHAPES, Scene, Thing
 
-APART = 10.0
-"""A thing is left of another where its centre is so many pixels further left; and so on."""
+MIN_DISTANCE = 10.0
+"""Minimum distance in pixels of the centres of two things if one is left of the other, and so
+on."""
 SIDES = ("left", "right", "above", "below")
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """Things of a kind; None leaves a property open."""
+class Description:
+    """A set of properties; None matches any value."""
 
     shape: int | None = None
     color: int | None = None
     big: bool | None = None
     striped: bool | None = None
 
-    def fits(self, thing: Thing) -> bool:
+    def matches(self, thing: Thing) -> bool:
         return (
             (self.shape is None or self.shape == thing.shape)
             and (self.color is None or self.color == thing.color)
@@ -32,10 +33,10 @@ class Wanted:
         )
 
     def count(self, scene: Scene) -> int:
-        return sum(self.fits(thing) for thing in scene.things)
+        return sum(self.matches(thing) for thing in scene.things)
 
-    def noun(self, *, many: bool = False) -> str:
-        """Such as `big striped red circle`."""
+    def noun(self, *, plural: bool = False) -> str:
+        """Return a noun phrase such as `big striped red circle`."""
         words = []
         if self.big is not None:
             words.append("big" if self.big else "small")
@@ -44,74 +45,85 @@ class Wanted:
         if self.color is not None:
             words.append(COLORS[self.color])
         words.append("thing" if self.shape is None else SHAPES[self.shape])
-        return " ".join(words) + many * ("es" if words[-1][-1] in "sx" else "s")
+        return " ".join(words) + plural * ("es" if words[-1][-1] in "sx" else "s")
 
-    def a(self) -> str:
-        """With its article."""
+    def with_article(self) -> str:
+        """Return the noun phrase with "a" or "an"."""
         noun = self.noun()
         return ("an " if noun[0] in "aeiou" else "a ") + noun
 
 
-SIMPLE = (*(Wanted(shape=s) for s in range(BOX)), *(Wanted(color=c) for c in range(GRAY)))
-"""Things of every shape, and of every colour; of the box, none."""
+SIMPLE_DESCRIPTIONS = (
+    *(Description(shape=s) for s in range(BOX_SHAPE)),
+    *(Description(color=c) for c in range(BOX_COLOR)),
+)
+"""One for each shape except the box, and one for each colour except the box's."""
 
 
-def of(thing: Thing, *properties: str) -> Wanted:
-    """Things with these properties of `thing`."""
-    return Wanted(**{name: getattr(thing, name) for name in properties})
+def describe(thing: Thing, *properties: str) -> Description:
+    """Describe `thing` by the named properties."""
+    return Description(**{name: getattr(thing, name) for name in properties})
 
 
-def kind(thing: Thing) -> Wanted:
-    """Its shape and colour, which it shares with no other thing of its scene."""
-    return Wanted(BOX) if thing.shape == BOX else of(thing, "shape", "color")
+def describe_uniquely(thing: Thing) -> Description:
+    """Describe `thing` by its shape and colour, which no other thing of its scene has."""
+    return Description(BOX_SHAPE) if thing.shape == BOX_SHAPE else describe(thing, "shape", "color")
 
 
-def singular(scene: Scene, *properties: str) -> list[Thing]:
-    """The things, the box aside, that no other thing shares these properties with."""
-    return [thing for thing in scene.shown if of(thing, *properties).count(scene) == 1]
+def unique_things(scene: Scene, *properties: str) -> list[Thing]:
+    """Return the things, except the box, whose values of these properties no other thing has."""
+    return [
+        thing for thing in scene.non_box_things if describe(thing, *properties).count(scene) == 1
+    ]
 
 
-def side(thing: Thing, other: Thing, *, upright: bool) -> str:
-    """Where `thing` is of `other`: left or right, or if `upright` above or below; or nothing."""
-    away = thing.y - other.y if upright else thing.x - other.x
-    if abs(away) < APART:
+def relative_side(thing: Thing, other: Thing, *, vertical: bool) -> str:
+    """Return whether `thing` is left or right of `other` (above or below, if `vertical`), or an
+    empty string."""
+    offset = thing.y - other.y if vertical else thing.x - other.x
+    if abs(offset) < MIN_DISTANCE:
         return ""
-    return SIDES[2 * upright + (away > 0)]
+    return SIDES[2 * vertical + (offset > 0)]
 
 
-def sides(thing: Thing, other: Thing) -> list[str]:
-    """All that hold: at most one of left and right, and one of above and below."""
-    return [where for upright in (False, True) if (where := side(thing, other, upright=upright))]
+def relative_sides(thing: Thing, other: Thing) -> list[str]:
+    """Return all that are true: at most one of left and right, and one of above and below."""
+    return [
+        direction
+        for vertical in (False, True)
+        if (direction := relative_side(thing, other, vertical=vertical))
+    ]
 
 
-def at(where: str) -> str:
-    return f"{where} of" if where in SIDES[:2] else where
+def side_phrase(direction: str) -> str:
+    return f"{direction} of" if direction in SIDES[:2] else direction
 
 
-def random_kind(dice: Dice) -> Wanted:
-    """Any shape or any colour; a fifth are pairs of both."""
-    shape, color = dice.below(BOX), dice.below(GRAY)
-    alone = Wanted(shape=shape) if dice.chance(0.5) else Wanted(color=color)
-    return Wanted(shape=shape, color=color) if dice.chance(0.2) else alone
+def random_description(rng: SceneRng) -> Description:
+    """Draw a shape or a colour; in a fifth of the cases both."""
+    shape, color = rng.below(BOX_SHAPE), rng.below(BOX_COLOR)
+    single = Description(shape=shape) if rng.happens(0.5) else Description(color=color)
+    return Description(shape=shape, color=color) if rng.happens(0.2) else single
 
 
 @dataclass(slots=True)
-class Balance:
-    """Lets pass what keeps the answers to every text even, so that the text alone says nothing."""
+class AnswerBalance:
+    """Keeps the answers to each text evenly distributed, so that the text does not predict them."""
 
     slack: int
-    """The answers to a text may differ in number by so many."""
-    _given: dict[str, Counter[str]] = field(default_factory=dict)
+    """Maximum difference between the numbers of two answers to a text."""
+    _counts: dict[str, Counter[str]] = field(default_factory=dict)
 
     def admits(self, text: str, answer: str, options: Sequence[str]) -> bool:
-        if not self.fair(text, answer, options):
+        """Count the answer and return True if it keeps the balance."""
+        if not self.keeps_balance(text, answer, options):
             return False
         self.count(text, answer)
         return True
 
-    def fair(self, text: str, answer: str, options: Sequence[str]) -> bool:
-        given = self._given.setdefault(text, Counter())
-        return given[answer] - min(given[option] for option in options) < self.slack
+    def keeps_balance(self, text: str, answer: str, options: Sequence[str]) -> bool:
+        counts = self._counts.setdefault(text, Counter())
+        return counts[answer] - min(counts[option] for option in options) < self.slack
 
     def count(self, text: str, answer: str) -> None:
-        self._given[text][answer] += 1
+        self._counts[text][answer] += 1

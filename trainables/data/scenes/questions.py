@@ -1,4 +1,4 @@
-"""Questions about one scene: VQA's, which ask for one thing, and GQA's, which take two steps."""
+"""Questions about one scene: VQA's about a single fact, and GQA's, which take two steps."""
 
 from __future__ import annotations
 
@@ -8,29 +8,37 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from trainables.data.scenes.phrases import (
-    APART,
+    MIN_DISTANCE,
     SIDES,
-    SIMPLE,
-    Balance,
-    Wanted,
-    at,
-    kind,
-    side,
-    singular,
+    SIMPLE_DESCRIPTIONS,
+    AnswerBalance,
+    Description,
+    describe_uniquely,
+    relative_side,
+    side_phrase,
+    unique_things,
 )
-from trainables.data.scenes.rng import Dice
-from trainables.data.scenes.world import BOX, COLORS, GRAY, SHAPES, SIDE, Scene, Thing
+from trainables.data.scenes.rng import SceneRng
+from trainables.data.scenes.world import (
+    BOX_COLOR,
+    BOX_SHAPE,
+    COLORS,
+    IMAGE_SIDE,
+    SHAPES,
+    Scene,
+    Thing,
+)
 
-_SHAPES, _COLORS = SHAPES[:BOX], COLORS[:GRAY]
+_SHAPES, _COLORS = SHAPES[:BOX_SHAPE], COLORS[:BOX_COLOR]
 _YES_NO = ("yes", "no")
 _NUMBERS = ("0", "1", "2")
 _SIZES = ("big", "small")
 _PATTERNS = ("striped", "plain")
 VQA_ANSWERS = (*_YES_NO, *_NUMBERS, *_COLORS, *_SHAPES, *_SIZES, *_PATTERNS)
 GQA_ANSWERS = (*_YES_NO, *SIDES, *_COLORS, *_SHAPES, *_SIZES)
-_HUMANS = 10
+_NUM_HUMANS = 10
 _SCORES = (0.0, 0.3, 0.6, 0.9, 1.0)
-"""By the number of people who gave an answer; from 4 on it is fully right."""
+"""Score of an answer by the number of people who gave it; 1.0 from 4 people on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,175 +46,193 @@ class Question:
     text: str
     answer: str
     options: tuple[str, ...]
-    """The answers that come into question."""
+    """The possible answers."""
     scene: int = 0
-    """Which of the scenes it is about."""
+    """Index of the scene."""
 
 
-Asked: TypeAlias = Question | None
-"""None where the scene does not lend itself to the question."""
-Asker: TypeAlias = Callable[[Scene, Dice], Asked]
+MaybeQuestion: TypeAlias = Question | None
+"""None if the question does not apply to the scene."""
+QuestionTemplate: TypeAlias = Callable[[Scene, SceneRng], MaybeQuestion]
 
 
 def vqa(scenes: Sequence[Scene], each: int, *seed: str | int) -> list[Question]:
-    """About `each` questions per scene, in the scenes' order."""
-    return _asked(scenes, each, _VQA, Dice(*seed, "vqa"))
+    """Return about `each` questions per scene, in the order of the scenes."""
+    return _draw_questions(scenes, each, _VQA, SceneRng(*seed, "vqa"))
 
 
 def gqa(scenes: Sequence[Scene], each: int, *seed: str | int) -> list[Question]:
-    """About `each` questions per scene, in the scenes' order."""
-    return _asked(scenes, each, _GQA, Dice(*seed, "gqa"))
+    """Return about `each` questions per scene, in the order of the scenes."""
+    return _draw_questions(scenes, each, _GQA, SceneRng(*seed, "gqa"))
 
 
-def human_answers(question: Question, doubt: float, dice: Dice) -> dict[str, float]:
-    """Scores of what ten people answer, each of whom errs with chance `doubt`."""
-    given = Counter(
-        dice.pick(question.options) if dice.chance(doubt) else question.answer
-        for _ in range(_HUMANS)
+def human_answers(question: Question, error_rate: float, rng: SceneRng) -> dict[str, float]:
+    """Return the scores of the answers of ten people, each wrong with probability `error_rate`."""
+    counts = Counter(
+        rng.pick(question.options) if rng.happens(error_rate) else question.answer
+        for _ in range(_NUM_HUMANS)
     )
-    return {answer: _SCORES[min(count, 4)] for answer, count in sorted(given.items())}
+    return {answer: _SCORES[min(count, 4)] for answer, count in sorted(counts.items())}
 
 
-def _asked(
-    scenes: Sequence[Scene], each: int, askers: Sequence[Asker], dice: Dice
+def _draw_questions(
+    scenes: Sequence[Scene], each: int, templates: Sequence[QuestionTemplate], rng: SceneRng
 ) -> list[Question]:
-    balance, found = Balance(slack=2), []
+    balance, questions = AnswerBalance(slack=2), []
     for number, scene in enumerate(scenes):
         texts: set[str] = set()
         for _ in range(4 * each):
-            asked = dice.pick(askers)(scene, dice)
-            if asked is None or asked.text in texts:
+            question = rng.pick(templates)(scene, rng)
+            if question is None or question.text in texts:
                 continue
-            if balance.admits(asked.text, asked.answer, asked.options):
-                texts.add(asked.text)
-                found.append(Question(asked.text, asked.answer, asked.options, number))
+            if balance.admits(question.text, question.answer, question.options):
+                texts.add(question.text)
+                questions.append(Question(question.text, question.answer, question.options, number))
             if len(texts) == each:
                 break
-    return found
+    return questions
 
 
-def _yes(holds: bool) -> str:
-    return "yes" if holds else "no"
+def _yes_no(is_true: bool) -> str:
+    return "yes" if is_true else "no"
 
 
-def _color(scene: Scene, dice: Dice) -> Asked:
-    things = singular(scene, "shape")
+def _color(scene: Scene, rng: SceneRng) -> MaybeQuestion:
+    things = unique_things(scene, "shape")
     if not things:
         return None
-    thing = dice.pick(things)
+    thing = rng.pick(things)
     return Question(f"what color is the {SHAPES[thing.shape]}?", COLORS[thing.color], _COLORS)
 
 
-def _shape(scene: Scene, dice: Dice) -> Asked:
-    things = singular(scene, "color")
+def _shape(scene: Scene, rng: SceneRng) -> MaybeQuestion:
+    things = unique_things(scene, "color")
     if not things:
         return None
-    thing = dice.pick(things)
+    thing = rng.pick(things)
     return Question(f"what shape is the {COLORS[thing.color]} thing?", SHAPES[thing.shape], _SHAPES)
 
 
-def _looks(scene: Scene, dice: Dice) -> Asked:
-    things = singular(scene, "shape")
+def _size_or_pattern(scene: Scene, rng: SceneRng) -> MaybeQuestion:
+    things = unique_things(scene, "shape")
     if not things:
         return None
-    thing = dice.pick(things)
+    thing = rng.pick(things)
     name = SHAPES[thing.shape]
-    if dice.chance(0.5):
+    if rng.happens(0.5):
         return Question(f"is the {name} big or small?", _SIZES[not thing.big], _SIZES)
     return Question(f"is the {name} striped or plain?", _PATTERNS[not thing.striped], _PATTERNS)
 
 
-def _is_there(scene: Scene, dice: Dice) -> Asked:
-    shape, color = Wanted(shape=dice.below(BOX)), Wanted(color=dice.below(GRAY))
-    wanted = dice.pick((shape, color))
-    return Question(f"is there {wanted.a()}?", _yes(wanted.count(scene) > 0), _YES_NO)
+def _exists(scene: Scene, rng: SceneRng) -> MaybeQuestion:
+    shape, color = (
+        Description(shape=rng.below(BOX_SHAPE)),
+        Description(color=rng.below(BOX_COLOR)),
+    )
+    description = rng.pick((shape, color))
+    return Question(
+        f"is there {description.with_article()}?", _yes_no(description.count(scene) > 0), _YES_NO
+    )
 
 
-def _is_there_one(scene: Scene, dice: Dice) -> Asked:
-    """Of a shape in a colour; where the answer is no, both are there, but not in one thing."""
-    one, other = dice.sample(scene.shown, 2)
-    wanted = kind(one) if dice.chance(0.5) else Wanted(one.shape, other.color)
-    return Question(f"is there {wanted.a()}?", _yes(wanted.count(scene) > 0), _YES_NO)
+def _exists_combined(scene: Scene, rng: SceneRng) -> MaybeQuestion:
+    """Ask for a shape in a colour. If the answer is no, both occur, but not in the same thing."""
+    one, other = rng.sample(scene.non_box_things, 2)
+    description = (
+        describe_uniquely(one) if rng.happens(0.5) else Description(one.shape, other.color)
+    )
+    return Question(
+        f"is there {description.with_article()}?", _yes_no(description.count(scene) > 0), _YES_NO
+    )
 
 
-def _how_many(scene: Scene, dice: Dice) -> Asked:
-    number = dice.below(len(_NUMBERS))
-    fitting = [wanted for wanted in SIMPLE if wanted.count(scene) == number]
+def _how_many(scene: Scene, rng: SceneRng) -> MaybeQuestion:
+    number = rng.below(len(_NUMBERS))
+    fitting = [
+        description for description in SIMPLE_DESCRIPTIONS if description.count(scene) == number
+    ]
     if not fitting:
         return None
-    noun = dice.pick(fitting).noun(many=True)
+    noun = rng.pick(fitting).noun(plural=True)
     return Question(f"how many {noun} are there?", str(number), _NUMBERS)
 
 
-def _half(scene: Scene, dice: Dice) -> Asked:
-    """Which half of the picture a thing is in."""
-    things = [t for t in singular(scene, "shape") if abs(t.x - SIDE / 2) >= APART / 2]
+def _image_half(scene: Scene, rng: SceneRng) -> MaybeQuestion:
+    """Ask which half of the picture a thing is in."""
+    things = [
+        t for t in unique_things(scene, "shape") if abs(t.x - IMAGE_SIDE / 2) >= MIN_DISTANCE / 2
+    ]
     if not things:
         return None
-    thing = dice.pick(things)
+    thing = rng.pick(things)
     options = SIDES[:2]
     text = f"which side of the image is the {SHAPES[thing.shape]} on?"
-    return Question(text, options[thing.x > SIDE / 2], options)
+    return Question(text, options[thing.x > IMAGE_SIDE / 2], options)
 
 
-def _verify(scene: Scene, dice: Dice) -> Asked:
-    things = singular(scene, "shape")
+def _verify(scene: Scene, rng: SceneRng) -> MaybeQuestion:
+    things = unique_things(scene, "shape")
     if not things:
         return None
-    thing = dice.pick(things)
-    color = thing.color if dice.chance(0.5) else dice.below(GRAY)
+    thing = rng.pick(things)
+    color = thing.color if rng.happens(0.5) else rng.below(BOX_COLOR)
     text = f"is the {SHAPES[thing.shape]} {COLORS[color]}?"
-    return Question(text, _yes(color == thing.color), _YES_NO)
+    return Question(text, _yes_no(color == thing.color), _YES_NO)
 
 
-def _which_color(scene: Scene, dice: Dice) -> Asked:
-    things = singular(scene, "shape")
+def _which_color(scene: Scene, rng: SceneRng) -> MaybeQuestion:
+    things = unique_things(scene, "shape")
     if not things:
         return None
-    thing = dice.pick(things)
-    wrong = dice.pick([color for color in range(GRAY) if color != thing.color])
+    thing = rng.pick(things)
+    wrong = rng.pick([color for color in range(BOX_COLOR) if color != thing.color])
     one, other = sorted((COLORS[thing.color], COLORS[wrong]))
     text = f"is the {SHAPES[thing.shape]} {one} or {other}?"
     return Question(text, COLORS[thing.color], (one, other))
 
 
-def _pair(scene: Scene, dice: Dice) -> list[Thing]:
-    """Two things, each told by its shape; or fewer."""
-    return dice.sample(singular(scene, "shape"), 2)
+def _pair(scene: Scene, rng: SceneRng) -> list[Thing]:
+    """Draw two things with unique shapes; fewer if there are not two."""
+    return rng.sample(unique_things(scene, "shape"), 2)
 
 
-def _beside(scene: Scene, dice: Dice) -> Asked:
-    """The colour or shape of the one thing that is on a certain side of another."""
-    for other in dice.sample(singular(scene, "shape"), 3):
-        upright = dice.chance(0.5)
-        placed = [(thing, side(thing, other, upright=upright)) for thing in scene.shown]
-        for where in dice.sample(SIDES[2 * upright : 2 * upright + 2], 2):
-            there = [thing for thing, found in placed if found == where]
-            if len(there) == 1:
-                place = f"{at(where)} the {SHAPES[other.shape]}"
-                if dice.chance(0.5):
+def _what_is_beside(scene: Scene, rng: SceneRng) -> MaybeQuestion:
+    """Ask for the colour or shape of the only thing on a certain side of another."""
+    for other in rng.sample(unique_things(scene, "shape"), 3):
+        vertical = rng.happens(0.5)
+        placed = [
+            (thing, relative_side(thing, other, vertical=vertical))
+            for thing in scene.non_box_things
+        ]
+        for direction in rng.sample(SIDES[2 * vertical : 2 * vertical + 2], 2):
+            matches = [thing for thing, actual in placed if actual == direction]
+            if len(matches) == 1:
+                place = f"{side_phrase(direction)} the {SHAPES[other.shape]}"
+                if rng.happens(0.5):
                     text = f"what color is the thing {place}?"
-                    return Question(text, COLORS[there[0].color], _COLORS)
-                return Question(f"what shape is {place}?", SHAPES[there[0].shape], _SHAPES)
+                    return Question(text, COLORS[matches[0].color], _COLORS)
+                return Question(f"what shape is {place}?", SHAPES[matches[0].shape], _SHAPES)
     return None
 
 
-def _which_side(scene: Scene, dice: Dice) -> Asked:
-    pair = _pair(scene, dice)
-    upright = dice.chance(0.5)
-    if len(pair) < 2 or not (where := side(*pair, upright=upright)):
+def _which_side(scene: Scene, rng: SceneRng) -> MaybeQuestion:
+    pair = _pair(scene, rng)
+    vertical = rng.happens(0.5)
+    if len(pair) < 2 or not (direction := relative_side(*pair, vertical=vertical)):
         return None
     one, other = (SHAPES[thing.shape] for thing in pair)
-    first, second = options = SIDES[2 * upright : 2 * upright + 2]
-    return Question(f"is the {one} {first} or {at(second)} the {other}?", where, options)
+    first, second = options = SIDES[2 * vertical : 2 * vertical + 2]
+    return Question(
+        f"is the {one} {first} or {side_phrase(second)} the {other}?", direction, options
+    )
 
 
-def _same(scene: Scene, dice: Dice) -> Asked:
-    pair = _pair(scene, dice)
+def _same(scene: Scene, rng: SceneRng) -> MaybeQuestion:
+    pair = _pair(scene, rng)
     if len(pair) < 2:
         return None
     one, other = pair
-    name, same = dice.pick(
+    name, same = rng.pick(
         (
             ("color", one.color == other.color),
             ("size", one.big == other.big),
@@ -214,24 +240,26 @@ def _same(scene: Scene, dice: Dice) -> Asked:
         )
     )
     nouns = f"the {SHAPES[one.shape]} and the {SHAPES[other.shape]}"
-    return Question(f"are {nouns} the same {name}?", _yes(same), _YES_NO)
+    return Question(f"are {nouns} the same {name}?", _yes_no(same), _YES_NO)
 
 
-def _both(scene: Scene, dice: Dice) -> Asked:
-    """Where the answer is no, one of the two is there."""
-    one, other = Wanted(shape=dice.below(BOX)), Wanted(color=dice.below(GRAY))
+def _both(scene: Scene, rng: SceneRng) -> MaybeQuestion:
+    """Ask for a shape and a colour. If the answer is no, one of the two occurs."""
+    one, other = Description(shape=rng.below(BOX_SHAPE)), Description(color=rng.below(BOX_COLOR))
     if not one.count(scene) and not other.count(scene):
         return None
-    holds = one.count(scene) > 0 and other.count(scene) > 0
-    return Question(f"are there {one.a()} and {other.a()}?", _yes(holds), _YES_NO)
+    is_true = one.count(scene) > 0 and other.count(scene) > 0
+    return Question(
+        f"are there {one.with_article()} and {other.with_article()}?", _yes_no(is_true), _YES_NO
+    )
 
 
-_VQA: tuple[Asker, ...] = (
-    *(_color, _color, _color, _shape, _shape, _shape, _is_there, _is_there, _is_there),
-    *(_looks, _looks, _is_there_one, _how_many),
+_VQA: tuple[QuestionTemplate, ...] = (
+    *(_color, _color, _color, _shape, _shape, _shape, _exists, _exists, _exists),
+    *(_size_or_pattern, _size_or_pattern, _exists_combined, _how_many),
 )
-_GQA: tuple[Asker, ...] = (
-    *(_which_color, _which_color, _which_color, _verify, _verify, _half, _half),
-    *(_beside, _which_side, _same, _both),
+_GQA: tuple[QuestionTemplate, ...] = (
+    *(_which_color, _which_color, _which_color, _verify, _verify, _image_half, _image_half),
+    *(_what_is_beside, _which_side, _same, _both),
 )
-"""Drawn from with even chances."""
+"""Drawn uniformly."""

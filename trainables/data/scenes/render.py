@@ -1,4 +1,4 @@
-"""Pictures of scenes."""
+"""Draw scenes as pictures."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from trainables.data.scenes.rng import normal
-from trainables.data.scenes.world import SHAPES, SIDE, Scene, Thing
-from trainables.seeds import Chance
+from trainables.data.scenes.world import IMAGE_SIDE, SHAPES, Scene, Thing
+from trainables.seeds import Rng
 
-Floats = NDArray[np.float32]
+_Floats = NDArray[np.float32]
 
 _RGB = {
     "red": (214, 40, 40),
@@ -37,59 +37,61 @@ _OUTLINES: dict[str, list[tuple[float, float]]] = {
     "star": [*_STAR, *((-x, y) for x, y in reversed(_STAR[1:-1]))],
     "box": [(-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0)],
 }
-"""Corners in units of the radius, from the centre, y down. A circle needs none."""
-_FINE = 4
-"""Pictures are drawn so many times larger and shrunk, which smooths the edges."""
-_STRIPES = 3
-"""Width of a stripe in pixels."""
+"""Corners relative to the centre, in units of the radius, y down; a circle has none."""
+_SUPERSAMPLING = 4
+"""Pictures are drawn this many times larger and then reduced, which smooths the edges."""
+_STRIPE_WIDTH = 3
+"""In pixels."""
 
 
-def picture(scene: Scene, difficulty: float, chance: Chance) -> NDArray[np.uint8]:
-    """(SIDE, SIDE, 3): things on a pale ground; `difficulty` mottles it and shifts the colours."""
-    tint = 215 + 30 * chance.uniform(1, 1, 3)
-    mottle = 12 * difficulty * normal(chance, SIDE // 8, SIDE // 8)
+def render_scene(scene: Scene, difficulty: float, rng: Rng) -> NDArray[np.uint8]:
+    """Return a picture (IMAGE_SIDE, IMAGE_SIDE, 3): things on a pale background. A higher
+    `difficulty` mottles the background and shifts the colours."""
+    tint = 215 + 30 * rng.uniform(1, 1, 3)
+    mottle = 12 * difficulty * normal(rng, IMAGE_SIDE // 8, IMAGE_SIDE // 8)
     image = (tint + np.kron(mottle, np.ones((8, 8)))[:, :, None]).astype(np.float32)
-    shades = 14 * difficulty * normal(chance, len(scene.things), 3)
+    shades = 14 * difficulty * normal(rng, len(scene.things), 3)
     for thing, shade in zip(scene.things, shades, strict=True):
-        cover = _cover(thing)[:, :, None]
-        ink = _ink(thing, shade.astype(np.float32))
-        image = image * (1 - cover) + ink * cover
+        coverage = _coverage(thing)[:, :, None]
+        color = _color(thing, shade.astype(np.float32))
+        image = image * (1 - coverage) + color * coverage
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
 
-def png(pixels: NDArray[np.uint8]) -> bytes:
+def encode_png(pixels: NDArray[np.uint8]) -> bytes:
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, "PNG", compress_level=1)
     return out.getvalue()
 
 
-def _cover(thing: Thing) -> Floats:
-    """(SIDE, SIDE): how much of each pixel the thing covers."""
-    fine = Image.new("L", (SIDE * _FINE, SIDE * _FINE))
-    draw = ImageDraw.Draw(fine)
-    x, y, r = thing.x * _FINE, thing.y * _FINE, thing.radius * _FINE
+def _coverage(thing: Thing) -> _Floats:
+    """Return (IMAGE_SIDE, IMAGE_SIDE): how much of each pixel the thing covers."""
+    large = Image.new("L", (IMAGE_SIDE * _SUPERSAMPLING, IMAGE_SIDE * _SUPERSAMPLING))
+    draw = ImageDraw.Draw(large)
+    x, y, r = thing.x * _SUPERSAMPLING, thing.y * _SUPERSAMPLING, thing.radius * _SUPERSAMPLING
     name = SHAPES[thing.shape]
     if name == "circle":
         draw.ellipse((x - r, y - r, x + r, y + r), fill=255)
     else:
         draw.polygon([(x + r * a, y + r * b) for a, b in _OUTLINES[name]], fill=255)
-    cover: Floats = np.asarray(fine.reduce(_FINE), np.float32) / np.float32(255)
-    return cover
+    coverage: _Floats = np.asarray(large.reduce(_SUPERSAMPLING), np.float32) / np.float32(255)
+    return coverage
 
 
-def _ink(thing: Thing, shade: Floats) -> Floats:
-    """(SIDE, SIDE, 3), the thing's colour, every other stripe of it darker; a box has a lid."""
-    ink: Floats = np.broadcast_to(_COLORS[thing.color] + shade, (SIDE, SIDE, 3))
+def _color(thing: Thing, shade: _Floats) -> _Floats:
+    """Return (IMAGE_SIDE, IMAGE_SIDE, 3): the thing's colour, with every other stripe darker if it
+    is striped; a box has a lid."""
+    color: _Floats = np.broadcast_to(_COLORS[thing.color] + shade, (IMAGE_SIDE, IMAGE_SIDE, 3))
     if thing.striped:
-        ink = ink * (1 - np.float32(0.5) * _stripes()[:, :, None])
+        color = color * (1 - np.float32(0.5) * _stripes()[:, :, None])
     elif SHAPES[thing.shape] == "box":
-        ink = ink.copy()
-        ink[: round(thing.y - thing.radius / 3)] *= 0.6
-    return ink
+        color = color.copy()
+        color[: round(thing.y - thing.radius / 3)] *= 0.6
+    return color
 
 
 @lru_cache
-def _stripes() -> Floats:
-    """(SIDE, SIDE): 1 in every other slanting stripe, else 0."""
-    rows, columns = np.indices((SIDE, SIDE))
-    return ((rows + columns) // _STRIPES % 2).astype(np.float32)
+def _stripes() -> _Floats:
+    """Return (IMAGE_SIDE, IMAGE_SIDE): 1 in every other diagonal stripe, else 0."""
+    rows, columns = np.indices((IMAGE_SIDE, IMAGE_SIDE))
+    return ((rows + columns) // _STRIPE_WIDTH % 2).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Draws one at a time, from a stream of their own for every list of seeds."""
+"""Draw random values one at a time, from a separate stream for each list of seeds."""
 
 from __future__ import annotations
 
@@ -8,43 +8,43 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.seeds import Chance
+from trainables.seeds import Rng
 
 _BLOCK = 4096
-Item = TypeVar("Item")
+_T = TypeVar("_T")
 
 
-class Dice:
+class SceneRng:
     def __init__(self, *parts: str | int) -> None:
-        self._chance = Chance(*parts)
-        self._left: list[float] = []
+        self._rng = Rng(*parts)
+        self._buffer: list[float] = []
 
     def unit(self) -> float:
-        """In [0, 1)."""
-        if not self._left:
-            self._left = self._chance.uniform(_BLOCK).tolist()
-        return self._left.pop()
+        """Draw from [0, 1)."""
+        if not self._buffer:
+            self._buffer = self._rng.uniform(_BLOCK).tolist()
+        return self._buffer.pop()
 
     def below(self, high: int) -> int:
         return int(self.unit() * high)
 
-    def chance(self, share: float) -> bool:
-        return self.unit() < share
+    def happens(self, probability: float) -> bool:
+        return self.unit() < probability
 
     def between(self, low: float, high: float) -> float:
         return low + (high - low) * self.unit()
 
-    def pick(self, items: Sequence[Item]) -> Item:
+    def pick(self, items: Sequence[_T]) -> _T:
         return items[self.below(len(items))]
 
-    def sample(self, items: Sequence[Item], count: int) -> list[Item]:
-        """`count` of them in random order, none twice; fewer where there are fewer."""
+    def sample(self, items: Sequence[_T], count: int) -> list[_T]:
+        """Draw `count` items without replacement, in random order; all if there are fewer."""
         pool = list(items)
         return [pool.pop(self.below(len(pool))) for _ in range(min(count, len(pool)))]
 
 
-def normal(chance: Chance, *shape: int) -> NDArray[np.float64]:
-    """Standard normal draws (Box and Muller 1958)."""
-    radius = np.sqrt(-2 * np.log1p(-chance.uniform(*shape)))
-    drawn: NDArray[np.float64] = radius * np.cos(2 * np.pi * chance.uniform(*shape))
+def normal(rng: Rng, *shape: int) -> NDArray[np.float64]:
+    """Draw from the standard normal distribution (Box and Muller 1958)."""
+    radius = np.sqrt(-2 * np.log1p(-rng.uniform(*shape)))
+    drawn: NDArray[np.float64] = radius * np.cos(2 * np.pi * rng.uniform(*shape))
     return drawn

@@ -1,8 +1,8 @@
 """VCR: a question about tagged things, four answers, and four reasons for the right one.
 
-A tag stands for a box and is written as its shape in brackets, `[circle]`; only shapes that the
-scene shows once are tagged. Wrong answers and reasons are of the right one's form, and which is
-right is drawn evenly, so the text alone gives one in four.
+A tag refers to a region and is written as its shape in brackets, `[circle]`; only shapes that occur
+once in the scene are tagged. Wrong answers and reasons have the form of the right one, whose
+position is drawn uniformly, so the text alone gives an accuracy of one in four.
 """
 
 from __future__ import annotations
@@ -10,74 +10,85 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trainables.data.scenes.phrases import SIDES, Wanted, at, sides, singular
-from trainables.data.scenes.rng import Dice
-from trainables.data.scenes.world import COLORS, GRAY, SHAPES, Scene, Thing
+from trainables.data.scenes.phrases import (
+    SIDES,
+    Description,
+    relative_sides,
+    side_phrase,
+    unique_things,
+)
+from trainables.data.scenes.rng import SceneRng
+from trainables.data.scenes.world import BOX_COLOR, COLORS, SHAPES, Scene, Thing
 
-CHOICES = 4
+NUM_CHOICES = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Riddle:
+class VcrItem:
     question: str
     answers: tuple[str, ...]
-    """CHOICES of them, as the reasons."""
+    """NUM_CHOICES, as are the reasons."""
     answer: int
     reasons: tuple[str, ...]
     reason: int
     scene: int
 
 
-def riddles(scenes: Sequence[Scene], each: int, *seed: str | int) -> list[Riddle]:
-    """Up to `each` per scene, in the scenes' order."""
-    dice, found = Dice(*seed, "vcr"), []
+def vcr_items(scenes: Sequence[Scene], each: int, *seed: str | int) -> list[VcrItem]:
+    """Return up to `each` items per scene, in the order of the scenes."""
+    rng, items = SceneRng(*seed, "vcr"), []
     for number, scene in enumerate(scenes):
-        tagged = singular(scene, "shape")
-        for thing in dice.sample(tagged, each):
+        tagged = unique_things(scene, "shape")
+        for thing in rng.sample(tagged, each):
             others = [other for other in tagged if other is not thing]
-            forms = (_color, _color, _place) if others else (_color,)
-            asked = dice.pick(forms)(thing, others, dice)
-            if asked is None:
+            templates = (_color, _color, _place) if others else (_color,)
+            drawn = rng.pick(templates)(thing, others, rng)
+            if drawn is None:
                 continue
-            question, choices = asked
-            answers, answer = _shuffled(choices, dice)
-            reasons, reason = _shuffled(_reasons(thing, dice), dice)
-            found.append(Riddle(question, answers, answer, reasons, reason, number))
-    return found
+            question, choices = drawn
+            answers, answer = _shuffled(choices, rng)
+            reasons, reason = _shuffled(_reasons(thing, rng), rng)
+            items.append(VcrItem(question, answers, answer, reasons, reason, number))
+    return items
 
 
 def tag(thing: Thing) -> str:
     return f"[{SHAPES[thing.shape]}]"
 
 
-def _shuffled(texts: list[str], dice: Dice) -> tuple[tuple[str, ...], int]:
-    """In random order, and where the first went."""
-    order = dice.sample(range(CHOICES), CHOICES)
-    return tuple(texts[place] for place in order), order.index(0)
+def _shuffled(texts: list[str], rng: SceneRng) -> tuple[tuple[str, ...], int]:
+    """Return the texts in random order, and the new index of the first."""
+    order = rng.sample(range(NUM_CHOICES), NUM_CHOICES)
+    return tuple(texts[i] for i in order), order.index(0)
 
 
-def _color(thing: Thing, others: Sequence[Thing], dice: Dice) -> tuple[str, list[str]]:
-    wrong = dice.sample([c for c in range(GRAY) if c != thing.color], CHOICES - 1)
+def _color(thing: Thing, others: Sequence[Thing], rng: SceneRng) -> tuple[str, list[str]]:
+    wrong = rng.sample([c for c in range(BOX_COLOR) if c != thing.color], NUM_CHOICES - 1)
     return f"what color is {tag(thing)}?", [f"it is {COLORS[c]}." for c in (thing.color, *wrong)]
 
 
-def _place(thing: Thing, others: Sequence[Thing], dice: Dice) -> tuple[str, list[str]] | None:
-    """One true place beside another thing, three false ones beside any."""
-    true = [(where, other) for other in others for where in sides(thing, other)]
+def _place(thing: Thing, others: Sequence[Thing], rng: SceneRng) -> tuple[str, list[str]] | None:
+    """Ask where a thing is; one answer is true, three are false."""
+    true = [(direction, other) for other in others for direction in relative_sides(thing, other)]
     false = [
-        (where, other) for other in others for where in SIDES if where not in sides(thing, other)
+        (direction, other)
+        for other in others
+        for direction in SIDES
+        if direction not in relative_sides(thing, other)
     ]
-    if not true or len(false) < CHOICES - 1:
+    if not true or len(false) < NUM_CHOICES - 1:
         return None
-    chosen = [dice.pick(true), *dice.sample(false, CHOICES - 1)]
-    return f"where is {tag(thing)}?", [f"{at(where)} {tag(other)}." for where, other in chosen]
+    chosen = [rng.pick(true), *rng.sample(false, NUM_CHOICES - 1)]
+    return f"where is {tag(thing)}?", [
+        f"{side_phrase(direction)} {tag(other)}." for direction, other in chosen
+    ]
 
 
-def _reasons(thing: Thing, dice: Dice) -> list[str]:
-    """Its size and pattern, and the three other pairs of them."""
-    looks = [
-        Wanted(big=big, striped=striped).noun()
+def _reasons(thing: Thing, rng: SceneRng) -> list[str]:
+    """Return the thing's size and pattern, and the three other combinations."""
+    nouns = [
+        Description(big=big, striped=striped).noun()
         for big in (thing.big, not thing.big)
         for striped in (thing.striped, not thing.striped)
     ]
-    return [f"because {tag(thing)} is a {noun}." for noun in looks]
+    return [f"because {tag(thing)} is a {noun}." for noun in nouns]

@@ -1,4 +1,4 @@
-"""The vocabulary: a `vocab.txt` in BERT's layout, every word whole."""
+"""The vocabulary: a `vocab.txt` in BERT's layout, without word pieces."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 from trainables.data.scenes.world import COLORS, SHAPES
 
-SIZE = 128
-"""Entries of the file, unused ones included: the tiny models' table of words, to the row."""
+VOCABULARY_SIZE = 128
+"""Number of entries, unused ones included; it equals the vocabulary size of the tiny models."""
 PAD, UNKNOWN, CLS, SEP, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _NAMES = (*SHAPES, *(f"{s}es" if s[-1] in "sx" else f"{s}s" for s in SHAPES), *COLORS)
 _WORDS = (
@@ -19,23 +19,24 @@ _WORDS = (
     *("there", "thing", "things", "three", "two", "what", "where", "which", "yes"),
 )
 _ORDINARY = tuple(sorted({*_WORDS, *_NAMES}))
-_UNUSED = tuple(f"[unused{k}]" for k in range(SIZE - len(SPECIAL) - len(_ORDINARY)))
+_UNUSED = tuple(f"[unused{k}]" for k in range(VOCABULARY_SIZE - len(SPECIAL) - len(_ORDINARY)))
 VOCABULARY = (PAD, *_UNUSED, *SPECIAL[1:], *_ORDINARY)
-"""By id; ordinary words fill the end."""
-FIRST = VOCABULARY.index(_ORDINARY[0])
-"""The lowest id of an ordinary word."""
+"""In the order of ids; the ordinary words are last."""
+FIRST_WORD_ID = VOCABULARY.index(_ORDINARY[0])
+"""Lowest id of an ordinary word."""
 TAGS = tuple(f"[{shape}]" for shape in SHAPES)
-"""VCR's tags of things: their ids follow the vocabulary's, where the task adds rows for them."""
+"""VCR's tags of things. Their ids follow the vocabulary's; the task adds rows for them."""
 _IDS = {word: number for number, word in enumerate((*VOCABULARY, *TAGS))}
 _TOKEN = re.compile(r"\[\w+\]|\w+|[^\w\s]")
 
 
-def encode(text: str) -> list[int]:
-    """Ids of the words and marks, without [CLS] and [SEP]. KeyError for a word not in the list."""
+def encode_text(text: str) -> list[int]:
+    """Return the ids of the words and punctuation marks, without [CLS] and [SEP]. Raises KeyError
+    for an unknown word."""
     return [_IDS[token] for token in _TOKEN.findall(text)]
 
 
 def write_vocabulary(file: Path) -> None:
-    """BERT's `vocab.txt`: one word per line."""
+    """Write a `vocab.txt` like BERT's, one word per line."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Scenes as ViLT's tables, and METER's."""
+"""Write scenes as ViLT's and METER's tables."""
 
 from __future__ import annotations
 
@@ -9,83 +9,107 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from trainables.data.formats.vilt.arrow import write_table
-from trainables.data.formats.vilt.reader import KINDS
+from trainables.data.formats.vilt.reader import TABLE_KIND
 from trainables.data.scenes import render
-from trainables.data.scenes.dataset import ANSWERS, Book, Item, Job, Share, items_of, shares
+from trainables.data.scenes.dataset import (
+    ANSWER_LISTS,
+    SceneDataset,
+    SceneExample,
+    SplitShare,
+    WriteJob,
+    examples_of,
+    split_shares,
+)
 from trainables.data.scenes.vocabulary import write_vocabulary
 from trainables.data.schema.layouts import LAYOUTS
-from trainables.seeds import Chance
+from trainables.seeds import Rng
 
-_Picture: TypeAlias = Callable[[int], bytes]
-"""Of a scene, encoded."""
-
-
-def jobs(book: Book) -> Iterator[Job]:
-    @cache  # drawing is the dearest step, and up to four tables show a scene
-    def picture(scene: int) -> bytes:
-        chance = Chance(book.seed, "picture", scene)
-        return render.png(render.picture(book.scenes[scene], book.difficulty, chance))
-
-    for share in shares(book, "vilt"):
-        yield Job(share.part.texts, len(share.scenes), partial(_table, book, share, picture))
-    yield Job(LAYOUTS["vqa", "vilt"].vocabulary, 0, write_vocabulary)
+_PngOf: TypeAlias = Callable[[int], bytes]
+"""Returns the picture of a scene as PNG."""
 
 
-def _table(book: Book, share: Share, picture: _Picture, file: Path) -> None:
-    """One row for a scene, or a pair of them, with all that is said of it."""
+def jobs(dataset: SceneDataset) -> Iterator[WriteJob]:
+    @cache  # drawing is the slowest step, and up to four tables have the same scene
+    def png_of(scene: int) -> bytes:
+        rng = Rng(dataset.seed, "picture", scene)
+        return render.encode_png(
+            render.render_scene(dataset.scenes[scene], dataset.difficulty, rng)
+        )
+
+    for share in split_shares(dataset, "vilt"):
+        yield WriteJob(
+            share.files.texts, len(share.scenes), partial(_write_table, dataset, share, png_of)
+        )
+    yield WriteJob(LAYOUTS["vqa", "vilt"].vocabulary_file, 0, write_vocabulary)
+
+
+def _write_table(dataset: SceneDataset, share: SplitShare, png_of: _PngOf, file: Path) -> None:
+    """Write one row for each scene, or pair of scenes, with all its texts."""
 
     def rows() -> Iterator[dict[str, Any]]:
-        for scenes, said in groupby(items_of(book, share), key=lambda item: item.scenes):
-            items = list(said)
-            shown = [picture(scene) for scene in scenes]
-            images = {f"image_{n}": each for n, each in enumerate(shown)}
-            yield (images if len(shown) > 1 else {"image": shown[0]}) | _ROWS[share.task](
-                book, share, items
+        for scenes, group in groupby(
+            examples_of(dataset, share), key=lambda example: example.scenes
+        ):
+            examples = list(group)
+            pictures = [png_of(scene) for scene in scenes]
+            images = {f"image_{n}": png for n, png in enumerate(pictures)}
+            yield (images if len(pictures) > 1 else {"image": pictures[0]}) | _ROWS[share.task](
+                dataset, share, examples
             )
 
-    write_table(file, KINDS[share.task], rows())
+    write_table(file, TABLE_KIND[share.task], rows())
 
 
-def _questions(book: Book, share: Share, items: Sequence[Item]) -> dict[str, Any]:
-    labels = ANSWERS[share.task]
+def _questions(
+    dataset: SceneDataset, share: SplitShare, examples: Sequence[SceneExample]
+) -> dict[str, Any]:
+    labels = ANSWER_LISTS[share.task]
     return {
-        "questions": [item.text for item in items],
-        "answers": [list(item.scores) for item in items],
-        "answer_labels": [[labels.index(answer) for answer in item.scores] for item in items],
-        "answer_scores": [list(item.scores.values()) for item in items],
-        "image_id": items[0].scenes[0],
-        "question_id": [item.number for item in items],
+        "questions": [example.text for example in examples],
+        "answers": [list(example.scores) for example in examples],
+        "answer_labels": [
+            [labels.index(answer) for answer in example.scores] for example in examples
+        ],
+        "answer_scores": [list(example.scores.values()) for example in examples],
+        "image_id": examples[0].scenes[0],
+        "question_id": [example.example_id for example in examples],
         "split": share.split,
     }
 
 
-def _statements(book: Book, share: Share, items: Sequence[Item]) -> dict[str, Any]:
+def _statements(
+    dataset: SceneDataset, share: SplitShare, examples: Sequence[SceneExample]
+) -> dict[str, Any]:
     return {
-        "questions": [item.text for item in items],
-        "answers": [answer for item in items for answer in item.scores],
-        "identifier": f"{share.split}-{items[0].scenes[0]}",
+        "questions": [example.text for example in examples],
+        "answers": [answer for example in examples for answer in example.scores],
+        "identifier": f"{share.split}-{examples[0].scenes[0]}",
     }
 
 
-def _hypotheses(book: Book, share: Share, items: Sequence[Item]) -> dict[str, Any]:
-    """METER's labels have an order of their own."""
-    names = LAYOUTS[share.task, "vilt"].names
-    premise = book.premises[items[0].scenes[0]]
+def _hypotheses(
+    dataset: SceneDataset, share: SplitShare, examples: Sequence[SceneExample]
+) -> dict[str, Any]:
+    """METER orders the labels differently from UNITER."""
+    names = LAYOUTS[share.task, "vilt"].answer_names
+    premise = dataset.premises[examples[0].scenes[0]]
     return {
-        "sentences": [[premise, item.text] for item in items],
-        "labels": [names.index(label) for item in items for label in item.scores],
+        "sentences": [[premise, example.text] for example in examples],
+        "labels": [names.index(label) for example in examples for label in example.scores],
     }
 
 
-def _captions(book: Book, share: Share, items: Sequence[Item]) -> dict[str, Any]:
+def _captions(
+    dataset: SceneDataset, share: SplitShare, examples: Sequence[SceneExample]
+) -> dict[str, Any]:
     return {
-        "caption": [item.text for item in items],
-        "image_id": f"{items[0].scenes[0]}.png",
+        "caption": [example.text for example in examples],
+        "image_id": f"{examples[0].scenes[0]}.png",
         "split": share.split,
     }
 
 
-_ROWS: dict[str, Callable[[Book, Share, Sequence[Item]], dict[str, Any]]] = {
+_ROWS: dict[str, Callable[[SceneDataset, SplitShare, Sequence[SceneExample]], dict[str, Any]]] = {
     "vqa": _questions,
     "nlvr2": _statements,
     "snli_ve": _hypotheses,

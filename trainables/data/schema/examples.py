@@ -1,7 +1,7 @@
-"""Examples as every reader gives them and every task takes them, whatever file they came from.
+"""Examples in the form that all readers produce and all tasks consume, whatever their format.
 
-Rows of different length lie end to end in chunks that may be views of a memory-mapped file, so a
-process holds the batch it works on and no more.
+Rows of different lengths are stored end to end, in chunks that may be views of a memory-mapped
+file: a process keeps only its current batch in memory.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Ragged:
-    """N rows; row i is an array (length_i, *width). Chunk c holds the rows of `values[c]` between
-    `offsets[c][k]` and `offsets[c][k + 1]`."""
+    """N rows; row i is an array (length_i, *width). Row k of chunk c is `values[c]` from
+    `offsets[c][k]` to `offsets[c][k + 1]`."""
 
     values: Sequence[NDArray[Any]]
     offsets: Sequence[NDArray[Any]]
@@ -25,18 +25,18 @@ class Ragged:
     """(chunks + 1,): number of the first row of each chunk, and N."""
 
     @classmethod
-    def over(cls, values: Sequence[NDArray[Any]], offsets: Sequence[NDArray[Any]]) -> Ragged:
-        """At least one chunk, of any number of rows."""
-        counts = [len(each) - 1 for each in offsets]
+    def from_chunks(cls, values: Sequence[NDArray[Any]], offsets: Sequence[NDArray[Any]]) -> Ragged:
+        """Take one or more chunks, each with any number of rows."""
+        counts = [len(ends) - 1 for ends in offsets]
         return cls(values, offsets, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
 
     @classmethod
-    def of(cls, rows: Iterable[Any], dtype: Any, width: tuple[int, ...] = ()) -> Ragged:
-        """From rows in memory."""
+    def from_rows(cls, rows: Iterable[Any], dtype: Any, width: tuple[int, ...] = ()) -> Ragged:
+        """Copy rows from memory into one chunk."""
         arrays = [np.asarray(row, dtype).reshape(-1, *width) for row in rows]
         lengths = [len(array) for array in arrays]
         flat = np.concatenate([np.zeros((0, *width), dtype), *arrays])
-        return cls.over([flat], [np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)])
+        return cls.from_chunks([flat], [np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)])
 
     def __len__(self) -> int:
         return int(self.bounds[-1])
@@ -47,39 +47,41 @@ class Ragged:
 
     def lengths(self) -> NDArray[np.int64]:
         """(N,)"""
-        return np.concatenate([np.diff(each) for each in self.offsets]).astype(np.int64)
+        return np.concatenate([np.diff(ends) for ends in self.offsets]).astype(np.int64)
 
-    def rows(self, wanted: NDArray[Any]) -> list[NDArray[Any]]:
-        """Views of the rows numbered in `wanted` (B,)."""
-        chunk = np.searchsorted(self.bounds, wanted, side="right") - 1
-        local = wanted - self.bounds[chunk]
-        found = []
+    def rows(self, index: NDArray[Any]) -> list[NDArray[Any]]:
+        """Return views of the rows numbered in `index` (B,)."""
+        chunk = np.searchsorted(self.bounds, index, side="right") - 1
+        local = index - self.bounds[chunk]
+        views = []
         for c, k in zip(chunk.tolist(), local.tolist(), strict=True):
             ends = self.offsets[c]
-            found.append(self.values[c][ends[k] : ends[k + 1]])
-        return found
+            views.append(self.values[c][ends[k] : ends[k + 1]])
+        return views
 
-    def padded(self, wanted: NDArray[Any], dtype: Any = None) -> tuple[NDArray[Any], NDArray[Any]]:
-        """(B, longest, *width), zero past each row's end, and the lengths (B,) int64."""
-        rows = self.rows(wanted)
+    def padded(self, index: NDArray[Any], dtype: Any = None) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return the rows as (B, longest, *width), padded with zeros, and their lengths (B,)
+        int64."""
+        rows = self.rows(index)
         lengths = np.array([len(row) for row in rows], np.int64)
-        kind = self.values[0].dtype if dtype is None else dtype
-        out = np.zeros((len(rows), int(lengths.max(initial=0)), *self.width), kind)
-        for place, row in enumerate(rows):
-            out[place, : len(row)] = row
+        dtype = self.values[0].dtype if dtype is None else dtype
+        out = np.zeros((len(rows), int(lengths.max(initial=0)), *self.width), dtype)
+        for i, row in enumerate(rows):
+            out[i, : len(row)] = row
         return out, lengths
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Regions:
-    """M images as a detector saw them; all Ragged of M rows."""
+    """Detected regions of M images; each field has M rows."""
 
     features: Ragged
     """(regions, D) float16."""
     boxes: Ragged
     """(regions, 7) float32: x1, y1, x2, y2, w, h, each over the image's side, and w * h."""
     classes: Ragged | None = None
-    """(regions, C) float16: the detector's probabilities, class 0 the background, where kept."""
+    """(regions, C) float16: the detector's probabilities, class 0 the background; None if the data
+    do not have them."""
 
     def __len__(self) -> int:
         return len(self.features)
@@ -87,7 +89,7 @@ class Regions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pixels:
-    """M images, resized for the model and padded to nothing."""
+    """M images, resized for the model and not padded."""
 
     pixels: Ragged
     """(height * width, 3) uint8, rows of the image one after another."""
@@ -100,31 +102,31 @@ class Pixels:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Split:
-    """E examples. A task knows how many texts and images its examples have and what `labels` mean;
-    every reader of that task gives the same."""
+    """E examples. The task determines how many texts and images an example has and what `labels`
+    mean; all readers of that task agree."""
 
     keys: Sequence[str]
-    """(E,) ids of the published data, such as question ids."""
+    """(E,) ids from the published data, such as question ids."""
     texts: Ragged
-    """int32 token ids with [CLS] and [SEP]s; example e has the rows e * P to e * P + P - 1, where P
-    is the same for all."""
-    kinds: Ragged | None = None
-    """Token types, uint8, row for row as `texts`; None where all are 0."""
+    """int32 token ids with [CLS] and [SEP]s. With P texts per example, example e has the rows
+    e * P to e * P + P - 1."""
+    token_types: Ragged | None = None
+    """uint8, one row for each row of `texts`; None if all are 0."""
     images: NDArray[np.int32]
-    """(E, I): rows of `seen`."""
+    """(E, I): rows of `image_data`."""
     labels: Ragged
     """int32, E rows."""
     scores: Ragged
-    """float32, E rows: of soft targets, the score of each label; elsewhere what the task says."""
-    seen: Regions | Pixels
+    """float32, E rows: with soft targets the score of each label, else defined by the task."""
+    image_data: Regions | Pixels
 
     def __len__(self) -> int:
         return len(self.images)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Vocabulary:
-    """Ids of WordPiece's special tokens, and the range [first, size) of ordinary words."""
+class VocabularyInfo:
+    """Ids of WordPiece's special tokens; ordinary words have the ids [first, size)."""
 
     pad: int
     cls: int
@@ -137,11 +139,11 @@ class Vocabulary:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Data:
-    """What a task trains on and is scored on."""
+    """The two splits of a task: what it trains on and what it is evaluated on."""
 
     train: Split
     held_out: Split
     answers: tuple[str, ...]
-    """Names of the labels in this data's own order: official dumps of the same 3,129 VQA answers
-    agree in one index only. Empty where labels have no names."""
-    vocabulary: Vocabulary
+    """Names of the labels, in the order of this data: the official dumps of the same 3,129 VQA
+    answers agree in one index only. Empty if the labels have no names."""
+    vocabulary: VocabularyInfo

@@ -1,4 +1,4 @@
-"""What the readers of the published formats give, before it is laid out for training."""
+"""What the readers of the published formats yield, before it is written to the cache."""
 
 from __future__ import annotations
 
@@ -8,45 +8,45 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 from numpy.typing import NDArray
 
-from trainables.data.schema.examples import Vocabulary
+from trainables.data.schema.examples import VocabularyInfo
 
 SplitName: TypeAlias = Literal["train", "held_out"]
 SPLITS: tuple[SplitName, ...] = ("train", "held_out")
 
-ImageName: TypeAlias = tuple[str | int, ...]
-"""The file it lies in, and its place or name there."""
-Image: TypeAlias = Mapping[str, NDArray[Any]]
-"""Regions: `features` (n, D) and `boxes` (n, 7), `classes` (n, C) where the task needs them.
+ImageKey: TypeAlias = tuple[str | int, ...]
+"""The file that holds the image, and its index or name in that file."""
+ImageRecord: TypeAlias = Mapping[str, NDArray[Any]]
+"""Regions: `features` (n, D) and `boxes` (n, 7), and `classes` (n, C) if the task needs them.
 Pixels: `pixels` (height * width, 3) uint8 and `size` (height, width)."""
-Decode: TypeAlias = Callable[[], Image]
-"""Called in any thread; DataError if the image is damaged."""
+Decode: TypeAlias = Callable[[], ImageRecord]
+"""May be called from any thread; raises DataError if the image is damaged."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Record:
-    """One example; `trainables.data.schema.examples.Split` says what the fields mean."""
+class ExampleRecord:
+    """One example; the fields are those of `trainables.data.schema.examples.Split`."""
 
     key: str
     texts: Sequence[Sequence[int]]
-    images: tuple[ImageName, ...]
+    images: tuple[ImageKey, ...]
     labels: Sequence[int] = ()
     scores: Sequence[float] = ()
-    kinds: Sequence[Sequence[int]] = ()
+    token_types: Sequence[Sequence[int]] = ()
 
 
 class Reader(Protocol):
-    """The published files of one task. Everything raises DataError where a file is damaged."""
+    """Reads the published files of one task. All methods raise DataError if a file is damaged."""
 
-    def vocabulary(self) -> Vocabulary: ...
+    def vocabulary(self) -> VocabularyInfo: ...
 
     def answers(self) -> tuple[str, ...]: ...
 
-    def records(self, split: SplitName) -> Iterator[Record]:
-        """In the files' order, one at a time."""
+    def records(self, split: SplitName) -> Iterator[ExampleRecord]:
+        """Yield the examples one at a time, in the order of the files."""
 
     def images(
-        self, split: SplitName, wanted: Collection[ImageName]
-    ) -> Iterator[tuple[ImageName, Decode]]:
-        """Those that are `wanted`, each once, in an order of the reader's own."""
+        self, split: SplitName, wanted: Collection[ImageKey]
+    ) -> Iterator[tuple[ImageKey, Decode]]:
+        """Yield each image in `wanted` once; the reader chooses the order."""
 
     def close(self) -> None: ...

@@ -1,5 +1,5 @@
-"""What is rendered for Kubernetes, held against Kubernetes' schemas, KubeRay's fields, and Ray's
-own autoscaler, which reads its cluster from these very objects."""
+"""The objects for Kubernetes, checked with Kubernetes' schemas, KubeRay's fields, and Ray's
+autoscaler, which reads its configuration from these objects."""
 
 from __future__ import annotations
 
@@ -22,108 +22,115 @@ from sqlalchemy.engine import make_url
 from cluster.errors import ProfileError
 from cluster.profile import Profile
 from cluster.providers.kuberay import mlflow_server
-from tests.support import cluster_profiles as profiles
+from tests.support import cluster_profiles
 from tests.support.kuberay_api import SPECS
-from tests.support.manifests import SWEEP, Manifest, rendered, the
+from tests.support.manifests import SWEEP, Manifest, find_object, render_objects
 from tests.support.paths import ROOT
 
 KUBERNETES = "1.31"
 
 
-def pod_templates(found: Any) -> Iterator[Manifest]:
-    """Every pod template, wherever it lies."""
-    if isinstance(found, dict):
-        for key, value in found.items():
+def pod_templates(node: Any) -> Iterator[Manifest]:
+    """Yield every pod template at any depth."""
+    if isinstance(node, dict):
+        for key, value in node.items():
             if key in ("template", "submitterPodTemplate"):
                 yield value
             yield from pod_templates(value)
-    elif isinstance(found, list):
-        for value in found:
+    elif isinstance(node, list):
+        for value in node:
             yield from pod_templates(value)
 
 
 @pytest.fixture(params=["cluster", "job"])
 def objects(request: pytest.FixtureRequest) -> list[Manifest]:
     sweep = SWEEP if request.param == "job" else None
-    return rendered(profiles.profile(profiles.KUBERAY), sweep)
+    return render_objects(cluster_profiles.load_profile(cluster_profiles.KUBERAY), sweep)
 
 
-def test_kubernetes_own_schemas_hold(objects: list[Manifest]) -> None:
-    own = [one for one in objects if one["apiVersion"] != "ray.io/v1"]
-    assert len(own) >= 8
-    for one in own:
-        kubernetes_validate.validate(one, KUBERNETES, strict=True)
+def test_objects_match_the_schemas_of_kubernetes(objects: list[Manifest]) -> None:
+    builtin = [item for item in objects if item["apiVersion"] != "ray.io/v1"]
+    assert len(builtin) >= 8
+    for item in builtin:
+        kubernetes_validate.validate(item, KUBERNETES, strict=True)
 
 
-def test_ray_s_objects_have_no_field_that_kuberay_does_not_know(objects: list[Manifest]) -> None:
-    (ray,) = (one for one in objects if one["apiVersion"] == "ray.io/v1")
+def test_ray_s_objects_have_only_fields_of_kuberay(objects: list[Manifest]) -> None:
+    (ray,) = (item for item in objects if item["apiVersion"] == "ray.io/v1")
     SPECS[ray["kind"]].model_validate(ray["spec"])
     for number, template in enumerate(pod_templates(ray["spec"])):
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": f"pod-{number}"}}
         kubernetes_validate.validate(pod | {"spec": template["spec"]}, KUBERNETES, strict=True)
 
 
-def test_every_pod_is_limited_and_nobody_is_root(objects: list[Manifest]) -> None:
+def test_every_pod_has_limits_and_does_not_run_as_root(objects: list[Manifest]) -> None:
     for template in pod_templates(objects):
         assert template["spec"]["securityContext"]["runAsNonRoot"]
         for container in template["spec"]["containers"]:
             limits, requests = (dict(container["resources"][key]) for key in ("limits", "requests"))
-            for one in (limits, requests):
-                one.pop("ephemeral-storage", None)
+            for amounts in (limits, requests):
+                amounts.pop("ephemeral-storage", None)
             assert limits == requests
             assert {"cpu", "memory"} <= limits.keys()
             assert container["securityContext"]["allowPrivilegeEscalation"] is False
 
 
 def test_secrets_come_from_secrets(objects: list[Manifest]) -> None:
-    """What is named like one has no value of its own, and none stands on a command line."""
+    """Variables named like secrets have no literal value, and commands do not contain secrets."""
     for template in pod_templates(objects):
         for container in template["spec"]["containers"]:
             for variable in container.get("env", []):
-                if any(word in variable["name"] for word in ("KEY", "PASSWORD", "TOKEN")):
+                if any(part in variable["name"] for part in ("KEY", "PASSWORD", "TOKEN")):
                     assert "secretKeyRef" in variable["valueFrom"]
                     assert "value" not in variable
             assert "password" not in " ".join(container.get("command", []))
-    assert not [one for one in objects if one["kind"] == "Secret"]
+    assert not [item for item in objects if item["kind"] == "Secret"]
 
 
 def cluster_of(profile: Profile) -> Manifest:
-    return the(rendered(profile), "RayCluster")
+    return find_object(render_objects(profile), "RayCluster")
 
 
-def test_the_token_is_asked_for_with_and_without_a_job(objects: list[Manifest]) -> None:
-    (ray,) = (one for one in objects if one["apiVersion"] == "ray.io/v1")
+def test_the_cluster_requires_the_token_with_and_without_a_job(objects: list[Manifest]) -> None:
+    (ray,) = (item for item in objects if item["apiVersion"] == "ray.io/v1")
     spec = ray["spec"].get("rayClusterSpec", ray["spec"])
     assert spec["authOptions"] == {"mode": "token"}
     assert spec["autoscalerOptions"]["version"] == "v2"
 
 
-def test_ray_s_autoscaler_reads_the_groups_as_the_profile_means_them() -> None:
-    read = _derive_autoscaling_config_from_ray_cr(cluster_of(profiles.profile(profiles.KUBERAY)))
-    kinds = read["available_node_types"]
-    assert kinds["headgroup"]["resources"]["CPU"] == 0
-    spot, on_demand = kinds["spot"], kinds["on-demand"]
+def test_ray_s_autoscaler_reads_the_groups_of_the_profile() -> None:
+    config = _derive_autoscaling_config_from_ray_cr(
+        cluster_of(cluster_profiles.load_profile(cluster_profiles.KUBERAY))
+    )
+    types = config["available_node_types"]
+    assert types["headgroup"]["resources"]["CPU"] == 0
+    spot, on_demand = types["spot"], types["on-demand"]
     assert (spot["resources"]["CPU"], spot["resources"]["GPU"]) == (15, 1)
     assert (spot["min_workers"], spot["max_workers"], spot["priority"]) == (0, 32, 10)
     assert spot["labels"] == {"ray.io/market-type": "spot", "ray.io/accelerator-type": "L4"}
     assert (on_demand["max_workers"], on_demand["priority"]) == (4, 0)
-    assert (read["idle_timeout_minutes"], read["upscaling_speed"]) == (5.0, 1000)
+    assert (config["idle_timeout_minutes"], config["upscaling_speed"]) == (5.0, 1000)
 
 
-def test_the_profile_s_numbers_are_those_of_whole_pods() -> None:
-    """The head's is its own container and the autoscaler, which KubeRay puts beside it."""
-    profile = profiles.profile(profiles.KUBERAY)
+def test_the_head_s_pod_has_the_resources_of_the_profile() -> None:
+    """The pod has the head's container and the autoscaler, which KubeRay adds as a sidecar."""
+    profile = cluster_profiles.load_profile(cluster_profiles.KUBERAY)
     spec = cluster_of(profile)["spec"]
     (head,) = spec["headGroupSpec"]["template"]["spec"]["containers"]
-    both = [one["requests"] for one in (head["resources"], spec["autoscalerOptions"]["resources"])]
-    assert sum(int(one["cpu"]) for one in both) == profile.head.cpus
+    both = [
+        part["requests"] for part in (head["resources"], spec["autoscalerOptions"]["resources"])
+    ]
+    assert sum(int(requests["cpu"]) for requests in both) == profile.head.cpus
     units = {"Mi": 1, "Gi": 1024}
-    memory = sum(int(one["memory"][:-2]) * units[one["memory"][-2:]] for one in both)
+    amounts = [requests["memory"] for requests in both]
+    memory = sum(int(amount[:-2]) * units[amount[-2:]] for amount in amounts)
     assert memory == profile.head.memory_gb * 1024
 
 
 def test_a_pod_fits_on_a_node_with_a_usual_disk() -> None:
-    for template in pod_templates(cluster_of(profiles.profile(profiles.KUBERAY))):
+    for template in pod_templates(
+        cluster_of(cluster_profiles.load_profile(cluster_profiles.KUBERAY))
+    ):
         resources = template["spec"]["containers"][0]["resources"]
         assert int(resources["requests"]["ephemeral-storage"].removesuffix("Gi")) < 17  # of 20
         assert resources["limits"]["ephemeral-storage"] == "100Gi"
@@ -137,27 +144,31 @@ def test_a_pod_fits_on_a_node_with_a_usual_disk() -> None:
         ({"mounts": [{"path": "/data", "source": "host:/data"}]}, "mounts[0].source = 'host:/"),
     ],
 )
-def test_what_only_kubernetes_minds_is_one_line(change: dict[str, Any], where: str) -> None:
+def test_a_profile_that_does_not_fit_kubernetes_is_an_error(
+    change: dict[str, Any], where: str
+) -> None:
     with pytest.raises(ProfileError, match=re.escape(where)):
-        rendered(profiles.profile(profiles.KUBERAY, **change))
+        render_objects(cluster_profiles.load_profile(cluster_profiles.KUBERAY, **change))
 
 
-def test_a_low_speed_is_conservative() -> None:
-    slow = profiles.profile(profiles.KUBERAY, upscaling_speed=1)
+def test_a_low_upscaling_speed_is_conservative() -> None:
+    slow = cluster_profiles.load_profile(cluster_profiles.KUBERAY, upscaling_speed=1)
     assert _derive_autoscaling_config_from_ray_cr(cluster_of(slow))["upscaling_speed"] == 1
 
 
 @pytest.mark.parametrize(
     ("availability", "launched"),
     [({}, {"spot": 32, "on-demand": 4}), ({"spot": 0.0}, {"on-demand": 4, "spot": 32})],
-    ids=["spot first", "on demand while spot cannot be had"],
+    ids=["spot is preferred", "on demand if spot is not available"],
 )
-def test_ray_s_scheduler_starts_every_node_that_waiting_trials_need(
+def test_ray_s_scheduler_starts_all_nodes_for_waiting_trials(
     availability: dict[str, float], launched: dict[str, int]
 ) -> None:
-    """100 trials with a GPU each; the order says which kind it prefers."""
+    """There are 100 trials with a GPU each. A single trial shows which group is preferred."""
     config = AutoscalingConfig(
-        _derive_autoscaling_config_from_ray_cr(cluster_of(profiles.profile(profiles.KUBERAY))),
+        _derive_autoscaling_config_from_ray_cr(
+            cluster_of(cluster_profiles.load_profile(cluster_profiles.KUBERAY))
+        ),
         skip_content_hash=True,
     )
     order: list[str] = []
@@ -174,20 +185,20 @@ def test_ray_s_scheduler_starts_every_node_that_waiting_trials_need(
                 recoverable_resource_availabilities=availability,
             )
         )
-        order += [one.instance_type for one in reply.to_launch if trials == 1]
+        order += [launch.instance_type for launch in reply.to_launch if trials == 1]
     assert order == [next(iter(launched))]
-    assert {one.instance_type: one.count for one in reply.to_launch} == launched
+    assert {launch.instance_type: launch.count for launch in reply.to_launch} == launched
 
 
 def reaches(objects: list[Manifest], source: Manifest, target: Manifest, port: int) -> bool:
-    """Whether the policies let pods labelled `source`, of the namespace, open a connection."""
-    policies = [one["spec"] for one in objects if one["kind"] == "NetworkPolicy"]
-    held = [one for one in policies if matches(one["podSelector"], target)]
-    return not held or any(
+    """Return whether the policies allow pods with labels `source` to connect to `target`."""
+    policies = [item["spec"] for item in objects if item["kind"] == "NetworkPolicy"]
+    applied = [policy for policy in policies if matches(policy["podSelector"], target)]
+    return not applied or any(
         any("podSelector" in peer and matches(peer["podSelector"], source) for peer in rule["from"])
-        and port in [one["port"] for one in rule.get("ports", [{"port": port}])]
-        for one in held
-        for rule in one["ingress"]
+        and port in [entry["port"] for entry in rule.get("ports", [{"port": port}])]
+        for policy in applied
+        for rule in policy["ingress"]
     )
 
 
@@ -195,66 +206,76 @@ def matches(selector: Manifest, labels: Manifest) -> bool:
     return bool(selector["matchLabels"].items() <= labels.items())
 
 
-def test_who_can_reach_whom() -> None:
-    found = rendered(profiles.profile(profiles.KUBERAY), SWEEP)
-    job = the(found, "RayJob")["spec"]
+def test_network_policies_allow_only_the_needed_connections() -> None:
+    objects = render_objects(cluster_profiles.load_profile(cluster_profiles.KUBERAY), SWEEP)
+    job = find_object(objects, "RayJob")["spec"]
     head = job["rayClusterSpec"]["headGroupSpec"]["template"]["metadata"]["labels"]
     worker = job["rayClusterSpec"]["workerGroupSpecs"][0]["template"]["metadata"]["labels"]
     submitter = job["submitterPodTemplate"]["metadata"]["labels"]
-    mlflow = the(found, "Deployment")["spec"]["template"]["metadata"]["labels"]
-    postgres = the(found, "StatefulSet")["spec"]["template"]["metadata"]["labels"]
-    stranger = {"app": "anything"}
-    assert reaches(found, worker, head, 6379)
-    assert reaches(found, head, worker, 40000)
-    assert reaches(found, submitter, head, 8265)
-    assert not reaches(found, submitter, head, 6379)
-    assert reaches(found, worker, mlflow, 5000)
-    assert reaches(found, mlflow, postgres, 5432)
-    assert not reaches(found, worker, postgres, 5432)
+    mlflow = find_object(objects, "Deployment")["spec"]["template"]["metadata"]["labels"]
+    postgres = find_object(objects, "StatefulSet")["spec"]["template"]["metadata"]["labels"]
+    other = {"app": "anything"}
+    assert reaches(objects, worker, head, 6379)
+    assert reaches(objects, head, worker, 40000)
+    assert reaches(objects, submitter, head, 8265)
+    assert not reaches(objects, submitter, head, 6379)
+    assert reaches(objects, worker, mlflow, 5000)
+    assert reaches(objects, mlflow, postgres, 5432)
+    assert not reaches(objects, worker, postgres, 5432)
     for target, port in ((head, 8265), (head, 6379), (mlflow, 5000), (postgres, 5432)):
-        assert not reaches(found, stranger, target, port)
+        assert not reaches(objects, other, target, port)
 
 
-def test_prometheus_is_let_in_where_it_is_named() -> None:
-    section = profiles.document(profiles.KUBERAY)["kubernetes"] | {"monitoring_namespace": "prom"}
-    found = rendered(profiles.profile(profiles.KUBERAY, kubernetes=section))
+def test_prometheus_has_access_if_its_namespace_is_configured() -> None:
+    section = cluster_profiles.profile_document(cluster_profiles.KUBERAY)["kubernetes"] | {
+        "monitoring_namespace": "prom"
+    }
+    objects = render_objects(
+        cluster_profiles.load_profile(cluster_profiles.KUBERAY, kubernetes=section)
+    )
     (rule,) = (
         rule
-        for one in found
-        if one["kind"] == "NetworkPolicy"
-        for rule in one["spec"]["ingress"]
+        for item in objects
+        if item["kind"] == "NetworkPolicy"
+        for rule in item["spec"]["ingress"]
         if "'prom'" in str(rule["from"])
     )
     assert rule["ports"] == [{"protocol": "TCP", "port": 8080}]
 
 
-def test_services_lead_to_the_pods_they_name() -> None:
-    found = rendered(profiles.profile(profiles.KUBERAY))
-    services = {one["metadata"]["name"]: one for one in found if one["kind"] == "Service"}
-    for workload in (the(found, "Deployment"), the(found, "StatefulSet")):
+def test_services_select_their_pods() -> None:
+    objects = render_objects(cluster_profiles.load_profile(cluster_profiles.KUBERAY))
+    services = {item["metadata"]["name"]: item for item in objects if item["kind"] == "Service"}
+    for workload in (find_object(objects, "Deployment"), find_object(objects, "StatefulSet")):
         labels = workload["spec"]["template"]["metadata"]["labels"]
         selector = services[workload["metadata"]["name"]]["spec"]["selector"]
         assert matches({"matchLabels": selector}, labels)
         assert workload["spec"]["selector"]["matchLabels"] == labels
 
 
-def test_mlflow_answers_to_its_own_names_only() -> None:
-    profile = profiles.profile(profiles.KUBERAY)
-    container = the(rendered(profile), "Deployment")["spec"]["template"]["spec"]["containers"][0]
-    variables = {one["name"]: one.get("value") for one in container["env"]}
+def test_mlflow_accepts_only_its_own_host_names() -> None:
+    profile = cluster_profiles.load_profile(cluster_profiles.KUBERAY)
+    container = find_object(render_objects(profile), "Deployment")["spec"]["template"]["spec"][
+        "containers"
+    ][0]
+    variables = {variable["name"]: variable.get("value") for variable in container["env"]}
     allowed = variables["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")
-    address = mlflow_server.address(profile).removeprefix("http://")
+    address = mlflow_server.tracking_uri(profile).removeprefix("http://")
     assert is_allowed_host_header(allowed, address)
     assert is_allowed_host_header(allowed, "localhost:5000")
     for foreign in ("evil.example", "evil.example:5000", f"{address}.evil.example"):
         assert not is_allowed_host_header(allowed, foreign)
 
 
-def test_mlflow_reaches_postgres_by_the_driver_that_the_image_has() -> None:
-    profile = profiles.profile(profiles.KUBERAY)
-    container = the(rendered(profile), "Deployment")["spec"]["template"]["spec"]["containers"][0]
+def test_mlflow_uses_the_postgres_driver_of_the_image() -> None:
+    profile = cluster_profiles.load_profile(cluster_profiles.KUBERAY)
+    container = find_object(render_objects(profile), "Deployment")["spec"]["template"]["spec"][
+        "containers"
+    ][0]
     (address,) = (
-        word.partition("=")[2] for word in container["command"] if word.startswith("--backend")
+        option.partition("=")[2]
+        for option in container["command"]
+        if option.startswith("--backend")
     )
     url = make_url(address)
     assert url.password is None
@@ -263,21 +284,25 @@ def test_mlflow_reaches_postgres_by_the_driver_that_the_image_has() -> None:
     assert driver.startswith(f"{url.get_driver_name()}-binary")
 
 
-def test_no_mlflow_where_there_is_one_already() -> None:
-    section = profiles.document(profiles.KUBERAY)["kubernetes"] | {"mlflow": None}
-    found = rendered(profiles.profile(profiles.KUBERAY, kubernetes=section))
-    assert {one["kind"] for one in found} == {"Namespace", "NetworkPolicy", "RayCluster"}
+def test_no_mlflow_is_rendered_if_it_is_null() -> None:
+    section = cluster_profiles.profile_document(cluster_profiles.KUBERAY)["kubernetes"] | {
+        "mlflow": None
+    }
+    objects = render_objects(
+        cluster_profiles.load_profile(cluster_profiles.KUBERAY, kubernetes=section)
+    )
+    assert {item["kind"] for item in objects} == {"Namespace", "NetworkPolicy", "RayCluster"}
 
 
-def test_spot_nodes_are_asked_for_and_tolerated() -> None:
-    spec = cluster_of(profiles.profile(profiles.KUBERAY))["spec"]
+def test_spot_workers_select_and_tolerate_spot_nodes() -> None:
+    spec = cluster_of(cluster_profiles.load_profile(cluster_profiles.KUBERAY))["spec"]
     spot, on_demand = (group["template"]["spec"] for group in spec["workerGroupSpecs"])
     market = "karpenter.sh/capacity-type"
     assert (spot["nodeSelector"][market], on_demand["nodeSelector"][market]) == (
         "spot",
         "on-demand",
     )
-    assert market in [one["key"] for one in spot["tolerations"]]
-    assert market not in [one["key"] for one in on_demand["tolerations"]]
+    assert market in [toleration["key"] for toleration in spot["tolerations"]]
+    assert market not in [toleration["key"] for toleration in on_demand["tolerations"]]
     head = spec["headGroupSpec"]["template"]["spec"]
     assert head["nodeSelector"][market] == "on-demand"

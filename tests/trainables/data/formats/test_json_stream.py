@@ -1,4 +1,4 @@
-"""JSON read entry by entry is JSON read whole."""
+"""Reading JSON entry by entry gives the same as reading the whole file."""
 
 from __future__ import annotations
 
@@ -7,22 +7,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as some
+from hypothesis import given, strategies
 
 from trainables.data.formats import json_stream
 from trainables.data.formats.json_stream import read_json, read_list, read_pairs, write_list
 from trainables.errors import DataError
 
-values = some.recursive(
-    some.none() | some.booleans() | some.integers() | some.floats(allow_nan=False) | some.text(),
-    lambda inner: some.lists(inner, max_size=3) | some.dictionaries(some.text(), inner, max_size=3),
+values = strategies.recursive(
+    strategies.none()
+    | strategies.booleans()
+    | strategies.integers()
+    | strategies.floats(allow_nan=False)
+    | strategies.text(),
+    lambda inner: (
+        strategies.lists(inner, max_size=3)
+        | strategies.dictionaries(strategies.text(), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 
 
-@given(entries=some.lists(values, max_size=5), indent=some.sampled_from([None, 1]))
-def test_lists_whatever_the_chunks(
+@given(entries=strategies.lists(values, max_size=5), indent=strategies.sampled_from([None, 1]))
+def test_lists_are_read_with_any_chunk_size(
     tmp_path_factory: pytest.TempPathFactory, entries: list[Any], indent: int | None
 ) -> None:
     file = tmp_path_factory.mktemp("json") / "list.json"
@@ -33,8 +39,8 @@ def test_lists_whatever_the_chunks(
             assert list(read_list(file, "")) == entries
 
 
-@given(entries=some.dictionaries(some.text(), values, max_size=5))
-def test_mappings_whatever_the_chunks(
+@given(entries=strategies.dictionaries(strategies.text(), values, max_size=5))
+def test_mappings_are_read_with_any_chunk_size(
     tmp_path_factory: pytest.TempPathFactory, entries: dict[str, Any]
 ) -> None:
     file = tmp_path_factory.mktemp("json") / "pairs.json"
@@ -45,7 +51,7 @@ def test_mappings_whatever_the_chunks(
             assert list(read_pairs(file, "")) == list(entries.items())
 
 
-def test_what_is_written_as_it_comes_is_a_plain_list(tmp_path: Path) -> None:
+def test_entries_are_written_as_a_plain_list(tmp_path: Path) -> None:
     entries = [{"a": 1}, [2], "é"]
     assert write_list(tmp_path / "x" / "list.json", iter(entries)) == 3
     assert json.loads((tmp_path / "x" / "list.json").read_text()) == entries
@@ -59,19 +65,19 @@ def test_what_is_written_as_it_comes_is_a_plain_list(tmp_path: Path) -> None:
         ("", "its end where one of '\\['"),
         ('{"a": 1}', "'{' where one of '\\['"),
         ('[{"a": 1}, {"a": 2', "after 1 entries"),
-        ("[1, 2", "its end where one of ',\\]' belongs, after 2 entries"),
+        ("[1, 2", "its end where one of ',\\]' is expected, after 2 entries"),
         ("[1 2]", "'2' where one of"),
-        ("[1] [2]", "something follows its end"),
+        ("[1] [2]", "extra data after its end"),
     ],
 )
-def test_damage_is_told_with_its_place(tmp_path: Path, text: str, what: str) -> None:
+def test_damage_is_reported_with_its_position(tmp_path: Path, text: str, what: str) -> None:
     file = tmp_path / "list.json"
     file.write_text(text)
     with pytest.raises(DataError, match=f"list.json: cannot be read \\(.*{what}.*\\); again$"):
         list(read_list(file, "again"))
 
 
-def test_whole_files_of_the_wrong_kind(tmp_path: Path) -> None:
+def test_files_of_the_wrong_type_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("[1]")
     assert read_json(tmp_path / "a.json", list, "") == [1]
     with pytest.raises(DataError, match="holds a list, not a dict; again"):

@@ -1,4 +1,4 @@
-"""The format of the LXMERT repository: TSV of regions, JSON of texts.
+"""The format of the LXMERT repository: TSV files of regions, JSON files of texts.
 
 It may import `data.formats` and `data.schema`.
 """

@@ -1,4 +1,4 @@
-"""From LXMERT's files to examples: VQA, GQA and NLVR2."""
+"""Read examples from LXMERT's files: VQA, GQA and NLVR2."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from trainables.data.formats.json_stream import read_list
-from trainables.data.formats.lxmert.tsv import Line, read_answers, read_tsv
+from trainables.data.formats.lxmert.tsv import TsvLine, read_answers, read_tsv
 from trainables.data.formats.wordpiece import WordPiece
-from trainables.data.schema.examples import Vocabulary
-from trainables.data.schema.layouts import Layout, Part
-from trainables.data.schema.records import Decode, Image, ImageName, Record, SplitName
+from trainables.data.schema.examples import VocabularyInfo
+from trainables.data.schema.layouts import Layout, SplitFiles
+from trainables.data.schema.records import Decode, ExampleRecord, ImageKey, ImageRecord, SplitName
 from trainables.errors import DataError
 
-_CURE = "download or write this file again"
+_ADVICE = "download or write this file again"
 
 
 @dataclass(frozen=True)
@@ -30,23 +30,23 @@ class LxmertReader:
     task: str
     layout: Layout
 
-    def vocabulary(self) -> Vocabulary:
-        return self._words.vocabulary
+    def vocabulary(self) -> VocabularyInfo:
+        return self._word_piece.vocabulary
 
     def answers(self) -> tuple[str, ...]:
-        if self.layout.answers:
-            return read_answers(self.root / self.layout.answers)
-        return self.layout.names
+        if self.layout.answers_file:
+            return read_answers(self.root / self.layout.answers_file)
+        return self.layout.answer_names
 
-    def records(self, split: SplitName) -> Iterator[Record]:
+    def records(self, split: SplitName) -> Iterator[ExampleRecord]:
         labels = {answer: label for label, answer in enumerate(self.answers())}
-        parts = self.layout.train if split == "train" else self.layout.held_out
-        for part in parts:
-            yield from self._words.records(self._entries(part, labels))
+        split_files = self.layout.train if split == "train" else self.layout.held_out
+        for files in split_files:
+            yield from self._word_piece.tokenize(self._entries(files, labels))
 
     def images(
-        self, split: SplitName, wanted: Collection[ImageName]
-    ) -> Iterator[tuple[ImageName, Decode]]:
+        self, split: SplitName, wanted: Collection[ImageKey]
+    ) -> Iterator[tuple[ImageKey, Decode]]:
         by_file: dict[str, set[str]] = defaultdict(set)
         for file, name in wanted:
             by_file[str(file)].add(str(name))
@@ -54,24 +54,27 @@ class LxmertReader:
             for line in read_tsv(self.root / file, names):
                 names.remove(line.name)
                 yield (file, line.name), partial(_regions, line)
-                if not names:  # LXMERT's minival lies in the first 5,000 lines of 40,504
+                if not names:  # LXMERT's minival is in the first 5,000 of 40,504 lines
                     break
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        """Do nothing: no file stays open."""
 
     @cached_property
-    def _words(self) -> WordPiece:
-        return WordPiece(self.root / self.layout.vocabulary, self.layout.longest)
+    def _word_piece(self) -> WordPiece:
+        return WordPiece(self.root / self.layout.vocabulary_file, self.layout.max_tokens)
 
-    def _entries(self, part: Part, labels: Mapping[str, int]) -> Iterator[tuple[str, Record]]:
-        file = self.root / part.texts
-        for number, entry in enumerate(read_list(file, _CURE)):
-            found = _Entry(file, number, entry)
+    def _entries(
+        self, files: SplitFiles, labels: Mapping[str, int]
+    ) -> Iterator[tuple[str, ExampleRecord]]:
+        file = self.root / files.texts
+        for number, fields in enumerate(read_list(file, _ADVICE)):
+            entry = _Entry(file, number, fields)
             if self.task == "nlvr2":
-                yield found["sent"], _pair(found, part.images[0])
+                yield entry["sent"], _pair(entry, files.images[0])
             else:
-                yield found["sent"], _question(found, part.images[0], labels, self.task == "gqa")
+                is_gqa = self.task == "gqa"
+                yield entry["sent"], _question(entry, files.images[0], labels, is_gqa)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,23 +85,26 @@ class _Entry:
 
     def __getitem__(self, name: str) -> Any:
         if not isinstance(self.fields, dict) or self.fields.get(name) is None:
-            raise self.wrong(f"has no {name}")
+            raise self.error(f"has no {name}")
         return self.fields[name]
 
-    def wrong(self, what: str) -> DataError:
-        return DataError(f"{self.file}: entry {self.number} {what}; {_CURE}")
+    def error(self, what: str) -> DataError:
+        return DataError(f"{self.file}: entry {self.number} {what}; {_ADVICE}")
 
 
-def _question(entry: _Entry, images: str, labels: Mapping[str, int], lenient: bool) -> Record:
-    """GQA's held-out answers are not all in the vocabulary; those are always wrong."""
+def _question(
+    entry: _Entry, images: str, labels: Mapping[str, int], allow_unknown: bool
+) -> ExampleRecord:
+    """Convert a question of VQA or GQA. Some held-out answers of GQA are not in the file of answers
+    (`allow_unknown`); no prediction matches them."""
     target = entry["label"]
     if not isinstance(target, dict):
-        raise entry.wrong(f"has label = {target!r}, not answers with scores")
+        raise entry.error(f"has label = {target!r}, not answers with scores")
     known = {answer: score for answer, score in target.items() if answer in labels}
-    if len(known) < len(target) and not lenient:
+    if len(known) < len(target) and not allow_unknown:
         unknown = next(answer for answer in target if answer not in labels)
-        raise entry.wrong(f"has the answer {unknown!r}, which the file of answers lacks")
-    return Record(
+        raise entry.error(f"has the answer {unknown!r}, which the file of answers lacks")
+    return ExampleRecord(
         key=str(entry["question_id"]),
         texts=(),
         images=((images, str(entry["img_id"])),),
@@ -107,17 +113,17 @@ def _question(entry: _Entry, images: str, labels: Mapping[str, int], lenient: bo
     )
 
 
-def _pair(entry: _Entry, images: str) -> Record:
+def _pair(entry: _Entry, images: str) -> ExampleRecord:
     if entry["label"] not in (0, 1):
-        raise entry.wrong(f"has label = {entry['label']!r}, not 0 or 1")
+        raise entry.error(f"has label = {entry['label']!r}, not 0 or 1")
     names = ((images, str(entry["img0"])), (images, str(entry["img1"])))
     label = int(entry["label"])
-    return Record(
+    return ExampleRecord(
         key=str(entry["identifier"]), texts=(), images=names, labels=[label], scores=[1.0]
     )
 
 
-def _regions(line: Line) -> Image:
+def _regions(line: TsvLine) -> ImageRecord:
     height, width = line.size()
     features, corners = line.array("features"), line.array("boxes")
     scaled = corners / np.array([width, height, width, height], np.float32)

@@ -1,4 +1,4 @@
-"""Arrays inside msgpack and npz records, decoded from their bytes: plain numbers, never objects."""
+"""Encode and decode arrays in msgpack and npz records: numbers only, never Python objects."""
 
 from __future__ import annotations
 
@@ -10,46 +10,47 @@ import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
-_PLAIN = "fiub"
-"""numpy's kinds of numbers and truth values."""
+_NUMERIC_KINDS = "fiub"
+"""numpy's dtype kinds of numbers and booleans."""
 
 
-def packed(array: NDArray[Any]) -> dict[bytes, Any]:
-    """What msgpack-numpy makes of a plain array; for `msgpack.packb(..., default=packed)`."""
-    kind: dict[bytes, Any] = {b"nd": True, b"type": array.dtype.str, b"kind": b""}
-    return kind | {b"shape": array.shape, b"data": array.tobytes()}
+def pack_array(array: NDArray[Any]) -> dict[bytes, Any]:
+    """Encode an array as msgpack-numpy does; for `msgpack.packb(..., default=pack_array)`."""
+    record_kind: dict[bytes, Any] = {b"nd": True, b"type": array.dtype.str, b"kind": b""}
+    return record_kind | {b"shape": array.shape, b"data": array.tobytes()}
 
 
-def unpacked(raw: Any) -> Any:
-    """A msgpack record whose arrays msgpack-numpy packed; they are read-only.
+def unpack_record(data: Any) -> Any:
+    """Decode a msgpack record with arrays packed by msgpack-numpy; the arrays are read-only.
 
-    Raises ValueError, TypeError or KeyError if it is damaged or holds objects.
+    Raises ValueError, TypeError or KeyError if the record is damaged or contains objects.
     """
-    return msgpack.unpackb(raw, raw=False, object_hook=_array)
+    return msgpack.unpackb(data, raw=False, object_hook=_array)
 
 
-def as_npz(fields: Mapping[str, NDArray[Any]]) -> bytes:
-    """The bytes of a compressed npz file."""
+def to_npz(fields: Mapping[str, NDArray[Any]]) -> bytes:
+    """Return the bytes of a compressed npz file."""
     with io.BytesIO() as stream:
         np.savez_compressed(stream, **dict(fields))  # type: ignore[arg-type]
         return stream.getvalue()
 
 
-def from_npz(raw: Any, fields: Iterable[str]) -> dict[str, NDArray[Any]]:
-    """Those of `fields` that an npz file has: what numpy 1 compressed holds a member named
-    `allow_pickle` too. Raises ValueError, EOFError or zipfile.BadZipFile if it is damaged."""
-    with np.load(io.BytesIO(raw), allow_pickle=False) as members:
+def from_npz(data: Any, fields: Iterable[str]) -> dict[str, NDArray[Any]]:
+    """Return those of `fields` that an npz file has. Files that numpy 1 compressed also have a
+    member named `allow_pickle`. Raises ValueError, EOFError or zipfile.BadZipFile if the file is
+    damaged."""
+    with np.load(io.BytesIO(data), allow_pickle=False) as members:
         return {field: members[field] for field in fields if field in members}
 
 
 def _array(mapping: dict[Any, Any]) -> Any:
     if b"nd" not in mapping:
         return mapping
-    described, kind = mapping[b"type"], mapping.get(b"kind", b"")
-    if not isinstance(described, str) or kind not in (b"", None):
+    dtype_name, record_kind = mapping[b"type"], mapping.get(b"kind", b"")
+    if not isinstance(dtype_name, str) or record_kind not in (b"", None):
         raise ValueError("an array of records")
-    dtype = np.dtype(described)
-    if dtype.kind not in _PLAIN:
-        raise ValueError(f"an array of {described}")
+    dtype = np.dtype(dtype_name)
+    if dtype.kind not in _NUMERIC_KINDS:
+        raise ValueError(f"an array of {dtype_name}")
     flat: NDArray[Any] = np.frombuffer(mapping[b"data"], dtype)
     return flat.reshape(mapping[b"shape"]) if mapping[b"nd"] else flat[0].item()

@@ -1,4 +1,4 @@
-"""LMDB environments: opened for reading on any media, written whole."""
+"""Open LMDB environments for reading, also on read-only media, and create new ones."""
 
 from __future__ import annotations
 
@@ -11,54 +11,58 @@ import lmdb
 from trainables.errors import DataError
 
 _MAP_BYTES = 2**40
-"""The most a written environment may grow to: address space, not disk. As UNITER's code has it."""
+"""Maximum size of a new environment, as in UNITER's code. It takes address space, not disk."""
 _COMMIT_BYTES = 2**24
-"""What a writer gathers before it commits; until then LMDB holds it in memory."""
-_CURE = "download or write this database again"
+"""A writer commits after this many bytes; until then LMDB has them in memory."""
+_ADVICE = "download or write this database again"
 
 
-def opened(folder: Path) -> lmdb.Environment:
-    """For reading, without a lock file; DataError if it is missing, damaged or cut short.
+def open_environment(folder: Path) -> lmdb.Environment:
+    """Open an environment for reading, without a lock file.
 
-    LMDB opens no environment twice in one process: close it before the next opening.
+    LMDB cannot open an environment twice in one process: close it first. Raises DataError if it is
+    missing, damaged or truncated.
     """
     file = folder / "data.mdb"
     try:
         size = file.stat().st_size
         env = lmdb.open(str(folder), readonly=True, create=False, lock=False)
     except FileNotFoundError:
-        raise DataError(f"{file}: no such file; {_CURE}") from None
+        raise DataError(f"{file}: no such file; {_ADVICE}") from None
     except (lmdb.Error, OSError) as error:
-        raise DataError(f"{file}: cannot be opened ({error}); {_CURE}") from error
-    # A page past the end of the file would end the process with a bus error.
+        raise DataError(f"{file}: cannot be opened ({error}); {_ADVICE}") from error
+    # Reading a page past the end of the file would kill the process with a bus error.
     needed = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
     if size < needed:
         env.close()
-        cure = f"{_CURE}, or compact the original with `mdb_copy -c`"
-        raise DataError(f"{file}: has {size:,} of {needed:,} bytes, it is cut short; {cure}")
+        advice = f"{_ADVICE}, or compact the original with `mdb_copy -c`"
+        raise DataError(f"{file}: has {size:,} of {needed:,} bytes, it is truncated; {advice}")
     return env
 
 
 @contextmanager
-def written(folder: Path) -> Iterator[Callable[[str, bytes], None]]:
-    """put(name, value) into a new environment, which must not exist; memory holds
-    `_COMMIT_BYTES` of them and no more. The same calls give the same bytes."""
+def create_environment(folder: Path) -> Iterator[Callable[[str, bytes], None]]:
+    """Create an environment and yield its `put(name, value)`.
+
+    At most `_COMMIT_BYTES` of values are in memory. The same calls give the same bytes. Raises
+    DataError if the folder exists or a name is repeated.
+    """
     if folder.exists():
-        raise DataError(f"{folder}: is there already; remove it first")
+        raise DataError(f"{folder}: already exists; remove it first")
     folder.mkdir(parents=True)
     env = lmdb.open(str(folder), map_size=_MAP_BYTES, lock=False, sync=False)
     transactions = [env.begin(write=True)]
-    gathered = 0
+    pending_bytes = 0
 
     def put(name: str, value: bytes) -> None:
-        nonlocal gathered
+        nonlocal pending_bytes
         if not transactions[0].put(name.encode(), value, overwrite=False):
-            raise DataError(f"{folder}: {name} comes twice; give every record its own name")
-        gathered += len(value)
-        if gathered >= _COMMIT_BYTES:
+            raise DataError(f"{folder}: {name} is repeated; give every record its own name")
+        pending_bytes += len(value)
+        if pending_bytes >= _COMMIT_BYTES:
             transactions[0].commit()
             transactions[0] = env.begin(write=True)
-            gathered = 0
+            pending_bytes = 0
 
     try:
         yield put

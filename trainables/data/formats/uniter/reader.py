@@ -1,4 +1,4 @@
-"""From UNITER's databases to examples, for every task that its authors published data of."""
+"""Read examples from UNITER's databases, for every task that its authors published data for."""
 
 from __future__ import annotations
 
@@ -12,151 +12,152 @@ import numpy as np
 
 from trainables.data.formats.json_stream import read_json
 from trainables.data.formats.lxmert.tsv import read_answers
-from trainables.data.formats.uniter.lmdb import ImageDb, TextDb, boxes_of
-from trainables.data.schema.examples import Vocabulary
-from trainables.data.schema.layouts import Layout, Part
-from trainables.data.schema.records import Decode, Image, ImageName, Record, SplitName
+from trainables.data.formats.uniter.lmdb import ImageDb, TextDb, box_rule
+from trainables.data.schema.examples import VocabularyInfo
+from trainables.data.schema.layouts import Layout, SplitFiles
+from trainables.data.schema.records import Decode, ExampleRecord, ImageKey, ImageRecord, SplitName
 from trainables.errors import DataError
 
-_CURE = "download or write this database again"
+_ADVICE = "download or write this database again"
 _QUESTION, _ANSWER, _RATIONALE = 0, 2, 3
 """Token types of VCR (UNITER's `data/vcr.py`); 1 is a region's."""
 _SPECIAL = ("CLS", "SEP", "MASK", "v_range")
 
 
 @dataclass(frozen=True, slots=True)
-class _Text:
-    """A record of a text database, with all that its errors and its ids need."""
+class _TextRecord:
+    """A record of a text database, with what its error messages and its ids need."""
 
     db: TextDb
-    part: Part
+    files: SplitFiles
     split: SplitName
     key: str
     record: dict[str, Any]
-    words: Vocabulary
-    labels: int
-    """Number of answers."""
-    limit: int
-    """Ids are smaller."""
+    vocabulary: VocabularyInfo
+    num_answers: int
+    id_limit: int
+    """All token ids are below it."""
 
     def __getitem__(self, name: str) -> Any:
         if self.record.get(name) is None:
-            raise self.wrong(f"has no {name}")
+            raise self.error(f"has no {name}")
         return self.record[name]
 
-    def wrong(self, what: str) -> DataError:
-        return DataError(f"{self.db.folder}: the record {self.key} {what}; {_CURE}")
+    def error(self, what: str) -> DataError:
+        return DataError(f"{self.db.folder}: the record {self.key} {what}; {_ADVICE}")
 
-    def whole(self, name: str, count: int) -> int:
-        """A number from 0 to count - 1."""
+    def index(self, name: str, count: int) -> int:
+        """Return the field `name`, an integer from 0 to count - 1."""
         value = self[name]
         if not isinstance(value, int) or not 0 <= value < count:
-            raise self.wrong(f"has {name} = {value!r}, not 0 to {count - 1}")
+            raise self.error(f"has {name} = {value!r}, not 0 to {count - 1}")
         return value
 
     def ids(self, value: Any, name: str = "input_ids") -> list[int]:
         if not isinstance(value, list) or not all(isinstance(each, int) for each in value):
-            raise self.wrong(f"has {name} that are no list of token ids")
-        if value and not 0 <= min(value) <= max(value) < self.limit:
+            raise self.error(f"has {name} that are not a list of token ids")
+        if value and not 0 <= min(value) <= max(value) < self.id_limit:
             what = f"has the token id {max(value)}" if min(value) >= 0 else "has a token id below 0"
-            raise self.wrong(f"{what} in {name}, the vocabulary ends at {self.limit - 1}")
+            raise self.error(f"{what} in {name}, the vocabulary ends at {self.id_limit - 1}")
         return value
 
-    def four(self, name: str) -> list[list[int]]:
+    def four_texts(self, name: str) -> list[list[int]]:
         if not isinstance(self[name], list) or len(self[name]) != 4:
-            raise self.wrong(f"has {name} that are not 4 lists")
+            raise self.error(f"has {name} that are not 4 lists")
         return [self.ids(each, name) for each in self[name]]
 
-    def names(self, count: int) -> list[str]:
+    def image_files(self, count: int) -> list[str]:
         value = self["img_fname"]
-        found = [value] if isinstance(value, str) else list(value)
-        if len(found) != count or not all(isinstance(name, str) for name in found):
-            raise self.wrong(f"has img_fname = {value!r}, not {count} file names")
-        return found
+        names = [value] if isinstance(value, str) else list(value)
+        if len(names) != count or not all(isinstance(name, str) for name in names):
+            raise self.error(f"has img_fname = {value!r}, not {count} file names")
+        return names
 
     def sequence(self) -> list[list[int]]:
-        return [[self.words.cls, *self.ids(self["input_ids"]), self.words.sep]]
+        return [[self.vocabulary.cls, *self.ids(self["input_ids"]), self.vocabulary.sep]]
 
 
-def _image(text: _Text) -> tuple[ImageName, ...]:
-    return ((text.part.images[0], text.names(1)[0]),)
+def _image(text: _TextRecord) -> tuple[ImageKey, ...]:
+    return ((text.files.images[0], text.image_files(1)[0]),)
 
 
-def _caption(text: _Text) -> Record:
-    return Record(key=text.key, texts=text.sequence(), images=_image(text))
+def _caption(text: _TextRecord) -> ExampleRecord:
+    return ExampleRecord(key=text.key, texts=text.sequence(), images=_image(text))
 
 
-def _answers(text: _Text) -> Record:
+def _answers(text: _TextRecord) -> ExampleRecord:
     target = text["target"]
     if not isinstance(target, dict) or not {"labels", "scores"} <= target.keys():
-        raise text.wrong("has a target without labels and scores")
+        raise text.error("has a target without labels and scores")
     labels, scores = list(target["labels"]), list(target["scores"])
     if len(labels) != len(scores):
-        raise text.wrong(f"has {len(labels)} labels and {len(scores)} scores")
+        raise text.error(f"has {len(labels)} labels and {len(scores)} scores")
     for label in labels:
-        if not isinstance(label, int) or not 0 <= label < text.labels:
-            raise text.wrong(f"has the label {label!r}, there are {text.labels} answers")
+        if not isinstance(label, int) or not 0 <= label < text.num_answers:
+            raise text.error(f"has the label {label!r}, there are {text.num_answers} answers")
     texts, images = text.sequence(), _image(text)
-    return Record(key=text.key, texts=texts, images=images, labels=labels, scores=scores)
+    return ExampleRecord(key=text.key, texts=texts, images=images, labels=labels, scores=scores)
 
 
-def _pair(text: _Text) -> Record:
-    images = tuple((text.part.images[0], name) for name in text.names(2))
-    label = text.whole("target", 2)
+def _pair(text: _TextRecord) -> ExampleRecord:
+    images = tuple((text.files.images[0], name) for name in text.image_files(2))
+    label = text.index("target", 2)
     texts = text.sequence()
-    return Record(key=text.key, texts=texts, images=images, labels=[label], scores=[1.0])
+    return ExampleRecord(key=text.key, texts=texts, images=images, labels=[label], scores=[1.0])
 
 
-def _choices(text: _Text) -> Record:
-    cls, sep = text.words.cls, text.words.sep
+def _choices(text: _TextRecord) -> ExampleRecord:
+    cls, sep = text.vocabulary.cls, text.vocabulary.sep
     question = text.ids(text["input_ids"])
-    answers, rationales = text.four("input_ids_as"), text.four("input_ids_rs")
-    right = text.whole("qa_target", 4)
+    answers, rationales = text.four_texts("input_ids_as"), text.four_texts("input_ids_rs")
+    right = text.index("qa_target", 4)
     texts = [[cls, *question, sep, *answer, sep] for answer in answers]
-    # The separator before a segment already carries the segment's kind.
-    asked = [_QUESTION] * (1 + len(question))
-    kinds = [[*asked, *[_ANSWER] * (len(answer) + 2)] for answer in answers]
+    # The separator before a segment already has the segment's type.
+    question_types = [_QUESTION] * (1 + len(question))
+    types = [[*question_types, *[_ANSWER] * (len(answer) + 2)] for answer in answers]
     for rationale in rationales:
         texts.append([*texts[right], *rationale, sep])
-        kinds.append([*kinds[right][:-1], *[_RATIONALE] * (len(rationale) + 2)])
-    first, second = text.part.images
-    gt, detected = text.names(2)
-    return Record(
+        types.append([*types[right][:-1], *[_RATIONALE] * (len(rationale) + 2)])
+    first, second = text.files.images
+    gt, detected = text.image_files(2)
+    return ExampleRecord(
         key=text.key,
         texts=texts,
-        kinds=kinds,
+        token_types=types,
         images=((first, gt, second, detected),),
-        labels=[right, text.whole("qar_target", 4)],
+        labels=[right, text.index("qar_target", 4)],
     )
 
 
-def _referred(text: _Text, images: Mapping[int, Mapping[str, Any]]) -> Record:
-    """Trained on annotated boxes, scored on detected ones, as UNITER's `data/re.py`, which makes
-    up the names of the images too."""
+def _referring_expression(
+    text: _TextRecord, images: Mapping[int, Mapping[str, Any]]
+) -> ExampleRecord:
+    """Train on annotated boxes and evaluate on detected ones, as UNITER's `data/re.py`, which also
+    defines the image names."""
     image = images.get(text["image_id"])
     if image is None:
-        raise text.wrong(f"names the image {text['image_id']}, which images.json does not list")
-    kind = "coco_gt" if text.split == "train" else "det_coco"
-    name = f"visual_grounding_{kind}_{int(text['image_id']):012}.npz"
+        raise text.error(f"names the image {text['image_id']}, which images.json does not list")
+    boxes = "coco_gt" if text.split == "train" else "det_coco"
+    name = f"visual_grounding_{boxes}_{int(text['image_id']):012}.npz"
     labels: list[int] = []
     if text.split == "train":
         if text["ann_id"] not in image["ann_ids"]:
-            raise text.wrong(f"names the object {text['ann_id']}, which its image does not list")
+            raise text.error(f"names the object {text['ann_id']}, which its image does not list")
         labels = [image["ann_ids"].index(text["ann_id"])]
     scores = [*text["bbox"], image["width"], image["height"]]
     if len(scores) != 6:
-        raise text.wrong(f"has bbox = {text['bbox']!r}, not x, y, w, h")
-    return Record(
+        raise text.error(f"has bbox = {text['bbox']!r}, not x, y, w, h")
+    return ExampleRecord(
         key=text.key,
         texts=text.sequence(),
-        images=((text.part.images[0], name),),
+        images=((text.files.images[0], name),),
         labels=labels,
         scores=[float(value) for value in scores],
     )
 
 
-_Make: TypeAlias = Callable[[_Text], Record]
-_RECORDS: Mapping[str, _Make] = {
+_Convert: TypeAlias = Callable[[_TextRecord], ExampleRecord]
+_CONVERTERS: Mapping[str, _Convert] = {
     "vqa": _answers,
     "gqa": _answers,
     "snli_ve": _answers,
@@ -176,53 +177,56 @@ class UniterReader:
     layout: Layout
     _texts: dict[str, TextDb] = field(default_factory=dict)
     _images: dict[str, ImageDb] = field(default_factory=dict)
-    _objects: dict[ImageName, int] = field(default_factory=dict)
-    """Regions that an image must have: those that a target is counted in."""
+    _objects: dict[ImageKey, int] = field(default_factory=dict)
+    """Number of regions that an image must have, because a target is an index into them."""
 
-    def vocabulary(self) -> Vocabulary:
-        """Of `meta.json`, which must be the same in all databases."""
-        parts = (*self.layout.train, *self.layout.held_out)
-        first, *others = (self._text(part) for part in parts)
+    def vocabulary(self) -> VocabularyInfo:
+        """Return the vocabulary of `meta.json`, which must be the same in all databases."""
+        split_files = (*self.layout.train, *self.layout.held_out)
+        first, *others = (self._text(files) for files in split_files)
         missing = [name for name in _SPECIAL if name not in first.meta]
         if missing:
-            raise DataError(f"{first.folder / 'meta.json'}: has no {missing[0]}; {_CURE}")
+            raise DataError(f"{first.folder / 'meta.json'}: has no {missing[0]}; {_ADVICE}")
         for other in others:
             if any(first.meta[name] != other.meta.get(name) for name in _SPECIAL):
-                what = f"was made with another vocabulary than {first.folder}"
-                raise DataError(f"{other.folder / 'meta.json'}: {what}; make both with one")
+                what = f"was built with another vocabulary than {first.folder}"
+                raise DataError(f"{other.folder / 'meta.json'}: {what}; build both with one")
         meta = first.meta
         start, end = meta["v_range"]
         ids = {"cls": meta["CLS"], "sep": meta["SEP"], "mask": meta["MASK"]}
-        # UNITER pads with 0, which is BERT's [PAD]; not all databases name the unknown word.
-        return Vocabulary(pad=0, **ids, unknown=meta.get("UNK", 100), first=start, size=end)
+        # UNITER pads with 0, which is BERT's [PAD]; not all databases list the unknown word.
+        return VocabularyInfo(pad=0, **ids, unknown=meta.get("UNK", 100), first=start, size=end)
 
     def answers(self) -> tuple[str, ...]:
-        if self.layout.answers:
-            return read_answers(self.root / self.layout.answers)
-        return self.layout.names
+        if self.layout.answers_file:
+            return read_answers(self.root / self.layout.answers_file)
+        return self.layout.answer_names
 
-    def records(self, split: SplitName) -> Iterator[Record]:
-        words, labels = self.vocabulary(), len(self.answers())
-        limit = words.size + self.layout.extra_words
-        parts = self.layout.train if split == "train" else self.layout.held_out
-        for part in parts:
-            db = self._text(part)
-            make, keys = self._plan(db)
+    def records(self, split: SplitName) -> Iterator[ExampleRecord]:
+        vocabulary, num_answers = self.vocabulary(), len(self.answers())
+        id_limit = vocabulary.size + self.layout.extra_words
+        split_files = self.layout.train if split == "train" else self.layout.held_out
+        for files in split_files:
+            db = self._text(files)
+            convert, keys = self._converter(db)
             for key, length in keys:
-                # As the authors' loaders: long texts are left out of training, never cut.
-                if split == "held_out" or length <= self.layout.longest:
-                    text = _Text(db, part, split, key, db.read(key), words, labels, limit)
-                    yield make(text)
+                # As in the authors' loaders, long texts are dropped in training, never truncated.
+                if split == "held_out" or length <= self.layout.max_tokens:
+                    record = db.read(key)
+                    text = _TextRecord(
+                        db, files, split, key, record, vocabulary, num_answers, id_limit
+                    )
+                    yield convert(text)
 
     def images(
-        self, split: SplitName, wanted: Collection[ImageName]
-    ) -> Iterator[tuple[ImageName, Decode]]:
-        for name in wanted:
-            for folder in map(str, name[::2]):
+        self, split: SplitName, wanted: Collection[ImageKey]
+    ) -> Iterator[tuple[ImageKey, Decode]]:
+        for key in wanted:
+            for folder in map(str, key[::2]):
                 if folder not in self._images:
-                    boxes = boxes_of(Path(folder).name)
-                    self._images[folder] = ImageDb(self.root / folder, boxes)
-            yield name, partial(self._regions, name)
+                    rule = box_rule(Path(folder).name)
+                    self._images[folder] = ImageDb(self.root / folder, rule)
+            yield key, partial(self._regions, key)
 
     def close(self) -> None:
         for texts in self._texts.values():
@@ -230,52 +234,53 @@ class UniterReader:
         for images in self._images.values():
             images.close()
 
-    def _plan(self, db: TextDb) -> tuple[_Make, Iterator[tuple[str, int]]]:
-        """How a database's records are read, and in which order, with their lengths."""
+    def _converter(self, db: TextDb) -> tuple[_Convert, Iterator[tuple[str, int]]]:
+        """Return the function that converts a database's records, and their keys in order, with the
+        text lengths."""
         if self.task != "refcoco":
-            return _RECORDS[self.task], db.lengths()
-        listed = read_json(db.folder / "images.json", list, _CURE)
-        images = {image["id"]: image for image in listed}
+            return _CONVERTERS[self.task], db.lengths()
+        entries = read_json(db.folder / "images.json", list, _ADVICE)
+        images = {image["id"]: image for image in entries}
         lengths = dict(db.lengths())
-        refs = read_json(db.folder / "refs.json", list, _CURE)
+        refs = read_json(db.folder / "refs.json", list, _ADVICE)
         keys = [str(sentence) for ref in refs for sentence in ref["sent_ids"]]
         for key in keys:
             if key not in lengths:
-                raise DataError(f"{db.folder / 'id2len.json'}: has no record {key}; {_CURE}")
+                raise DataError(f"{db.folder / 'id2len.json'}: has no record {key}; {_ADVICE}")
 
-        def make(text: _Text) -> Record:
-            found = _referred(text, images)
-            if found.labels:
-                self._objects[found.images[0]] = len(images[text["image_id"]]["ann_ids"])
-            return found
+        def convert(text: _TextRecord) -> ExampleRecord:
+            example = _referring_expression(text, images)
+            if example.labels:
+                self._objects[example.images[0]] = len(images[text["image_id"]]["ann_ids"])
+            return example
 
-        return make, ((key, lengths[key]) for key in keys)
+        return convert, ((key, lengths[key]) for key in keys)
 
-    def _text(self, part: Part) -> TextDb:
-        if part.texts not in self._texts:
-            self._texts[part.texts] = TextDb(self.root / part.texts)
-        return self._texts[part.texts]
+    def _text(self, files: SplitFiles) -> TextDb:
+        if files.texts not in self._texts:
+            self._texts[files.texts] = TextDb(self.root / files.texts)
+        return self._texts[files.texts]
 
-    def _regions(self, name: ImageName) -> Image:
-        places = list(zip(name[::2], name[1::2], strict=True))
-        found = [self._read(str(folder), str(file)) for folder, file in places]
-        whole = {field: np.concatenate([each[field] for each in found]) for field in found[0]}
-        objects = self._objects.get(name)
-        if objects is not None and len(whole["features"]) != objects:
-            what = f"{name[1]} has {len(whole['features'])} regions, images.json lists {objects}"
-            raise DataError(f"{self.root / str(name[0])}: {what}; give the annotated boxes")
-        return whole
+    def _regions(self, key: ImageKey) -> ImageRecord:
+        sources = zip(key[::2], key[1::2], strict=True)
+        images = [self._read(str(folder), str(file)) for folder, file in sources]
+        image = {field: np.concatenate([each[field] for each in images]) for field in images[0]}
+        objects = self._objects.get(key)
+        if objects is not None and len(image["features"]) != objects:
+            what = f"{key[1]} has {len(image['features'])} regions, images.json lists {objects}"
+            raise DataError(f"{self.root / str(key[0])}: {what}; give the annotated boxes")
+        return image
 
-    def _read(self, folder: str, file: str) -> Image:
+    def _read(self, folder: str, file: str) -> ImageRecord:
         db = self._images[folder]
         fields = ("features", "norm_bb", *(["soft_labels"] * (self.task == "pretraining")))
-        found = db.read(file, fields)
-        places = found["norm_bb"].astype(np.float32)
-        area = places[:, 4:5] * places[:, 5:6]
-        half = found["features"].astype(np.float16, copy=False)
-        whole = {"features": half, "boxes": np.concatenate([places, area], axis=1)}
+        record = db.read(file, fields)
+        boxes = record["norm_bb"].astype(np.float32)
+        area = boxes[:, 4:5] * boxes[:, 5:6]
+        features = record["features"].astype(np.float16, copy=False)
+        image = {"features": features, "boxes": np.concatenate([boxes, area], axis=1)}
         if self.task == "pretraining":
-            if "soft_labels" not in found:
-                raise DataError(f"{db.folder}: {file} has no soft_labels; {_CURE}")
-            whole["classes"] = found["soft_labels"].astype(np.float16, copy=False)
-        return whole
+            if "soft_labels" not in record:
+                raise DataError(f"{db.folder}: {file} has no soft_labels; {_ADVICE}")
+            image["classes"] = record["soft_labels"].astype(np.float16, copy=False)
+        return image

@@ -1,5 +1,5 @@
-"""ViLT's tables (Kim et al. 2021), which METER shares: Arrow IPC files of encoded images, each with
-all its texts."""
+"""ViLT's tables (Kim et al. 2021), also used by METER: Arrow IPC files with one row per encoded
+image and all its texts."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pyarrow as pa
 
 from trainables.errors import DataError
 
-Kind: TypeAlias = Literal["caption", "vqa", "nlvr2", "snli"]
+TableKind: TypeAlias = Literal["caption", "vqa", "nlvr2", "snli"]
 
 _TEXTS = pa.list_(pa.string())
-SCHEMAS: Mapping[Kind, pa.Schema] = {
+SCHEMAS: Mapping[TableKind, pa.Schema] = {
     "caption": pa.schema(
         {"image": pa.binary(), "caption": _TEXTS, "image_id": pa.string(), "split": pa.string()}
     ),
@@ -48,51 +48,51 @@ SCHEMAS: Mapping[Kind, pa.Schema] = {
         }
     ),
 }
-"""Columns as the authors' scripts write them. NLVR2's answers are "True" or "False"; a sentence
+"""The columns that the authors' scripts write. NLVR2's answers are "True" or "False"; a sentence
 pair is [premise, hypothesis]."""
 
-_ROWS = 256
-"""Rows of a written batch, and of the slices that are turned into Python values: of the texts, not
-of the images."""
-_CURE = "write this table again"
+_ROWS_PER_BATCH = 256
+"""Rows of a written batch, and of the slices of text columns converted to Python values."""
+_ADVICE = "write this table again"
 
 
 class ArrowTable:
-    """An opened table of one kind, memory-mapped; DataError if it is none or lacks a column."""
+    """An open, memory-mapped table of one kind. Raises DataError if the file is not one or lacks a
+    column."""
 
-    def __init__(self, file: Path, kind: Kind) -> None:
+    def __init__(self, file: Path, kind: TableKind) -> None:
         self.file = file
         self.kind = kind
         try:
             self._reader = pa.ipc.open_file(pa.memory_map(str(file)))
         except FileNotFoundError:
-            raise DataError(f"{file}: no such file; {_CURE}") from None
+            raise DataError(f"{file}: no such file; {_ADVICE}") from None
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{file}: is no whole Arrow file ({error}); {_CURE}") from error
-        found = self._reader.schema
+            raise DataError(f"{file}: is no whole Arrow file ({error}); {_ADVICE}") from error
+        schema = self._reader.schema
         for field in SCHEMAS[kind]:
-            if field.name not in found.names:
-                raise DataError(f"{file}: has no column {field.name}; {_CURE}")
-            is_type = found.field(field.name).type
-            if not _alike(is_type, field.type):
-                what = f"column {field.name} is {is_type}, not {field.type}"
-                raise DataError(f"{file}: {what}; {_CURE}")
+            if field.name not in schema.names:
+                raise DataError(f"{file}: has no column {field.name}; {_ADVICE}")
+            field_type = schema.field(field.name).type
+            if not _is_compatible(field_type, field.type):
+                what = f"column {field.name} is {field_type}, not {field.type}"
+                raise DataError(f"{file}: {what}; {_ADVICE}")
 
-    def images(self) -> list[str]:
-        """Names of the columns of images."""
+    def image_columns(self) -> list[str]:
+        """Return the names of the columns of images."""
         return [name for name in SCHEMAS[self.kind].names if name.startswith("image")][
             : 2 if self.kind == "nlvr2" else 1
         ]
 
     def rows(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """All rows in order, as Python values of `columns`."""
+        """Yield all rows in order, as Python values of `columns`."""
         for batch in self._batches(columns):
-            for start in range(0, batch.num_rows, _ROWS):
-                yield from batch.slice(start, _ROWS).to_pylist()
+            for start in range(0, batch.num_rows, _ROWS_PER_BATCH):
+                yield from batch.slice(start, _ROWS_PER_BATCH).to_pylist()
 
     def image_bytes(self) -> Iterator[tuple[pa.Buffer, ...]]:
-        """The encoded images of all rows in order, as views of the file."""
-        names = self.images()
+        """Yield the encoded images of all rows in order, as views of the file."""
+        names = self.image_columns()
         for batch in self._batches(names):
             columns = [batch.column(name) for name in names]
             for row in range(batch.num_rows):
@@ -106,27 +106,27 @@ class ArrowTable:
                     batch.column(name).validate()
             except (pa.ArrowException, OSError) as error:
                 what = f"batch {number} cannot be read ({error})"
-                raise DataError(f"{self.file}: {what}; {_CURE}") from error
+                raise DataError(f"{self.file}: {what}; {_ADVICE}") from error
             yield batch.select(list(columns))
 
 
-def write_table(file: Path, kind: Kind, rows: Iterable[Mapping[str, Any]]) -> int:
-    """Writes rows, mappings with the names of the kind's columns, as they come; how many. The same
-    rows give the same bytes."""
+def write_table(file: Path, kind: TableKind, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Write rows as they are produced, each a mapping from the kind's columns to values; return
+    their number. The same rows give the same bytes."""
     file.parent.mkdir(parents=True, exist_ok=True)
     schema = SCHEMAS[kind]
     rows = iter(rows)
     count = 0
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-        while block := list(islice(rows, _ROWS)):
+        while block := list(islice(rows, _ROWS_PER_BATCH)):
             writer.write_batch(pa.RecordBatch.from_pylist(block, schema=schema))
             count += len(block)
     return count
 
 
 def answer_names(tables: Iterable[ArrowTable]) -> tuple[str, ...]:
-    """Answers by label, rebuilt from the columns of the tables of training and of validation, as
-    ViLT's data module does; a label that no row names is called "unknown"."""
+    """Return the answers in the order of their labels, collected from the training and validation
+    tables as in ViLT's data module; a label that no row uses is called "unknown"."""
     names: dict[int, str] = {}
     for table in tables:
         for row in table.rows(["answers", "answer_labels"]):
@@ -136,15 +136,15 @@ def answer_names(tables: Iterable[ArrowTable]) -> tuple[str, ...]:
     return tuple(names.get(label, "unknown") for label in range(max(names, default=-1) + 1))
 
 
-def _alike(found: pa.DataType, expected: pa.DataType) -> bool:
-    """Large or small offsets; a list that is empty throughout may have no type of its own."""
-    if pa.types.is_null(found):
+def _is_compatible(actual: pa.DataType, expected: pa.DataType) -> bool:
+    """Accept large and small offsets, and the null type, which lists have if all are empty."""
+    if pa.types.is_null(actual):
         return True
     if pa.types.is_list(expected):
-        is_list = bool(pa.types.is_list(found) or pa.types.is_large_list(found))
-        return is_list and _alike(found.value_type, expected.value_type)
+        is_list = bool(pa.types.is_list(actual) or pa.types.is_large_list(actual))
+        return is_list and _is_compatible(actual.value_type, expected.value_type)
     if pa.types.is_string(expected):
-        return bool(pa.types.is_string(found) or pa.types.is_large_string(found))
+        return bool(pa.types.is_string(actual) or pa.types.is_large_string(actual))
     if pa.types.is_binary(expected):
-        return bool(pa.types.is_binary(found) or pa.types.is_large_binary(found))
-    return bool(found == expected)
+        return bool(pa.types.is_binary(actual) or pa.types.is_large_binary(actual))
+    return bool(actual == expected)

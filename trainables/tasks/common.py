@@ -1,4 +1,4 @@
-"""What tasks on published data share: opening it, and the lengths and order of examples."""
+"""Shared code of tasks on published data: options, opening the data, and example lengths."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trainables.data.open import open_data
 from trainables.data.schema.examples import Data, Pixels, Regions, Split
@@ -16,11 +15,14 @@ from trainables.models import MODELS
 from trainables.models.base import Backbone
 from trainables.spec import Scalar, TaskSpec
 from trainables.tasks import TASKS
-from trainables.tasks.base import Source
+from trainables.tasks.base import Indices, TaskSource
 
 
-def options(spec: TaskSpec) -> dict[str, Scalar]:
-    """The task's options with the defaults; TrainableError for one that it does not take."""
+def resolve_options(spec: TaskSpec) -> dict[str, Scalar]:
+    """Return the task's options with the defaults filled in.
+
+    Raises TrainableError for an option that the task does not have, or of another type.
+    """
     defaults = TASKS[spec.name].options
     for name, value in spec.options:
         if name not in defaults:
@@ -34,8 +36,11 @@ def options(spec: TaskSpec) -> dict[str, Scalar]:
     return {**defaults, **dict(spec.options)}
 
 
-def read(source: Source, spec: TaskSpec, backbone: Backbone) -> Data:
-    """The task's data in the form that `backbone` reads; DataError unless they fit."""
+def open_task_data(source: TaskSource, spec: TaskSpec, backbone: Backbone) -> Data:
+    """Open the task's data in the format that `backbone` reads.
+
+    Raises DataError unless the data fit the backbone.
+    """
     form = MODELS[backbone.architecture].format
     data = open_data(
         source.data,
@@ -45,13 +50,13 @@ def read(source: Source, spec: TaskSpec, backbone: Backbone) -> Data:
         image_size=backbone.image_size,
         patch_size=backbone.patch_size,
     )
-    check(data, backbone, source.data, LAYOUTS[spec.name, form].extra_words)
+    check_data_fits(data, backbone, source.data, LAYOUTS[spec.name, form].extra_words)
     return data
 
 
-def check(data: Data, backbone: Backbone, folder: Path, extra_words: int = 0) -> None:
-    """DataError unless `backbone` can read `data`, which came from `folder` and may use
-    `extra_words` ids past its vocabulary's end."""
+def check_data_fits(data: Data, backbone: Backbone, folder: Path, extra_words: int = 0) -> None:
+    """Raise DataError unless `backbone` can read `data`, which were opened from `folder` and may
+    use `extra_words` word ids beyond the vocabulary."""
     words = data.vocabulary.size + extra_words
     if words > backbone.vocab_size:
         raise DataError(
@@ -65,7 +70,7 @@ def check(data: Data, backbone: Backbone, folder: Path, extra_words: int = 0) ->
                 f"{folder}: a text of {longest} tokens, the model takes {backbone.max_text}; "
                 "raise its max_position_embeddings"
             )
-        dim = split.seen.features.width[0] if isinstance(split.seen, Regions) else 0
+        dim = split.image_data.features.width[0] if isinstance(split.image_data, Regions) else 0
         if dim != backbone.region_dim:
             raise DataError(
                 f"{folder}: region features of {dim} numbers, the model takes "
@@ -73,24 +78,26 @@ def check(data: Data, backbone: Backbone, folder: Path, extra_words: int = 0) ->
             )
 
 
-def seen_lengths(seen: Regions | Pixels, patch: int = 0) -> NDArray[np.int64]:
-    """(M,) regions, or patches of side `patch` and the image's own [CLS], of each image."""
-    if isinstance(seen, Regions):
-        return seen.features.lengths()
-    patches: NDArray[np.int64] = 1 + (seen.sizes.astype(np.int64) // patch).prod(axis=1)
+def image_lengths(image_data: Regions | Pixels, patch_size: int = 0) -> Indices:
+    """Return (M,) the number of each image's regions, or of its patches of side `patch_size` plus
+    the image's own [CLS]."""
+    if isinstance(image_data, Regions):
+        return image_data.features.lengths()
+    patches: Indices = 1 + (image_data.sizes.astype(np.int64) // patch_size).prod(axis=1)
     return patches
 
 
-def lengths(split: Split, patch: int = 0) -> NDArray[np.int64]:
-    """(E,) tokens and regions or patches of each example's longest text beside its longest
-    image."""
-    words = split.texts.lengths().reshape(len(split), -1).max(axis=1)
-    longest: NDArray[np.int64] = words + seen_lengths(split.seen, patch)[split.images].max(axis=1)
+def example_lengths(split: Split, patch_size: int = 0) -> Indices:
+    """Return (E,) the length of each example's longest text plus its longest image."""
+    text_lengths = split.texts.lengths().reshape(len(split), -1).max(axis=1)
+    images = image_lengths(split.image_data, patch_size)[split.images]
+    longest: Indices = text_lengths + images.max(axis=1)
     return longest
 
 
-def stretches(count: int, examples: int, size: int) -> Iterator[NDArray[np.int64]]:
-    """The first `examples` (0: all) of 0 .. count - 1, in runs of `size`, the last one shorter."""
-    wanted = min(examples or count, count)
-    for first in range(0, wanted, size):
-        yield np.arange(first, min(first + size, wanted))
+def index_batches(count: int, examples: int, batch_size: int) -> Iterator[Indices]:
+    """Yield the first `examples` (0: all) of 0 .. count - 1 in batches of `batch_size`; the last
+    batch may be smaller."""
+    limit = min(examples or count, count)
+    for first in range(0, limit, batch_size):
+        yield np.arange(first, min(first + batch_size, limit))
