@@ -4,8 +4,11 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/.installed
 DEV_STAMP := .venv/.installed-dev
+# Most of a test's time is waiting, so there are more workers than cores.
+WORKERS ?= 4
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
-.PHONY: install quickstart scenes test test-slow test-gpu lint format bench faults clean
+.PHONY: install quickstart scenes test test-slow test-gpu lint format reference bench faults clean
 
 install: $(STAMP)
 
@@ -26,10 +29,10 @@ scenes: $(STAMP)
 	$(BIN)/sweepstakes run configs/scenes.yaml
 
 test: $(DEV_STAMP)
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-slow: $(DEV_STAMP)
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 test-gpu: $(DEV_STAMP)
 	$(BIN)/python -m pytest -m gpu -s
@@ -42,6 +45,10 @@ lint: $(DEV_STAMP)
 format: $(DEV_STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+reference: $(STAMP)
+	$(BIN)/sweepstakes schema > configs/sweep.schema.json
+	$(BIN)/sweepstakes schema --format markdown > configs/reference.md
 
 bench: $(DEV_STAMP)
 	$(BIN)/python -m tests.benchmarks

@@ -7,16 +7,18 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from typing import Any
 from uuid import uuid4
 
 import boto3
 import pytest
 from hypothesis import settings
 from moto.server import ThreadedMotoServer
+from xdist.scheduler import LoadScopeScheduling
 
 from cluster.local import servers as local
-from cluster.local.services import BUCKET
-from orchestrator.store.s3 import S3Objects, StoreAddress
+from cluster.local.services import LOCAL_BUCKET
+from orchestrator.store.s3 import S3ObjectStore, StoreAddress
 from orchestrator.store.tickets import TicketStore
 from tests.support.careless_s3 import careless_s3
 
@@ -28,12 +30,12 @@ settings.load_profile("untimed")
 def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[local.Services]:
     """The SeaweedFS of this session, its credentials in the environment."""
     root = tmp_path_factory.mktemp("services")
-    services = local.start(root, names=["s3"])
+    services = local.start_services(root, names=["s3"])
     with pytest.MonkeyPatch.context() as patch:
         for name, value in services.environment().items():
             patch.setenv(name, value)
         yield services
-    local.stop(root)
+    local.stop_services(root)
 
 
 @pytest.fixture(scope="session")
@@ -51,7 +53,7 @@ def moto() -> Iterator[str]:
         aws_access_key_id="any",
         aws_secret_access_key="any",
     )
-    client.create_bucket(Bucket=BUCKET)
+    client.create_bucket(Bucket=LOCAL_BUCKET)
     client.close()
     yield endpoint
     server.stop()
@@ -66,7 +68,7 @@ def address(seaweed: local.Services) -> StoreAddress:
 @pytest.fixture
 def store(address: StoreAddress) -> TicketStore:
     """An empty ticket store on SeaweedFS."""
-    return TicketStore(S3Objects(address))
+    return TicketStore(S3ObjectStore(address))
 
 
 @pytest.fixture
@@ -74,6 +76,40 @@ def careless_server() -> Iterator[str]:
     """The endpoint of an S3 server that ignores conditional PUT."""
     with careless_s3() as endpoint:
         yield endpoint
+
+
+GROUPS = {
+    "finished": tuple(
+        f"e2e/test_{name}.py" for name in ("run", "tracking", "tickets", "extending", "cost")
+    ),
+    "baseline": ("faults/test_damage.py", "faults/test_killed.py"),
+}
+"""Fixtures that run a whole sweep, and the modules whose tests share it."""
+APART = ("e2e/test_scenes.py", "e2e/test_interrupt.py", "test_run_group.py", "test_multi_node.py")
+"""Modules whose tests share nothing and take long: each may go to another worker."""
+LONG_FIRST = ("e2e", "faults", "safety", "cluster")
+"""Folders whose tests take longest. They start first, so no worker ends long after the rest."""
+
+
+class GroupScheduling(LoadScopeScheduling):
+    """Send tests that share fixtures to one worker of pytest-xdist: by default, a module's."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = nodeid.partition("::")[0]
+        if module.endswith(APART):
+            return nodeid
+        shared = (group for group, modules in GROUPS.items() if module.endswith(modules))
+        return next(shared, module)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> GroupScheduling:
+    return GroupScheduling(config, log)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not set(LONG_FIRST) & set(item.path.parts))
 
 
 _STATUS = pytest.StashKey[int]()
