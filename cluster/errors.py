@@ -2,8 +2,8 @@
 
 
 class ServiceError(Exception):
-    """A local service or one of a cluster cannot be started, reached or stopped. The message is one
-    line."""
+    """A local server, or the job server of a cluster, cannot be started, reached or stopped. The
+    message is one line."""
 
 
 class ProfileError(Exception):

@@ -46,11 +46,14 @@ _TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
 @dataclass(frozen=True, slots=True)
 class JobOutcome:
-    """A job's final status, `SUCCEEDED`, `FAILED` or `STOPPED`, and its exit code."""
+    """How a job ended."""
 
     status: str
+    """`SUCCEEDED`, `FAILED` or `STOPPED`."""
     code: int
+    """Exit code: 0 if it succeeded, 130 if it was stopped, else that of its command."""
     message: str
+    """Ray's explanation of the status; may be empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +120,8 @@ def submit_job(
 ) -> str:
     """Upload the working directory and start a shell command in it. Return the job's id.
 
-    The command runs on the head unless `resources` requires another node.
+    The command runs on the head unless `resources` (amounts by name of a Ray resource) requires
+    another node.
 
     Raises:
         ServiceError: the server rejects the job, for example if the directory is too large.

@@ -1,4 +1,5 @@
-"""Real S3 servers for the whole suite, each started once and only if some test asks for it."""
+"""Real S3 servers for the whole suite, each started once and only if a test uses it; and which
+tests run in which process, and when."""
 
 from __future__ import annotations
 
@@ -20,15 +21,15 @@ from cluster.local import servers as local
 from cluster.local.services import LOCAL_BUCKET
 from orchestrator.store.s3 import S3ObjectStore, StoreAddress
 from orchestrator.store.tickets import TicketStore
-from tests.support.careless_s3 import careless_s3
+from tests.support.unconditional_s3 import unconditional_s3
 
-settings.register_profile("untimed", deadline=None)  # a busy machine is no defect
+settings.register_profile("untimed", deadline=None)  # a slow test on a busy machine is not a defect
 settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
 def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[local.Services]:
-    """The SeaweedFS of this session, its credentials in the environment."""
+    """The SeaweedFS of this test session. Its credentials are set in the environment."""
     root = tmp_path_factory.mktemp("services")
     services = local.start_services(root, names=["s3"])
     with pytest.MonkeyPatch.context() as patch:
@@ -40,8 +41,8 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[local.Services
 
 @pytest.fixture(scope="session")
 def moto() -> Iterator[str]:
-    """The endpoint of a second S3 server. It knows no credentials, checks no checksums and promises
-    nothing under concurrency."""
+    """The endpoint of a second S3 server. It accepts any credentials, ignores checksums and
+    guarantees nothing under concurrency."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -72,9 +73,9 @@ def store(address: StoreAddress) -> TicketStore:
 
 
 @pytest.fixture
-def careless_server() -> Iterator[str]:
+def unconditional_server() -> Iterator[str]:
     """The endpoint of an S3 server that ignores conditional PUT."""
-    with careless_s3() as endpoint:
+    with unconditional_s3() as endpoint:
         yield endpoint
 
 
@@ -85,18 +86,25 @@ GROUPS = {
     "baseline": ("faults/test_damage.py", "faults/test_killed.py"),
 }
 """Fixtures that run a whole sweep, and the modules whose tests share it."""
-APART = ("e2e/test_scenes.py", "e2e/test_interrupt.py", "test_run_group.py", "test_multi_node.py")
-"""Modules whose tests share nothing and take long: each may go to another worker."""
+SEPARATE = (
+    "e2e/test_scenes.py",
+    "e2e/test_interrupt.py",
+    "test_run_group.py",
+    "test_multi_node.py",
+)
+"""Modules whose tests share nothing and take long: each test may run on another worker."""
 LONG_FIRST = ("e2e", "faults", "safety", "cluster")
-"""Folders whose tests take longest. They start first, so no worker ends long after the rest."""
+"""Folders whose tests take longest. They start first, so that all workers finish at about the same
+time."""
 
 
 class GroupScheduling(LoadScopeScheduling):
-    """Send tests that share fixtures to one worker of pytest-xdist: by default, a module's."""
+    """Run tests that share fixtures on one worker of pytest-xdist: those of a group in `GROUPS`, or
+    of a module."""
 
     def _split_scope(self, nodeid: str) -> str:
         module = nodeid.partition("::")[0]
-        if module.endswith(APART):
+        if module.endswith(SEPARATE):
             return nodeid
         shared = (group for group, modules in GROUPS.items() if module.endswith(modules))
         return next(shared, module)
@@ -116,8 +124,8 @@ _STATUS = pytest.StashKey[int]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A shell that starts the tests in the background has them, and all that they start, ignore
-    SIGINT; several tests send it."""
+    """Restore the default handler of SIGINT, which several tests send. A process that a shell
+    starts in the background ignores it, and so do its children."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -128,9 +136,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Leave without the destructors of native libraries, which run in no set order: torch, Ray,
-    Arrow and DuckDB in one process have ended a run in which every test had passed with a
-    segmentation fault. Commands end as Python does, and their exit codes are tested."""
+    """Exit without running the destructors of native libraries, whose order is undefined: with
+    torch, Ray, Arrow and DuckDB in one process, a run in which every test had passed has ended in a
+    segmentation fault. Commands of Sweepstakes exit normally, and their exit codes are tested."""
     if (status := config.stash.get(_STATUS, None)) is None:
         return  # nothing was run
     atexit._run_exitfuncs()

@@ -33,7 +33,7 @@ def entry(sweep: Path, name: str) -> str:
     return lines[0].removeprefix(name).strip()
 
 
-def test_there_are_sweeps() -> None:
+def test_the_shipped_sweeps_are_found() -> None:
     assert Path("configs/quickstart.yaml") in SWEEPS
 
 

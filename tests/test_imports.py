@@ -1,4 +1,4 @@
-"""Which package may import which, and what planning must never load."""
+"""Each package imports only allowed packages, and planning loads no heavy module."""
 
 from __future__ import annotations
 

@@ -5,8 +5,8 @@ TrainableError
 ├── CheckpointError    a weights file does not fit the model
 ├── TicketMismatch     a ticket does not fit the model that it is applied to
 ├── RecipeError        a recipe cannot be trained as it is written
-├── InvariantError     the trial's own checks failed: a pruned weight moved, a reset did not reset,
-│                      a weight to be ranked is not a number
+├── InvariantError     the trial's own checks failed: a pruned weight is not zero, a run did not
+│                      start from the planned weights, a weight is not finite
 └── GroupError         one of the processes of a trial exited, or failed with an unexpected error
 
 Stopped                the run was asked to end early and saved a checkpoint; not an error

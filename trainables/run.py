@@ -1,9 +1,10 @@
 """Run one trial: a training run under a ticket, or a prune trial that needs no training run.
 
 `run` reads from top to bottom: build the network, load the start weights, apply the ticket, train,
-prove that the ticket held, and prune the next tickets. It has no access to a store, Ray or MLflow:
-results are returned in the outcome or sent to the sink. On one kind of machine with one number of
-threads, the same spec gives the same bits in a fresh process and in a warm one, and resumed or not.
+check that the pruned weights stayed zero, and prune the next tickets. It has no access to a store,
+Ray or MLflow: results are returned in the outcome or sent to the sink. On one kind of machine with
+one number of threads, the same spec gives the same bits in a fresh process and in a warm one, and
+resumed or not.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ __all__ = ["RunInputs", "RunOutcome", "Sink", "prune", "run"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunInputs:
-    """Inputs of a trial beside its spec: local paths, and the results of its parents."""
+    """Inputs of a trial besides its spec: local paths, and the results of its parents."""
 
     data: Path
     """The task's data."""
@@ -84,13 +85,16 @@ class RunOutcome:
     """Percentages: `score` by the recipe's rule, the task's break-down, `last`, `best`, and `prior`
     (the score of a baseline that sees the question only). Also `best_step`."""
     history: tuple[dict[str, float], ...]
-    """Points with `step`: `loss` and `lr` (about 200 points), `score` (one per evaluation)."""
+    """Points of the curves. Each has `step` and some of: `loss` and `lr` (about 200 points),
+    `score` (one point per evaluation)."""
     checks: dict[str, str | int]
-    """`pruned_nonzero`, and the hashes `theta_sha256` of all start weights, `start_sha256` of those
-    that the ticket keeps, and `final_sha256` of the final weights."""
+    """`pruned_nonzero`, the number of pruned weights that are not zero (always 0), and three hashes
+    (64 hex digits): `theta_sha256` of all start weights, `start_sha256` of those that the ticket
+    keeps, and `final_sha256` of the final weights."""
     costs: dict[str, float] = field(compare=False)
-    """`seconds`, `steps`, `evaluation_seconds`, `checkpoints` and `checkpoint_seconds`,
-    `peak_rss_mb`; on CUDA also `gpus` and `gpu_peak_mb`."""
+    """`seconds`, `steps`, `evaluation_seconds`, `checkpoints` (their number) and
+    `checkpoint_seconds`, `peak_rss_mb`; on CUDA also `gpus` and `gpu_peak_mb`. Peaks of memory are
+    in MiB, of one process."""
     gpu: str = field(compare=False, default="")
     """Name of the GPU that the trial ran on, which may not be the caller's; empty on CPUs."""
 
@@ -104,8 +108,8 @@ def run(
     rewinds: Collection[int] = (),
     until: int | None = None,
 ) -> RunOutcome:
-    """Train `spec`; send the rewind points after the steps `rewinds` and the tickets of `prunes` to
-    the sink.
+    """Train `spec`; send the rewind points after the steps `rewinds` and the tickets of `prunes`
+    (trial key -> spec) to the sink.
 
     `until` ends the run after that step without scoring or pruning: a replay that produces rewind
     points. Results do not depend on which tickets and rewind points are requested. Raises the
@@ -171,9 +175,9 @@ def train_network(
         checks.check_ranks_agree(local_weights, peers)
     final = peers.gather_shards(shards, engine.shapes)
     if until is None:
-        for key, each in prunes.items():
-            names = pools[each.pool]
-            ticket = prune_sharded_weights(each, names, shards, final, inputs.ticket, peers)
+        for key, prune_spec in prunes.items():
+            names = pools[prune_spec.pool]
+            ticket = prune_sharded_weights(prune_spec, names, shards, final, inputs.ticket, peers)
             sink.ticket(key, ticket)
     return RunOutcome(
         scores=_scores(spec, task, state),
@@ -191,7 +195,8 @@ def train_network(
 
 def prune(spec: PruneSpec, inputs: RunInputs) -> dict[str, NDArray[np.bool_]]:
     """Return the ticket of a prune trial that needs no training run: a random ticket, or one from
-    the untrained start weights (OMP)."""
+    the untrained start weights (OMP). It maps tensor names of the backbone to masks, True where a
+    weight is kept."""
     torch.set_num_threads(inputs.threads)
     if spec.method == "random":
         with torch.device("meta"):  # only names and shapes count

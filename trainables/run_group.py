@@ -68,16 +68,16 @@ def pack_arguments(
     until: int | None,
 ) -> bytes:
     """Serialize the arguments of `run_member`."""
-    point = None if inputs.rewind is None else checkpoint.encode_checkpoint(inputs.rewind, {})
+    rewind = None if inputs.rewind is None else checkpoint.encode_checkpoint(inputs.rewind, {})
     outputs = {"prunes": dict(prunes), "rewinds": set(rewinds), "until": until}
-    return pickle.dumps((spec, replace(inputs, rewind=None), point, outputs))
+    return pickle.dumps((spec, replace(inputs, rewind=None), rewind, outputs))
 
 
 def run_member(argument: bytes, call: ParentCall) -> RunOutcome:
     """Run the trial as a member of the group. The outcome of rank 0 is the trial's."""
-    spec, inputs, point, outputs = pickle.loads(argument)
-    if point is not None:
-        inputs = replace(inputs, rewind=checkpoint.decode_checkpoint(point)[0])
+    spec, inputs, rewind, outputs = pickle.loads(argument)
+    if rewind is not None:
+        inputs = replace(inputs, rewind=checkpoint.decode_checkpoint(rewind)[0])
     return run_in_process(spec, inputs, _RemoteSink(call, current_peers().is_first), **outputs)
 
 

@@ -1,8 +1,8 @@
 """Stateless randomness: every draw is a pure function of the seeds and a position in the run.
 
 A trial that resumes at step s, or that runs in a process after other trials, therefore needs no
-generator state. Only raw Philox output is used, because numpy guarantees that stream for ever, but
-not the result of `Generator.permutation`.
+generator state. Only raw Philox output is used, because numpy guarantees that this stream never
+changes, but not the result of `Generator.permutation`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ def permutation(count: int, *parts: str | int) -> NDArray[np.int64]:
 
 
 class Rng:
-    """Random draws for one position in a run, given by `parts` and independent of other draws."""
+    """Random draws for one position in a run, independent of those for other positions.
+
+    `parts` name the position from the outside in: a seed, a purpose, a step, and so on.
+    """
 
     def __init__(self, *parts: str | int) -> None:
         self._parts = parts

@@ -3,7 +3,8 @@
 Every class here is frozen and holds only what changes a trial's result. How and where the trial
 runs (paths, devices, workers, addresses) is not part of it. A reference to another trial is that
 trial's key; data and checkpoint files are named by a fingerprint of their content. This module does
-not import torch, which keeps planning cheap.
+not import torch, which keeps planning cheap. `trainables/__init__.py` lists the papers that are
+cited by a short name.
 """
 
 from __future__ import annotations
@@ -179,17 +180,17 @@ class TrainSpec:
     ticket: str = ""
     """Key of the prune trial whose ticket is applied; empty for a dense run."""
     head: Literal["redraw", "rewind"] = "rewind"
-    """Head of a run that starts from a rewind point: `rewind` takes the point's own (Algorithm 1
-    resets theta and phi), `redraw` draws a new one, for a point that belongs to another task. The
-    heads of a pre-training run are then offered to `Task.init_from_pretrained`, like those of a
+    """Head of a run that starts from a rewind point: `rewind` takes the point's own (VLT Algorithm
+    1 resets backbone and head), `redraw` draws a new one, for a point that belongs to another task.
+    The heads of a pre-training run are then offered to `Task.init_from_pretrained`, like those of a
     published file."""
     role: Role = "evaluation"
     """`round` marks a run whose only purpose is to prune the next ticket, in a sweep that trains
     separate runs to score tickets (as BERT-Tickets does). Its data order differs from that of the
     evaluation at the same level."""
     first_step: int = 0
-    """Steps of the schedule that the start weights already have behind them. Above 0, a rewound run
-    trains only the rest of the schedule, on the rest of the data order."""
+    """Number of steps of the schedule that led to the start weights and are not repeated. Above 0,
+    a rewound run trains only the rest of the schedule, on the rest of the data order."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

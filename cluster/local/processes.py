@@ -18,12 +18,13 @@ import psutil
 
 TOKEN_VARIABLE = "SWEEPSTAKES_SERVICE"
 TERMINATE_TIMEOUT_S = 5.0
-"""A healthy SeaweedFS stops within 2 s; it never stops while a damaged read hangs. Killing it loses
-no acknowledged write."""
+"""Time between SIGTERM and SIGKILL. A healthy SeaweedFS stops within 2 s; it does not stop at all
+while a read of damaged data hangs. Killing it loses no acknowledged write."""
 MIN_PORT, MAX_PORT = 11000, 22000
-"""Range to choose ports from. Also with the 10,000 that SeaweedFS adds for gRPC, ports are below
-the range that the system uses for outgoing connections."""
+"""Range to choose ports from. It ends so low that the gRPC ports, too, are below the range that the
+system uses for outgoing connections."""
 GRPC_PORT_OFFSET = 10000
+"""SeaweedFS serves gRPC on the port this much above each of its HTTP ports."""
 
 
 def launch(
@@ -70,8 +71,8 @@ def terminate(token: str) -> bool:
 
 
 def free_ports(names: Sequence[str], preferred: Mapping[str, int]) -> dict[str, int]:
-    """Choose a port per name such that it and the one `GRPC_PORT_OFFSET` above it are free now. A
-    preferred port is used if it is free."""
+    """Choose a port per name such that it and the one `GRPC_PORT_OFFSET` above it are free now. The
+    `preferred` port of a name is used if both are free."""
     chosen: dict[str, int] = {}
     for name in names:
         port = preferred.get(name, 0)

@@ -2,7 +2,7 @@
 
 Both listen on 127.0.0.1 only and store everything in one folder: their data, `*.log`,
 `credentials.json` (created at the first start, readable by this user only) and `services.json` (the
-ports in use). They keep running when the command that started them dies, and the next start finds
+ports in use). They keep running when the command that started them exits, and the next start finds
 them.
 
 Writes that SeaweedFS acknowledged survive `kill -9`, but it does not flush each write to disk: a
@@ -81,7 +81,7 @@ def start_services(
         started = tuple(name for name in SERVICES if name in names and not state.running(name))
         for name in started:
             state.ports |= processes.free_ports(PORTS[name], state.ports)
-            state.write(root)  # before the start, so that the process is found if this one dies
+            state.write(root)  # before the start, so that it is found if this process is killed
             _launch(name, root, state)
         for name in reversed(SERVICES):
             if name in names:
@@ -147,7 +147,7 @@ def _launch(name: ServiceName, root: Path, state: _State) -> None:
     folder.mkdir(exist_ok=True)
     folder.chmod(0o700)
     if name == "mlflow" and not (folder / READY_MARKER).exists():
-        # A start that was killed while it created the tables leaves a part of them.
+        # A start that was killed while it created the tables leaves some of them.
         (folder / DATABASE).unlink(missing_ok=True)
     try:
         processes.launch(
@@ -218,5 +218,5 @@ def _locked(root: Path) -> Iterator[None]:
             "services"
         ) from error
     with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed or the process dies
+        fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed or the process exits
         yield

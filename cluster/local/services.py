@@ -67,7 +67,7 @@ def is_healthy(name: ServiceName, ports: Mapping[str, int], credentials: tuple[s
 
 
 def _s3(root: Path, ports: Mapping[str, int]) -> list[str]:
-    """Return the command `weed mini` on 127.0.0.1, with everything but S3 disabled if possible."""
+    """Return the command `weed mini` on 127.0.0.1. All that can be disabled, except S3, is."""
     return [
         str(Path(sys.executable).parent / "weed"),
         "mini",
@@ -77,7 +77,7 @@ def _s3(root: Path, ports: Mapping[str, int]) -> list[str]:
         *(f"-{name}.port={ports[name]}" for name in PORTS["s3"]),
         "-s3.port.iceberg=0",
         "-s3.port.lance=0",
-        "-disableHttp",  # of the master, which deletes data without authentication, and the filer
+        "-disableHttp",  # of the filer, and of the master, which needs no credentials to delete
         "-webdav=false",
         "-admin.ui=false",
         "-master.telemetry=false",

@@ -16,7 +16,8 @@ from cluster.providers.kuberay import pods
 from cluster.submit import JOB_STOP_ENVIRONMENT
 
 ULIMIT_COMMAND = "ulimit -n 65536"
-"""Each of Ray's processes has several open files for every other process."""
+"""Raises the limit of open files: each of Ray's processes has several of them for every other
+process."""
 CLUSTER_TAG = "ray-cluster-name"
 """The tag by which Ray, and so `head_policy`, identifies the cluster's instances."""
 

@@ -45,6 +45,12 @@ def run_sweep(
 
     The report and the timeline of the cluster are written into `folder`. There is no report if the
     store became unreachable. `budget` is an amount of money; it requires a cluster profile.
+
+    Raises:
+        InputError: a trial does not fit on the cluster, the cluster cannot be joined, the store is
+            on this machine but the cluster has others, or `folder` cannot be written.
+        StoreError: the store does not answer before or after the run.
+        RunError: the run ended early without a known cause.
     """
     from orchestrator.monitor.budget import BudgetMeter
     from orchestrator.monitor.prometheus import PrometheusObserver
@@ -157,7 +163,9 @@ def sync_sweep(sweep: PlannedSweep, connections: Connections, folder: Path) -> i
     """
     uri = connections.mlflow_uri
     if not uri:
-        raise ConfigError(f"{sweep.path}: placement.tracking = none; name an MLflow to write to")
+        raise ConfigError(
+            f"{sweep.path}: placement.tracking = none; set it to `local` or to an MLflow server"
+        )
     from mlflow.exceptions import MlflowException
 
     from orchestrator import tracking
@@ -169,7 +177,7 @@ def sync_sweep(sweep: PlannedSweep, connections: Connections, folder: Path) -> i
     except MlflowException as error:
         raise InputError(
             f"{uri}: MLflow cannot be used ({first_line(error)}); check `placement.tracking` and"
-            " that the server runs"
+            " that the server is running"
         ) from error
     return len(records)
 

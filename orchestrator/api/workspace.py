@@ -108,7 +108,7 @@ def _profile(placement: Placement) -> Profile | None:
 
 @contextmanager
 def connect(placement: Placement, home: Path, *, tracking: bool) -> Iterator[Connections]:
-    """Open the store of a placement, and with `tracking` its MLflow.
+    """Open the store of a placement, and with `tracking` its MLflow server.
 
     Local servers that do not run are started, and stopped at the end. Raises StoreError if the
     store cannot be used.

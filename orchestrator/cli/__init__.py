@@ -1,4 +1,4 @@
 """The command line: it turns options into calls of `api`, and results into text and exit codes.
 
-It may import every other room, and is imported only by `__main__`.
+It may import every other package, and only `__main__` imports it.
 """

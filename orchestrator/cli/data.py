@@ -33,7 +33,8 @@ def check(path: Path) -> None:
     """Validate and count the published files in PATH.
 
     PATH is what a sweep file names as a task's `data`: a folder that contains `uniter`, `lxmert` or
-    `vilt`. Every record is read. If there are problems, each is one line, and the exit code is 2.
+    `vilt`. Every record is read. Each problem is printed as one line; if there are any, the exit
+    code is 2.
     """
     checked = _check_folder(path.absolute())
     if checked.counts:

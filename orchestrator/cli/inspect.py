@@ -62,7 +62,7 @@ def logs(home: Path, key: str, sweep: Path | None) -> None:
 
 
 def _log(store: TicketStore, prefix: str) -> str:
-    """Return the log of a trial. A by-product has no log of its own, but that of its run."""
+    """Return the log of a trial; for a by-product, the log of its training run."""
     keys = store.log_keys(prefix)
     if len(keys) > 1:
         raise ambiguous_prefix(prefix, keys, "logs")

@@ -83,13 +83,14 @@ def cli(context: click.Context, home: Path) -> None:
 def run(home: Path, sweep: Path, budget: float | None) -> None:
     """Run the missing trials of a sweep.
 
-    They run on this machine or, within a Ray job, on its cluster. Committed trials are never lost:
-    after an interruption, run the same command again.
+    They run on this machine, within a Ray job on its cluster, or on the cluster that RAY_ADDRESS
+    names. Committed trials are never lost: after an interruption, run the same command again.
 
     \b
     Exit codes:
       0    all trials are done
-      1    trials failed or are blocked, or the budget is spent
+      1    trials failed or are blocked, the budget is spent,
+           or the store stopped answering
       2    invalid input
       130  interrupted
     """

@@ -56,8 +56,8 @@ def _count_rows(counts: PlanCounts) -> Iterator[tuple[str, str, str]]:
     yield "trials", f"{counts.training_runs:,}", "training runs, shared between cells"
     yield "naive trials", f"{counts.naive_training_runs:,}", "training runs without sharing"
     if counts.pretraining_runs:
-        remark = f"pre-training runs; {counts.naive_pretraining_runs:,} without sharing"
-        yield "rounds", f"{counts.pretraining_runs:,}", remark
+        remark = f"runs of pre-training; {counts.naive_pretraining_runs:,} without sharing"
+        yield "pre-training", f"{counts.pretraining_runs:,}", remark
     yield "by kind", kinds, ""
     yield "existing", f"{counts.committed_trials:,}", "trials of any kind in the store"
     yield "to run", f"{counts.new_runs:,}", "training runs that are missing"
@@ -107,9 +107,9 @@ def _study_table(counts: PlanCounts) -> Table:
     table = Table(box=None, header_style="dim", pad_edge=False)
     table.add_column("study")
     pretraining = bool(counts.pretraining_runs)
-    names = ("scores", "naive trials", "new trials", "naive rounds", "new rounds", "share of work")
-    for name in names:
-        if pretraining or "rounds" not in name:
+    names = ("scores", "naive trials", "new trials", "naive pre-training", "new pre-training")
+    for name in (*names, "share of work"):
+        if pretraining or "pre-training" not in name:
             table.add_column(name, justify="right")
     for study in (*counts.studies, None):
         source = study or counts

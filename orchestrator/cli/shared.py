@@ -47,7 +47,7 @@ def read_sweep(path: Path, home: Path, *, offline: bool = False) -> PlannedSweep
 
 @contextmanager
 def open_store(sweep: PlannedSweep, home: Path, *, tracking: bool) -> Iterator[Connections]:
-    """Open the store of a sweep, and with `tracking` its MLflow."""
+    """Open the store of a sweep, and with `tracking` its MLflow server."""
     with ExitStack() as stack:
         with err.status("opening the store"):
             connection = workspace.connect(sweep.config.placement, home, tracking=tracking)

@@ -1,4 +1,4 @@
-"""When a run saves its state: as rarely as the expected loss of workers allows."""
+"""The interval between a run's checkpoints, from their cost and the expected loss of workers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def young_interval_s(cost_s: float, mtbf_s: float) -> float:
 
 
 class CheckpointTimer:
-    """Tells one run when to save a checkpoint.
+    """Decides when one run saves a checkpoint.
 
     `interval_s` fixes the interval; None derives it from what checkpoints cost in this run.
     """

@@ -30,12 +30,14 @@ from orchestrator.sweep.config import Placement
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Interval:
+class Range:
+    """The low and the high end of an estimate."""
+
     low: float
     high: float
 
-    def __mul__(self, factor: float) -> Interval:
-        return Interval(low=self.low * factor, high=self.high * factor)
+    def __mul__(self, factor: float) -> Range:
+        return Range(low=self.low * factor, high=self.high * factor)
 
     def __str__(self) -> str:
         """Format as `12.3 to 40.1`, or as one number if both ends format alike."""
@@ -72,14 +74,14 @@ class Estimate:
     their work (see `plan.work`)."""
     hardware: tuple[str, ...]
     """Devices that runs were measured on."""
-    slot_hours: Interval
+    slot_hours: Range
     """Sum over trials: the hours if one slot ran them all."""
-    gpu_hours: Interval | None
+    gpu_hours: Range | None
     slots: int | None
     """Trials that run at once; None without `placement.slots` and without a cluster profile."""
-    wall_hours: Interval | None
+    wall_hours: Range | None
     """Hours until the last trial ends, on that many slots."""
-    money: Interval | None
+    money: Range | None
     """None without a cluster profile."""
     currency: str | None
     """None without a cluster profile."""
@@ -146,10 +148,10 @@ def _slots(placement: Placement, profile: PricedProfile | None) -> int | None:
 
 def _hours(
     throughput: Throughput, remaining: Sequence[Trial], checkpointing: Checkpointing
-) -> Interval:
+) -> Range:
     low, high = (sum(map(throughput.cost(speed), remaining)) for speed in ("fast", "slow"))
     extra_share = checkpointing.overhead_share + checkpointing.repeated_share
-    return Interval(low=low / 3600, high=high * (1 + extra_share) / 3600)
+    return Range(low=low / 3600, high=high * (1 + extra_share) / 3600)
 
 
 def _checkpointing(
@@ -174,10 +176,10 @@ def _checkpointing(
 def _money(
     profile: PricedProfile,
     placement: Placement,
-    hours: Interval,
-    wall: Interval,
+    hours: Range,
+    wall: Range,
     schedule: Forecast,
-) -> Interval:
+) -> Range:
     """Return the cost, at least that of the head and of the nodes that are always up."""
     offers = prices.offers(profile, placement)
     head_price = prices.price_per_hour(profile, HEAD_GROUP)
@@ -194,7 +196,7 @@ def _money(
     }
     money_s = sum(price_of[trials] * seconds for trials, seconds in schedule.busy_s.items())
     mean_price = money_s / schedule.wall_s if schedule.wall_s else 0.0
-    return Interval(
+    return Range(
         low=head_price * wall.low
         + max(hours.low * offers[0].slot_price, always_up_price * wall.low),
         high=wall.high * (head_price + mean_price),

@@ -73,7 +73,8 @@ class PlanBuilder:
     """Collects trials by key, parents before children."""
 
     chain_role: Role
-    """Role of a chain's runs: `evaluation` if they are scored, `round` if scores have their own."""
+    """Role of a chain's runs: `evaluation` if they are scored, `round` if the scores have runs of
+    their own."""
     trials: dict[str, Trial] = field(default_factory=dict)
     _chains: dict[tuple[object, ...], list[str]] = field(default_factory=dict)
     """IMP tickets by chain, level 1 first. Every source that builds on a chain looks them up."""

@@ -32,8 +32,12 @@ class RelatedPoints:
     """The same point on the study's other tasks, and on the weights of another model."""
 
     tasks: Callable[[], list[str]]
+    """Return the labels of the study's other tasks."""
     on_task: Callable[[str], GridPoint]
+    """Return the point on the task with this label."""
     on_model: Callable[[str], GridPoint]
+    """Return the point on the weights of the model with this label. Raises ConfigError if that
+    model differs in more than its weights."""
 
 
 TicketSource = Callable[[PlanBuilder, GridPoint, RelatedPoints], Iterator[tuple[str, LevelRuns]]]

@@ -71,8 +71,8 @@ def _check_levels(name: str, study: Study) -> None:
 
 
 def _dense_cell(builder: PlanBuilder, study: str, point: GridPoint) -> Cell:
-    """Return the cell of level 0, which trains from theta_0 for any rewind point or schedule: one
-    cell serves all of them."""
+    """Return the cell of level 0. Its run starts from theta_0 and prunes nothing, so one cell
+    serves all rewind points and schedules."""
     trial = builder.dense(point)
     curve = replace(_curve(study, point, DENSE), schedule="", rewind=0)
     return Cell(curve=curve, level=0, sparsity=0.0, trial=trial)
@@ -96,7 +96,8 @@ AxisValues = Mapping[str, object]
 
 
 def _axis_combinations(name: str, study: Study) -> Iterator[AxisValues]:
-    """Yield the product of the axes, zipped axes in step; the last axis varies fastest."""
+    """Yield the product of the axes, with zipped axes advanced together; the last axis varies
+    fastest."""
     values = {axis: _as_list(getattr(study, axis)) for axis in AXES}
     groups: list[list[str]] = [list(group) for group in study.zip]
     grouped = [axis for group in groups for axis in group]

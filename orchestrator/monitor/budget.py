@@ -37,7 +37,7 @@ def _node_type(node: Node) -> str:
 
 
 class BudgetMeter:
-    """Charges the cluster's nodes, and observes the run to tell when its budget is spent.
+    """Charges the cluster's nodes, and observes the run to determine when its budget is spent.
 
     `cost` weighs the trials: seconds, or `work_of` until something was measured. `pending` are the
     trials that are left. Measurements of this run correct both.

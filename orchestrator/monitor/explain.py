@@ -1,4 +1,4 @@
-"""One trial of a plan: its place, why it runs or does not, and where its results are. Pure."""
+"""One trial of a plan: its dependencies, why it runs or does not, where its results are. Pure."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def explain(
 ) -> dict[str, list[str]]:
     """Return headings, each with the lines below it. Empty headings are left out.
 
-    `sweep` is the path of the sweep file; `mlflow` says where its MLflow is, and is empty without
-    one.
+    `sweep` is the path of the sweep file. `mlflow` is the address of its MLflow server, or the
+    command that serves it; empty without tracking.
     """
     rows = {
         "trial": [trial.key, describe_trial(trial)],

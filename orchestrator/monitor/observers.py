@@ -108,7 +108,7 @@ class TrackingObserver:
 
 
 class FailureObserver:
-    """Stores the error of items whose worker could not: it died, or never started."""
+    """Stores the error of items whose worker could not: it exited, or never started."""
 
     def __init__(self, store: TicketStore, plan: Plan) -> None:
         self._store = store

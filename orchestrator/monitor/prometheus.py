@@ -38,7 +38,7 @@ class PrometheusObserver:
         )
         self._seconds = Histogram(
             "sweepstakes_trial_seconds",
-            # Ray exports only the bucket of a value, so the sum is one of bucket middles.
+            # Ray exports only the bucket of each value, so the sum adds up midpoints of buckets.
             description="Seconds from the start of a work item on its worker to its commit.",
             boundaries=list(BOUNDARIES_S),
             tag_keys=("sweep", "model", "task"),

@@ -77,7 +77,11 @@ def count_plan(
     committed: Mapping[str, object],
     pools: Mapping[str, Mapping[str, int]],
 ) -> PlanCounts:
-    """Count the plan. `pools` maps each model's label to the number of weights in each pool."""
+    """Count the plan.
+
+    `committed` has the keys of committed trials; its values are not used. `pools` maps each model's
+    label to the number of weights in each pool.
+    """
     remaining = remaining_runs(plan, committed)
     replays = sum(trial.key in committed for trial in remaining)
     studies = _study_counts(plan)

@@ -67,9 +67,9 @@ def passes_per_step(recipe: Recipe) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Percentiles:
-    """Seconds measured in several runs: roughly the 10th percentile, the mean, the 90th
-    percentile."""
+class Timing:
+    """Seconds (per step or per unit of work) of fast, average and slow runs: in several runs of a
+    kind roughly the 10th percentile, the mean and the 90th percentile."""
 
     fast: float
     mean: float
@@ -80,9 +80,9 @@ class Percentiles:
 class Throughput:
     """Measured times of a plan's committed runs, evaluation included, process start excluded."""
 
-    seconds_per_step: Mapping[object, Percentiles]
+    seconds_per_step: Mapping[object, Timing]
     """Seconds per optimizer step, by kind of run (see `_run_kind`)."""
-    seconds_per_work: Percentiles
+    seconds_per_work: Timing
     """Seconds per unit of work over all kinds: the fastest kind's, the median, the slowest's."""
 
     def cost(self, speed: Literal["fast", "mean", "slow"]) -> CostFunction:
@@ -120,12 +120,12 @@ def measure_throughput(plan: Plan, records: Mapping[str, MeasuredRecord]) -> Thr
     fast, mean, slow = zip(*work_s, strict=True)
     return Throughput(
         seconds_per_step=step_s,
-        seconds_per_work=Percentiles(min(fast), median(mean), max(slow)),
+        seconds_per_work=Timing(min(fast), median(mean), max(slow)),
     )
 
 
 def trial_seconds(plan: Plan, records: Mapping[str, MeasuredRecord]) -> CostFunction | None:
-    """Return the mean seconds of each trial of the plan; None if nothing was measured."""
+    """Return a cost in mean seconds for the trials of the plan; None if nothing was measured."""
     throughput = measure_throughput(plan, records)
     return throughput.cost("mean") if throughput else None
 
@@ -140,13 +140,13 @@ def median_checkpoint_s(records: Iterable[MeasuredRecord]) -> float | None:
     return median(seconds) if seconds else None
 
 
-def _percentiles(records: Sequence[MeasuredRecord]) -> Percentiles:
+def _percentiles(records: Sequence[MeasuredRecord]) -> Timing:
     """Return seconds per step. The mean weighs runs by their steps and is kept within the range."""
     costs = [record.costs for record in records]
     step_s = sorted(cost["seconds"] / cost["steps"] for cost in costs)
     mean = sum(cost["seconds"] for cost in costs) / sum(cost["steps"] for cost in costs)
     tenth = (len(step_s) - 1) // 10
-    return Percentiles(min(step_s[tenth], mean), mean, max(step_s[-1 - tenth], mean))
+    return Timing(min(step_s[tenth], mean), mean, max(step_s[-1 - tenth], mean))
 
 
 def _run_kind(trial: Trial) -> object:

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 MAX_PENDING_TRIALS = 200
 """Trials that are pending at once on a cluster whose largest size is not known: Ray Tune's own
-number, below the some 600 placement groups that Ray is tested with (ray-project/ray#43451)."""
+number, below the 600 or so placement groups that Ray is tested with (ray-project/ray#43451)."""
 SESSION_BYTES = 2 * 2**30
 """Memory of a session whose workers are on other nodes: torch, and a trial's state in transit."""
 _STATUS_KEY = "__autoscaling_status"
@@ -84,6 +84,8 @@ def has_autoscaler() -> bool:
 @contextmanager
 def require_one_host(path: Path) -> Iterator[None]:
     """Check, for the sweep file `path` whose store is on this machine, that no other host joins.
+
+    A context manager, like `check_capacity`, because `run_plan` enters it once Ray is connected.
 
     Raises:
         ConfigError: the cluster has several hosts, or may get more.

@@ -76,7 +76,7 @@ def _start() -> None:
             address=LOCAL_ADDRESS,
             _temp_dir=str(_private_folder() / "ray"),
             log_to_driver=False,
-            logging_level=logging.CRITICAL,  # we report the death of a worker ourselves
+            logging_level=logging.CRITICAL,  # the searcher reports lost workers
             include_dashboard=False,  # it costs a process, and MLflow shows what users look for
         )
     finally:

@@ -1,9 +1,10 @@
 """Chunks: lists of work items that one worker runs in order, in one warm process.
 
 A chain is one chunk: each level needs the previous one, so no other worker could run it sooner.
-Single leaves that share model and task, and so what a process has loaded, are batched. Batches are
-kept small enough to leave work for every slot (guided self-scheduling: each batch is a share of the
-ready items, which shrinks toward the end).
+Leaves (items that no other item waits for) of one model and task are batched, because a warm
+process already has their model and data loaded. Batches are kept small enough to leave work for
+every slot (guided self-scheduling: each batch is a share of the ready items, which shrinks toward
+the end).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ ITEMS_PER_LEAF = 2
 
 
 def next_chunk(frontier: Frontier, *, slots: int, max_leaves: int) -> list[WorkItem]:
-    """Start the most urgent chunk of the frontier and return it; empty when nothing is ready.
+    """Mark the most urgent chunk of the frontier as running and return it; empty if none is ready.
 
     `slots` is the number of workers that run at once, `max_leaves` the longest batch of leaves.
     """

@@ -1,7 +1,7 @@
 """Simulate the rest of a plan: each work item starts as soon as a slot is free. Pure.
 
 Items start in the searcher's order, longest remaining path first. Chunks and process starts are
-left out: they are negligible beside trials of minutes.
+left out: they are negligible if trials take minutes.
 """
 
 from __future__ import annotations

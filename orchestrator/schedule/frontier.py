@@ -4,7 +4,7 @@ A work item is a single trial, or a training run together with its by-products: 
 rewind points that it produces. An item is ready when every trial it needs is committed. A committed
 run with a missing by-product is ready again, as a replay. After `max_failures` failures an item
 fails and blocks its descendants. The frontier is pure, and every operation costs at most one heap
-step, because the searcher calls it at every turn of Ray Tune's loop.
+step, because the searcher calls it in every iteration of Ray Tune's loop.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ class WorkState(Enum):
     READY = "ready"
     RUNNING = "running"
     LEASED = "leased"
+    """Another run holds the lease of the item."""
     FINISHED = "finished"
     FAILED = "failed"
     BLOCKED = "blocked"
+    """Depends on an item that has failed."""
 
     @property
     def settled(self) -> bool:
@@ -42,7 +44,7 @@ class WorkItem:
     model: str
     task: str
     cost: float
-    """The unit of the critical path: seconds, or work (see `plan.work`)."""
+    """Cost of the training run, in seconds or in work (see `plan.work`); 0 if there is none."""
     members: set[str] = field(default_factory=set)
     needs: set[str] = field(default_factory=set)
     """Uncommitted trials of other items that this one depends on."""
@@ -50,14 +52,18 @@ class WorkItem:
     state: WorkState = WorkState.WAITING
     failures: int = 0
     node_losses: int = 0
-    """How many nodes died while they ran it."""
+    """Number of nodes that were lost while they ran it."""
     path_cost: float = 0.0
     """Cost of the longest path from this item, itself included, to the end of the plan."""
     error: str = ""
 
 
 class Frontier:
-    """The state of all work items of a plan that are not committed yet."""
+    """The state of all work items of a plan that are not committed yet.
+
+    `committed` holds the keys of committed trials. `cost` weighs the items, so that the longest
+    remaining path comes first.
+    """
 
     def __init__(
         self,

@@ -199,13 +199,14 @@ class Catalog:
     def _current(
         self, keys: Iterable[str], listed: Mapping[str, ObjectInfo]
     ) -> dict[str, CatalogEntry]:
-        """The known entries of `keys` whose ETag is the listed one."""
+        """Return the known entries of `keys` whose ETag is the listed one."""
         etags = ((key, listed[key].etag) for key in keys if key in listed)
         entries = {key: self._entry(key, etag) for key, etag in etags}
         return {key: entry for key, entry in entries.items() if entry is not None}
 
     def _entry(self, key: str, etag: str) -> CatalogEntry | None:
-        """A record that was deleted and written again has another ETag: only the new one counts."""
+        """Return the entry with this ETag; None if it is not known. A record that was deleted and
+        written again has another ETag: only the new one counts."""
         entry = self._entries.get(key)
         if entry is not None and entry.etag == etag:
             return entry

@@ -55,14 +55,18 @@ class Record:
     """Prune trial: the ticket it produced. Training run: the ticket applied to it."""
     weights: WeightsRef | None = None
     scores: dict[str, float] = field(default_factory=dict)
-    """Training run: `score` (by the recipe's rule), `last`, `best`, `best_step`, `prior` (the score
-    without the image), and the task's own breakdown."""
+    """Training run, in percent: `score` (by the recipe's rule), `last`, `best`, `prior` (the score
+    of the question-only baseline) and the task's own breakdown; also `best_step`."""
     history: tuple[dict[str, float], ...] = ()
     """Training run: `{step, loss, lr}` and, for evaluated steps, `score`."""
     checks: dict[str, str | int] = field(default_factory=dict)
-    """`pruned_nonzero` (0, or the trial would have failed), `start_sha256`, `final_sha256`."""
+    """Training run: `pruned_nonzero` (0, or the trial would have failed), and the hashes
+    `theta_sha256` of all start weights, `start_sha256` of those that the ticket keeps, and
+    `final_sha256` of the final weights."""
     costs: dict[str, float] = field(default_factory=dict)
-    """`seconds`, `steps`, `evaluation_seconds`, `peak_rss_mb`; `gpus` if any were used."""
+    """Training run: `seconds`, `steps`, `evaluation_seconds`, `checkpoints`, `checkpoint_seconds`,
+    `peak_rss_mb`, `gpus` (0 on CPUs), and on CUDA `gpu_peak_mb`. Prune trial without a training
+    run: `seconds`."""
     environment: dict[str, str] = field(default_factory=dict)
     """Library versions and hardware."""
     created_at: str = ""

@@ -125,7 +125,7 @@ class TicketStore:
         return payload
 
     def rewind_point(self, key: str) -> bytes:
-        """Return the weights (safetensors) that the rewind trial `key` kept."""
+        """Return the weights (safetensors) that the rewind trial `key` saved."""
         ref = self.record(key).weights
         assert ref is not None, f"trial {key} is not a rewind point"
         return self.weights(ref)

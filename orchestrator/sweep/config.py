@@ -1,8 +1,9 @@
 """The keys of a sweep file, their types and their defaults (`sweep_file` reads one).
 
 `studies` and what they refer to (`models`, `tasks`, `recipes`) decide the results and the trial
-keys. `placement` says where and how trials run and never affects a key. `win` is how the report
-judges. Paths in `models` and `tasks` are replaced by fingerprints before anything is hashed.
+keys. `placement` says where and how trials run and never affects a key. `win` is the rule by which
+the report decides which tickets win. Paths in `models` and `tasks` are replaced by fingerprints
+before anything is hashed.
 """
 
 from __future__ import annotations
@@ -154,16 +155,16 @@ class Study(StrictModel):
     of one task; from a pre-training task, it is the universal ticket)."""
     controls: list[str] = ["random"]
     """Control tickets to score next to `tickets`: `random` (same budget over the whole pool),
-    `random_layerwise` (same budget in each tensor), `reinit` (the IMP ticket on newly drawn
-    weights), `shuffle_within` (on theta_0 with the entries of each tensor permuted),
-    `shuffle_across` (on theta_0 with its layers permuted) or `init:MODEL` (on the weights of
-    another entry of `models`). An empty list turns them off."""
+    `random_layerwise` (same budget in each tensor), or the IMP ticket on other weights: `reinit`
+    (newly drawn weights), `shuffle_within` (theta_0 with the entries of each tensor permuted),
+    `shuffle_across` (theta_0 with its layers permuted), `init:MODEL` (the weights of another entry
+    of `models`). An empty list turns controls off."""
     score_levels: list[Count] | dict[str, list[Count]] | None = None
     """Levels to score, as one list or as one list per task; by default all. Chains always go
     through every level."""
     dense: bool = True
-    """Whether to score the dense network of each point; false if another study of the sweep
-    does."""
+    """Whether to score the dense network of each combination of the axes. Set it to false if
+    another study of the sweep scores it."""
     pruner: str = "magnitude"
     """How the tickets of `imp` and `omp` choose weights: `magnitude` or `random`."""
     pool: str = "encoder+pooler"
@@ -230,7 +231,7 @@ class Placement(StrictModel):
     on. By default, the sweep is planned without prices."""
     workers: Count = 1
     """Processes that train one trial together. The last bits of a result depend on their number.
-    More than that depends on it if `accumulate` is not a multiple of it: micro-batches are then
+    If `accumulate` is not a multiple of it, more than the last bits does: micro-batches are then
     split, each part draws its own masks and negatives, and in pre-training the loss of a part is
     weighted by its number of examples, not by how many words or regions of them are masked."""
     nodes: Count = 1
@@ -250,11 +251,12 @@ class Placement(StrictModel):
     worker."""
     max_failures: Count = 3
     """Number of failures after which a trial is given up and the trials that depend on it are
-    blocked. The loss of a whole node, by preemption or otherwise, does not count."""
+    blocked. The loss of a whole node, by preemption or otherwise, does not count, unless a trial
+    has lost 20 nodes."""
     stall_timeout_s: Positive = 1800.0
     """Seconds without a training step or an evaluation batch after which a trial is ended, which
-    counts as a failure. Before its first step a trial may take ten times as long, without the time
-    that a trial on several machines waits for them."""
+    counts as a failure. Before its first step a trial may take ten times as long; the time that a
+    trial on several machines waits for them does not count."""
     checkpoint_every_s: Positive | Literal["auto"] = "auto"
     """Seconds between the checkpoints of a trial; a shorter trial makes none. `auto` derives it
     from the cost of a checkpoint and from `mtbf_s`, as the interval that loses the least time."""

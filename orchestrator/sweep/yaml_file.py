@@ -1,4 +1,4 @@
-"""Read a YAML file into a model, with a one-line message for everything that can be wrong in it."""
+"""Read a YAML file into a pydantic model. Everything that can be wrong gets a one-line message."""
 
 from __future__ import annotations
 

@@ -48,8 +48,8 @@ class _ChannelActor:
 
     async def next_assignment(self, session: str, known: int) -> tuple[int, list[str]]:
         """Return the number and the keys of the session's chunk, as soon as its number is above
-        `known`. Nothing is removed, because the call of a worker that died while it waited must
-        not take the chunk of its successor."""
+        `known`. Nothing is removed, because a pending call of a lost worker must not take
+        the chunk of its successor."""
         while True:
             number, keys = self._chunks.get(session, (0, None))
             if number > known and keys is not None:

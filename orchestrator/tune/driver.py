@@ -1,8 +1,8 @@
 """Run the uncommitted trials of a plan, with Ray Tune as the engine.
 
 Tune's own state is never restored, because that re-runs finished work. Each start asks the store
-what is committed and runs the rest with a new Tuner. The run raises an error unless every work item
-is accounted for.
+what is committed and runs the rest with a new Tuner. An error is raised if work items are left and
+nothing explains it.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ class NodeLossHook(FIFOScheduler):
 
 
 class StopHook(Stopper):
-    """Let the searcher process events at every turn of Tune's loop, and end the run."""
+    """Let the searcher process events in every iteration of Tune's loop, and end the run."""
 
     def __init__(self, searcher: PlanSearcher) -> None:
         self._searcher = searcher

@@ -2,8 +2,8 @@
 
 A session runs one chunk after another while there are any. Ending the Tune trial after each chunk
 would start a process whenever Tune has no other trial for it at that very moment (10 to 155 starts
-for 300 chunks on 4 slots, in three runs). Ray Tune calls `suggest` and `process_events` at every
-turn of its loop and reports the end of each work item as a result; every decision is the
+for 300 chunks on 4 slots, in three runs). Ray Tune calls `suggest` and `process_events` in
+every iteration of its loop and reports the end of each work item as a result; every decision is the
 frontier's. Nothing here is saved or restored: a new run asks the store.
 """
 
@@ -31,15 +31,15 @@ copies and snapshots configs at a cost per entry, so the work itself is sent sep
 MAX_IDLE_S = 10.0
 """How long an idle worker is kept; starting another takes 5 to 20 s."""
 OVERDUE_S = 60.0
-"""A session that has waited this long for a worker has no free slot to start one in."""
+"""A session that has waited this long for a worker is assumed to find no free slot."""
 STOP_GRACE_S = 100.0
 """How long running trials may take to save their state; `ray job stop` waits 120 s."""
 MAX_NODE_LOSSES = 20
-"""Node losses under one item before they count as its failure: the item may be the cause."""
+"""Node losses of one item from which on each counts as a failure: the item may be the cause."""
 
 
 class Budget(Protocol):
-    """Called at every turn of Ray Tune's loop, so it must return at once."""
+    """Called in every iteration of Ray Tune's loop, so it must return at once."""
 
     def exhausted(self) -> bool:
         """Return whether the budget is spent."""
@@ -125,7 +125,9 @@ class PlanSearcher(Searcher):
         if self.interrupted and self._command != "stop":
             self._deadline = time.monotonic() + STOP_GRACE_S
             self._send_command("stop")
-        elif self._command == "continue" and (self.outage or (self._budget and self._budget.exhausted())):
+        elif self._command == "continue" and (
+            self.outage or (self._budget and self._budget.exhausted())
+        ):
             self._send_command("drain")
         self._assign_idle()
         late = self._command == "stop" and time.monotonic() > self._deadline
@@ -168,7 +170,7 @@ class PlanSearcher(Searcher):
         self._assign(trial_id, None)
 
     def on_node_lost(self, trial_id: str) -> None:
-        """The node of the session's worker died; `on_trial_complete` follows."""
+        """The node of the session's worker was lost; `on_trial_complete` follows."""
         self._on_lost_node.add(trial_id)
 
     def on_worker_exited(self, trial_id: str, cause: str) -> None:
@@ -195,7 +197,7 @@ class PlanSearcher(Searcher):
                 return  # the sessions after it have been idle for a shorter time
 
     def _is_overdue(self, now: float) -> bool:
-        """Whether the session that has waited longest for a worker goes before the ready items."""
+        """Whether the session that has waited longest for a worker precedes the ready items."""
         session, since = next(iter(self._starting.items()))
         chunk, ready = self._chunks[session], self._frontier.peek()
         more_urgent = bool(chunk) and (ready is None or chunk[0].path_cost >= ready.path_cost)
@@ -262,7 +264,7 @@ class PlanSearcher(Searcher):
             self.on_trial_result(trial_id, result)
         unfinished = self._end_chunk(trial_id)
         if error and unfinished:
-            cause = self._exit_causes.get(trial_id, "the worker process died")
+            cause = self._exit_causes.get(trial_id, "the worker process exited")
             node_lost = trial_id in self._on_lost_node
             self._on_worker_lost(unfinished.pop(0), cause, node=node_lost)
         self._requeue(unfinished)
@@ -293,7 +295,7 @@ class PlanSearcher(Searcher):
         elif item.node_losses < MAX_NODE_LOSSES:
             self._frontier.requeue(item)
         else:
-            self._record_failure(item, f"{item.node_losses} nodes died while they ran it")
+            self._record_failure(item, f"{item.node_losses} nodes were lost while they ran it")
 
     def _record_failure(self, item: WorkItem, error: str) -> None:
         self._frontier.record_failure(item, error)

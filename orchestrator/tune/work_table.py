@@ -19,8 +19,8 @@ ITEMS_PER_BLOCK = 100
 class WorkTable:
     """Map the keys of work items to their assignments.
 
-    The driver creates it, and the contents go when the driver ends. Any process of the cluster can
-    read it. Ray must be initialized.
+    The driver creates it, and Ray frees the contents when the driver ends. Any process of the
+    cluster can read it. Ray must be initialized.
     """
 
     def __init__(self, assignments: Iterable[Assignment]) -> None:

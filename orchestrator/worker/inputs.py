@@ -1,4 +1,4 @@
-"""A trial's inputs beside its spec: files of this machine, and what its parents committed."""
+"""Inputs of a trial in addition to its spec: files of this machine, results of its parents."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ class TrialInputs:
     context: Context
 
     def for_training(self, spec: TrainSpec) -> RunInputs:
+        """Return the inputs of a training run, without a checkpoint."""
         return RunInputs(
             data=self._path(spec.task.data),
             cache=Path(self.context.cache),

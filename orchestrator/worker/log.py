@@ -1,4 +1,4 @@
-"""The log of one attempt at a trial, which is stored beside the results, for `logs KEY`.
+"""The log of one attempt at a trial, which is stored with the results, for `logs KEY`.
 
 It captures Python's logging and warnings of the process, and the lines that the worker adds. A
 later attempt appends to the earlier ones, and the last 256 kB of all are kept. Anything that looks
@@ -36,9 +36,10 @@ HEADING = re.compile(r"^=== attempt (\d+)\b", re.MULTILINE)
 
 
 class TrialLog:
-    """The log of one attempt, which captures while it is entered; `text` may be called at any time.
+    """The log of one attempt. It captures output within its `with` block.
 
-    `title` describes the trial for the reader; `previous` is the text of earlier attempts.
+    `title` describes the trial for the reader; `previous` is the text of earlier attempts. `text`
+    may be called at any time.
     """
 
     def __init__(self, title: str, previous: str = "") -> None:

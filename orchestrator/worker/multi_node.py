@@ -183,7 +183,7 @@ class _MailboxActor:
 
 
 class _SinkServer:
-    """The caller's end: a thread that answers the processes from the sink while it is entered."""
+    """The caller's end: within its `with` block, a thread answers the processes from the sink."""
 
     def __init__(self, handler: CallHandler, count: int) -> None:
         self.outcome: RunOutcome | None = None

@@ -32,10 +32,14 @@ class Context:
     tracking: str
     """Address of the MLflow server, or empty."""
     threads: int
+    """CPU threads of each training process."""
     device: Literal["cpu", "cuda"]
     gpus: float
+    """GPUs of each training process; a fraction if trials share a GPU."""
     workers: int
+    """Training processes of one trial."""
     nodes: int
+    """Machines that these processes are spread over."""
     stall_timeout_s: float
     checkpoint_every_s: float | None
     """None derives it from the cost of a checkpoint and from `mtbf_s`."""
@@ -60,7 +64,8 @@ lease of the item."""
 
 @dataclass(slots=True)
 class WorkResult:
-    """The outcome of a work item: the keys of its committed trials, and the run's score."""
+    """The outcome of a work item: the keys of its committed trials, and the score of its training
+    run in percent."""
 
     committed: list[str] = field(default_factory=list)
     score: float | None = None
@@ -70,7 +75,8 @@ class WorkResult:
 class Worker(Protocol):
     """Runs work items one after another in a warm process."""
 
-    def perform(self, assignment: Assignment) -> WorkResult: ...
+    def perform(self, assignment: Assignment) -> WorkResult:
+        """Run and commit a work item. Raises the errors of `TrialWorker.perform`."""
 
 
 Poll: TypeAlias = Callable[[], Command]

@@ -22,8 +22,8 @@ FIRST_STEP_FACTOR = 10
 
 
 class StallWatchdog:
-    """Active while it is entered. After `timeout_s` without a step or heartbeat it calls `report`
-    with a one-line message and the stacks of all threads, and ends the process."""
+    """Active within its `with` block. After `timeout_s` without a step or heartbeat it calls
+    `report` with a one-line message and the stacks of all threads, and ends the process."""
 
     def __init__(self, timeout_s: float, report: Callable[[str, str], None]) -> None:
         self._timeout_s = timeout_s

@@ -1,8 +1,8 @@
 """Run one work item on a worker: fetch its inputs, train or prune, commit the results.
 
 Order of commits: rewind points as soon as training reaches them, then the tickets, and the training
-run's record last. A worker that dies in between leaves the run uncommitted; when it is repeated, it
-commits the same content under the same keys.
+run's record last. If the worker fails in between, the run is not committed; when it is
+repeated, it commits the same content under the same keys.
 """
 
 from __future__ import annotations

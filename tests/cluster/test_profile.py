@@ -12,14 +12,14 @@ import yaml
 from cluster.profile import Profile
 from orchestrator.errors import ConfigError
 from orchestrator.sweep import yaml_file
-from tests.support import cluster_profiles
+from tests.support import shipped_profiles
 
 SPOT: dict[str, Any] = {"name": "spot", "cpus": 4, "memory_gb": 8, "max": 2, "price_per_hour": 1.0}
 DATA = {"path": "/data", "source": "pvc"}
 
 
 @pytest.mark.parametrize(
-    "path", [cluster_profiles.KUBERAY, cluster_profiles.AWS], ids=lambda path: path.stem
+    "path", [shipped_profiles.KUBERAY, shipped_profiles.AWS], ids=lambda path: path.stem
 )
 def test_the_shipped_profiles_are_valid(path: Path) -> None:
     profile = yaml_file.load_yaml(path, Profile, kind="profile")
@@ -72,7 +72,7 @@ def test_an_error_is_one_line_with_the_key_and_advice(
 ) -> None:
     path = tmp_path / "profile.yaml"
     path.write_text(
-        yaml.safe_dump(cluster_profiles.profile_document(cluster_profiles.KUBERAY, **change))
+        yaml.safe_dump(shipped_profiles.profile_document(shipped_profiles.KUBERAY, **change))
     )
     with pytest.raises(ConfigError) as caught:
         yaml_file.load_yaml(path, Profile, kind="profile")
@@ -88,7 +88,7 @@ def test_a_password_in_an_address_is_an_error_and_not_repeated(tmp_path: Path, k
     store = {"url": "s3://bucket", key: "https://me:do-not-tell@host/x"}
     path = tmp_path / "profile.yaml"
     path.write_text(
-        yaml.safe_dump(cluster_profiles.profile_document(cluster_profiles.KUBERAY, store=store))
+        yaml.safe_dump(shipped_profiles.profile_document(shipped_profiles.KUBERAY, store=store))
     )
     with pytest.raises(
         ConfigError, match=f"store.{key} contains a user name or password"

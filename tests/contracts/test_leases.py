@@ -24,7 +24,7 @@ def short_lived(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def abandon_lease(objects: S3ObjectStore, run: str) -> None:
-    """Create a lease whose holder has died: it is neither renewed nor released."""
+    """Create a lease whose holder was killed: it is neither renewed nor released."""
     objects.put_new(paths.lease(KEY, 0), b'{"run": "%s", "host": "gone"}' % run.encode())
 
 

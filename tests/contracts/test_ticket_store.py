@@ -41,7 +41,7 @@ def test_a_record_that_json_cannot_represent_is_not_written(store: TicketStore) 
     assert store.keys() == set()
 
 
-def test_records_returns_the_requested_records_that_exist(store: TicketStore) -> None:
+def test_all_records_or_the_requested_ones_are_returned(store: TicketStore) -> None:
     first, second = make_record(seed=1), make_record(seed=2)
     store.commit(first)
     store.commit(second)
@@ -90,7 +90,7 @@ def test_the_last_failure_of_each_trial_is_kept(store: TicketStore) -> None:
     }
 
 
-def test_failures_of_some_trials_and_invalid_failure_notes(store: TicketStore) -> None:
+def test_failures_are_returned_by_trial_and_damaged_ones_are_marked(store: TicketStore) -> None:
     store.put_failure("k1", {"error": "first"})
     store.put_failure("k2", {"error": "other"})
     assert store.failures(["k1", "k3"]) == {"k1": {"error": "first"}}
@@ -146,7 +146,7 @@ def test_a_valid_ticket_at_the_wrong_path_is_damage(store: TicketStore) -> None:
         store.ticket(ref.sha256)
 
 
-def test_flipped_bits_in_weights_and_records(store: TicketStore) -> None:
+def test_flipped_bits_in_weights_and_records_are_reported(store: TicketStore) -> None:
     ref = store.put_weights("a" * 64, 1, b"weights")
     store.objects.put(ref.path, b"veights")
     with pytest.raises(Damaged, match="damaged weights"):
@@ -175,7 +175,7 @@ def test_verify_finds_nothing_in_an_intact_store(store: TicketStore) -> None:
     assert report.orphaned == ()
 
 
-def test_verify_and_repair(store: TicketStore) -> None:
+def test_verify_finds_damage_and_repair_removes_it(store: TicketStore) -> None:
     """A damaged ticket, a lost rewind point and a truncated record are found.
 
     The repair deletes the records of the trials that produced them, so that the next run produces

@@ -44,7 +44,7 @@ def test_no_output_of_a_run_contains_the_secret(finished: FinishedSweep) -> None
     assert word not in repr(services)
 
 
-def test_a_wrong_secret_is_one_line(
+def test_a_wrong_secret_gives_a_one_line_error(
     finished: FinishedSweep, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     services = local.start_services(finished.home.path, names=["s3"])

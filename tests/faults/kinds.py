@@ -204,7 +204,7 @@ def four_drivers(testbed: S3Testbed, name: str, rng: random.Random) -> Outcome:
 
 
 def without_leases(testbed: S3Testbed, name: str, rng: random.Random) -> Outcome:
-    """Run two drivers whose leases are lost, so that neither knows what the other does."""
+    """Run two drivers whose leases are lost, so that neither sees which items the other runs."""
     testbed.proxy.storm = ArmedFault(Fault.FORGOTTEN, path_contains=f"{name}/leases/")
     return run_concurrently(DisturbedSweep(testbed, name, rng, placement={"slots": 1}), 2)
 

@@ -74,7 +74,7 @@ def finish(home: Home, file: Path, disturbed: Disturbed, baseline: TrialResults)
     assert results(records) == baseline
 
 
-def test_a_killed_driver(home: Home, baseline: TrialResults) -> None:
+def test_a_killed_driver_loses_no_committed_trial(home: Home, baseline: TrialResults) -> None:
     """Kill the driver during a trial with a checkpoint. The second run starts at once, while
     orphaned Ray processes may still be running, and resumes the trial."""
     file = home.sweep(LONG_SWEEP | {"placement": {"checkpoint_every_s": 0.05}})
@@ -87,7 +87,7 @@ def test_a_killed_driver(home: Home, baseline: TrialResults) -> None:
     assert all_exit(disturbed.processes)
 
 
-def test_a_killed_mlflow(home: Home, baseline: TrialResults) -> None:
+def test_a_killed_mlflow_does_not_stop_the_run(home: Home, baseline: TrialResults) -> None:
     """The run completes and reports that MLflow is incomplete; `sync` completes it."""
     file = home.sweep(LONG_SWEEP)
     disturbed = disturb(home, file, "mlflow")

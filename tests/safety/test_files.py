@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.errors import ConfigError
 from orchestrator.sweep import sweep_file
-from tests.support import hostile_server
+from tests.support import hostile_files
 from trainables.data.formats.uniter.arrays import from_npz
 from trainables.errors import CheckpointError
 from trainables.models.checkpoint import read_tensors
@@ -53,9 +53,9 @@ def test_a_hostile_sweep_file_gives_a_one_line_error(tmp_path: Path, case: str) 
 def test_weights_with_code_are_refused(tmp_path: Path, suffix: str) -> None:
     flag, file = tmp_path / "flag", tmp_path / f"weights{suffix}"
     for data in (
-        hostile_server.torch_file(flag),
-        hostile_server.pickle_file(flag),
-        hostile_server.npy_file(flag),
+        hostile_files.torch_file(flag),
+        hostile_files.pickle_file(flag),
+        hostile_files.npy_file(flag),
     ):
         file.write_bytes(data)
         with pytest.raises(CheckpointError, match="without running code"):
@@ -67,7 +67,7 @@ def test_arrays_with_code_are_refused(tmp_path: Path) -> None:
     flag = tmp_path / "flag"
     with io.BytesIO() as stream:
         with zipfile.ZipFile(stream, "w") as members:
-            members.writestr("features.npy", hostile_server.npy_file(flag))
+            members.writestr("features.npy", hostile_files.npy_file(flag))
         with pytest.raises(ValueError, match="allow_pickle"):
             from_npz(stream.getvalue(), ["features"])
     assert not flag.exists()

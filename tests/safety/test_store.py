@@ -19,16 +19,16 @@ from orchestrator.errors import Damaged
 from orchestrator.store import paths
 from orchestrator.store.record import Record, WeightsRef, encode_record
 from orchestrator.store.tickets import TicketStore
-from tests.support import hostile_server
+from tests.support import hostile_files
 from trainables.errors import CheckpointError
 from trainables.training import checkpoint
 
 KEY = "ab" * 32
 FORMS: dict[str, Callable[[Path], bytes]] = {
-    "pickle": hostile_server.pickle_file,
-    "torch": hostile_server.torch_file,
-    "numpy": hostile_server.npy_file,
-    "arrow": hostile_server.ticket_with_code_in_schema,
+    "pickle": hostile_files.pickle_file,
+    "torch": hostile_files.torch_file,
+    "numpy": hostile_files.npy_file,
+    "arrow": hostile_files.ticket_with_code_in_schema,
 }
 
 
@@ -43,7 +43,7 @@ def test_objects_with_code_are_refused_without_running_it(
     store: TicketStore, form: str, flag: Path
 ) -> None:
     data = FORMS[form](flag)
-    name = hostile_server.sample_ticket().sha256
+    name = hostile_files.sample_ticket().sha256
     for path in (paths.record(KEY), paths.ticket(name), paths.checkpoint(KEY)):
         store.objects.put(path, data)
     weights = store.put_weights(KEY, 1, data)
@@ -60,7 +60,7 @@ def test_objects_with_code_are_refused_without_running_it(
 
 
 def test_the_malicious_code_does_run_when_it_is_unpickled(flag: Path) -> None:
-    pickle.loads(hostile_server.pickle_file(flag))
+    pickle.loads(hostile_files.pickle_file(flag))
     assert flag.exists()
 
 
@@ -149,9 +149,9 @@ except Damaged:
 def test_a_ticket_that_unpacks_to_gigabytes_is_rejected_early(tmp_path: Path) -> None:
     """Eight tensors of 32 MB in some kB: only the first one is unpacked."""
     file = tmp_path / "bomb.parquet"
-    file.write_bytes(hostile_server.decompression_bomb(1 << 25))
+    file.write_bytes(hostile_files.decompression_bomb(1 << 25))
     assert file.stat().st_size < 100_000
-    command = [sys.executable, "-c", BOMB, str(file), hostile_server.sample_ticket().sha256]
+    command = [sys.executable, "-c", BOMB, str(file), hostile_files.sample_ticket().sha256]
     process = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert process.returncode == 0, process.stderr
     assert int(process.stdout) < 128 * 1024, "growth of peak memory in kB"

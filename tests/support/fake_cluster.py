@@ -1,7 +1,7 @@
 """Ray clusters of separate processes on this machine, each with its own ports, token and folder.
 
-`ray stop` would stop all Ray processes of the machine. These clusters are stopped by a token in the
-environment of their processes.
+`ray stop` would stop all Ray processes of the machine. To stop one of these clusters, its processes
+are found by a token in their environment.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ RUN_TIMEOUT_S = 280.0
 EXIT_TIMEOUT_S = 60.0
 """How long processes that a run started may take to exit after it."""
 MINIMAL_PLACEMENT = {"tracking": "none", "slots": 1}
-"""For sweeps so short that starting a second worker, or MLflow, would take longer."""
+"""For sweeps so short that starting a second worker, or MLflow, would take longer than they do."""
 FOREIGN_PREFIXES = ("AWS_", "MLFLOW_", "RAY_", "TUNE_", "SWEEPSTAKES_")
 """Environment variables of the tests that commands do not inherit."""
 
@@ -46,7 +46,7 @@ class Home:
 
     path: Path
     environment: Mapping[str, str] = field(default_factory=dict)
-    """Variables of its commands in addition to the environment of the tests."""
+    """Variables of its commands, in addition to the environment of the tests."""
 
     def sweep(self, content: dict[str, Any]) -> Path:
         """Write a sweep file, named by the sweep."""
@@ -105,17 +105,18 @@ def wait_for_exit(
 
 
 def commit_times(records: dict[str, Record]) -> dict[str, str]:
-    """When each trial was committed, which a re-run must not change."""
+    """Return the time of each trial's commit, which a re-run must not change."""
     return {key: record.created_at for key, record in records.items()}
 
 
 def results(records: dict[str, Record]) -> dict[str, dict[str, Any]]:
-    """Everything that a key determines: ticket hashes, rewind points, scores, curves, checks."""
+    """Return all results that a key determines: ticket hashes, rewind points, scores, curves and
+    checks."""
     return {key: record.result() for key, record in records.items()}
 
 
 def wait_until(condition: Callable[[], bool], run: subprocess.Popen[str]) -> None:
-    """Wait until the run has fulfilled a condition; fail if it exits before."""
+    """Wait until a condition is true; fail if the run exits before."""
     deadline = time.monotonic() + RUN_TIMEOUT_S
     while not condition():
         assert run.poll() is None, wait_for_exit(run)
@@ -124,5 +125,5 @@ def wait_until(condition: Callable[[], bool], run: subprocess.Popen[str]) -> Non
 
 
 def all_exit(processes: list[psutil.Process], timeout_s: float = EXIT_TIMEOUT_S) -> bool:
-    """Whether all of the processes exit in time."""
+    """Return whether all of the processes exit in time."""
     return not psutil.wait_procs(processes, timeout=timeout_s)[1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,13 +11,23 @@ import numpy as np
 from trainables.data.schema.examples import Data, Pixels, Ragged, Regions, Split, VocabularyInfo
 from trainables.models.base import Backbone
 from trainables.spec import ModelSpec, Options, Scalar, TaskSpec
-from trainables.tasks import TASKS
+from trainables.tasks.base import TaskSource
+from trainables.tasks.common import PublishedTask
+from trainables.tasks.pretraining import PretrainingTask
+from trainables.tasks.refcoco import RefCocoTask
+from trainables.tasks.retrieval import RetrievalTask
 from trainables.training.start import init_backbone
 
 CLS, SEP, MASK, WORD = 1, 2, 3, 20
 CLASSES, DIM = 8, 192
 VOCABULARY = VocabularyInfo(pad=0, cls=CLS, sep=SEP, mask=MASK, unknown=4, first=5, size=128)
 WIDTH, HEIGHT = 640, 480
+_TASK_CLASSES: dict[str, type[PublishedTask]] = {
+    "refcoco": RefCocoTask,
+    "retrieval": RetrievalTask,
+    "pretraining": PretrainingTask,
+}
+_UNUSED_SOURCE = TaskSource(Path("data"), Path("cache"))
 
 
 def caption_split(
@@ -66,12 +76,9 @@ def backbone(architecture: str, size: str = "tiny", **overrides: int) -> Backbon
 
 
 def build_task(name: str, data: Data, model: Backbone, **options: Scalar) -> Any:
-    module = import_module(TASKS[name].module)
     sorted_options: Options = tuple(sorted(options.items()))
     spec = TaskSpec(name=name, data="d", options=sorted_options)
-    if name == "retrieval":
-        return module.task_from_data(data, spec, model)
-    return module.task_from_data(data, spec)
+    return _TASK_CLASSES[name](data, _UNUSED_SOURCE, spec, model)
 
 
 def _referring(images: int, seed: int) -> Split:

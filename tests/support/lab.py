@@ -1,4 +1,5 @@
-"""A test bed for faults: an S3 server behind a proxy, and the results of an undisturbed sweep."""
+"""A test bed for faults: an S3 server behind a proxy that injects faults, and the results of a
+sweep without faults."""
 
 from __future__ import annotations
 
@@ -52,9 +53,9 @@ class S3Testbed:
     """Address of the proxy."""
     credentials: dict[str, str]
     baseline: TrialResults = field(default_factory=dict)
-    """Results of the undisturbed sweep by trial key."""
+    """Results of the sweep without faults, by trial key."""
     baseline_s: float = 0.0
-    """Duration of the undisturbed sweep."""
+    """Duration of the sweep without faults, in seconds."""
 
     def store(self, name: str) -> TicketStore:
         """Open the store of the sweep `name`, bypassing the proxy."""

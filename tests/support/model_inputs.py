@@ -20,7 +20,7 @@ TEXT = torch.arange(9) < torch.tensor([[9], [4], [6]])
 REGIONS = torch.arange(5) < torch.tensor([[2], [5], [3]])
 
 
-def backbone(name: str, *, dropout: float = 0.0) -> Backbone:
+def noisy_backbone(name: str, *, dropout: float = 0.0) -> Backbone:
     """Build a backbone of size tiny, with noise on all weights, since biases and LayerNorms are
     initialised to 0 and 1."""
     torch.manual_seed(0)

@@ -1,4 +1,5 @@
-"""A separate moto server, which emulates AWS; it is not the suite's S3 server."""
+"""A moto server, which emulates AWS, in a separate process; it is not the S3 server of the fixture
+`moto`."""
 
 from __future__ import annotations
 

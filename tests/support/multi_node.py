@@ -1,8 +1,9 @@
 """Run a trial on two nodes of a Ray cluster, in a process that has the cluster's token.
 
-    python -m tests.support.multi_node CASE
+    python -m tests.support.multi_node CASE [TOKEN]
 
-prints one JSON object.
+prints the result of a case in `CASES` as one JSON object. TOKEN is the process token of the node
+that the case `kill_node` kills.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ DETERMINISTIC = replace(RECIPE, dropout=0.0, clip_norm=0.0)
 
 @dataclass
 class ScriptedSink(RecordingSink):
-    """Calls a function at step 3."""
+    """A sink that returns what a function returns at step 3."""
 
     at_step_three: Callable[[], Action] = lambda: "continue"
 
@@ -55,6 +56,7 @@ def train_trial(recipe: Recipe, sink: RecordingSink, *, nodes: int = 2) -> RunOu
 def run_to_failure(
     recipe: Recipe, at_step_three: Callable[[], Action] = lambda: "continue"
 ) -> dict[str, Any]:
+    """Return the error that ends a trial, and its number of checkpoints; empty without an error."""
     sink = ScriptedSink(at_step_three=at_step_three)
     try:
         train_trial(recipe, sink)
@@ -69,6 +71,7 @@ def run_to_failure(
 
 
 def compare() -> dict[str, Any]:
+    """Compare a trial on two nodes, without and with ZeRO 3, with the same trial in one process."""
     one, two, sharded = RecordingSink(), RecordingSink(), RecordingSink()
     expected = train_trial(DETERMINISTIC, one, nodes=1)
     outcome = train_trial(DETERMINISTIC, two)

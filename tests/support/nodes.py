@@ -35,7 +35,7 @@ class RayNodes:
 
     @property
     def temp_dir(self) -> Path:
-        """Folder of Unix sockets, whose paths have at most 107 characters."""
+        """Folder of Ray's Unix sockets, whose paths may have at most 107 characters."""
         return Path("/tmp", f"ray-{self.identity}")
 
     @property

@@ -1,4 +1,4 @@
-"""The grid of "Playing Lottery Tickets with Vision and Language" as a plan with records.
+"""The grid of "Playing Lottery Tickets with Vision and Language" (VLT) as a plan with records.
 
 Scores of Tables 1 to 5 are the printed ones. The paper's figures have no printed values, so all
 other scores are synthetic curves of a similar shape.
@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Iterator
 
 from orchestrator.plan.graph import DENSE
-from tests.support.report_rows import SyntheticSweep, digest
+from tests.support.synthetic_sweep import SyntheticSweep, digest
 from trainables.spec import ModelSpec, Recipe
 
 UNITER = ("vqa", "gqa", "vcr", "nlvr2", "snli_ve", "refcoco", "retrieval")

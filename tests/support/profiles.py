@@ -1,4 +1,4 @@
-"""Small cluster profiles for tests."""
+"""Small cluster profiles that exist for tests only."""
 
 from __future__ import annotations
 

@@ -136,7 +136,8 @@ def _text_record(task: str, files: SplitFiles, number: int) -> _Record:
 
 
 def _referring(records: Mapping[str, _Record]) -> dict[str, Any]:
-    """List the refs in reverse, so that their order differs from that of the records."""
+    """Return the contents of RefCOCO+'s JSON files. The refs are in reverse, so that their order
+    differs from that of the records."""
     refs = [{"ref_id": int(key), "sent_ids": [int(key)]} for key in reversed(list(records))]
     images = [
         {"id": n, "ann_ids": [10 * n + k for k in range(3)], "width": 100, "height": 80}

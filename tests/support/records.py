@@ -13,12 +13,14 @@ from orchestrator.store.ticket import Ticket
 
 
 def make_ticket(seed: int = 0) -> Ticket:
+    """Return a ticket of two small tensors that keeps about half of their weights."""
     rng = np.random.default_rng(seed)
     masks = {"query": rng.random((7, 5)) > 0.5, "output": rng.random((3, 3)) > 0.5}
     return Ticket.from_masks(masks, architecture="uniter", model_sha256="0" * 64, pool="encoder")
 
 
 def make_record(kind: str = "train", seed: int = 0, **fields: Any) -> Record:
+    """Return the record of a trial that is identified by `kind` and `seed`."""
     spec: dict[str, Any] = {"kind": kind, "seed": seed}
     key = sha256(canonical_json(spec)).hexdigest()
     return Record(key=key, kind=kind, spec=spec, scores={"score": 87.25}, **fields)

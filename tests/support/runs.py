@@ -21,6 +21,7 @@ from trainables.training.sink import Action
 
 MODEL = ModelSpec(architecture="uniter", size="tiny")
 TOTAL = 102_400
+"""Weights in the default pool of `MODEL`."""
 RECIPE = Recipe(
     steps=6,
     batch_size=16,
@@ -40,12 +41,14 @@ Masks = dict[str, NDArray[np.bool_]]
 
 
 def data() -> Path:
+    """Return the folder of easy-VQA's data, which its package ships."""
     folder = TASKS["easy_vqa"].shipped_data()
     assert folder is not None
     return folder
 
 
 def spec(**changes: Any) -> TrainSpec:
+    """Return the spec of a dense run of six steps, with `changes`."""
     task = TaskSpec(name="easy_vqa", data=fingerprint(data()))
     return replace(TrainSpec(model=MODEL, task=task, recipe=RECIPE), **changes)
 
@@ -89,6 +92,7 @@ def inputs(**changes: Any) -> RunInputs:
 
 
 def ticket(sparsity: float = 0.7) -> Masks:
+    """Return a random ticket."""
     return prune(PruneSpec(model=MODEL, method="random", sparsity=sparsity), inputs())
 
 

@@ -1,7 +1,7 @@
 """A proxy in front of an S3 server that injects faults of servers, disks and networks.
 
 It forwards requests unchanged (signatures stay valid, since the client signs the proxy's address),
-records them, and injects the faults it was armed with.
+records them, and injects the faults that `S3Proxy.arm` and `S3Proxy.storm` set.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ class Request:
     """Status of the upstream server's answer; 0 if the request did not reach it."""
     fault: Fault | None
     in_storm: bool
+    """Whether the fault is that of a storm, which every matching request gets."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,25 @@ from trainables.models.base import Backbone
 from trainables.spec import ModelSpec, Options, TaskSpec
 from trainables.tasks import TASKS
 from trainables.tasks.base import TaskSource
+from trainables.tasks.common import PublishedTask
+from trainables.tasks.gqa import GqaTask
+from trainables.tasks.nlvr2 import Nlvr2Task
+from trainables.tasks.snli_ve import SnliVeTask
+from trainables.tasks.vcr import VcrTask
+from trainables.tasks.vqa import VqaTask
 from trainables.training.start import extended_backbone
 
 CLS, SEP, WORD = 1, 2, 20
 CLASSES = 4
 IMAGES = 12
 ANSWERS = ("yes", "no", "2", "red")
+_TASK_CLASSES: dict[str, type[PublishedTask]] = {
+    "vqa": VqaTask,
+    "gqa": GqaTask,
+    "snli_ve": SnliVeTask,
+    "nlvr2": Nlvr2Task,
+    "vcr": VcrTask,
+}
 UNUSED_SOURCE = TaskSource(Path("data"), Path("cache"))
 
 
@@ -78,13 +90,8 @@ def toy_task(
     options: Options = (),
     source: TaskSource = UNUSED_SOURCE,
 ) -> Any:
-    module = import_module(TASKS[task].module)
     spec = TaskSpec(name=task, data="d", options=options)
-    if task == "vcr":
-        return module.task_from_data(data, spec)
-    if task == "nlvr2":
-        return module.task_from_data(data, spec, model)
-    return module.task_from_data(data, source, spec, model)
+    return _TASK_CLASSES[task](data, source, spec, model)
 
 
 def _sentence(*words: int) -> list[int]:
@@ -118,4 +125,4 @@ def _pixels() -> Pixels:
 
 
 FINE_TUNING_TASKS = ("vqa", "gqa", "snli_ve", "nlvr2", "vcr")
-CELLS = [(task, model) for task in FINE_TUNING_TASKS for model in TASKS[task].recipes]
+TASK_MODEL_PAIRS = [(task, model) for task in FINE_TUNING_TASKS for model in TASKS[task].recipes]

@@ -1,4 +1,4 @@
-"""Defects of published lottery-ticket code: each is provoked, and must be caught during the run."""
+"""Defects of published lottery-ticket code: each is provoked, and the run must detect it."""
 
 from __future__ import annotations
 
@@ -66,14 +66,14 @@ def test_a_correct_level_starts_from_the_weights_of_the_run_that_produced_its_ti
 def test_training_that_writes_to_its_start_weights_is_caught(
     dense: TrainSpec, first: tuple[RunOutcome, RecordingSink], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """BERT-Tickets' LT_pretrain.py: the "rewound" weights are aliases of the live ones."""
+    """In BERT-Tickets' LT_pretrain.py the "rewound" weights are aliases of the network's."""
     again, given = next_level(dense, first)
     monkeypatch.setattr(run_module, "load_weights", load_as_aliases)
-    with pytest.raises(InvariantError, match="wrote to its start weights"):
+    with pytest.raises(InvariantError, match="training changed them"):
         run(replace(again, ticket=""), replace(given, ticket=None), RecordingSink())
 
 
-def test_a_rewind_point_that_moved_with_the_live_weights_is_caught(
+def test_a_rewind_point_that_training_has_changed_is_caught(
     dense: TrainSpec, first: tuple[RunOutcome, RecordingSink], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same defect, one level later, if the previous level had not checked its weights."""
@@ -86,18 +86,18 @@ def test_a_rewind_point_that_moved_with_the_live_weights_is_caught(
         run(again, given, RecordingSink())
 
 
-def test_a_reset_that_does_nothing_is_caught(
+def test_start_weights_that_are_not_loaded_are_caught(
     dense: TrainSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run_module, "load_weights", lambda net, weights: None)
-    with pytest.raises(InvariantError, match="other weights than the start weights"):
+    with pytest.raises(InvariantError, match="the engine does not hold them"):
         run(replace(dense, start=Start(seed=1)), inputs(), RecordingSink())
 
 
 def test_a_head_carried_over_from_the_level_before_is_caught(
     dense: TrainSpec, first: tuple[RunOutcome, RecordingSink], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """BERT-Tickets' rounds rewind only names that contain "bert"."""
+    """BERT-Tickets' code rewinds only weights whose names contain "bert"."""
     again, given = next_level(dense, first)
     trained = RecordingSink()
     run(dense, inputs(), trained, rewinds=[RECIPE.steps])
@@ -117,7 +117,8 @@ def test_a_head_carried_over_from_the_level_before_is_caught(
 def test_a_schedule_that_spans_levels_is_caught(
     dense: TrainSpec, monkeypatch: pytest.MonkeyPatch, bias_correction: bool
 ) -> None:
-    """BERT-Tickets' learning rate decays over all ten rounds: by a tenth only within each."""
+    """In BERT-Tickets' code the learning rate decays over all ten rounds: only by a tenth in
+    each."""
     plain = replace(dense, recipe=replace(RECIPE, bias_correction=bias_correction))
     correct = schedules.lr_at
 

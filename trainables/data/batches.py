@@ -12,6 +12,7 @@ from torch import Tensor
 from trainables.data.schema.examples import Pixels, Regions, Split
 
 Rows = NDArray[Any]
+"""(B,): integers that number rows of a `Ragged` array or of an array of images."""
 
 
 def text_batch(split: Split, rows: Rows) -> dict[str, Tensor]:
@@ -56,15 +57,15 @@ def _pixel_inputs(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     sizes = images.sizes[rows]
     height, width = sizes.max(axis=0).tolist()
-    bytes_ = np.zeros((len(rows), height, width, 3), np.uint8)
+    padded = np.zeros((len(rows), height, width, 3), np.uint8)
     inside = torch.zeros(len(rows), 1, height, width, dtype=torch.bool)
     mask = torch.zeros(len(rows), height // patch, width // patch, dtype=torch.bool)
     for i, (image, (h, w)) in enumerate(zip(images.pixels.rows(rows), sizes.tolist(), strict=True)):
-        bytes_[i, :h, :w] = image.reshape(h, w, 3)
+        padded[i, :h, :w] = image.reshape(h, w, 3)
         inside[i, :, :h, :w] = True
         mask[i, : h // patch, : w // patch] = True
     # The whole batch is converted at once: image by image it takes three times as long.
-    values = torch.from_numpy(bytes_).permute(0, 3, 1, 2).contiguous().float()
+    values = torch.from_numpy(padded).permute(0, 3, 1, 2).contiguous().float()
     values = values.div_(127.5).sub_(1.0)
     if (sizes != sizes[0]).any():  # images of one size have no padding to clear
         values = values.mul_(inside)

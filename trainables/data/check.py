@@ -1,4 +1,4 @@
-"""Check a data folder: are all published files intact, and are they consistent with each other?"""
+"""Check that the published files of a data folder are intact and consistent with each other."""
 
 from __future__ import annotations
 
@@ -22,15 +22,19 @@ from trainables.models import Format
 from trainables.spec import Scalar
 
 CheckProgress: TypeAlias = Callable[[str, int, int | None], None]
-"""Takes what is being read, the number of examples or images read so far, and their total."""
+"""Receives what is being read, the number of examples or images read so far, and their total, which
+is None if it is unknown."""
 
 _BOX_TOLERANCE = 1e-3
-"""How far rounding to float16 may move a corner out of its image."""
+"""How far rounding to float16 may move a corner out of its image, as a share of the image's
+side."""
 _IMAGE_SIZE = 32
-"""Images are decoded in full and then resized to this, so that resizing costs almost nothing."""
+"""Side in pixels. Images are decoded in full and then resized to it, which costs almost nothing."""
 _REPORT_EVERY = 256
+"""Examples or images between two reports of progress."""
 _MAX_FINDINGS = 5
-"""Per split: damaged images rarely come singly."""
+"""Maximum number of damaged, and of missing, images of a split that are listed: often all of them
+have one cause."""
 _ADVICE = "download or write this file again"
 
 
@@ -41,6 +45,7 @@ class SplitCount:
     split: str
     examples: int
     images: int
+    """Number of different images."""
     longest_text: int
     """In tokens, [CLS] and [SEP] included."""
     longest_image: int
@@ -76,11 +81,15 @@ def check_folder(
     published files.
     """
     check = _FolderCheck(root, progress)
-    cells = [(*cell, options) for cell in LAYOUTS for options in _options(root, *cell)]
-    if not cells:
+    choices = [
+        (task, file_format, options)
+        for task, file_format in LAYOUTS
+        for options in _options(root, task, file_format)
+    ]
+    if not choices:
         folders = ", ".join(sorted({file_format for _, file_format in LAYOUTS}))
         raise DataError(f"{root}: holds no published data; it belongs in its folders {folders}")
-    for task, file_format, options in cells:
+    for task, file_format, options in choices:
         files = task_files(task, file_format, options)
         missing = [root / path for path in files if not (root / path).exists()]
         others = f"but other files of {task} ({file_format}) exist"
@@ -202,7 +211,7 @@ def _check_image(root: Path, key: ImageKey, decode: Decode) -> int | str:
 
 
 def _text_db_findings(folder: Path, task: str, progress: CheckProgress) -> Iterator[str]:
-    """Compare the JSON files beside a text database with its records; yield the first
+    """Compare the JSON files of a text database with its records; yield the first
     difference in each file."""
     try:
         db = TextDb(folder)
@@ -213,7 +222,7 @@ def _text_db_findings(folder: Path, task: str, progress: CheckProgress) -> Itera
         for done, (key, length) in enumerate(db.lengths(), 1):
             tokens = len(db.read(key)["input_ids"])
             if task != "vcr" and tokens != length:
-                what = f"says {key} has {length} tokens, its record has {tokens}"
+                what = f"lists {length} tokens for {key}, its record has {tokens}"
                 yield f"{folder / 'id2len.json'}: {what}; {_ADVICE}"
                 break
             if done % _REPORT_EVERY == 0:

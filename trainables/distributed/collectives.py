@@ -46,7 +46,8 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class Peers:
-    """This process among those of its trial. All must make the same calls in the same order."""
+    """The process group of a trial, as one of its processes sees it. All processes of the group
+    must make the same calls in the same order."""
 
     rank: int = 0
     world_size: int = 1
@@ -169,7 +170,7 @@ SINGLE_PROCESS = Peers()
 
 
 def current_peers() -> Peers:
-    """Return this process's place in the group that it has joined, or `SINGLE_PROCESS`."""
+    """Return the group that this process has joined, or `SINGLE_PROCESS`."""
     if dist.is_initialized():
         return Peers(dist.get_rank(), dist.get_world_size())
     return SINGLE_PROCESS

@@ -38,14 +38,14 @@ _GRACE_S = 0.3
 
 
 class ParentCall(Protocol):
-    """Call from a child to its parent, which waits for the answer."""
+    """A call from a child to its parent. The child waits until the parent has answered."""
 
     def __call__(self, name: str, *arguments: object, blob: bytes | None = None) -> Any: ...
 
 
 CallHandler: TypeAlias = Callable[[str, tuple[Any, ...], bytes | None], object]
-"""The parent's answer to a call: a function of its name, arguments and blob, which is sent without
-being pickled."""
+"""Function that answers a call in the parent, given its name, arguments and blob. The blob is bytes
+that are sent without being pickled, or None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class _Child:
             raise GroupError(self.exit_description()) from error
 
     def exit_description(self) -> str:
-        """Wait for the child to exit, and return a phrase that says how it did."""
+        """Wait for the child to exit, and return a phrase that describes how it exited."""
         code = self.process.wait()
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
         why = ", as the kernel does when memory runs out" if code == -signal.SIGKILL else ""

@@ -1,8 +1,10 @@
 """This process's shards of the weights and of Adam's moments, at each ZeRO stage.
 
-All shards are views: writing to them writes to the engine. At stage 0 every process holds
-everything. At stages 1 and 2 it holds a shard of the float32 masters and of the moments, and all of
-the module's own weights; at stage 3 it holds a shard of those too.
+*Masters* are the float32 weights that the optimizer updates; the module's own weights, which
+compute in the forward pass, are rounded from them. All shards are views: writing to them writes to
+the engine. At stage 0 every process holds everything. At stages 1 and 2 it holds a shard of the
+float32 masters and of the moments, and all of the module's own weights; at stage 3 it holds a shard
+of those too.
 """
 
 from __future__ import annotations

@@ -41,6 +41,25 @@ class Encoded(NamedTuple):
     order without gaps, so N - 1 is the largest number of patches in the batch."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BlockConfig:
+    """Sizes of a BERT-like encoder and its text embeddings, named as in transformers."""
+
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    """In a model with several stacks, the layers that read only text."""
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    vocab_size: int
+    max_position_embeddings: int
+    type_vocab_size: int = 2
+    initializer_range: float = 0.02
+
+
+Pools: TypeAlias = Mapping[str, tuple[str, ...]]
+"""Pool -> prefixes of the names of its weights, in order of depth."""
+
+
 class Backbone(nn.Module, ABC):
     """The interface of a model without its task head.
 
@@ -75,31 +94,28 @@ class Backbone(nn.Module, ABC):
     """Shorter side of an image in pixels; 0 where the modality has no pixels."""
     patch_size: int
     """Side of a patch in pixels; 0 where the modality has none."""
+    pools: Pools
+    """By default, those of a model whose encoder is one stack of layers."""
+
+    def __init__(self, config: BlockConfig) -> None:
+        super().__init__()
+        self.hidden_size = config.hidden_size
+        self.vocab_size = config.vocab_size
+        self.max_text = config.max_position_embeddings
+        self.pools = {"encoder": ("encoder.",), "encoder+pooler": ("encoder.", "pooler.")}
 
     @abstractmethod
     def forward(self, batch: Mapping[str, Tensor]) -> Encoded: ...
 
-    @abstractmethod
     def prunable(self, pool: str) -> list[str]:
         """Return the names of the pool's weights, all 2-D, in order of depth.
 
         Raises TrainableError for an unknown pool.
         """
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BlockConfig:
-    """Sizes of a BERT-like encoder and its text embeddings, named as in transformers."""
-
-    hidden_size: int = 768
-    num_hidden_layers: int = 12
-    """In a model with several stacks, the layers that read only text."""
-    num_attention_heads: int = 12
-    intermediate_size: int = 3072
-    vocab_size: int
-    max_position_embeddings: int
-    type_vocab_size: int = 2
-    initializer_range: float = 0.02
+        if pool not in self.pools:
+            raise TrainableError(f"no pool of weights {pool!r}; pools: {', '.join(self.pools)}")
+        matrices = [name for name, weight in self.named_parameters() if weight.dim() == 2]
+        return [name for prefix in self.pools[pool] for name in matrices if name.startswith(prefix)]
 
 
 TINY: dict[str, Any] = {
@@ -116,13 +132,6 @@ TINY: dict[str, Any] = {
 """The encoder of every model's size `tiny`, for tests and laptops."""
 
 Config = TypeVar("Config", bound=BlockConfig)
-
-
-def set_sizes(model: Backbone, config: BlockConfig) -> None:
-    """Set the sizes that backbones of every modality have."""
-    model.hidden_size = config.hidden_size
-    model.vocab_size = config.vocab_size
-    model.max_text = config.max_position_embeddings
 
 
 def block_settings(config: BlockConfig) -> dict[str, Any]:
@@ -168,21 +177,6 @@ def check_image_type(spec: ModelSpec, setting: str, rows: int) -> None:
             f"model {spec.architecture}: {setting} = {rows}; images are of type 1, "
             "so give 2 or more"
         )
-
-
-Pools: TypeAlias = Mapping[str, tuple[str, ...]]
-"""Pool -> prefixes of the names of its weights, in order of depth."""
-
-ENCODER_POOLS: Pools = {"encoder": ("encoder.",), "encoder+pooler": ("encoder.", "pooler.")}
-"""Pools of a model whose encoder is one stack of layers."""
-
-
-def pool_weights(model: nn.Module, pools: Pools, pool: str) -> list[str]:
-    """Return the names of the matrices in a model's pool. Raises TrainableError if unknown."""
-    if pool not in pools:
-        raise TrainableError(f"no pool of weights {pool!r}; pools: {', '.join(pools)}")
-    matrices = [name for name, weight in model.named_parameters() if weight.dim() == 2]
-    return [name for prefix in pools[pool] for name in matrices if name.startswith(prefix)]
 
 
 def embed_text(embeddings: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainables.errors import CheckpointError
 from trainables.spec import ModelSpec
@@ -31,19 +31,21 @@ class Checkpoint:
 def load_checkpoint(
     path: Path,
     spec: ModelSpec,
-    expected: Mapping[str, Tensor],
+    build: Callable[..., nn.Module],
     *,
     prefixes: tuple[str, ...],
     heads: tuple[str, ...],
     convert: Callable[[str, Tensor], Mapping[str, Tensor]] = lambda name, value: {name: value},
     fill: Mapping[str, Tensor] | None,
 ) -> Checkpoint:
-    """Load the weights of a model whose state dict has the names and shapes of `expected`.
+    """Load the weights of the model that the architecture's `build` gives for `spec`.
 
     `prefixes` are removed from the names. Weights whose name then begins with one of `heads` become
     `Checkpoint.heads`; `convert` is applied to the others. Raises CheckpointError unless these
-    match `expected`.
+    match the model's state dict in names and shapes.
     """
+    with torch.device("meta"):
+        expected = build(spec, dropout=0.0).state_dict()
     backbone_weights: dict[str, Tensor] = {}
     head_weights: dict[str, Tensor] = {}
     for name, value in read_tensors(path).items():

@@ -41,9 +41,7 @@ from trainables.models.base import (
     embed_text,
     image_input,
     init_weights,
-    pool_weights,
     resolve_config,
-    set_sizes,
 )
 from trainables.models.checkpoint import Checkpoint, load_checkpoint
 from trainables.spec import ModelSpec
@@ -78,15 +76,14 @@ class Lxmert(Backbone):
     image_size = patch_size = 0
 
     def __init__(self, config: LxmertConfig, *, dropout: float) -> None:
-        super().__init__()
-        set_sizes(self, config)
+        super().__init__(config)
         self.region_dim = config.region_dim
         stock: Any = LxmertModel(_hub_config(config, dropout))
         self.embeddings = stock.embeddings
         self.encoder = stock.encoder
         self.pooler = stock.pooler
         fuse_attention(self.encoder, LxmertAttention)
-        self._pools = _pools(config.x_layers)
+        self.pools = _pools(config.x_layers)
 
     def forward(self, batch: Mapping[str, Tensor]) -> Encoded:
         dtype = self.pooler.dense.weight.dtype
@@ -105,9 +102,6 @@ class Lxmert(Backbone):
             words, regions = _cross_layer(layer, words, regions, text_mask, region_mask)
         return Encoded(self.pooler(words), words, regions)
 
-    def prunable(self, pool: str) -> list[str]:
-        return pool_weights(self, self._pools, pool)
-
 
 def build(spec: ModelSpec, *, dropout: float) -> Lxmert:
     config = resolve_config(CONFIGS, spec)
@@ -119,10 +113,8 @@ def build(spec: ModelSpec, *, dropout: float) -> Lxmert:
 def load(path: Path, spec: ModelSpec, *, fill: Mapping[str, Tensor] | None = None) -> Checkpoint:
     """Load an official `model_LXRT.pth` (`bert.` prefix), or a hub `model.safetensors` or
     `pytorch_model.bin` (`lxmert.` prefix)."""
-    with torch.device("meta"):
-        expected = Lxmert(resolve_config(CONFIGS, spec), dropout=0.0).state_dict()
     return load_checkpoint(
-        path, spec, expected, prefixes=("bert.", "lxmert."), heads=_PRETRAINING_HEADS, fill=fill
+        path, spec, build, prefixes=("bert.", "lxmert."), heads=_PRETRAINING_HEADS, fill=fill
     )
 
 

@@ -29,7 +29,6 @@ from trainables.errors import CheckpointError
 from trainables.models import Modality
 from trainables.models.attention import attention_mask, fuse_attention, post_ln_layer
 from trainables.models.base import (
-    ENCODER_POOLS,
     TINY,
     Backbone,
     BlockConfig,
@@ -40,9 +39,7 @@ from trainables.models.base import (
     image_input,
     image_type_embedding,
     init_weights,
-    pool_weights,
     resolve_config,
-    set_sizes,
 )
 from trainables.models.checkpoint import Checkpoint, load_checkpoint
 from trainables.spec import ModelSpec
@@ -105,8 +102,7 @@ class Uniter(Backbone):
     image_size = patch_size = 0
 
     def __init__(self, config: UniterConfig, *, dropout: float) -> None:
-        super().__init__()
-        set_sizes(self, config)
+        super().__init__(config)
         self.region_dim = config.region_dim
         bert = BertConfig(
             **block_settings(config),
@@ -139,12 +135,10 @@ class Uniter(Backbone):
         text_length = text.shape[1]
         return Encoded(self.pooler(hidden), hidden[:, :text_length], hidden[:, text_length:])
 
-    def prunable(self, pool: str) -> list[str]:
-        return pool_weights(self, ENCODER_POOLS, pool)
-
 
 def build(spec: ModelSpec, *, dropout: float) -> Uniter:
-    config = _config(spec)
+    config = resolve_config(CONFIGS, spec)
+    check_image_type(spec, "type_vocab_size", config.type_vocab_size)
     model = Uniter(config, dropout=dropout)
     init_weights(model, config.initializer_range)
     return model
@@ -156,10 +150,8 @@ def load(path: Path, spec: ModelSpec, *, fill: Mapping[str, Tensor] | None = Non
     With `fill`, BERT's own files load too, such as `uniter-base-init.pt` or the hub's
     bert-base-cased: they lack the image embeddings.
     """
-    with torch.device("meta"):
-        expected = Uniter(_config(spec), dropout=0.0).state_dict()
     return load_checkpoint(
-        path, spec, expected, prefixes=("uniter.", "bert."), heads=_PRETRAINING_HEADS, fill=fill
+        path, spec, build, prefixes=("uniter.", "bert."), heads=_PRETRAINING_HEADS, fill=fill
     )
 
 
@@ -174,9 +166,3 @@ _PRETRAINING_HEADS = ("cls.", "feat_regress.", "region_classifier.", "itm_output
 """Prefixes of the heads of masked language modelling (and BERT's next sentence prediction), feature
 regression, region classification and image-text matching. Heads of fine-tuned tasks are not listed,
 because a fine-tuned file must not be the start of another task."""
-
-
-def _config(spec: ModelSpec) -> UniterConfig:
-    config = resolve_config(CONFIGS, spec)
-    check_image_type(spec, "type_vocab_size", config.type_vocab_size)
-    return config

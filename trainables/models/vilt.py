@@ -30,7 +30,6 @@ from transformers.models.vilt.modeling_vilt import ViltSelfAttention
 from trainables.models import Modality
 from trainables.models.attention import attention_mask, fuse_attention
 from trainables.models.base import (
-    ENCODER_POOLS,
     TINY,
     Backbone,
     BlockConfig,
@@ -41,9 +40,7 @@ from trainables.models.base import (
     image_input,
     image_type_embedding,
     init_weights,
-    pool_weights,
     resolve_config,
-    set_sizes,
 )
 from trainables.models.checkpoint import Checkpoint, load_checkpoint
 from trainables.spec import ModelSpec
@@ -74,8 +71,7 @@ class Vilt(Backbone):
     region_dim = 0
 
     def __init__(self, config: ViltConfig, *, dropout: float) -> None:
-        super().__init__()
-        set_sizes(self, config)
+        super().__init__(config)
         self.image_size = config.image_size
         self.patch_size = config.patch_size
         stock = ViltModel(_hub_config(config, dropout))
@@ -103,9 +99,6 @@ class Vilt(Backbone):
         out = self.layernorm(hidden)
         text_length = text.shape[1]
         return Encoded(self.pooler(out), out[:, :text_length], out[:, text_length:])
-
-    def prunable(self, pool: str) -> list[str]:
-        return pool_weights(self, ENCODER_POOLS, pool)
 
     def _embed_patches(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Embed each image's own [CLS] and its patches -> (B, 1 + P, hidden), and the mask of those
@@ -141,7 +134,8 @@ class Vilt(Backbone):
 
 
 def build(spec: ModelSpec, *, dropout: float) -> Vilt:
-    config = _config(spec)
+    config = resolve_config(CONFIGS, spec)
+    check_image_type(spec, "modality_types", config.modality_types)
     model = Vilt(config, dropout=dropout)
     init_weights(model, config.initializer_range)
     for parameter in (model.embeddings.cls_token, model.embeddings.position_embeddings):
@@ -151,12 +145,10 @@ def build(spec: ModelSpec, *, dropout: float) -> Vilt:
 
 def load(path: Path, spec: ModelSpec, *, fill: Mapping[str, Tensor] | None = None) -> Checkpoint:
     """Load an official Lightning `.ckpt`, or a hub `model.safetensors` or `pytorch_model.bin`."""
-    with torch.device("meta"):
-        expected = Vilt(_config(spec), dropout=0.0).state_dict()
     return load_checkpoint(
         path,
         spec,
-        expected,
+        build,
         prefixes=("vilt.",),
         heads=_PRETRAINING_HEADS,
         convert=_hub_names,
@@ -168,7 +160,7 @@ def save_pretrained(state: Mapping[str, Tensor], spec: ModelSpec, folder: Path) 
     """Write a folder that `transformers.ViltModel.from_pretrained` loads. All LayerNorms have eps
     1e-12 there."""
     with torch.device("meta"):
-        stock = ViltModel(_hub_config(_config(spec), dropout=0.0))
+        stock = ViltModel(_hub_config(resolve_config(CONFIGS, spec), dropout=0.0))
     stock.load_state_dict(dict(state), assign=True)
     stock.save_pretrained(folder)
 
@@ -202,12 +194,6 @@ def _hub_names(name: str, value: Tensor) -> dict[str, Tensor]:
         return {name: value}
     names = [f"{head}.attention.attention.{part}.{tail}" for part in ("query", "key", "value")]
     return dict(zip(names, value.chunk(3), strict=True))
-
-
-def _config(spec: ModelSpec) -> ViltConfig:
-    config = resolve_config(CONFIGS, spec)
-    check_image_type(spec, "modality_types", config.modality_types)
-    return config
 
 
 def _hub_config(config: ViltConfig, dropout: float) -> HubConfig:

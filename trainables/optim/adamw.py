@@ -48,7 +48,7 @@ def set_learning_rates(
 ) -> None:
     """Set the learning rate, eps and weight decay of update number `update`.
 
-    Updates count from 1, since the moments were zero.
+    `lr` is the schedule's rate. Update 1 is the one that starts with zero moments.
     """
     lr_factor, eps_factor = correction_factors(recipe, update)
     for group in optimizer.param_groups:
@@ -68,8 +68,8 @@ def count_updates(optimizer: torch.optim.AdamW) -> int:
 
 
 def _groups(net: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """Separate head and backbone, which differ in learning rate, and vectors if they do not
-    decay."""
+    """Return up to four parameter groups: by backbone and head, which differ in learning rate, and
+    by whether weight decay applies."""
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = defaultdict(list)
     for name, weight in net.named_parameters():
         decayed = recipe.decay_vectors or weight.ndim > 1

@@ -27,7 +27,7 @@ def prune_weights(
     """Return the ticket over the pool `names` of the backbone's tensors in `weights`
     (`backbone.*`).
 
-    Raises CheckpointError if a tensor is missing, and what the method raises.
+    Raises CheckpointError if a tensor is missing, and the errors of the pruning method.
     """
     missing = [name for name in names if f"backbone.{name}" not in weights]
     if missing:
@@ -49,7 +49,7 @@ def prune_sharded_weights(
     ticket: Masks | None,
     peers: Peers,
 ) -> dict[str, NDArray[np.bool_]]:
-    """Return the same ticket if each process holds `shards` of the weights.
+    """Return the ticket of `prune_weights` if each process holds `shards` of the weights.
 
     Rank 0, which has the `full_weights` too, gets the ticket; the others get an empty mapping.
     """

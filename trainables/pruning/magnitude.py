@@ -1,4 +1,4 @@
-"""Keep the weights with the largest |w| (VLT Algorithm 1, step 3), over the pool or per tensor.
+"""Keep the weights w with the largest |w| (VLT Algorithm 1, step 3), over the pool or per tensor.
 
 The selection is exact. The bits of non-negative float32 numbers sort like the numbers, so |w| is
 ranked as an integer: 0.6 CPU-seconds and 105 MiB for 86 million weights, where
@@ -27,8 +27,8 @@ _INFINITY = 0x7F800000
 def prune(
     spec: PruneSpec, weights: Weights, ticket: Masks | None, reference: Masks | None
 ) -> dict[str, NDArray[np.bool_]]:
-    """Return the ticket of the largest magnitudes: a subset of `ticket`, even if kept weights are
-    0.
+    """Return the ticket of the largest magnitudes. It is a subset of `ticket`, even if some weights
+    that `ticket` keeps are 0.
 
     Raises InvariantError for a weight that is not finite, and for trained weights that were rounded
     to bfloat16, because their many ties would be broken by position. Raises TicketMismatch if
@@ -78,7 +78,7 @@ def _check_precise(weights: Weights, peers: Peers) -> None:
 
 
 def _keys(name: str, weight: Tensor, mask: NDArray[np.bool_] | None) -> NDArray[np.int32]:
-    """Return the bits of |w|, and -1 outside the applied ticket."""
+    """Return the sort keys of a tensor: the bits of |w|, and -1 outside the applied ticket."""
     bits = weight.detach().cpu().contiguous().numpy().view(np.int32) & np.int32(0x7FFFFFFF)
     if bits.size and bits.max() >= _INFINITY:
         raise InvariantError(

@@ -21,7 +21,7 @@ from trainables.tickets.weights import Masks, Weights
 def prune(
     spec: PruneSpec, weights: Weights, ticket: Masks | None, reference: Masks | None
 ) -> dict[str, NDArray[np.bool_]]:
-    """Return the ticket of the largest random keys. Only names and shapes of `weights` are read.
+    """Return the ticket of the largest random sort keys. Only names and shapes of `weights` matter.
 
     Each tensor has its own random stream, so a draw does not depend on the other tensors. Each
     scope does too; otherwise a global and a layer-matched control of one seed would be nearly the
@@ -53,9 +53,10 @@ def prune(
 def _keys(
     spec: PruneSpec, name: str, shape: tuple[int, ...], mask: NDArray[np.bool_] | None
 ) -> NDArray[np.int32]:
-    """Return uniform 31-bit keys, and -1 outside the applied ticket. A tie at the
-    threshold is rare, and favours one weight by its index at most."""
+    """Return uniform 31-bit sort keys, and -1 outside the applied ticket. A tie at the threshold is
+    rare, and then the weight with the lower index is kept."""
     size = int(np.prod(shape))
+    # The word "cut" is part of the seed: another one would change every random ticket.
     raw = stream(spec.seed, "cut", spec.scope, name).random_raw((size + 1) // 2)
     # Reading little-endian halves makes the draw the same on every machine.
     halves = raw.astype("<u8").view("<u4")[:size]

@@ -1,9 +1,10 @@
-"""Exact selection of the k largest of many keys without sorting.
+"""Exact selection of the k largest of many sort keys without sorting.
 
-Keys are 31-bit integers. Two histograms, of the upper 15 bits and then of the lower 16 bits within
-one bucket, find the k-th largest key exactly; of the keys equal to it, the earliest are kept. That
-takes two passes over the data and 0.75 MB of counts. Processes that hold shards of the tensors add
-up their counts; in a third pass each finds out how many ties come before its own.
+A sort key is a 31-bit integer that ranks one weight (it is not the key of a trial). Two histograms,
+of the upper 15 bits and then of the lower 16 bits within one bucket, find the k-th largest key
+exactly; of the keys equal to it, the earliest are kept. That takes two passes over the data and
+0.75 MB of counts. Processes that hold shards of the tensors add up their counts; in a third pass
+each finds out how many ties come before its own.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ questions too, and LXMERT's head is initialised from it (the official `--loadLXM
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,46 +17,31 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from trainables.data.batches import image_batch, text_batch
-from trainables.data.schema.examples import Data, Split
+from trainables.data.batches import text_batch
+from trainables.data.schema.examples import Split
 from trainables.errors import DataError
 from trainables.models.base import Backbone
 from trainables.seeds import Rng
-from trainables.spec import TaskSpec
 from trainables.tasks import common
-from trainables.tasks.base import Batch, Indices, TaskSource
-from trainables.tasks.heads import CLASSIFIERS, symmetric_kl
+from trainables.tasks.base import Batch, Indices
+from trainables.tasks.heads import CLASSIFIERS
 from trainables.tasks.prior import flatten_rows, most_frequent_labels, number_texts
 
+YES_NO = frozenset({"yes", "no"})
 PRETRAINED_ANSWERS = Path("lxmert/lxmert/all_ans.json")
 """Path below the data folder, as in the official `data` folder, of the 9,500 answers of LXMERT's
 pre-training, in the order of its head. It is read only for a checkpoint that has such a head."""
 
 
-def summed_bce(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return the binary cross-entropy of (B, N) and (B, N), summed over the answers, mean over the
-    batch."""
-    return binary_cross_entropy_with_logits(logits, targets) * targets.shape[1]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AnswerTask:
-    """Implements `trainables.tasks.base.Task`."""
-
-    data: Data
-    architecture: str
-    patch_size: int
-    blind: bool
-    folder: Path
-    loss_function: Callable[[Tensor, Tensor], Tensor]
-    """Maps logits and targets (B, N) to the loss, mean over the batch."""
-    kinds: Mapping[str, frozenset[str]]
-    """The score's breakdown: name of a kind -> its answers. An example belongs to the kind of its
-    best answer. It belongs to no kind if it has no answer, or an answer of no kind."""
+class AnswerTask(common.PublishedTask):
+    """The divergence compares the softmax over all answers, as VILLA does, although the loss is
+    binary."""
 
     @property
-    def num_eval(self) -> int:
-        return len(self.data.held_out)
+    @abstractmethod
+    def kinds(self) -> Mapping[str, frozenset[str]]:
+        """The score's breakdown: name of a kind -> its answers. An example belongs to the kind of
+        its best answer. It belongs to no kind if it has no answer, or an answer of no kind."""
 
     @property
     def prior(self) -> float:
@@ -71,9 +56,6 @@ class AnswerTask:
         )
         guessed = np.repeat(guesses, held_out.labels.lengths()) == flatten_rows(held_out.labels)
         return 100 * float(flatten_rows(held_out.scores)[guessed].sum()) / len(held_out)
-
-    def lengths(self) -> Indices:
-        return common.example_lengths(self.data.train, self.patch_size)
 
     def build_head(self, backbone: Backbone) -> nn.Module:
         hidden = backbone.hidden_size
@@ -103,11 +85,9 @@ class AnswerTask:
             yield self._batch(self.data.held_out, rows)
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        return self.loss_function(logits, batch["targets"])
-
-    def divergence(self, clean: Tensor, perturbed: Tensor, batch: Batch) -> Tensor:
-        """Compare the softmax over all answers, as VILLA does, although the loss is binary."""
-        return symmetric_kl(clean, perturbed)
+        """Return the binary cross-entropy, summed over the answers, mean over the batch."""
+        targets = batch["targets"]
+        return binary_cross_entropy_with_logits(logits, targets) * targets.shape[1]
 
     def score(self, scored: Iterable[tuple[Tensor, Batch]]) -> dict[str, float]:
         """Return the mean target score of the predicted answers, overall and by kind."""
@@ -131,30 +111,8 @@ class AnswerTask:
         targets = torch.zeros(len(rows), len(self.data.answers))
         entries = torch.from_numpy(examples), torch.from_numpy(np.concatenate(labels)).long()
         targets[entries] = torch.from_numpy(np.concatenate(split.scores.rows(rows)))
-        images = image_batch(
-            split.image_data, split.images[rows, 0], patch=self.patch_size, blind=self.blind
-        )
+        images = self.image_batch(split, split.images[rows, 0])
         return text_batch(split, rows) | images | {"targets": targets}
-
-
-def build_answer_task(
-    data: Data,
-    source: TaskSource,
-    spec: TaskSpec,
-    backbone: Backbone,
-    *,
-    loss_function: Callable[[Tensor, Tensor], Tensor],
-    kinds: Mapping[str, frozenset[str]],
-) -> AnswerTask:
-    return AnswerTask(
-        data=data,
-        architecture=backbone.architecture,
-        patch_size=backbone.patch_size,
-        blind=bool(common.resolve_options(spec)["blind"]),
-        folder=source.data,
-        loss_function=loss_function,
-        kinds=kinds,
-    )
 
 
 _ARTICLES = ("a ", "an ", "the ")

@@ -6,16 +6,16 @@ A module `trainables.tasks.NAME` has
 
 A task has the examples in the format that `backbone` reads, the head, the loss and the metric.
 `open_task` raises DataError if the data are missing or malformed. It caches opened data for later
-trials of the same process. A module on published data also has `task_from_data`, which builds the
-task from data that are already open.
+trials of the same process. Tasks on published data extend `trainables.tasks.common.PublishedTask`.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,19 +37,23 @@ class TaskSource:
     cache: Path
 
 
-class Task(Protocol):
+class Task(ABC):
     @property
+    @abstractmethod
     def num_eval(self) -> int:
         """Number of held-out examples."""
 
     @property
+    @abstractmethod
     def prior(self) -> float:
         """Score in percent, on the held-out examples, of a predictor that ignores the image."""
 
+    @abstractmethod
     def lengths(self) -> Indices:
         """Return (E,) the number of words plus regions or patches of each training example: of its
         longest sequence, or of all its sequences where a published batch counts them all."""
 
+    @abstractmethod
     def build_head(self, backbone: Backbone) -> nn.Module:
         """Build the head with random weights from torch's current generator. `head(encoded, batch)`
         maps `Encoded` to logits.
@@ -63,8 +67,11 @@ class Task(Protocol):
         self, head: dict[str, Tensor], published: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
         """Return the head's initial weights, given a random `head` and the heads of the checkpoint
-        file that the run starts from (`Checkpoint.heads`; empty without a file)."""
+        file that the run starts from (`Checkpoint.heads`; empty without a file). By default, the
+        random head is kept."""
+        return head
 
+    @abstractmethod
     def train_batch(self, indices: Indices, rng: Rng) -> Batch:
         """Return the training examples at `indices`, each 0 to E - 1, in that order.
 
@@ -76,14 +83,18 @@ class Task(Protocol):
         returned before.
         """
 
+    @abstractmethod
     def eval_batches(self, batch_size: int, examples: int) -> Iterator[Batch]:
         """Yield the first `examples` held-out examples (0: all) in batches, in a fixed order."""
 
+    @abstractmethod
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Return the loss, mean over the batch."""
 
+    @abstractmethod
     def divergence(self, clean: Tensor, perturbed: Tensor, batch: Batch) -> Tensor:
         """Return the symmetric KL divergence of two predictions, in nats, mean over the batch."""
 
+    @abstractmethod
     def score(self, scored: Iterable[tuple[Tensor, Batch]]) -> dict[str, float]:
         """Score batches with their logits. Return, in percent, `score` and the task's breakdown."""

@@ -1,12 +1,15 @@
-"""Shared code of tasks on published data: options, opening the data, and example lengths."""
+"""Shared code of tasks on published data: base class, options, opening the data, lengths."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 import numpy as np
+from torch import Tensor
 
+from trainables.data import batches
 from trainables.data.open import open_data
 from trainables.data.schema.examples import Data, Pixels, Regions, Split
 from trainables.data.schema.layouts import LAYOUTS
@@ -15,7 +18,40 @@ from trainables.models import MODELS
 from trainables.models.base import Backbone
 from trainables.spec import Scalar, TaskSpec
 from trainables.tasks import TASKS
-from trainables.tasks.base import Indices, TaskSource
+from trainables.tasks.base import Batch, Indices, Task, TaskSource
+from trainables.tasks.heads import symmetric_kl
+
+
+class PublishedTask(Task):
+    """Base class of tasks on published data. It has what most of them share; a task overrides what
+    it does differently."""
+
+    def __init__(self, data: Data, source: TaskSource, spec: TaskSpec, backbone: Backbone) -> None:
+        self.data = data
+        self.folder = source.data
+        self.options = resolve_options(spec)
+        self.blind = bool(self.options["blind"])
+        self.architecture = backbone.architecture
+        self.patch_size = backbone.patch_size
+
+    @classmethod
+    def open(cls, source: TaskSource, spec: TaskSpec, backbone: Backbone) -> Self:
+        """Open the data and return the task on them."""
+        return cls(open_task_data(source, spec, backbone), source, spec, backbone)
+
+    @property
+    def num_eval(self) -> int:
+        return len(self.data.held_out)
+
+    def lengths(self) -> Indices:
+        return example_lengths(self.data.train, self.patch_size)
+
+    def divergence(self, clean: Tensor, perturbed: Tensor, batch: Batch) -> Tensor:
+        return symmetric_kl(clean, perturbed)
+
+    def image_batch(self, split: Split, rows: batches.Rows) -> dict[str, Tensor]:
+        """Return the model inputs for the images numbered in `rows` (B,)."""
+        return batches.image_batch(split.image_data, rows, patch=self.patch_size, blind=self.blind)
 
 
 def resolve_options(spec: TaskSpec) -> dict[str, Scalar]:

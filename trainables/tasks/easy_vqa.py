@@ -8,7 +8,7 @@ per pixel position by the train split. Pixel models get the image, standardised 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -24,7 +24,7 @@ from trainables.models import Modality
 from trainables.models.base import Backbone
 from trainables.seeds import Rng
 from trainables.spec import TaskSpec
-from trainables.tasks.base import Batch, Indices, TaskSource
+from trainables.tasks.base import Batch, Indices, Task, TaskSource
 from trainables.tasks.heads import classifier, symmetric_kl
 
 _KINDS = {
@@ -66,9 +66,7 @@ class _Data:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EasyVqaTask:
-    """Implements `trainables.tasks.base.Task`."""
-
+class EasyVqaTask(Task):
     data: _Data
     input_size: int
     """The model's `region_dim` or `image_size`."""
@@ -90,11 +88,6 @@ class EasyVqaTask:
     def build_head(self, backbone: Backbone) -> nn.Module:
         hidden = backbone.hidden_size
         return classifier(hidden, 2 * hidden, len(reader.ALL_ANSWERS))
-
-    def init_from_pretrained(
-        self, head: dict[str, Tensor], published: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
-        return head
 
     def train_batch(self, indices: Indices, rng: Rng) -> Batch:
         return self._batch(self.data.train, torch.from_numpy(indices))

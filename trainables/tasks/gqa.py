@@ -7,23 +7,15 @@ as wrong.
 
 from __future__ import annotations
 
-from trainables.data.schema.examples import Data
-from trainables.models.base import Backbone
-from trainables.spec import TaskSpec
-from trainables.tasks import common
-from trainables.tasks.answers import AnswerTask, build_answer_task, summed_bce
-from trainables.tasks.base import TaskSource
+from collections.abc import Mapping
 
-_YES_NO = frozenset({"yes", "no"})
+from trainables.tasks.answers import YES_NO, AnswerTask
 
 
-def open_task(source: TaskSource, spec: TaskSpec, backbone: Backbone) -> AnswerTask:
-    return task_from_data(common.open_task_data(source, spec, backbone), source, spec, backbone)
+class GqaTask(AnswerTask):
+    @property
+    def kinds(self) -> Mapping[str, frozenset[str]]:
+        return {"yes_no": YES_NO, "other": frozenset(self.data.answers) - YES_NO}
 
 
-def task_from_data(
-    data: Data, source: TaskSource, spec: TaskSpec, backbone: Backbone
-) -> AnswerTask:
-    """Build the task on data that are already open."""
-    kinds = {"yes_no": _YES_NO, "other": frozenset(data.answers) - _YES_NO}
-    return build_answer_task(data, source, spec, backbone, loss_function=summed_bce, kinds=kinds)
+open_task = GqaTask.open

@@ -7,8 +7,7 @@ UNITER and ViLT mark the two images by the types 1 and 2.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -16,31 +15,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from trainables.data.batches import image_batch, text_batch
-from trainables.data.schema.examples import Data, Split
+from trainables.data.batches import text_batch
+from trainables.data.schema.examples import Split
 from trainables.models.base import Backbone, Encoded
 from trainables.seeds import Rng
-from trainables.spec import TaskSpec
 from trainables.tasks import TASKS, common
-from trainables.tasks.base import Batch, Indices, TaskSource
-from trainables.tasks.heads import CLASSIFIERS, symmetric_kl
+from trainables.tasks.base import Batch, Indices
+from trainables.tasks.heads import CLASSIFIERS
 from trainables.tasks.prior import flatten_rows, most_frequent_labels, number_texts
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Nlvr2Task:
-    """Implements `trainables.tasks.base.Task`."""
-
-    data: Data
-    patch_size: int
-    blind: bool
-    has_image_types: bool
-    """Whether the backbone has a type for the second image."""
-
-    @property
-    def num_eval(self) -> int:
-        return len(self.data.held_out)
-
+class Nlvr2Task(common.PublishedTask):
     @property
     def prior(self) -> float:
         train, held_out = self.data.train, self.data.held_out
@@ -62,11 +47,6 @@ class Nlvr2Task:
         width = 2 * backbone.hidden_size
         return CLASSIFIERS[backbone.architecture](width, width, 2)
 
-    def init_from_pretrained(
-        self, head: dict[str, Tensor], published: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
-        return head
-
     def train_batch(self, indices: Indices, rng: Rng) -> Batch:
         return self._batch(self.data.train, indices)
 
@@ -79,9 +59,6 @@ class Nlvr2Task:
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         return cross_entropy(logits, batch["labels"])
-
-    def divergence(self, clean: Tensor, perturbed: Tensor, batch: Batch) -> Tensor:
-        return symmetric_kl(clean, perturbed)
 
     def score(self, scored: Iterable[tuple[Tensor, Batch]]) -> dict[str, float]:
         """Return the accuracy, and `consistency`: the share of sentences that are classified
@@ -98,13 +75,9 @@ class Nlvr2Task:
         }
 
     def _batch(self, split: Split, rows: Indices) -> dict[str, Tensor]:
-        batch = text_batch(split, np.repeat(rows, 2)) | image_batch(
-            split.image_data,
-            split.images[rows].reshape(-1),
-            patch=self.patch_size,
-            blind=self.blind,
-        )
-        if self.has_image_types:
+        images = self.image_batch(split, split.images[rows].reshape(-1))
+        batch = text_batch(split, np.repeat(rows, 2)) | images
+        if self.architecture in TASKS["nlvr2"].embedding_extensions:
             batch["image_kinds"] = torch.tensor([1, 2]).repeat(len(rows))
         labels = np.concatenate(split.labels.rows(rows))
         return batch | {"labels": torch.from_numpy(labels).long()}
@@ -153,15 +126,4 @@ class AttentionPool(nn.Module):
         return torch.einsum("bl,blh->bh", weights, tokens)
 
 
-def open_task(source: TaskSource, spec: TaskSpec, backbone: Backbone) -> Nlvr2Task:
-    return task_from_data(common.open_task_data(source, spec, backbone), spec, backbone)
-
-
-def task_from_data(data: Data, spec: TaskSpec, backbone: Backbone) -> Nlvr2Task:
-    """Build the task on data that are already open."""
-    return Nlvr2Task(
-        data=data,
-        patch_size=backbone.patch_size,
-        blind=bool(common.resolve_options(spec)["blind"]),
-        has_image_types=backbone.architecture in TASKS["nlvr2"].embedding_extensions,
-    )
+open_task = Nlvr2Task.open

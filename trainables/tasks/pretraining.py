@@ -19,7 +19,6 @@ examples of all corpora in proportion to their sizes, and a negative image may b
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -45,21 +44,22 @@ NEGATIVE_RATE = 0.5
 """Share of the images of an `itm` batch that are replaced by negatives."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PretrainingTask:
-    """Implements `trainables.tasks.base.Task`."""
+class PretrainingTask(common.PublishedTask):
+    """Lengths count each example's true image. A negative image may have more regions, so `itm`
+    batches may slightly exceed `Recipe.tokens`."""
 
-    data: Data
-    mixture: Mapping[str, int]
-    """Objective -> its relative share of the steps, an integer."""
-    train_negatives: NegativeSampler
-    held_out_negatives: NegativeSampler
-    blind: bool = False
-    """Whether region inputs are all zero; the targets of masked regions stay."""
-
-    @property
-    def num_eval(self) -> int:
-        return len(self.data.held_out)
+    def __init__(self, data: Data, source: TaskSource, spec: TaskSpec, backbone: Backbone) -> None:
+        super().__init__(data, source, spec, backbone)
+        self.mixture = parse_mixture(str(self.options["objectives"]))
+        """Objective -> its relative share of the steps, an integer."""
+        for split in (data.train, data.held_out):
+            if "mrc_kl" in self.mixture and getattr(split.image_data, "classes", None) is None:
+                raise DataError(
+                    "pretraining: the data have no class probabilities of regions, which mrc_kl "
+                    "needs; remove mrc_kl from the option objectives"
+                )
+        self.train_negatives = NegativeSampler(data.train)
+        self.held_out_negatives = NegativeSampler(data.held_out)
 
     @property
     def prior(self) -> float:
@@ -71,11 +71,6 @@ class PretrainingTask:
             for split in (self.data.train, self.data.held_out)
         )
         return 100 * float(held_out[train.argmax()] / held_out.sum())
-
-    def lengths(self) -> Indices:
-        """Return the lengths with each example's true image. A negative image may have more
-        regions, so `itm` batches may slightly exceed `Recipe.tokens`."""
-        return common.example_lengths(self.data.train)
 
     def build_head(self, backbone: Backbone) -> nn.Module:
         assert isinstance(self.data.train.image_data, Regions)
@@ -151,7 +146,7 @@ class PretrainingTask:
         batch |= image_batch(split.image_data, images)
         if objective in ("mrfr", "mrc_kl"):
             batch |= _mask_regions(objective, split, batch, images, rng)
-        if self.blind:
+        if self.blind:  # the targets of masked regions stay
             batch |= {name: torch.zeros_like(batch[name]) for name in _IMAGE_INPUTS}
         return batch
 
@@ -168,27 +163,7 @@ class PretrainingTask:
 _IMAGE_INPUTS = ("region_features", "region_boxes")
 
 
-def open_task(source: TaskSource, spec: TaskSpec, backbone: Backbone) -> PretrainingTask:
-    return task_from_data(common.open_task_data(source, spec, backbone), spec)
-
-
-def task_from_data(data: Data, spec: TaskSpec) -> PretrainingTask:
-    """Build the task on data that are already open."""
-    options = common.resolve_options(spec)
-    mixture = parse_mixture(str(options["objectives"]))
-    for split in (data.train, data.held_out):
-        if "mrc_kl" in mixture and getattr(split.image_data, "classes", None) is None:
-            raise DataError(
-                "pretraining: the data have no class probabilities of regions, which mrc_kl needs; "
-                "remove mrc_kl from the option objectives"
-            )
-    return PretrainingTask(
-        data=data,
-        mixture=mixture,
-        train_negatives=NegativeSampler(data.train),
-        held_out_negatives=NegativeSampler(data.held_out),
-        blind=bool(options["blind"]),
-    )
+open_task = PretrainingTask.open
 
 
 def parse_mixture(objectives: str) -> dict[str, int]:

@@ -10,22 +10,19 @@ and the clipping norm is the published one / 128 (see the recipe).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from trainables.data.batches import image_batch, text_batch
-from trainables.data.schema.examples import Data, Regions, Split
+from trainables.data.batches import text_batch
+from trainables.data.schema.examples import Regions, Split
 from trainables.models.base import Backbone, Encoded
 from trainables.seeds import Rng
-from trainables.spec import TaskSpec
 from trainables.tasks import common
-from trainables.tasks.base import Batch, Indices, TaskSource
-from trainables.tasks.heads import symmetric_kl
+from trainables.tasks.base import Batch, Indices
 
 PADDING_SCORE = -1e4
 """Score of padding in place of a region, as published."""
@@ -41,17 +38,9 @@ class RegionScoreHead(nn.Sequential):
         return out.squeeze(-1).masked_fill(~batch["region_mask"], PADDING_SCORE)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RefCocoTask:
-    """Implements `trainables.tasks.base.Task`."""
-
-    data: Data
-    blind: bool = False
-    """Features and boxes are then zero, so scores of regions differ by rounding only."""
-
-    @property
-    def num_eval(self) -> int:
-        return len(self.data.held_out)
+class RefCocoTask(common.PublishedTask):
+    """With the option `blind`, features and boxes are zero, so scores of regions differ by rounding
+    only."""
 
     @property
     def prior(self) -> float:
@@ -64,9 +53,6 @@ class RefCocoTask:
         ]
         return 100 * float(np.mean(np.concatenate(correct) / boxes))
 
-    def lengths(self) -> Indices:
-        return common.example_lengths(self.data.train)
-
     def build_head(self, backbone: Backbone) -> nn.Module:
         hidden = backbone.hidden_size
         return RegionScoreHead(
@@ -75,11 +61,6 @@ class RefCocoTask:
             nn.LayerNorm(hidden, eps=1e-12),
             nn.Linear(hidden, 1),
         )
-
-    def init_from_pretrained(
-        self, head: dict[str, Tensor], published: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
-        return head
 
     def train_batch(self, indices: Indices, rng: Rng) -> Batch:
         split = self.data.train
@@ -95,9 +76,6 @@ class RefCocoTask:
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         return cross_entropy(logits, batch["labels"])
 
-    def divergence(self, clean: Tensor, perturbed: Tensor, batch: Batch) -> Tensor:
-        return symmetric_kl(clean, perturbed)
-
     def score(self, scored: Iterable[tuple[Tensor, Batch]]) -> dict[str, float]:
         """Return the percentage of expressions whose best box is correct."""
         correct = [
@@ -106,17 +84,10 @@ class RefCocoTask:
         return {"score": 100 * torch.cat(correct).double().mean().item()}
 
     def _batch(self, split: Split, rows: Indices) -> dict[str, Tensor]:
-        images = image_batch(split.image_data, split.images[rows, 0], blind=self.blind)
-        return text_batch(split, rows) | images
+        return text_batch(split, rows) | self.image_batch(split, split.images[rows, 0])
 
 
-def open_task(source: TaskSource, spec: TaskSpec, backbone: Backbone) -> RefCocoTask:
-    return task_from_data(common.open_task_data(source, spec, backbone), spec)
-
-
-def task_from_data(data: Data, spec: TaskSpec) -> RefCocoTask:
-    """Build the task on data that are already open."""
-    return RefCocoTask(data=data, blind=bool(common.resolve_options(spec)["blind"]))
+open_task = RefCocoTask.open
 
 
 def hits(split: Split, rows: Indices) -> Tensor:

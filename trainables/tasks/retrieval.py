@@ -10,14 +10,13 @@ in VLT.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from trainables.data.batches import image_batch, text_batch
+from trainables.data.batches import text_batch
 from trainables.data.schema.examples import Data, Split
 from trainables.errors import TrainableError
 from trainables.models.base import Backbone, Encoded
@@ -47,20 +46,21 @@ class RankHead(nn.Module):
         return out
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RetrievalTask:
-    """Implements `trainables.tasks.base.Task`; a held-out example is an image with its captions."""
+class RetrievalTask(common.PublishedTask):
+    """A held-out example is an image with its captions."""
 
-    data: Data
-    negatives: NegativeSampler
-    """Sampler of the train split."""
-    sequences: int
-    """Sequences per training example, the true pair first: 3 for UNITER, else 16 texts per image.
-    """
-    patch_size: int = 0
-    blind: bool = False
-    eval_images: int = 0
-    """Number of images in the score matrix; 0 for all."""
+    def __init__(self, data: Data, source: TaskSource, spec: TaskSpec, backbone: Backbone) -> None:
+        super().__init__(data, source, spec, backbone)
+        self.sequences = TASKS["retrieval"].sequences[self.architecture]
+        """Sequences per training example, the true pair first: 3 for UNITER, else 16 texts per
+        image."""
+        self.eval_images = int(self.options["eval_images"])
+        """Number of images in the score matrix; 0 for all."""
+        if self.eval_images < 0:
+            raise TrainableError(
+                f"task retrieval: eval_images = {self.eval_images}; use 0 (all) or more"
+            )
+        self.negatives = NegativeSampler(data.train)
 
     @property
     def num_eval(self) -> int:
@@ -71,9 +71,6 @@ class RetrievalTask:
     def prior(self) -> float:
         """Score of random ranking: recall at 1 is 1 / I in both directions, for I images."""
         return 100 / self.num_eval
-
-    def lengths(self) -> Indices:
-        return common.example_lengths(self.data.train, self.patch_size)
 
     def build_head(self, backbone: Backbone) -> nn.Module:
         return RankHead(backbone.hidden_size)
@@ -102,7 +99,7 @@ class RetrievalTask:
             texts = np.hstack([examples, negatives])
         # Each image is read and padded once, for all texts that it is paired with.
         rows, index = np.unique(images, return_inverse=True)
-        batch = self._image_batch(split, rows)
+        batch = self.image_batch(split, rows)
         copies = torch.from_numpy(index.reshape(-1))
         return text_batch(split, texts.reshape(-1)) | {
             name: value[copies] for name, value in batch.items()
@@ -122,7 +119,7 @@ class RetrievalTask:
         for first in range(0, len(images), batch_size):
             block_images = torch.from_numpy(by_size[first : first + batch_size])
             together = max(1, batch_size // len(block_images))
-            block = self._image_batch(split, images[block_images.numpy()]) | {"image": block_images}
+            block = self.image_batch(split, images[block_images.numpy()]) | {"image": block_images}
             if together > 1:
                 block = {name: torch.cat([value] * together) for name, value in block.items()}
             for captions in np.split(by_length, range(together, len(texts), together)):
@@ -167,29 +164,8 @@ class RetrievalTask:
     def _triplets(self) -> bool:
         return self.sequences == 3
 
-    def _image_batch(self, split: Split, rows: Indices) -> dict[str, Tensor]:
-        return image_batch(split.image_data, rows, patch=self.patch_size, blind=self.blind)
 
-
-def open_task(source: TaskSource, spec: TaskSpec, backbone: Backbone) -> RetrievalTask:
-    return task_from_data(common.open_task_data(source, spec, backbone), spec, backbone)
-
-
-def task_from_data(data: Data, spec: TaskSpec, backbone: Backbone) -> RetrievalTask:
-    """Build the task on data that are already open."""
-    options = common.resolve_options(spec)
-    if int(options["eval_images"]) < 0:
-        raise TrainableError(
-            f"task retrieval: eval_images = {options['eval_images']}; use 0 (all) or more"
-        )
-    return RetrievalTask(
-        data=data,
-        negatives=NegativeSampler(data.train),
-        sequences=TASKS["retrieval"].sequences[backbone.architecture],
-        patch_size=backbone.patch_size,
-        blind=bool(options["blind"]),
-        eval_images=int(options["eval_images"]),
-    )
+open_task = RetrievalTask.open
 
 
 def gallery(split: Split, count: int) -> tuple[Indices, Indices, Indices]:

@@ -8,24 +8,24 @@ on the three classes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from trainables.data.schema.examples import Data
-from trainables.models.base import Backbone
-from trainables.spec import TaskSpec
-from trainables.tasks import common
-from trainables.tasks.answers import AnswerTask, build_answer_task, summed_bce
-from trainables.tasks.base import TaskSource
+from trainables.tasks.answers import AnswerTask
+from trainables.tasks.base import Batch
 
 
-def open_task(source: TaskSource, spec: TaskSpec, backbone: Backbone) -> AnswerTask:
-    return task_from_data(common.open_task_data(source, spec, backbone), source, spec, backbone)
+class SnliVeTask(AnswerTask):
+    @property
+    def kinds(self) -> Mapping[str, frozenset[str]]:
+        return {answer: frozenset({answer}) for answer in self.data.answers}
+
+    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        if self.architecture == "vilt":
+            return cross_entropy(logits, batch["targets"])
+        return super().loss(logits, batch)
 
 
-def task_from_data(
-    data: Data, source: TaskSource, spec: TaskSpec, backbone: Backbone
-) -> AnswerTask:
-    """Build the task on data that are already open."""
-    loss_function = cross_entropy if backbone.architecture == "vilt" else summed_bce
-    kinds = {answer: frozenset({answer}) for answer in data.answers}
-    return build_answer_task(data, source, spec, backbone, loss_function=loss_function, kinds=kinds)
+open_task = SnliVeTask.open

@@ -7,21 +7,19 @@ rationale must both be right: `score` is Q->AR.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
-from trainables.data.batches import image_batch, text_batch
-from trainables.data.schema.examples import Data, Split
+from trainables.data.batches import text_batch
+from trainables.data.schema.examples import Split
 from trainables.models.base import Backbone
 from trainables.seeds import Rng
-from trainables.spec import TaskSpec
 from trainables.tasks import common
-from trainables.tasks.base import Batch, Indices, TaskSource
+from trainables.tasks.base import Batch, Indices
 from trainables.tasks.heads import PooledHead, symmetric_kl
 from trainables.tasks.prior import number_texts
 
@@ -30,17 +28,9 @@ _NUM_SUBTASKS = 2
 """Each record has two subtasks, Q->A and QA->R."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class VcrTask:
-    """Implements `trainables.tasks.base.Task`. A training example is one subtask of a record:
-    number 2r is record r's Q->A, 2r + 1 its QA->R. A held-out example is a record."""
-
-    data: Data
-    blind: bool
-
-    @property
-    def num_eval(self) -> int:
-        return len(self.data.held_out)
+class VcrTask(common.PublishedTask):
+    """A training example is one subtask of a record: number 2r is record r's Q->A, 2r + 1 its
+    QA->R. A held-out example is a record."""
 
     @property
     def prior(self) -> float:
@@ -72,11 +62,6 @@ class VcrTask:
         return PooledHead(
             nn.Linear(hidden, wide), nn.ReLU(), nn.LayerNorm(wide, eps=1e-12), nn.Linear(wide, 2)
         )
-
-    def init_from_pretrained(
-        self, head: dict[str, Tensor], published: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
-        return head
 
     def train_batch(self, indices: Indices, rng: Rng) -> Batch:
         return self._batch(self.data.train, indices)
@@ -117,7 +102,7 @@ class VcrTask:
         records, which = np.divmod(subtasks, _NUM_SUBTASKS)
         texts = _NUM_CHOICES * subtasks[:, None] + np.arange(_NUM_CHOICES)
         batch = text_batch(split, texts.reshape(-1))
-        images = image_batch(split.image_data, split.images[records, 0], blind=self.blind)
+        images = self.image_batch(split, split.images[records, 0])
         batch |= {name: value.repeat_interleave(_NUM_CHOICES, 0) for name, value in images.items()}
         labels = _targets(split, records)[torch.arange(len(records)), torch.from_numpy(which)]
         return batch | {"labels": labels}
@@ -128,10 +113,4 @@ def _targets(split: Split, records: Indices) -> Tensor:
     return torch.from_numpy(np.stack(split.labels.rows(records))).long()
 
 
-def open_task(source: TaskSource, spec: TaskSpec, backbone: Backbone) -> VcrTask:
-    return task_from_data(common.open_task_data(source, spec, backbone), spec)
-
-
-def task_from_data(data: Data, spec: TaskSpec) -> VcrTask:
-    """Build the task on data that are already open."""
-    return VcrTask(data=data, blind=bool(common.resolve_options(spec)["blind"]))
+open_task = VcrTask.open

@@ -7,25 +7,17 @@ breakdown by the kind of answer: `yes_no`, `number`, `other`.
 
 from __future__ import annotations
 
-from trainables.data.schema.examples import Data
-from trainables.models.base import Backbone
-from trainables.spec import TaskSpec
-from trainables.tasks import common
-from trainables.tasks.answers import AnswerTask, build_answer_task, summed_bce
-from trainables.tasks.base import TaskSource
+from collections.abc import Mapping
 
-_YES_NO = frozenset({"yes", "no"})
+from trainables.tasks.answers import YES_NO, AnswerTask
 
 
-def open_task(source: TaskSource, spec: TaskSpec, backbone: Backbone) -> AnswerTask:
-    return task_from_data(common.open_task_data(source, spec, backbone), source, spec, backbone)
+class VqaTask(AnswerTask):
+    @property
+    def kinds(self) -> Mapping[str, frozenset[str]]:
+        answers = frozenset(self.data.answers)
+        numbers = frozenset(answer for answer in answers if answer.isdigit())
+        return {"yes_no": YES_NO, "number": numbers, "other": answers - numbers - YES_NO}
 
 
-def task_from_data(
-    data: Data, source: TaskSource, spec: TaskSpec, backbone: Backbone
-) -> AnswerTask:
-    """Build the task on data that are already open."""
-    numbers = frozenset(answer for answer in data.answers if answer.isdigit())
-    other = frozenset(data.answers) - numbers - _YES_NO
-    kinds = {"yes_no": _YES_NO, "number": numbers, "other": other}
-    return build_answer_task(data, source, spec, backbone, loss_function=summed_bce, kinds=kinds)
+open_task = VqaTask.open

@@ -1,4 +1,4 @@
-"""Tickets on a network: applying masks to weights and gradients, and proof that they held.
+"""Tickets on a network: applying masks to weights and gradients, and checking pruned weights.
 
 It may import the module `errors`.
 """

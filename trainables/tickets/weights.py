@@ -1,9 +1,10 @@
-"""Applying weight masks to a network, and proving that they held.
+"""Applying weight masks to a network, and checking that pruned weights stay zero.
 
-A network trains as f(x; m * theta, phi) (VLT section 3) if its pruned weights start at zero, their
-gradients are masked, and the optimizer starts fresh: AdamW's update of a zero weight with zero
-moments is zero, weight decay included. Masking the gradient itself, before accumulation, also keeps
-pruned weights out of the clipping norm, and is exact at ZeRO 0 to 3 in fp32 and bf16.
+A network with mask m, backbone theta and head phi trains as f(x; m * theta, phi) (VLT section 3) if
+its pruned weights start at zero, their gradients are masked, and the optimizer starts fresh:
+AdamW's update of a zero weight with zero moments is zero, weight decay included. Masking the
+gradient itself, before accumulation, also keeps pruned weights out of the clipping norm, and is
+exact at ZeRO 0 to 3 in fp32 and bf16.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from trainables.errors import TicketMismatch
 Masks: TypeAlias = Mapping[str, NDArray[np.bool_]]
 """Tensor name -> boolean array of the tensor's shape, True where a weight is kept."""
 Weights: TypeAlias = Mapping[str, Tensor]
+"""Tensor name -> tensor."""
 
 
 @contextmanager
@@ -32,7 +34,7 @@ def applied(net: nn.Module, masks: Masks) -> Iterator[None]:
 
     Enter it before `deepspeed.initialize`, with `net` on its device: DeepSpeed's own hooks then run
     later, and reduce the masked gradient. The weights stay zero only under a fresh optimizer, which
-    has no momentum for them. Raises TicketMismatch.
+    has no momentum for them. Raises TicketMismatch if `masks` do not fit `net`.
     """
     parameters = dict(net.named_parameters())
     check_fit(masks, parameters)

@@ -6,10 +6,13 @@ the region features or pixels, or of both:
     loss_k = (task loss(delta) + alpha * symmetric KL(clean prediction, prediction(delta))) / K
     delta += lr * g / max(||g||_2, 1e-8)      per example, over all its axes; not after the last
 
+Here g is the gradient of loss_k at delta, K is `adversary_steps`, alpha `adversary_kl` and lr
+`adversary_lr` of the recipe.
+
 The gradients of the weights from all K losses add up to one optimizer step ("free" adversarial
 training). The clean batch has no loss of its own: the first step has delta = 0. `alternate`
-perturbs text and image in turn in each of the K steps, each with its own delta and with loss / (2
-K).
+perturbs text and image in turn in each of the K steps, each with its own delta, and divides the
+losses by 2 K.
 
 The gradient also reaches the weights through the clean prediction. The published code
 backpropagates through the clean pass with each of the K losses. Here the losses leave their
@@ -31,10 +34,10 @@ from trainables.tasks.base import Batch, Task
 
 ForwardFn: TypeAlias = Callable[[Batch], Tensor]
 TrainingObjective: TypeAlias = Callable[[ForwardFn, Batch, float], Iterator[Tensor]]
-"""Yield the scalars of a micro-batch to backpropagate, one after another; they add up to its loss.
+"""Yields the scalars of a micro-batch to backpropagate, one after another; they add up to its loss.
 
 The third argument is the loss divisor, usually the number of micro-batches. The caller must
-backpropagate each scalar before it asks for the next one."""
+backpropagate each scalar before it requests the next one."""
 
 _GROUPS: dict[str, tuple[tuple[str, ...], ...]] = {
     "text": (("text_delta",),),

@@ -1,7 +1,8 @@
-"""State as safetensors bytes: without pickle, and equal states give equal bytes.
+"""Checkpoints and rewind points as safetensors bytes, without pickle. Equal states give equal
+bytes.
 
 All metadata is one JSON text under one key, because safetensors writes several keys in arbitrary
-order. Tensors are float32 masters by name, so a checkpoint can be loaded at any ZeRO stage and
+order. Weights are float32 masters by name, so a checkpoint can be loaded at any ZeRO stage and
 precision.
 """
 
@@ -39,7 +40,7 @@ def decode_checkpoint(payload: bytes) -> tuple[dict[str, Tensor], dict[str, Any]
             raise ValueError("its metadata is not a mapping")
     except (SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise CheckpointError(
-            f"weights of {len(payload)} bytes are damaged or not ours ({error}); "
+            f"weights of {len(payload)} bytes are damaged or not from Sweepstakes ({error}); "
             "delete the object so that it is produced again"
         ) from error
     return tensors, meta

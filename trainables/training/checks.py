@@ -30,18 +30,18 @@ def check_start_hash(
     applied. It takes 0.3 CPU-s for 110 million weights.
 
     `expected`, unless it is empty, is the hash of the run that produced the ticket. BERT-Tickets'
-    code kept its heads from round to round, and rewound to weights that had moved with the live
-    ones.
+    code did not rewind its heads, and it rewound the backbone to weights that training had changed,
+    because they were aliases of the network's.
     """
     sha256 = kept_sha256(start, {})
     if peers.broadcast(sha256) != sha256:
         raise InvariantError(
-            f"reset: process {peers.rank} of {peers.world_size} starts from the weights "
-            f"{sha256[:12]}, process 0 from others; {_REPORT}"
+            f"start weights: process {peers.rank} of {peers.world_size} starts from "
+            f"{sha256[:12]}, process 0 from other weights; {_REPORT}"
         )
     if expected and sha256 != expected:
         raise InvariantError(
-            f"reset: the start weights of backbone and head are {sha256[:12]}, those of the run "
+            f"start weights: those of backbone and head are {sha256[:12]}, those of the run "
             f"that produced the ticket were {expected[:12]}; every level must start from the same "
             f"weights: {_REPORT}"
         )
@@ -61,8 +61,7 @@ def check_engine_start(
     if peers.all_reduce(np.array([len(wrong)], np.int64))[0]:
         where = f"such as {wrong[0]}" if wrong else "in another process"
         raise InvariantError(
-            f"reset: the engine holds other weights than the start weights under the ticket "
-            f"({where}); {_REPORT}"
+            f"start weights: the engine does not hold them under the ticket ({where}); {_REPORT}"
         )
 
 
@@ -80,7 +79,7 @@ def check_schedule(
     fresh moments, with the learning rates `rates` (by parameter group) in the first and the last of
     them.
 
-    BERT-Tickets' rounds shared one schedule, so that it fell to only 90 % within a round.
+    In BERT-Tickets' code all rounds share one schedule, so the rate falls only by a tenth in each.
     """
     first, end = steps
     if updates != end - first:
@@ -112,7 +111,7 @@ def check_end(
     """Check the weights after training, and return the number of pruned weights that are not zero:
     0.
 
-    The ticket must have held in the module's own `local_weights` and in the float32 masters, of
+    Pruned weights must be zero in the module's own `local_weights` and in the float32 masters, of
     which `shards` are this process's part. The start weights must not have changed, because the
     next run in this process may share them. All weights must be finite. Each process checks its
     own.
@@ -124,7 +123,7 @@ def check_end(
             f"ticket: {nonzero} pruned weights are not zero after training; {_REPORT}"
         )
     if kept_sha256(start, {}) != theta_sha256:
-        raise InvariantError(f"reset: training wrote to its start weights; {_REPORT}")
+        raise InvariantError(f"start weights: training changed them; {_REPORT}")
     diverged = [n for n, each in shards.items() if not bool(torch.isfinite(each.values).all())]
     if diverged:
         raise InvariantError(

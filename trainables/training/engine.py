@@ -5,14 +5,15 @@ Undocumented properties of DeepSpeed 0.19:
 * `LOCAL_RANK` must be set.
 * On CPU its first use compiles a shared-memory kernel for minutes, unless no kernel is compatible.
 * At bf16 it drops the low bits of the weights before it creates its float32 masters.
-* At ZeRO 3 its function to set the masters does not update the weights that compute.
-* Its statistics make a GPU wait before every micro-batch.
-* Its default buckets allocate 500 million gradients.
+* At ZeRO 3 its function to set the masters does not update the module's own weights.
+* Its statistics synchronize with the GPU before every micro-batch.
+* Its default buckets allocate memory for 500 million gradients.
 * An engine leaks unless it is destroyed and collected, and at ZeRO 3 even then.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ class MicroBatch:
     loss_divisor: float
     """Divisor of the mean loss, chosen so that the losses of a step add up over all processes."""
     seed: int | None = None
-    """Seed of dropout in this micro-batch. Without one, the current random stream goes on."""
+    """Seed of dropout in this micro-batch. Without one, the current random stream continues."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,7 +108,7 @@ class Engine:
         self.deepspeed.step()
         # Read the loss once per step, because reading it synchronizes with the GPU.
         mean = float(self.peers.all_reduce(np.array([float(total)], np.float32))[0]) / scale
-        if mean - mean != 0 or not self.deepspeed.was_step_applied():
+        if not math.isfinite(mean) or not self.deepspeed.was_step_applied():
             raise InvariantError(
                 f"the loss or its gradient is not finite (loss {mean}); lower the learning rate"
             )
@@ -229,9 +230,9 @@ def start_engine(net: nn.Module, recipe: Recipe, device: Device) -> Iterator[Eng
     import deepspeed
 
     shapes = {name: value.shape for name, value in net.state_dict().items()}
-    precise = {}
+    exact_weights = {}
     if recipe.precision == "bf16":
-        precise = {
+        exact_weights = {
             name: value.detach().to("cpu", copy=True) for name, value in net.state_dict().items()
         }
     optimizer = build_adamw(net, recipe)
@@ -242,7 +243,7 @@ def start_engine(net: nn.Module, recipe: Recipe, device: Device) -> Iterator[Eng
             for weight in getattr(module, "reads", ()):
                 deepspeed.zero.register_external_parameter(module, weight)
     init_moments(optimizer, deepspeed_engine.optimizer)
-    # ZeRO 1 to 3 need it to reduce gradients to their partitions; at 0 `Engine.step` sums them.
+    # At ZeRO 1 to 3 DeepSpeed reduces gradients to their partitions; at 0 `Engine.step` sums them.
     deepspeed_engine.enable_backward_allreduce = recipe.zero > 0
     engine = Engine(
         net=net,
@@ -254,9 +255,9 @@ def start_engine(net: nn.Module, recipe: Recipe, device: Device) -> Iterator[Eng
         shapes=shapes,
     )
     try:
-        if precise:
-            engine.set_weights(precise)
-            precise.clear()
+        if exact_weights:
+            engine.set_weights(exact_weights)
+            exact_weights.clear()
         yield engine
     finally:
         deepspeed_engine.destroy()

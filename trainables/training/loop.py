@@ -55,9 +55,11 @@ class TrainState:
     """Progress of a run. A checkpoint holds it with the weights and Adam's moments."""
 
     step: int
+    """Number of steps of the schedule that are done."""
     history: list[dict[str, float]] = field(default_factory=list)
     last: dict[str, float] = field(default_factory=dict)
     best: dict[str, float] = field(default_factory=dict)
+    """Scores of the last and of the best evaluation, in percent; empty before the first."""
     best_step: int = 0
     losses: list[float] = field(default_factory=list)
     """Losses since the last point of the history."""
@@ -67,7 +69,7 @@ class TrainState:
     evaluation_seconds: float = 0.0
     checkpoints: int = 0
     checkpoint_seconds: float = 0.0
-    """Time to collect the state and send it to the sink."""
+    """Total time to collect the state and send it to the sink."""
     seconds: float = 0.0
     """Total time over all attempts, each up to its last checkpoint."""
 
@@ -180,7 +182,8 @@ def _step(
 
 
 def _loss_point(recipe: Recipe, state: TrainState, lr: float) -> dict[str, float]:
-    """Return the mean loss since the last point, every `steps / 200` steps and at the end."""
+    """Return the learning rate and the mean loss since the last point, every `steps / LOSS_POINTS`
+    steps and at the end; otherwise an empty mapping."""
     every = math.ceil(recipe.steps / LOSS_POINTS)
     if state.step % every and state.step < recipe.steps:
         return {}

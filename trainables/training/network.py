@@ -24,7 +24,8 @@ class Network(nn.Module):
 
 
 def load_weights(net: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Copy `weights` into `net`. Raises CheckpointError unless all names and shapes agree."""
+    """Copy `weights` (state dict names -> tensors) into `net`. Raises CheckpointError unless all
+    names and shapes agree."""
     expected = net.state_dict()
     wrong = sorted(expected.keys() ^ weights.keys()) or sorted(
         name for name in expected if expected[name].shape != weights[name].shape
@@ -34,6 +35,6 @@ def load_weights(net: nn.Module, weights: Mapping[str, Tensor]) -> None:
             f"start weights: {wrong[0]} (and {len(wrong) - 1} more) differ from the model's in "
             "name or shape; start from weights of this model, size and task"
         )
-    # Copy, never assign: published tickets were pruned from "rewound" weights that were aliases of
-    # the live ones (BERT-Tickets' LT_pretrain.py).
+    # Copy, never assign: in BERT-Tickets' LT_pretrain.py the "rewound" weights are aliases of the
+    # network's, so training changes them.
     net.load_state_dict(dict(weights))

@@ -1,5 +1,5 @@
-"""The examples of each micro-batch, and the process that takes it: a pure function of the seed and
-the position in the run."""
+"""Which examples each micro-batch has, and which process trains on them: a pure function of the
+seed and the position in the run."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class BatchOrder:
     """The micro-batches of a run by optimizer step."""
 
     def __init__(self, recipe: Recipe, lengths: Indices, seed: int) -> None:
-        """`lengths` (E,) counts the words and regions of each example.
+        """Take the `lengths` (E,) of the examples, each in words plus regions or patches.
 
         Raises RecipeError if the longest examples do not fit in `recipe.tokens`.
         """

@@ -12,8 +12,8 @@ Action: TypeAlias = Literal["continue", "save", "stop"]
 
 
 class Sink(Protocol):
-    """Receiver of a run's results. Each call returns once the result is saved, so that a run killed
-    later does not have to repeat it."""
+    """Receiver of a run's results. The first three calls return once the result is saved, so that
+    a run that is killed later does not have to repeat it."""
 
     def rewind(self, step: int, payload: bytes) -> None:
         """Save the weights after `step` optimizer steps: `backbone.*` and `head.*` as float32
@@ -27,7 +27,8 @@ class Sink(Protocol):
         """Save the state to resume from, replacing the previous one."""
 
     def next_action(self, step: int) -> Action:
-        """Return whether the run should go on, save a checkpoint, or save one and raise `Stopped`.
+        """Return whether the run should continue, save a checkpoint, or save one and raise
+        `Stopped`.
 
         It is called after every step and must return at once. A run that has finished its last step
         ignores the answer.

@@ -1,4 +1,4 @@
-"""Start weights of a run: random, published, or a rewind point; as they are or shuffled.
+"""Start weights of a run: random, published, or a rewind point; unchanged or shuffled.
 
 Random and published weights are cached on CPU for the next run in this process. A returned tensor
 may be such a shared copy: never write to it.
@@ -28,6 +28,7 @@ from trainables.spec import ModelSpec, Start
 from trainables.tasks import EmbeddingExtension
 
 SHUFFLED_POOL = "encoder+pooler"
+"""The pool whose tensors the shuffled controls permute."""
 
 
 def model_module(model: ModelSpec) -> ModuleType:
@@ -85,6 +86,9 @@ def start_weights(
     prunable: Callable[[str], list[str]],
 ) -> dict[str, Tensor]:
     """Return `backbone.*`, and for a rewind point `head.*` too, in float32 on CPU.
+
+    `weights` is the file of a `pretrained` start, `rewind` the rewind point of a `rewind` start.
+    `prunable` returns the names of a pool's tensors.
 
     Raises DataError if the file at `weights` is not the one that the trial was planned for, and
     CheckpointError if it does not fit the model.

@@ -19,7 +19,7 @@ from cluster.submit import JOB_STOP_ENVIRONMENT
 
 DASHBOARD_PORT = 8265
 METRICS_PORT = 8080
-"""KubeRay's port of every node for Prometheus."""
+"""The port on which every node of KubeRay serves its metrics to Prometheus."""
 TERMINATION_GRACE_S = int(JOB_STOP_ENVIRONMENT["RAY_JOB_STOP_WAIT_TIME_S"])
 """Time between SIGTERM and SIGKILL, in which trials save a checkpoint at their next step."""
 POD_PENDING_TIMEOUT_S = 900
@@ -44,20 +44,21 @@ def render(
     """
     _check(profile)
     origin = f"Rendered from the profile {profile.name!r} with `sweepstakes cluster render`."
-    first = [_namespace(kubernetes), *_policies(profile, kubernetes)]
-    files = {"0-namespace.yaml": pods.dump_yaml(first, [origin, "", *_secrets(kubernetes)])}
+    namespace = [_namespace(kubernetes), *_policies(profile, kubernetes)]
+    remarks = [origin, "", *_secret_commands(kubernetes)]
+    files = {"0-namespace.yaml": pods.dump_yaml(namespace, remarks)}
     if kubernetes.mlflow:
         server = mlflow_server.mlflow_objects(profile, kubernetes, kubernetes.mlflow)
         address = f"placement.tracking of sweeps: {mlflow_server.tracking_uri(profile)}"
         files["1-mlflow.yaml"] = pods.dump_yaml(server, [origin, address])
     if sweep:
         job = rayjob.job_objects(profile, kubernetes, sweep, _cluster_spec(profile, kubernetes))
-        again = "`kubectl apply` does not restart a finished job. To run it again, first:"
-        remarks = [origin, "", f"{again}  {rayjob.delete_command(kubernetes, sweep)}"]
+        advice = "`kubectl apply` does not restart a finished job. To run it again, first:"
+        remarks = [origin, "", f"{advice}  {rayjob.delete_command(kubernetes, sweep)}"]
         files["2-job.yaml"] = pods.dump_yaml(job, remarks)
     else:
-        head = f"svc/{profile.name}-head-svc"
-        forward = f"kubectl -n {kubernetes.namespace} port-forward {head} {DASHBOARD_PORT}"
+        service = f"svc/{profile.name}-head-svc"
+        forward = f"kubectl -n {kubernetes.namespace} port-forward {service} {DASHBOARD_PORT}"
         token = (
             f"kubectl -n {kubernetes.namespace} get secret {profile.name} "
             "-o jsonpath='{.data.auth_token}' | base64 -d"
@@ -86,7 +87,7 @@ def _check(profile: Profile) -> None:
             )
 
 
-def _secrets(kubernetes: Kubernetes) -> list[str]:
+def _secret_commands(kubernetes: Kubernetes) -> list[str]:
     """Return the commands that create the required secrets."""
     create = f"kubectl -n {kubernetes.namespace} create secret generic"
     lines = []
@@ -96,8 +97,8 @@ def _secrets(kubernetes: Kubernetes) -> list[str]:
     if kubernetes.store_secret:
         lines.append(f"{create} {kubernetes.store_secret} --from-env-file=FILE")
         lines.append("  FILE has the lines AWS_ACCESS_KEY_ID=… and AWS_SECRET_ACCESS_KEY=…")
-    first = "Apply this file first, then create the required secrets in its namespace:"
-    return [first, *lines] if lines else []
+    heading = "Apply this file first, then create the required secrets in its namespace:"
+    return [heading, *lines] if lines else []
 
 
 def _namespace(kubernetes: Kubernetes) -> Manifest:
@@ -186,7 +187,7 @@ def _head(profile: Profile, kubernetes: Kubernetes) -> Manifest:
 
 def _group(profile: Profile, kubernetes: Kubernetes, group: WorkerGroup) -> Manifest:
     template = _template(profile, kubernetes, group, gpus=group.gpus)
-    # Only the head needs a token of the API, for its autoscaler.
+    # Only the head needs a token of the Kubernetes API, for its autoscaler.
     template["spec"]["automountServiceAccountToken"] = False
     selector = kubernetes.spot_labels if group.spot else kubernetes.on_demand_labels
     template["spec"]["nodeSelector"] |= selector

@@ -1,7 +1,7 @@
 """Building blocks of Kubernetes objects, as plain data: names, labels, limits, policies.
 
-Every pod runs without root and without capabilities. Only the head, for its autoscaler, has a token
-of the Kubernetes API. The limits of CPUs, memory and GPUs equal the requests.
+Every pod runs as a user other than root, without capabilities. Only the head, for its autoscaler,
+has a token of the Kubernetes API. The limits of CPUs, memory and GPUs equal the requests.
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ def tcp_port(number: int) -> list[Manifest]:
 
 def dump_yaml(objects: Iterable[Manifest], remarks: Sequence[str]) -> str:
     """Return a YAML file that begins with `remarks` as comments."""
-    head = "".join(f"# {line}\n" if line else "#\n" for line in remarks)
-    return head + yaml.dump_all(
+    comments = "".join(f"# {line}\n" if line else "#\n" for line in remarks)
+    return comments + yaml.dump_all(
         objects, Dumper=_Dumper, sort_keys=False, explicit_start=True, width=100
     )
 

@@ -21,7 +21,8 @@ _MIN_LEVELS_PER_CURVE = 3
 
 @dataclass(frozen=True, slots=True)
 class FigureGroup:
-    """Curves of one model and schedule that share a figure, with one panel per problem."""
+    """Curves of one model and schedule that share a figure, with one panel per problem (task,
+    metric and recipe)."""
 
     kind: FigureKind
     model: str

@@ -24,9 +24,11 @@ def curve_verdicts(cells: pd.DataFrame, rule: Win) -> pd.DataFrame:
 
     Within each problem, IMP comes first and random tickets last. `winning` and `relaxed` are
     sparsities (for ratio 1 and the rule's ratio), missing if no level meets it. `unbroken` is the
-    highest sparsity up to which every level meets the rule's ratio; a lucky level deep in the curve
+    highest sparsity up to which every level meets the rule's ratio; a lucky level after a gap
     cannot raise it. `score_*`, `random_*` and `random_layerwise_*` are taken at the relaxed
-    winner's level. `open` is the number of the curve's cells without a score.
+    winner's level. `line` is the score that the rule requires: its ratio times `dense_mean`.
+    `prior` is the score of the question-only baseline, `deepest` the highest sparsity at which
+    enough seeds have a score, and `open` the number of the curve's cells without a score.
     """
     ticket_levels, networks = level_scores(cells), dense_networks(cells)
     rows = [

@@ -22,7 +22,7 @@ def adversarial_scores(cells: pd.DataFrame, levels: pd.DataFrame) -> pd.DataFram
     """Return one row per adversarial recipe, curve, level and column.
 
     A row for the matching standard training precedes it if the sweep has one. `gain` is the
-    adversarial mean minus the standard one. `same_ticket` tells whether both use the same tickets
+    adversarial mean minus the standard one. `same_ticket` is whether both use the same tickets
     (Table 5) or each uses those of its own chain (Figure 5).
     """
     prune_trials = cells.groupby([*CURVE_KEY, "level"], sort=False).prune_trial.agg(frozenset)

@@ -20,9 +20,12 @@ class ReportData:
     """Input of every section."""
 
     cells: pd.DataFrame
+    """`tables.cell_scores`, with the recipe names of `tables.unify_recipe_names`."""
     levels: pd.DataFrame
+    """`tables.level_scores` of `cells`."""
     networks: DenseNetworks
     verdicts: pd.DataFrame
+    """`verdicts.curve_verdicts` of `cells`."""
     labels: Labels
     rule: Win
     figure_groups: list[FigureGroup]

@@ -17,7 +17,7 @@ from orchestrator.report.page.page import RichText, Table, TableEntry
 
 PAPER_TITLE = "Gan et al., “Playing Lottery Tickets with Vision and Language”, AAAI 2022"
 
-_KEY = ["architecture", "size", "trainable", "metric", "kind", "sparsity", "adversarial"]
+_KEY = ["architecture", "size", "task_name", "metric", "kind", "sparsity", "adversarial"]
 _BERT = re.compile(r"(?:^|[^a-z])bert(?:[^a-z]|$)")
 
 
@@ -25,7 +25,7 @@ _BERT = re.compile(r"(?:^|[^a-z])bert(?:[^a-z]|$)")
 def published_scores() -> pd.DataFrame:
     """Return one row per published score, with sparsity in percent.
 
-    The columns are table, architecture, size, `trainable` (a name in `TASKS`), metric, `kind`
+    The columns are table, architecture, size, `task_name` (a name in `TASKS`), metric, `kind`
     (source of the tickets), sparsity, adversarial training or not, mean and standard deviation.
     """
     return pd.DataFrame([row for table in _tables() for row in _numbers(table)])
@@ -63,7 +63,7 @@ def _numbers(table: Mapping[str, Any]) -> Iterator[dict[str, object]]:
             sparsity = row["sparsity"]
             yield {
                 **{key: table[key] for key in ("table", "architecture", "size")},
-                "trainable": name,
+                "task_name": name,
                 "metric": metric,
                 "kind": row["source"],
                 "sparsity": float(sparsity[i] if isinstance(sparsity, list) else sparsity),
@@ -92,7 +92,7 @@ def add_published_scores(table: pd.DataFrame, labels: Labels) -> pd.DataFrame:
     planned, 0..1) and adversary.
     """
     keys = _paper_keys(table, labels)
-    keys["trainable"] = [labels.tasks[task] for task in table.task]
+    keys["task_name"] = [labels.tasks[task] for task in table.task]
     keys["metric"] = table.metric.astype("str")
     keys["adversarial"] = table.adversary != "none"
     published = published_scores().dropna(subset="published_mean").drop_duplicates(_KEY)
@@ -108,7 +108,7 @@ def published_sparsity(row: Mapping[str, Any], labels: Labels) -> float | None:
         (rows.kind == "imp")
         & (rows.architecture == spec.architecture)
         & (rows["size"] == spec.size)
-        & (rows.trainable == labels.tasks[row["task"]])
+        & (rows.task_name == labels.tasks[row["task"]])
         & (rows.metric == row["metric"])
     ]
     return None if matching.empty else float(matching.sparsity.iloc[0]) / 100
@@ -130,9 +130,9 @@ def tables(labels: Labels) -> list[Table]:
     for (number, architecture, size), rows in published_scores().groupby(
         ["table", "architecture", "size"], sort=False
     ):
-        if (architecture, size) not in models or not tasks & set(rows.trainable):
+        if (architecture, size) not in models or not tasks & set(rows.task_name):
             continue
-        columns = (rows.trainable + " " + rows.metric).str.rstrip()
+        columns = (rows.task_name + " " + rows.metric).str.rstrip()
         body: list[list[TableEntry]] = []
         for _, line in rows.groupby((columns == columns.iloc[0]).cumsum(), sort=False):
             suffix = ", adversarial" if line.adversarial.iloc[0] else ""

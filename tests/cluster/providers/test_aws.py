@@ -18,7 +18,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from cluster.errors import ProfileError
 from cluster.profile import Profile
 from cluster.providers import aws
-from tests.support import cluster_profiles, moto_process
+from tests.support import moto_process, shipped_profiles
 
 SSH = """#!/bin/sh
 # Acts as a machine: logs the command, and answers the commands of `ray up`.
@@ -40,7 +40,7 @@ def cluster_of(profile: Profile) -> dict[str, Any]:
 
 
 def test_the_configuration_matches_ray_s_schema() -> None:
-    config = prepare_config(cluster_of(cluster_profiles.load_profile(cluster_profiles.AWS)))
+    config = prepare_config(cluster_of(shipped_profiles.load_profile(shipped_profiles.AWS)))
     validate_config(config)
     types = config["available_node_types"]
     assert types["head"]["resources"] == {"CPU": 0}
@@ -54,14 +54,14 @@ def test_the_configuration_matches_ray_s_schema() -> None:
 
 def test_the_container_sees_the_gpus_that_ray_counts() -> None:
     """Ray chooses NVIDIA's runtime, which exposes no GPUs by default."""
-    options = cluster_of(cluster_profiles.load_profile(cluster_profiles.AWS))["docker"][
+    options = cluster_of(shipped_profiles.load_profile(shipped_profiles.AWS))["docker"][
         "run_options"
     ]
     assert "--env=NVIDIA_VISIBLE_DEVICES=all" in options
 
 
 def test_every_machine_has_a_role_an_encrypted_disk_and_no_key() -> None:
-    config = cluster_of(cluster_profiles.load_profile(cluster_profiles.AWS))
+    config = cluster_of(shipped_profiles.load_profile(shipped_profiles.AWS))
     for name, node_type in config["available_node_types"].items():
         node = node_type["node_config"]
         role = "head" if name == "head" else "worker"
@@ -74,17 +74,17 @@ def test_every_machine_has_a_role_an_encrypted_disk_and_no_key() -> None:
 def test_a_machine_without_an_instance_type_is_an_error() -> None:
     head = {"cpus": 2, "memory_gb": 4, "price_per_hour": 0.1}
     with pytest.raises(ProfileError, match=r"^head: has no `instance_type`"):
-        cluster_of(cluster_profiles.load_profile(cluster_profiles.AWS, head=head))
+        cluster_of(shipped_profiles.load_profile(shipped_profiles.AWS, head=head))
 
 
 def test_a_mount_that_is_not_an_nfs_export_is_an_error() -> None:
     mounts = [{"path": "/data", "source": "vlt-data"}]
     with pytest.raises(ProfileError, match=r"^mounts\[0\]\.source = 'vlt-data'"):
-        cluster_of(cluster_profiles.load_profile(cluster_profiles.AWS, mounts=mounts))
+        cluster_of(shipped_profiles.load_profile(shipped_profiles.AWS, mounts=mounts))
 
 
 def test_the_head_may_start_and_terminate_its_own_workers_only() -> None:
-    profile = cluster_profiles.load_profile(cluster_profiles.AWS)
+    profile = shipped_profiles.load_profile(shipped_profiles.AWS)
     assert profile.aws
     rules = {rule["Sid"]: rule for rule in aws.head_policy(profile, profile.aws)["Statement"]}
     tag = f"aws:ResourceTag/{aws.CLUSTER_TAG}"
@@ -121,13 +121,13 @@ def cloud() -> Iterator[Cloud]:
         iam = moto_process.boto_client(endpoint, "iam")
         for name in ("sweepstakes-head", "sweepstakes-worker"):
             iam.create_instance_profile(InstanceProfileName=name)
-        section = cluster_profiles.profile_document(cluster_profiles.AWS)["aws"] | {
+        section = shipped_profiles.profile_document(shipped_profiles.AWS)["aws"] | {
             "region": moto_process.REGION,
             "image_id": ec2.describe_images()["Images"][0]["ImageId"],
             "subnets": [subnet["SubnetId"]],
             "security_groups": [group["GroupId"]],
         }
-        yield Cloud(endpoint, cluster_profiles.load_profile(cluster_profiles.AWS, aws=section))
+        yield Cloud(endpoint, shipped_profiles.load_profile(shipped_profiles.AWS, aws=section))
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from orchestrator.cli.main import cli
 from orchestrator.errors import InputError
 from orchestrator.sweep import sweep_file
-from tests.support import cluster_profiles as profiles
+from tests.support import shipped_profiles as profiles
 from tests.support.sweeps import sweep_document
 
 STORE = {"url": "s3://my-tickets/vlt", "region": "eu-central-1"}
@@ -188,7 +188,7 @@ def test_a_folder_with_other_files_is_left_unchanged() -> None:
 
 def test_a_folder_that_cannot_be_created_is_refused() -> None:
     message = refused("render", "profile.yaml", "--to", "profile.yaml/out")
-    assert "--to profile.yaml/out: cannot write here" in message
+    assert "profile.yaml/out: no file can be written here" in message
 
 
 def test_the_provider_must_be_unique_and_configured() -> None:

@@ -27,13 +27,15 @@ def test_a_valid_folder_is_counted(tmp_path: Path) -> None:
     assert rows[2] == ["nlvr2", "vilt", "held", "out", "10", "10", "8"]
 
 
-def test_a_damaged_file_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+def test_a_damaged_file_gives_one_line_and_exit_code_2(tmp_path: Path) -> None:
     published.write_task(tmp_path, "nlvr2", "vilt")
     (tmp_path / "vilt/nlvr2_dev.arrow").write_text("no table")
     done = sweepstakes("check", str(tmp_path))
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert line.startswith(f"invalid {tmp_path}/vilt/nlvr2_dev.arrow: is no whole Arrow file (")
+    assert line.startswith(
+        f"invalid {tmp_path}/vilt/nlvr2_dev.arrow: is not a complete Arrow file ("
+    )
     assert line.endswith("; write this table again")
 
 

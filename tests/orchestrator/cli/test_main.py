@@ -117,7 +117,7 @@ def options(command: click.Command, name: str = "") -> dict[str, list[str]]:
     return options_by_command
 
 
-def test_the_options_of_every_command() -> None:
+def test_every_command_has_its_options() -> None:
     assert options(main.cli) == OPTIONS
 
 
@@ -142,7 +142,7 @@ INVALID_SWEEPS = {
         sweep_document(model="lxmret-tiny"),
         "'lxmret-tiny' is not known; use one of",
     ),
-    "unknown task": (sweep_document(task="easy_vqq"), "did you mean 'easy_vqa'?"),
+    "unknown task": (sweep_document(task="easy_vqq"), "did you mean `easy_vqa`?"),
     "missing data": (
         sweep_document(task="mine")
         | {"tasks": {"mine": {"task": "easy_vqa", "data": "/not/there"}}},
@@ -159,7 +159,9 @@ INVALID_SWEEPS = {
 
 
 @pytest.mark.parametrize("command", ["plan", "run", "status", "sync", "report"])
-def test_an_invalid_sweep_is_one_line(call: Call, home: Path, tmp_path: Path, command: str) -> None:
+def test_an_invalid_sweep_gives_a_one_line_error(
+    call: Call, home: Path, tmp_path: Path, command: str
+) -> None:
     for content, message in INVALID_SWEEPS.values():
         path = write_sweep(tmp_path, content)
         line = refused(call(command, path), home)
@@ -167,7 +169,7 @@ def test_an_invalid_sweep_is_one_line(call: Call, home: Path, tmp_path: Path, co
         assert message in line
 
 
-def test_files_that_are_not_a_sweep(call: Call, home: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_sweep_is_refused(call: Call, home: Path, tmp_path: Path) -> None:
     binary = tmp_path / "binary.yaml"
     binary.write_bytes(b"name: \xff\xfe")
     assert "not UTF-8" in refused(call("run", binary), home)
@@ -175,7 +177,7 @@ def test_files_that_are_not_a_sweep(call: Call, home: Path, tmp_path: Path) -> N
     assert "cannot be read" in refused(call("run", tmp_path), home)
 
 
-def test_a_home_that_cannot_be_created(
+def test_a_home_that_cannot_be_created_is_refused(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
@@ -209,7 +211,7 @@ def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("credentials")
-def test_a_store_that_cannot_be_reached(
+def test_a_store_that_cannot_be_reached_is_reported_within_a_minute(
     call: Call, home: Path, tmp_path: Path, dead_endpoint: str
 ) -> None:
     begin = time.monotonic()
@@ -221,15 +223,15 @@ def test_a_store_that_cannot_be_reached(
 
 
 @pytest.mark.usefixtures("credentials")
-def test_a_store_that_ignores_conditional_put(
-    call: Call, home: Path, tmp_path: Path, careless_server: str
+def test_a_store_that_ignores_conditional_put_is_refused(
+    call: Call, home: Path, tmp_path: Path, unconditional_server: str
 ) -> None:
-    line = refused(call("run", with_store(tmp_path, "s3://tickets", careless_server)), home)
+    line = refused(call("run", with_store(tmp_path, "s3://tickets", unconditional_server)), home)
     assert "ignores conditional PUT" in line
 
 
 @pytest.mark.usefixtures("credentials")
-def test_a_store_without_space(call: Call, home: Path, tmp_path: Path) -> None:
+def test_a_store_without_space_is_reported(call: Call, home: Path, tmp_path: Path) -> None:
     server = tmp_path / "server"
     server.mkdir()
     with small_server(server) as endpoint:
@@ -243,7 +245,7 @@ def test_a_store_without_space(call: Call, home: Path, tmp_path: Path) -> None:
     assert "disk is most likely full" in line
 
 
-def test_wrong_credentials(
+def test_wrong_credentials_are_reported_but_not_printed(
     call: Call, home: Path, tmp_path: Path, address: StoreAddress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
@@ -252,7 +254,7 @@ def test_wrong_credentials(
     assert "hunter2" not in line
 
 
-def test_a_bucket_that_does_not_exist(
+def test_a_bucket_that_does_not_exist_is_reported(
     call: Call, home: Path, tmp_path: Path, address: StoreAddress
 ) -> None:
     line = refused(call("run", with_store(tmp_path, "s3://tickest", address.endpoint)), home)
@@ -392,11 +394,13 @@ def test_a_ticket_is_found_by_a_prefix_of_its_key_or_hash(
         assert shown["layers"][0]["kept"] == 64
 
 
-@pytest.mark.parametrize("prefix", ["", "f" * 64])
-def test_a_prefix_of_no_ticket_or_several_is_refused(
-    call_tickets: Call, home: Path, ticket_records: list[Record], prefix: str
+@pytest.mark.parametrize(
+    ("prefix", "advice"), [("", "give more digits"), ("f" * 64, "`sweepstakes tickets list`")]
+)
+def test_a_prefix_that_does_not_match_exactly_one_ticket_is_refused(
+    call_tickets: Call, home: Path, ticket_records: list[Record], prefix: str, advice: str
 ) -> None:
-    assert "`sweepstakes tickets list`" in refused(call_tickets("show", prefix), home)
+    assert advice in refused(call_tickets("show", prefix), home)
 
 
 def test_the_overlap_of_two_tickets(call_tickets: Call, ticket_records: list[Record]) -> None:
@@ -547,7 +551,7 @@ def test_output_in_ascii(
     assert b"uniter-tiny easy_vqa theta_0" in written.getvalue()
 
 
-def test_a_full_disk_is_one_line(
+def test_a_full_disk_gives_a_one_line_error(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with open("/dev/full", "w") as full:

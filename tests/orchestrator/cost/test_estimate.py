@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from orchestrator.cost.estimate import Estimate, Interval, estimate
+from orchestrator.cost.estimate import Estimate, Range, estimate
 from orchestrator.errors import ConfigError
 from orchestrator.plan.counts import remaining_runs
 from orchestrator.plan.graph import Plan
@@ -178,4 +178,4 @@ def test_short_trials_make_no_checkpoints_and_repeat_half_on_a_loss() -> None:
     [(0.0, 0.0, "0"), (1.234, 1.2341, "1.23"), (0.5, 12345.6, "0.5 to 12,346")],
 )
 def test_ranges_are_formatted_briefly(low: float, high: float, text: str) -> None:
-    assert str(Interval(low=low, high=high)) == text
+    assert str(Range(low=low, high=high)) == text

@@ -95,7 +95,7 @@ def test_no_file_is_written_outside_the_folder(tmp_path: Path, name: str) -> Non
 
 def test_a_folder_that_cannot_be_created_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(InputError, match="cannot write into this folder"):
+    with pytest.raises(InputError, match="no file can be written here"):
         write_files(tmp_path / "file" / "folder", {"a": b""})
 
 

@@ -19,7 +19,7 @@ import pytest
 from orchestrator.report import ReportFiles, write_report
 from orchestrator.sweep.config import Win
 from tests.support import paper_report as paper
-from tests.support.report_rows import SyntheticSweep, make_ticket, quickstart_sweep
+from tests.support.synthetic_sweep import SyntheticSweep, quickstart_sweep, synthetic_ticket
 
 RULE = Win(ratio=0.99, tolerance="one_sd", seeds=2)
 COMMAND = "sweepstakes run configs/quickstart.yaml"
@@ -155,7 +155,7 @@ def test_every_source_and_schedule_has_a_figure(tmp_path: Path) -> None:
         for schedule, sparsity in (("linear 0.3", level * 0.3), ("geometric 0.2", 1 - 0.8**level)):
             sweep.add_cell(source, level, sparsity, 0, 79.0, rewind=rewind, schedule=schedule)
     report = write_report(
-        sweep.plan(), sweep.records, lambda _: make_ticket(0.5, seed=0, of="imp"),
+        sweep.plan(), sweep.records, lambda _: synthetic_ticket(0.5, seed=0, of="imp"),
         tmp_path, RULE, command=COMMAND, failures={},
     )  # fmt: skip
     drawn = Counter(path.name.partition("-")[0] for path in report.figures)

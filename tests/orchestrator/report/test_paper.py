@@ -26,7 +26,7 @@ from orchestrator.report.sections import (
 )
 from orchestrator.sweep.config import Win
 from tests.support import paper_report as paper
-from tests.support.report_rows import SyntheticSweep
+from tests.support.synthetic_sweep import SyntheticSweep
 from trainables.spec import ModelSpec
 
 ONE_SD = Win(ratio=0.99, tolerance="one_sd", seeds=3)
@@ -254,7 +254,7 @@ def test_each_rewind_point_has_a_row() -> None:
 
 def test_the_published_numbers_are_consistent() -> None:
     scores = published.published_scores()
-    key = ["architecture", "trainable", "metric", "sparsity"]
+    key = ["architecture", "task_name", "metric", "sparsity"]
     dense = scores[(scores.kind == "dense") & (scores.table != "2")].set_index(key).published_mean
     lines = scores[scores.kind == "line"].set_index(key).published_mean
     pd.testing.assert_series_equal(lines, (0.99 * dense[lines.index]), atol=0.0051, rtol=0)
@@ -278,7 +278,7 @@ def test_the_published_numbers_are_consistent() -> None:
     ],
 )
 def test_single_published_numbers(row: tuple[str, ...], printed: tuple[float | None, ...]) -> None:
-    names = ["table", "architecture", "trainable", "metric", "kind"]
+    names = ["table", "architecture", "task_name", "metric", "kind"]
     selected = published.published_scores().set_index(names).sort_index().loc[row]
     values = selected[["published_mean", "published_sd", "sparsity"]].to_numpy()
     assert [None if pd.isna(value) else value for value in values.ravel()] == list(printed)

@@ -21,7 +21,7 @@ from orchestrator.report.sections.overlap import choose_tickets, layer_sparsity,
 from orchestrator.store.ticket import Ticket
 from orchestrator.sweep.config import Win
 from tests.support import paper_report as paper
-from tests.support.report_rows import TOTAL, SyntheticSweep, quickstart_sweep
+from tests.support.synthetic_sweep import TOTAL, SyntheticSweep, quickstart_sweep
 from trainables.spec import Recipe
 
 RULE = Win(ratio=0.99, tolerance="none", seeds=2)

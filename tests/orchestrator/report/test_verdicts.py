@@ -11,7 +11,7 @@ from orchestrator.report import verdict_table
 from orchestrator.report.data.tables import cell_scores
 from orchestrator.report.data.verdicts import curve_verdicts
 from orchestrator.sweep.config import Win
-from tests.support.report_rows import SyntheticSweep
+from tests.support.synthetic_sweep import SyntheticSweep
 
 STRICT = Win(ratio=0.99, tolerance="none", seeds=3)
 ONE_SD = Win(ratio=0.99, tolerance="one_sd", seeds=3)

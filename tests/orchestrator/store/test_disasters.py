@@ -1,4 +1,5 @@
-"""What is lost and reported when a server or a writer is killed or a disk fails."""
+"""Which data is lost, and which errors are reported, if a server or a writer is killed or a disk
+fails."""
 
 from __future__ import annotations
 

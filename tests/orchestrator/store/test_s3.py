@@ -90,8 +90,10 @@ def test_a_listing_of_several_pages_is_complete(address: StoreAddress) -> None:
     assert [item.path for item in objects.list("many/")] == names
 
 
-def test_a_server_that_ignores_conditional_put_is_refused(keys: None, careless_server: str) -> None:
-    objects = S3ObjectStore(StoreAddress(url="s3://bucket", endpoint=careless_server))
+def test_a_server_that_ignores_conditional_put_is_refused(
+    keys: None, unconditional_server: str
+) -> None:
+    objects = S3ObjectStore(StoreAddress(url="s3://bucket", endpoint=unconditional_server))
     with pytest.raises(StoreUnsafe, match="If-None-Match"):
         objects.probe()
 

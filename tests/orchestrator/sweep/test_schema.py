@@ -1,4 +1,4 @@
-"""The schema and the reference of the sweep file are fresh, complete and right."""
+"""The schema and the reference of the sweep file are up to date, complete and correct."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ CONFIGS = ROOT / "configs"
 SWEEPS = sorted(path for folder in (CONFIGS, CONFIGS / "papers") for path in folder.glob("*.yaml"))
 
 
-def test_the_committed_schema_is_fresh() -> None:
+def test_the_committed_schema_is_up_to_date() -> None:
     committed = json.loads((CONFIGS / "sweep.schema.json").read_text())
     assert committed == schema.json_schema(), "run `make reference`"
 
 
-def test_the_committed_reference_is_fresh() -> None:
+def test_the_committed_reference_is_up_to_date() -> None:
     assert (CONFIGS / "reference.md").read_text() == schema.reference(), "run `make reference`"
 
 
@@ -46,7 +46,7 @@ def test_a_committed_sweep_names_the_schema_and_meets_it(path: Path) -> None:
     [{"sede": [0]}, {"seed": -1}, {"scope": "galaxy"}, {"schedule": {"rate": 1.5}}],
     ids=lambda change: next(iter(change)),
 )
-def test_the_schema_refuses_what_a_sweep_may_not_say(change: dict[str, Any]) -> None:
+def test_the_schema_refuses_values_that_are_not_allowed(change: dict[str, Any]) -> None:
     jsonschema.validate(sweep_document(), schema.json_schema())
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(sweep_document(**change), schema.json_schema())

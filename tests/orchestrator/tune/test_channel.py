@@ -30,7 +30,7 @@ def test_each_chunk_is_received_once_and_as_soon_as_it_is_assigned() -> None:
     asyncio.run(run())
 
 
-def test_a_worker_that_died_while_waiting_takes_no_chunk_from_its_successor() -> None:
+def test_a_worker_that_exited_while_waiting_takes_no_chunk_from_its_successor() -> None:
     async def run() -> None:
         channel = _ChannelActor()
         dead = asyncio.create_task(channel.next_assignment("a", 0))

@@ -1,4 +1,4 @@
-"""The driver on a real Ray, with workers that do nothing, fail, die, or lose their store."""
+"""The driver on a real Ray, with workers that do nothing, fail, exit, or lose their store."""
 
 from __future__ import annotations
 
@@ -56,7 +56,8 @@ class FileWorker:
 
 
 class FailingWorker(FileWorker):
-    """Fails always at level 2 of seed 0's chain; dies the first time at level 1 of any chain."""
+    """Always fails at level 2 of seed 0's chain, and exits at the first attempt at level 1 of any
+    chain."""
 
     def before_result(self, assignment: Assignment, attempt: int) -> None:
         trial = assignment.trial

@@ -152,7 +152,7 @@ def test_a_worker_that_has_been_idle_for_long_is_released(
     assert bench.assigned["b"] != []
 
 
-def test_the_death_of_an_idle_worker_is_not_a_failure_of_any_item(bench: Bench) -> None:
+def test_the_exit_of_an_idle_worker_is_not_a_failure_of_any_item(bench: Bench) -> None:
     for session in "abcd":
         bench.suggest(session)
         bench.searcher.on_worker_started(session)
@@ -246,6 +246,6 @@ def test_a_failed_item_ends_its_chunk_but_not_the_session(bench: Bench) -> None:
     assert bench.frontier.item(first).failures == 1
     running = {item.key for item in bench.frontier.items if item.state is WorkState.RUNNING}
     assert running == set(bench.chunk("a")), "the rest of the failed chunk was requeued"
-    bench.searcher.on_trial_complete("a", error=True)  # now its process has died
+    bench.searcher.on_trial_complete("a", error=True)  # now its process has exited
     assert sum(item.failures for item in bench.frontier.items) == 2
     assert not [item for item in bench.frontier.items if item.state is WorkState.RUNNING]

@@ -164,7 +164,7 @@ def test_inconsistent_json_files_are_findings(tmp_path: Path) -> None:
     write_json(other, json.loads(other.read_text())[::-1])
     whats = (
         "vqa_train.db/txt2img.json: names another image for",
-        "vqa_vg.db/id2len.json: says",
+        "vqa_vg.db/id2len.json: lists",
         "vqa_devval.db/txt2img.json: no such file",
         "trainval_label2ans.json: does not list the answers",
     )
@@ -191,7 +191,7 @@ def test_each_kind_of_damage_is_a_finding_of_one_line(tmp_path: Path) -> None:
     result = check_folder(tmp_path)
     expected = {
         "uniter/img_db/flickr30k": "it is truncated",
-        "vilt/snli_train.arrow": "no whole Arrow file",
+        "vilt/snli_train.arrow": "not a complete Arrow file",
         "lxmert/gqa/trainval_ans2label.json": "labels are not 0 to 0",
         "uniter/txt_db/nlvr2_dev.db/id2len.json": "cannot be read",
         "uniter/img_db/vg": "holds no image gone.npz",

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.support.model_inputs import backbone, batch_for, gradients
+from tests.support.model_inputs import batch_for, gradients, noisy_backbone
 from trainables.models import MODELS
 from trainables.models.base import Encoded
 from trainables.spec import ModelSpec
@@ -38,7 +38,7 @@ def _other_padding(name: str) -> dict[str, Tensor]:
 @each
 @torch.no_grad()
 def test_evaluation_is_deterministic_and_draws_no_random_numbers(name: str) -> None:
-    model, batch = backbone(name, dropout=0.1).eval(), batch_for(name)
+    model, batch = noisy_backbone(name, dropout=0.1).eval(), batch_for(name)
     before = torch.get_rng_state()
     assert _same(model(batch), model(batch))
     assert torch.equal(before, torch.get_rng_state())
@@ -47,14 +47,14 @@ def test_evaluation_is_deterministic_and_draws_no_random_numbers(name: str) -> N
 @each
 @torch.no_grad()
 def test_padding_is_ignored(name: str) -> None:
-    model = backbone(name).eval()
+    model = noisy_backbone(name).eval()
     assert torch.equal(model(batch_for(name)).pooled, model(_other_padding(name)).pooled)
 
 
 @each
 @torch.no_grad()
 def test_bf16_weights_take_float32_inputs(name: str) -> None:
-    model, batch = backbone(name).eval(), batch_for(name)
+    model, batch = noisy_backbone(name).eval(), batch_for(name)
     batch["text_delta"] = torch.full((3, 9, 64), 0.01)
     batch["image_delta"] = torch.full_like(batch[IMAGE[model.modality]], 0.01)
     exact = model(batch).pooled
@@ -66,7 +66,7 @@ def test_bf16_weights_take_float32_inputs(name: str) -> None:
 @each
 @torch.no_grad()
 def test_dropout_acts_in_training_only(name: str) -> None:
-    model, batch = backbone(name, dropout=0.1), batch_for(name)
+    model, batch = noisy_backbone(name, dropout=0.1), batch_for(name)
     assert not torch.equal(model(batch).pooled, model(batch).pooled)
     model.eval()
     assert torch.equal(model(batch).pooled, model(batch).pooled)
@@ -75,7 +75,7 @@ def test_dropout_acts_in_training_only(name: str) -> None:
 @each
 @torch.no_grad()
 def test_attention_has_dropout_where_the_official_code_has_it(name: str) -> None:
-    model, batch = backbone(name, dropout=0.1).train(), batch_for(name)
+    model, batch = noisy_backbone(name, dropout=0.1).train(), batch_for(name)
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -97,7 +97,7 @@ def test_the_same_seed_gives_the_same_weights(name: str) -> None:
 @each
 @torch.no_grad()
 def test_text_kinds_are_rows_of_the_type_table(name: str) -> None:
-    model, batch = backbone(name).eval(), batch_for(name)
+    model, batch = noisy_backbone(name).eval(), batch_for(name)
     zeros = torch.zeros(3, 9, dtype=torch.int64)
     assert _same(model(batch), model(batch | {"text_kinds": zeros}))
     assert not torch.equal(model(batch).pooled, model(batch | {"text_kinds": zeros + 1}).pooled)
@@ -106,7 +106,7 @@ def test_text_kinds_are_rows_of_the_type_table(name: str) -> None:
 @each
 @torch.no_grad()
 def test_text_delta_is_added_to_the_word_embeddings(name: str) -> None:
-    model, batch = backbone(name).eval(), batch_for(name)
+    model, batch = noisy_backbone(name).eval(), batch_for(name)
     delta = torch.randn(64, generator=torch.Generator().manual_seed(5))
     shifted = model(batch | {"text_delta": delta.expand(3, 9, -1)})
     for label, table in model.named_parameters():
@@ -118,7 +118,7 @@ def test_text_delta_is_added_to_the_word_embeddings(name: str) -> None:
 @each
 @torch.no_grad()
 def test_image_delta_is_added_to_the_image_input(name: str) -> None:
-    model, batch = backbone(name).eval(), batch_for(name)
+    model, batch = noisy_backbone(name).eval(), batch_for(name)
     key = IMAGE[model.modality]
     delta = torch.randn(batch[key].shape, generator=torch.Generator().manual_seed(5))
     shifted = model(batch | {"image_delta": delta})
@@ -128,7 +128,7 @@ def test_image_delta_is_added_to_the_image_input(name: str) -> None:
 
 @each
 def test_deltas_get_gradients_outside_the_padding_only(name: str) -> None:
-    model, batch = backbone(name).eval(), batch_for(name)
+    model, batch = noisy_backbone(name).eval(), batch_for(name)
     text = torch.zeros(3, 9, 64, requires_grad=True)
     image = torch.zeros_like(batch[IMAGE[model.modality]]).requires_grad_()
     out = model(batch | {"text_delta": text, "image_delta": image}).pooled
@@ -144,7 +144,7 @@ def test_deltas_get_gradients_outside_the_padding_only(name: str) -> None:
 @each
 def test_the_pooled_output_gives_gradients_to_every_matrix_of_the_layers(name: str) -> None:
     """The exception is LXMERT's last region side, which `encoder-reached` leaves out."""
-    model = backbone(name)
+    model = noisy_backbone(name)
     grads = gradients(model, model(batch_for(name)).pooled)
     reached = {weight for weight, gradient in grads.items() if gradient is not None}
     reached = {weight for weight in reached if grads[weight].abs().max() > 0}  # type: ignore[union-attr]
@@ -154,7 +154,7 @@ def test_the_pooled_output_gives_gradients_to_every_matrix_of_the_layers(name: s
 
 @each
 def test_the_token_outputs_give_gradients_to_all_other_weights(name: str) -> None:
-    model = backbone(name)
+    model = noisy_backbone(name)
     encoded = model(batch_for(name))
     grads = gradients(model, torch.cat([encoded.text.flatten(), encoded.image.flatten()]))
     unused = {"pooler.dense.weight", "pooler.dense.bias", "img_embeddings.mask_embedding.weight"}

@@ -16,10 +16,10 @@ from transformers import LxmertConfig, LxmertModel
 from tests.support.model_inputs import (
     REGIONS,
     TEXT,
-    backbone,
     gradients,
     largest_difference,
     load_error,
+    noisy_backbone,
     region_inputs,
     text_inputs,
 )
@@ -44,7 +44,7 @@ PRETRAINING_HEADS = {
 
 @pytest.fixture
 def model() -> Backbone:
-    return backbone("lxmert").eval()
+    return noisy_backbone("lxmert").eval()
 
 
 @pytest.fixture
@@ -167,7 +167,7 @@ def test_training_only_decays_untrained_matrices(
         precision=precision,
     )
     prepare_process("cpu", 1)
-    model = backbone("lxmert")
+    model = noisy_backbone("lxmert")
     before = {name: value.clone() for name, value in model.state_dict().items()}
     batch["labels"] = torch.tensor([0, 1, 2])
     objective = plain_objective(lambda logits, batch: cross_entropy(logits, batch["labels"]))

@@ -13,10 +13,10 @@ from torch.nn.functional import gelu, layer_norm
 from tests.support.model_inputs import (
     REGIONS,
     TEXT,
-    backbone,
     gradients,
     largest_difference,
     load_error,
+    noisy_backbone,
     region_inputs,
     text_inputs,
 )
@@ -31,7 +31,7 @@ LAYERS, HEADS = 2, 4
 
 @pytest.fixture
 def model() -> Backbone:
-    return backbone("uniter").eval()
+    return noisy_backbone("uniter").eval()
 
 
 @pytest.fixture

@@ -14,11 +14,11 @@ from transformers import ViltModel
 from tests.support.model_inputs import (
     PATCH,
     TEXT,
-    backbone,
     gradients,
     image_inputs,
     largest_difference,
     load_error,
+    noisy_backbone,
     text_inputs,
 )
 from trainables.models import vilt
@@ -41,7 +41,7 @@ SIZES = {
 
 @pytest.fixture
 def model() -> Backbone:
-    return backbone("vilt").eval()
+    return noisy_backbone("vilt").eval()
 
 
 def _stock(model: Backbone, folder: Path, *, eps: float) -> ViltModel:

@@ -118,7 +118,7 @@ def test_weights_that_are_not_finite_are_refused(bad: float) -> None:
         prune(spec(0.5), weights, None, None)
 
 
-def test_a_ticket_cannot_grow() -> None:
+def test_a_ticket_cannot_keep_more_weights_than_its_parent() -> None:
     weights = {"t": torch.ones(4, 4)}
     parent = prune(spec(0.75), weights, None, None)
     with pytest.raises(TicketMismatch, match="higher sparsity"):

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from tests.support.toy_tasks import (
-    CELLS,
     FINE_TUNING_TASKS,
+    TASK_MODEL_PAIRS,
     UNUSED_SOURCE,
     backbone,
     toy_data,
@@ -33,12 +33,12 @@ def _network(task: str, architecture: str, **more: Any) -> tuple[Any, Network]:
     return toy, Network(model, toy.build_head(model))
 
 
-def test_cells_are_those_of_the_paper_and_vilt_on_snli_ve() -> None:
+def test_tasks_and_models_are_those_of_vlt_and_vilt_on_snli_ve() -> None:
     assert {
         *((task, "uniter") for task in FINE_TUNING_TASKS),
         *((task, "lxmert") for task in ("vqa", "gqa", "nlvr2")),
         *((task, "vilt") for task in ("vqa", "nlvr2", "snli_ve")),
-    } == set(CELLS)
+    } == set(TASK_MODEL_PAIRS)
 
 
 # Weights of the official models with their heads. For VCR, UNITER's vocabulary has 81 extra words.
@@ -79,7 +79,7 @@ def test_heads_have_the_official_parameter_names() -> None:
     assert {name.partition(".")[0] for name in vilt.state_dict()} == {"0", "1", "3"}
 
 
-@pytest.mark.parametrize(("task", "architecture"), CELLS)
+@pytest.mark.parametrize(("task", "architecture"), TASK_MODEL_PAIRS)
 def test_a_few_examples_can_be_learned_with_images_only(task: str, architecture: str) -> None:
     scores = {}
     for blind in (False, True):
@@ -98,7 +98,7 @@ def test_a_few_examples_can_be_learned_with_images_only(task: str, architecture:
     assert scores[True] < 75
 
 
-@pytest.mark.parametrize(("task", "architecture"), CELLS)
+@pytest.mark.parametrize(("task", "architecture"), TASK_MODEL_PAIRS)
 def test_an_example_gives_the_same_logits_alone_and_in_a_batch(
     task: str, architecture: str
 ) -> None:
@@ -111,7 +111,7 @@ def test_an_example_gives_the_same_logits_alone_and_in_a_batch(
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("task", "architecture"), CELLS)
+@pytest.mark.parametrize(("task", "architecture"), TASK_MODEL_PAIRS)
 def test_batches_have_the_lengths_that_the_task_reports(task: str, architecture: str) -> None:
     toy, _ = _network(task, architecture)
     lengths = toy.lengths()
@@ -137,7 +137,7 @@ def test_published_token_batches_fit_the_longest_examples() -> None:
         assert max(sizes) * length <= TASKS[task].recipes["uniter"].tokens
 
 
-@pytest.mark.parametrize(("task", "architecture"), CELLS)
+@pytest.mark.parametrize(("task", "architecture"), TASK_MODEL_PAIRS)
 def test_held_out_examples_have_a_fixed_order(task: str, architecture: str) -> None:
     toy, _ = _network(task, architecture)
     labels = "targets" if task in ("vqa", "gqa", "snli_ve") else "labels"
@@ -160,7 +160,7 @@ def test_divergence_is_summed_over_classes_and_averaged_over_rows() -> None:
 
 
 def test_blind_batches_differ_in_the_image_only() -> None:
-    for task, architecture in CELLS:
+    for task, architecture in TASK_MODEL_PAIRS:
         full, blind = (
             _network(task, architecture, options=(("blind", value),))[0].train_batch(
                 np.arange(4), RNG
@@ -192,7 +192,7 @@ def test_data_that_do_not_fit_the_model_are_an_error() -> None:
 
 
 def test_heads_are_initialised_from_the_current_generator() -> None:
-    for task, architecture in CELLS:
+    for task, architecture in TASK_MODEL_PAIRS:
         toy, net = _network(task, architecture)
         torch.manual_seed(5)
         first: nn.Module = toy.build_head(net.backbone)

@@ -21,7 +21,7 @@ SIZES: Mapping[Format, Options] = {
     "uniter": (("region_dim", published.REGION_DIM), ("vocab_size", 300)),
     "vilt": (),
 }
-CELLS: tuple[tuple[str, Format], ...] = (
+TASK_FORMAT_PAIRS: tuple[tuple[str, Format], ...] = (
     ("refcoco", "uniter"),
     ("retrieval", "uniter"),
     ("retrieval", "vilt"),
@@ -54,7 +54,7 @@ def train_task(root: Path, task: str, form: Format, sizes: Options) -> RunOutcom
     return run(spec, RunInputs(data=root, cache=root.parent / "cache"), NullSink())
 
 
-@pytest.mark.parametrize(("task", "form"), CELLS)
+@pytest.mark.parametrize(("task", "form"), TASK_FORMAT_PAIRS)
 def test_two_adversarial_steps_give_scores(task: str, form: Format, tmp_path: Path) -> None:
     outcome = train_task(tmp_path / "data", task, form, SIZES[form])
     assert TASKS[task].columns.keys() <= outcome.scores.keys()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import published_files as published
-from tests.support.toy_tasks import CELLS
+from tests.support.toy_tasks import TASK_MODEL_PAIRS
 from trainables.errors import DataError
 from trainables.models import MODELS
 from trainables.run import RunInputs, run
@@ -44,8 +44,8 @@ def _train(task: TaskSpec, architecture: str, folder: Path, settings: Options) -
     return run(spec, inputs, _NullSink()).scores  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("task", "architecture"), CELLS)
-def test_every_cell_trains_on_its_official_format(
+@pytest.mark.parametrize(("task", "architecture"), TASK_MODEL_PAIRS)
+def test_every_task_and_model_trains_on_its_official_format(
     task: str, architecture: str, tmp_path: Path
 ) -> None:
     form = MODELS[architecture].format

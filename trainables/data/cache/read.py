@@ -51,6 +51,7 @@ def read_split(folder: Path, split: SplitName) -> Split:
     complete."""
     batches = _batches(examples_file(folder, split))
     images = _batches(images_file(folder, split))
+    # Examples refer to images by number; the images are stored in the order of the reader.
     numbers = np.concatenate([_as_numpy(batch["number"]) for batch in images])
     rows = np.empty(len(numbers), np.int32)
     rows[numbers] = np.arange(len(numbers), dtype=np.int32)

@@ -78,7 +78,7 @@ def write_images(
     images: Iterator[tuple[ImageKey, Decode]],
     source: Path,
 ) -> None:
-    """Write the images in the reader's order, each with its number.
+    """Write the images in the reader's order, each with its number from `write_examples`.
 
     Raises DataError, which names a file below `source`, if an image is missing or its arrays differ
     from the first image's in type or width.
@@ -90,7 +90,9 @@ def write_images(
         for key, image in decode_in_threads(images):
             written[numbers[key]] = True
             types = {field: (array.dtype, *array.shape[1:]) for field, array in image.items()}
-            if (first_types or first_types.update(types) or first_types) != types:
+            if not first_types:
+                first_types.update(types)
+            if types != first_types:
                 first = _types_text(first_types)
                 what = f"{_name_in_file(key)} is {_types_text(types)}, the first image is {first}"
                 raise DataError(f"{source / str(key[0])}: {what}; give images of one kind")

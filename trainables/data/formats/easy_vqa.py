@@ -1,8 +1,8 @@
 """easy-VQA (Zhou 2019): images of one coloured shape on a pale background, and questions on them.
 
 The folder has `train` and `test`, each with `questions.json` (a list of [question, answer, image
-number]) and `images/NUMBER.png`, RGB and all of one size. All functions here are pure functions of
-the folder.
+number]) and `images/NUMBER.png`, RGB and all of one size. All results depend only on the
+folder.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ UNKNOWN_ID = 1
 CLS_ID = 2
 SEP_ID = 3
 GRID_SIZE = 1
-"""Cells per side of the grid of regions; 1 is the full image. UNITER tiny reached 93 to 96 % with 1
-after 400 steps of 128, and 88 to 95 % with 2, where a step also takes 15 % longer."""
+"""Cells per side of the grid of regions; 1 is the full image. After 400 steps of 128 examples
+UNITER tiny reached 93 to 96 % with 1, and 88 to 95 % with 2, where a step also takes 15 %
+longer."""
 _ADVICE = "give the folder `data` of the easy-vqa package (pip install easy-vqa)"
 
 QuestionSplitName: TypeAlias = Literal["train", "test"]
@@ -46,11 +47,11 @@ class QuestionSplit:
 
     questions: tuple[str, ...]
     answers: _Ints
-    """(Q,): indices into ANSWERS."""
+    """(Q,): indices into ALL_ANSWERS."""
     image: _Ints
-    """(Q,): the index of each question's image."""
+    """(Q,): index of each question's image in `images`."""
     images: NDArray[np.uint8]
-    """(M, S, S, 3)."""
+    """(M, S, S, 3), RGB."""
 
 
 def read_questions(folder: Path, name: QuestionSplitName) -> QuestionSplit:
@@ -128,15 +129,16 @@ def region_boxes(images: NDArray[np.uint8]) -> _Ints:
 
 
 def crops(images: NDArray[np.uint8], boxes: _Ints, region_dim: int) -> NDArray[np.uint8]:
-    """Return the regions resized to s by s pixels (M, N, s * s, 3), with s * s * 3 <= region_dim.
+    """Return the regions `boxes` (M, N, 4) of the images (M, S, S, 3), resized to s by s pixels:
+    (M, N, s * s, 3), with the largest s for which s * s * 3 <= region_dim.
 
     Resizing is antialiased: the outermost pixels of a crop include a little of its surroundings.
     """
     side = isqrt(region_dim // 3)
     out = np.empty((*boxes.shape[:2], side * side, 3), dtype=np.uint8)
-    for index, (pixels, around) in enumerate(zip(images, boxes.tolist(), strict=True)):
+    for index, (pixels, image_boxes) in enumerate(zip(images, boxes.tolist(), strict=True)):
         image = Image.fromarray(pixels)
-        for region, box in enumerate(around):
+        for region, box in enumerate(image_boxes):
             crop = image.resize((side, side), Image.Resampling.BILINEAR, box=tuple(box))
             out[index, region] = np.asarray(crop).reshape(-1, 3)
     return out

@@ -23,7 +23,7 @@ class WordPiece:
     """Uncased tokenizer for a `vocab.txt` with one word per line.
 
     A text becomes "[CLS] words [SEP]", truncated to `max_tokens` tokens. Raises DataError if the
-    file is not a vocabulary of BERT's.
+    file is not a vocabulary like BERT's.
     """
 
     def __init__(self, vocab: Path, max_tokens: int) -> None:

@@ -20,24 +20,24 @@ from trainables.data.scenes.world import BOX_SHAPE, SHAPES, Scene, Thing
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six")
 _PROPERTIES = ("color", "color", "big", "striped")
 _Template: TypeAlias = Callable[[Scene, SceneRng], str]
-"""Returns an empty string if it does not apply to the scene."""
+"""Returns a text about the scene, or an empty string if the template does not apply to it."""
 
 
-def captions(scenes: Sequence[Scene], each: int, *seed: str | int) -> list[list[str]]:
-    """Return `each` distinct captions for every scene, with two or three things each."""
+def captions(scenes: Sequence[Scene], per_scene: int, *seed: str | int) -> list[list[str]]:
+    """Return `per_scene` distinct captions for every scene, with two or three things each."""
     rng = SceneRng(*seed, "captions")
-    return [_distinct(scene, each, rng, (_listed, _listed, _placed)) for scene in scenes]
+    return [_distinct(scene, per_scene, rng, (_listed, _listed, _placed)) for scene in scenes]
 
 
-def statements(scenes: Sequence[Scene], each: int, *seed: str | int) -> list[list[str]]:
-    """Return `each` distinct statements for every scene: captions and single facts."""
+def statements(scenes: Sequence[Scene], per_scene: int, *seed: str | int) -> list[list[str]]:
+    """Return `per_scene` distinct statements for every scene: captions and single facts."""
     rng = SceneRng(*seed, "statements")
-    return [_distinct(scene, each, rng, _FACTS) for scene in scenes]
+    return [_distinct(scene, per_scene, rng, _FACTS) for scene in scenes]
 
 
-def _distinct(scene: Scene, each: int, rng: SceneRng, templates: Sequence[_Template]) -> list[str]:
+def _distinct(scene: Scene, count: int, rng: SceneRng, templates: Sequence[_Template]) -> list[str]:
     texts: dict[str, None] = {}
-    while len(texts) < each:
+    while len(texts) < count:
         if text := rng.pick(templates)(scene, rng):
             texts[text] = None
     return list(texts)

@@ -70,7 +70,9 @@ class SceneDataset:
     num_train: int
     """Number of training scenes."""
     detected: Sequence[Detections]
+    """Per scene, the regions that the detector finds."""
     annotated: Sequence[Detections]
+    """Per scene, the true boxes with the detector's predictions."""
     premises: Sequence[str]
     """One caption per scene."""
     examples: Mapping[tuple[str, str], Sequence[SceneExample]]
@@ -78,7 +80,7 @@ class SceneDataset:
     vcr_items: Mapping[str, Sequence[VcrItem]]
     """By split."""
     expressions: Mapping[str, Sequence[Expression]]
-    """Of RefCOCO+, by split."""
+    """RefCOCO+'s, by split."""
 
     def scene_range(self, split: str) -> range:
         """Return the numbers of the scenes of a split."""
@@ -111,11 +113,11 @@ class WriteJob:
 
 
 _Drawn: TypeAlias = Iterable[tuple[str, tuple[int, ...], Mapping[str, float]]]
-"""Text, scenes and scores."""
+"""Text, scenes, and scores by answer."""
 
 
 def generate(images: int, difficulty: float, seed: int) -> SceneDataset:
-    """Draw `images` training scenes, `images` / 5 held-out scenes, and their examples."""
+    """Draw `images` training scenes, `images` // 5 held-out scenes, and their examples."""
     scenes: list[Scene] = []
     detected: list[Detections] = []
     annotated: list[Detections] = []
@@ -139,7 +141,8 @@ def generate(images: int, difficulty: float, seed: int) -> SceneDataset:
             replace(expression, scene=expression.scene + first)
             for expression in expressions(new_scenes, _EXAMPLES_PER_SCENE["refcoco"], seed, split)
         ]
-        for part, start in (("val", 0), ("test", _num_retrieval(count))) * (split == "held_out"):
+        retrieval_splits = {"val": 0, "test": _num_retrieval(count)} if split == "held_out" else {}
+        for part, start in retrieval_splits.items():
             captioned = new_scenes[start : start + _num_retrieval(count)]
             lists = captions.captions(captioned, _CAPTIONS_HELD_OUT, seed, part)
             examples["retrieval", part] = _numbered(_per_scene(lists), first + start)
@@ -188,13 +191,14 @@ def _draw_tasks(
     scenes: Sequence[Scene], difficulty: float, seed: int, split: str
 ) -> Iterator[tuple[str, _Drawn]]:
     """Yield each task's name and examples."""
-    asked = questions.vqa(scenes, _EXAMPLES_PER_SCENE["vqa"], seed, split)
+    vqa_questions = questions.vqa(scenes, _EXAMPLES_PER_SCENE["vqa"], seed, split)
     rng = SceneRng(seed, split, "humans")
     error_rate = _BASE_ERROR_RATE + _ADDED_ERROR_RATE * difficulty
-    scores = [questions.human_answers(question, error_rate, rng) for question in asked]
-    yield "vqa", [(q.text, (q.scene,), each) for q, each in zip(asked, scores, strict=True)]
-    asked = questions.gqa(scenes, _EXAMPLES_PER_SCENE["gqa"], seed, split)
-    yield "gqa", [(q.text, (q.scene,), {q.answer: 1.0}) for q in asked]
+    scores = [questions.human_answers(question, error_rate, rng) for question in vqa_questions]
+    scored_questions = zip(vqa_questions, scores, strict=True)
+    yield "vqa", [(q.text, (q.scene,), each) for q, each in scored_questions]
+    gqa_questions = questions.gqa(scenes, _EXAMPLES_PER_SCENE["gqa"], seed, split)
+    yield "gqa", [(q.text, (q.scene,), {q.answer: 1.0}) for q in gqa_questions]
     hypotheses = entailment.hypotheses(scenes, _EXAMPLES_PER_SCENE["snli_ve"], seed, split)
     yield "snli_ve", [(h.text, (h.scene,), {h.label: 1.0}) for h in hypotheses]
     claims = pairs.claims(scenes[: len(scenes) // 2 * 2], _EXAMPLES_PER_SCENE["nlvr2"], seed, split)

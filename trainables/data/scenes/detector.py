@@ -53,31 +53,35 @@ class Detections:
     classes: _Floats
     """(N, NUM_CLASSES): probabilities, class 0 the background."""
     confidence: _Floats
-    """(N,)"""
+    """(N,), 0 to 1."""
     shapes: NDArray[np.int64]
-    """(N,): the most probable, index into SHAPES."""
+    """(N,): the most probable shapes, as indices into SHAPES."""
     colors: NDArray[np.int64]
-    """(N,): the most probable, index into COLORS."""
+    """(N,): the most probable colours, as indices into COLORS."""
 
 
 def detect(scenes: Sequence[Scene], difficulty: float, *seed: str | int) -> list[Detections]:
-    """Detect things, with missed, repeated and false boxes."""
+    """Return the regions found in each scene, with missed, repeated and false boxes. The error
+    rates and the noise grow with `difficulty` (0 to 1)."""
     rng = Rng(*seed, "detector")
     miss_rate, repeat_rate = 0.01 + 0.06 * difficulty, 0.1 * difficulty
     draws = rng.uniform(len(scenes), 2, max(len(scene.things) for scene in scenes))
     num_false = 1 + rng.uniform(len(scenes)) * (1 + 3 * difficulty)
     sources: list[list[Thing | None]] = []
-    for scene, (us, vs), false in zip(scenes, draws.tolist(), num_false.tolist(), strict=True):
+    for scene, (miss_draws, repeat_draws), count in zip(
+        scenes, draws.tolist(), num_false.tolist(), strict=True
+    ):
         detected: list[Thing | None] = []
-        for thing, u, v in zip(scene.things, us, vs, strict=False):
-            is_found = int(u >= miss_rate * (1 if thing.big else 2))
-            detected += [thing] * (is_found * (1 + int(v < repeat_rate)))
-        sources.append(detected + [None] * int(false))
+        for thing, miss, repeat in zip(scene.things, miss_draws, repeat_draws, strict=False):
+            is_found = int(miss >= miss_rate * (1 if thing.big else 2))
+            detected += [thing] * (is_found * (1 + int(repeat < repeat_rate)))
+        sources.append(detected + [None] * int(count))
     return _detections(sources, difficulty, 0.6 + 1.2 * difficulty, rng, ranked=True)
 
 
 def annotated(scenes: Sequence[Scene], difficulty: float, *seed: str | int) -> list[Detections]:
-    """Return the true boxes of all things in the scene's order, with the detector's predictions."""
+    """Return the true boxes of all things of each scene, in its order, with the detector's
+    predictions."""
     sources: list[list[Thing | None]] = [list(scene.things) for scene in scenes]
     return _detections(sources, difficulty, 0.0, Rng(*seed, "annotated"), ranked=False)
 

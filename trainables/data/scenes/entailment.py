@@ -27,15 +27,15 @@ class Hypothesis:
     scene: int
 
 
-def hypotheses(scenes: Sequence[Scene], each: int, *seed: str | int) -> list[Hypothesis]:
-    """Return about `each` hypotheses per scene, in the order of the scenes."""
+def hypotheses(scenes: Sequence[Scene], per_scene: int, *seed: str | int) -> list[Hypothesis]:
+    """Return about `per_scene` hypotheses for each scene, in the order of the scenes."""
     rng, drawn = SceneRng(*seed, "snli-ve"), []
     # Without the second balance, the presence of a box would predict most labels.
     by_text, by_box = AnswerBalance(slack=8), AnswerBalance(slack=20)
     for number, scene in enumerate(scenes):
         box_text, options = f"box: {scene.has_box}", LABELS if scene.has_box else LABELS[:2]
         texts: set[str] = set()
-        for _ in range(24 * each):
+        for _ in range(24 * per_scene):
             text, label = rng.pick(_TEMPLATES)(scene, rng)
             if text in texts or not label:
                 continue
@@ -46,7 +46,7 @@ def hypotheses(scenes: Sequence[Scene], each: int, *seed: str | int) -> list[Hyp
                 by_box.count(box_text, label)
                 texts.add(text)
                 drawn.append(Hypothesis(text, label, number))
-            if len(texts) == each:
+            if len(texts) == per_scene:
                 break
     return drawn
 

@@ -22,18 +22,18 @@ class Expression:
     """Index into the scene's things."""
 
 
-def expressions(scenes: Sequence[Scene], each: int, *seed: str | int) -> list[Expression]:
-    """Return up to `each` expressions per scene, with distinct texts, in the order of the
-    scenes."""
+def expressions(scenes: Sequence[Scene], per_scene: int, *seed: str | int) -> list[Expression]:
+    """Return up to `per_scene` expressions for each scene, with distinct texts, in the order of
+    the scenes."""
     rng, drawn = SceneRng(*seed, "refcoco+"), []
     for number, scene in enumerate(scenes):
         thing_by_text: dict[str, Thing] = {}
-        for _ in range(4 * each):
+        for _ in range(4 * per_scene):
             thing = rng.pick(scene.non_box_things)
             text = rng.pick((_by_properties, _by_properties, _by_place))(scene, thing, rng)
             if text:
                 thing_by_text[text] = thing
-            if len(thing_by_text) == each:
+            if len(thing_by_text) == per_scene:
                 break
         drawn += [
             Expression(text, number, scene.things.index(t)) for text, t in thing_by_text.items()

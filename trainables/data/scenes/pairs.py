@@ -1,4 +1,5 @@
-"""NLVR2: sentences about two scenes, each true for as many pairs as it is false for."""
+"""NLVR2: sentences about two scenes. Each is true for as many pairs as it is false for, or for one
+pair more or fewer."""
 
 from __future__ import annotations
 
@@ -18,19 +19,19 @@ class Claim:
     """The scenes are 2 * pair and 2 * pair + 1."""
 
 
-def claims(scenes: Sequence[Scene], each: int, *seed: str | int) -> list[Claim]:
-    """Return about `each` claims per pair of scenes, in the order of the pairs."""
+def claims(scenes: Sequence[Scene], per_pair: int, *seed: str | int) -> list[Claim]:
+    """Return about `per_pair` claims for each pair of scenes, in the order of the pairs."""
     rng, balance, drawn = SceneRng(*seed, "nlvr2"), AnswerBalance(slack=1), []
     for pair, (left, right) in enumerate(zip(scenes[::2], scenes[1::2], strict=True)):
         texts: set[str] = set()
-        for _ in range(8 * each):
+        for _ in range(8 * per_pair):
             text, is_true = _claim(left, right, rng)
             if text in texts or not text:
                 continue
-            if balance.admits(text, str(is_true), ("True", "False")):
+            if balance.count_if_balanced(text, str(is_true), ("True", "False")):
                 texts.add(text)
                 drawn.append(Claim(text, is_true, pair))
-            if len(texts) == each:
+            if len(texts) == per_pair:
                 break
     return drawn
 

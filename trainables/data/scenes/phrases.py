@@ -10,8 +10,8 @@ from trainables.data.scenes.rng import SceneRng
 from trainables.data.scenes.world import BOX_COLOR, BOX_SHAPE, COLORS, SHAPES, Scene, Thing
 
 MIN_DISTANCE = 10.0
-"""Minimum distance in pixels of the centres of two things if one is left of the other, and so
-on."""
+"""Minimum distance in pixels of the centres of two things, along the axis, for one to be left of,
+right of, above or below the other."""
 SIDES = ("left", "right", "above", "below")
 
 
@@ -61,7 +61,7 @@ SIMPLE_DESCRIPTIONS = (
 
 
 def describe(thing: Thing, *properties: str) -> Description:
-    """Describe `thing` by the named properties."""
+    """Describe `thing` by the named properties, which are fields of `Description`."""
     return Description(**{name: getattr(thing, name) for name in properties})
 
 
@@ -114,7 +114,7 @@ class AnswerBalance:
     """Maximum difference between the numbers of two answers to a text."""
     _counts: dict[str, Counter[str]] = field(default_factory=dict)
 
-    def admits(self, text: str, answer: str, options: Sequence[str]) -> bool:
+    def count_if_balanced(self, text: str, answer: str, options: Sequence[str]) -> bool:
         """Count the answer and return True if it keeps the balance."""
         if not self.keeps_balance(text, answer, options):
             return False

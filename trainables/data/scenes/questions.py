@@ -1,4 +1,5 @@
-"""Questions about one scene: VQA's about a single fact, and GQA's, which take two steps."""
+"""Questions about one scene: VQA's about a single fact, and GQA's, which need two steps of
+reasoning."""
 
 from __future__ import annotations
 
@@ -46,24 +47,24 @@ class Question:
     text: str
     answer: str
     options: tuple[str, ...]
-    """The possible answers."""
+    """The answers that the form of the question allows."""
     scene: int = 0
     """Index of the scene."""
 
 
 MaybeQuestion: TypeAlias = Question | None
-"""None if the question does not apply to the scene."""
+"""None if the template does not apply to the scene."""
 QuestionTemplate: TypeAlias = Callable[[Scene, SceneRng], MaybeQuestion]
 
 
-def vqa(scenes: Sequence[Scene], each: int, *seed: str | int) -> list[Question]:
-    """Return about `each` questions per scene, in the order of the scenes."""
-    return _draw_questions(scenes, each, _VQA, SceneRng(*seed, "vqa"))
+def vqa(scenes: Sequence[Scene], per_scene: int, *seed: str | int) -> list[Question]:
+    """Return about `per_scene` questions for each scene, in the order of the scenes."""
+    return _draw_questions(scenes, per_scene, _VQA, SceneRng(*seed, "vqa"))
 
 
-def gqa(scenes: Sequence[Scene], each: int, *seed: str | int) -> list[Question]:
-    """Return about `each` questions per scene, in the order of the scenes."""
-    return _draw_questions(scenes, each, _GQA, SceneRng(*seed, "gqa"))
+def gqa(scenes: Sequence[Scene], per_scene: int, *seed: str | int) -> list[Question]:
+    """Return about `per_scene` questions for each scene, in the order of the scenes."""
+    return _draw_questions(scenes, per_scene, _GQA, SceneRng(*seed, "gqa"))
 
 
 def human_answers(question: Question, error_rate: float, rng: SceneRng) -> dict[str, float]:
@@ -76,19 +77,19 @@ def human_answers(question: Question, error_rate: float, rng: SceneRng) -> dict[
 
 
 def _draw_questions(
-    scenes: Sequence[Scene], each: int, templates: Sequence[QuestionTemplate], rng: SceneRng
+    scenes: Sequence[Scene], per_scene: int, templates: Sequence[QuestionTemplate], rng: SceneRng
 ) -> list[Question]:
     balance, questions = AnswerBalance(slack=2), []
     for number, scene in enumerate(scenes):
         texts: set[str] = set()
-        for _ in range(4 * each):
+        for _ in range(4 * per_scene):
             question = rng.pick(templates)(scene, rng)
             if question is None or question.text in texts:
                 continue
-            if balance.admits(question.text, question.answer, question.options):
+            if balance.count_if_balanced(question.text, question.answer, question.options):
                 texts.add(question.text)
                 questions.append(Question(question.text, question.answer, question.options, number))
-            if len(texts) == each:
+            if len(texts) == per_scene:
                 break
     return questions
 

@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 from trainables.seeds import Rng
 
 _BLOCK = 4096
+"""Numbers that are drawn at once, because single draws from the stream are slow."""
 _T = TypeVar("_T")
 
 
 class SceneRng:
+    """Draws single numbers and items; `parts` (the seeds) name the stream."""
+
     def __init__(self, *parts: str | int) -> None:
         self._rng = Rng(*parts)
         self._buffer: list[float] = []
@@ -26,6 +29,7 @@ class SceneRng:
         return self._buffer.pop()
 
     def below(self, high: int) -> int:
+        """Draw an integer from 0 to high - 1."""
         return int(self.unit() * high)
 
     def happens(self, probability: float) -> bool:

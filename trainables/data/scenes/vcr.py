@@ -27,19 +27,22 @@ NUM_CHOICES = 4
 class VcrItem:
     question: str
     answers: tuple[str, ...]
-    """NUM_CHOICES, as are the reasons."""
+    """NUM_CHOICES answers."""
     answer: int
+    """Index of the right answer."""
     reasons: tuple[str, ...]
+    """NUM_CHOICES reasons."""
     reason: int
+    """Index of the right reason."""
     scene: int
 
 
-def vcr_items(scenes: Sequence[Scene], each: int, *seed: str | int) -> list[VcrItem]:
-    """Return up to `each` items per scene, in the order of the scenes."""
+def vcr_items(scenes: Sequence[Scene], per_scene: int, *seed: str | int) -> list[VcrItem]:
+    """Return up to `per_scene` items for each scene, in the order of the scenes."""
     rng, items = SceneRng(*seed, "vcr"), []
     for number, scene in enumerate(scenes):
         tagged = unique_things(scene, "shape")
-        for thing in rng.sample(tagged, each):
+        for thing in rng.sample(tagged, per_scene):
             others = [other for other in tagged if other is not thing]
             templates = (_color, _color, _place) if others else (_color,)
             drawn = rng.pick(templates)(thing, others, rng)

@@ -40,6 +40,7 @@ class Thing:
     y: float
     """The centre is (x, y), in pixels from the top left."""
     radius: float
+    """Half the side of the bounding box, in pixels."""
 
     @property
     def corners(self) -> tuple[float, float, float, float]:

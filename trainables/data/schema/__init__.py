@@ -1,4 +1,5 @@
-"""What every format is read into: folder layouts, records as read, examples as batched.
+"""The layouts of data folders, and the common form of all data: records as read, examples as
+batched.
 
-It may import the light modules of `trainables`.
+It may import the modules of `trainables` that do not import torch.
 """

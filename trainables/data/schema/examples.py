@@ -43,10 +43,11 @@ class Ragged:
 
     @property
     def width(self) -> tuple[int, ...]:
+        """Shape of one entry of a row; empty for numbers."""
         return tuple(self.values[0].shape[1:])
 
     def lengths(self) -> NDArray[np.int64]:
-        """(N,)"""
+        """Return the lengths of all rows (N,)."""
         return np.concatenate([np.diff(ends) for ends in self.offsets]).astype(np.int64)
 
     def rows(self, index: NDArray[Any]) -> list[NDArray[Any]]:
@@ -113,9 +114,9 @@ class Split:
     token_types: Ragged | None = None
     """uint8, one row for each row of `texts`; None if all are 0."""
     images: NDArray[np.int32]
-    """(E, I): rows of `image_data`."""
+    """(E, I): the I images of each example, as rows of `image_data`."""
     labels: Ragged
-    """int32, E rows."""
+    """int32, E rows. The task defines their meaning and length."""
     scores: Ragged
     """float32, E rows: with soft targets the score of each label, else defined by the task."""
     image_data: Regions | Pixels

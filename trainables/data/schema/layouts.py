@@ -1,4 +1,4 @@
-"""The published files of each task and format: which are trained on, which are held out.
+"""The published files of each task and format, and which of them are for training or held out.
 
 A data folder has one sub-folder per format: `uniter` (with `txt_db`, `img_db` and the label files),
 `lxmert` (the `data` folder of its repository, and `vocab.txt`) and `vilt` (the Arrow tables, and
@@ -32,17 +32,17 @@ class Layout:
     train: tuple[SplitFiles, ...]
     held_out: tuple[SplitFiles, ...]
     answers_file: str = ""
-    """A file {answer: label}."""
+    """JSON file of a mapping {answer: label}."""
     answer_names: tuple[str, ...] = ()
     """Names of the labels if no file lists them."""
     vocabulary_file: str = ""
-    """BERT's `vocab.txt`, if the published texts are not tokenised."""
+    """BERT's `vocab.txt`; empty if the published texts are tokenised."""
     max_tokens: int
     """Maximum length of a training text. UNITER drops longer texts (its `max_txt_len`, without
     [CLS] and [SEP]); LXMERT and ViLT truncate all texts to it, [CLS] and [SEP] included."""
     texts_per_example: int = 1
     extra_words: int = 0
-    """Number of ids past the vocabulary's end that the texts may use."""
+    """Number of token ids past the end of the vocabulary that the texts may contain."""
     options: Mapping[str, str] = field(default_factory=dict)
     """The options that select files, with their defaults."""
 

@@ -27,6 +27,7 @@ class ExampleRecord:
     """One example; the fields are those of `trainables.data.schema.examples.Split`."""
 
     key: str
+    """Id from the published data."""
     texts: Sequence[Sequence[int]]
     images: tuple[ImageKey, ...]
     labels: Sequence[int] = ()
@@ -39,7 +40,8 @@ class Reader(Protocol):
 
     def vocabulary(self) -> VocabularyInfo: ...
 
-    def answers(self) -> tuple[str, ...]: ...
+    def answers(self) -> tuple[str, ...]:
+        """Return the names of the labels in their order; empty if they have no names."""
 
     def records(self, split: SplitName) -> Iterator[ExampleRecord]:
         """Yield the examples one at a time, in the order of the files."""

@@ -22,7 +22,7 @@ from sqlalchemy.engine import make_url
 from cluster.errors import ProfileError
 from cluster.profile import Profile
 from cluster.providers.kuberay import mlflow_server
-from tests.support import cluster_profiles
+from tests.support import shipped_profiles
 from tests.support.kuberay_api import SPECS
 from tests.support.manifests import SWEEP, Manifest, find_object, render_objects
 from tests.support.paths import ROOT
@@ -45,7 +45,7 @@ def pod_templates(node: Any) -> Iterator[Manifest]:
 @pytest.fixture(params=["cluster", "job"])
 def objects(request: pytest.FixtureRequest) -> list[Manifest]:
     sweep = SWEEP if request.param == "job" else None
-    return render_objects(cluster_profiles.load_profile(cluster_profiles.KUBERAY), sweep)
+    return render_objects(shipped_profiles.load_profile(shipped_profiles.KUBERAY), sweep)
 
 
 def test_objects_match_the_schemas_of_kubernetes(objects: list[Manifest]) -> None:
@@ -75,7 +75,7 @@ def test_every_pod_has_limits_and_does_not_run_as_root(objects: list[Manifest]) 
             assert container["securityContext"]["allowPrivilegeEscalation"] is False
 
 
-def test_secrets_come_from_secrets(objects: list[Manifest]) -> None:
+def test_passwords_and_keys_come_from_kubernetes_secrets(objects: list[Manifest]) -> None:
     """Variables named like secrets have no literal value, and commands do not contain secrets."""
     for template in pod_templates(objects):
         for container in template["spec"]["containers"]:
@@ -100,7 +100,7 @@ def test_the_cluster_requires_the_token_with_and_without_a_job(objects: list[Man
 
 def test_ray_s_autoscaler_reads_the_groups_of_the_profile() -> None:
     config = _derive_autoscaling_config_from_ray_cr(
-        cluster_of(cluster_profiles.load_profile(cluster_profiles.KUBERAY))
+        cluster_of(shipped_profiles.load_profile(shipped_profiles.KUBERAY))
     )
     types = config["available_node_types"]
     assert types["headgroup"]["resources"]["CPU"] == 0
@@ -114,7 +114,7 @@ def test_ray_s_autoscaler_reads_the_groups_of_the_profile() -> None:
 
 def test_the_head_s_pod_has_the_resources_of_the_profile() -> None:
     """The pod has the head's container and the autoscaler, which KubeRay adds as a sidecar."""
-    profile = cluster_profiles.load_profile(cluster_profiles.KUBERAY)
+    profile = shipped_profiles.load_profile(shipped_profiles.KUBERAY)
     spec = cluster_of(profile)["spec"]
     (head,) = spec["headGroupSpec"]["template"]["spec"]["containers"]
     both = [
@@ -129,7 +129,7 @@ def test_the_head_s_pod_has_the_resources_of_the_profile() -> None:
 
 def test_a_pod_fits_on_a_node_with_a_usual_disk() -> None:
     for template in pod_templates(
-        cluster_of(cluster_profiles.load_profile(cluster_profiles.KUBERAY))
+        cluster_of(shipped_profiles.load_profile(shipped_profiles.KUBERAY))
     ):
         resources = template["spec"]["containers"][0]["resources"]
         assert int(resources["requests"]["ephemeral-storage"].removesuffix("Gi")) < 17  # of 20
@@ -148,11 +148,11 @@ def test_a_profile_that_does_not_fit_kubernetes_is_an_error(
     change: dict[str, Any], where: str
 ) -> None:
     with pytest.raises(ProfileError, match=re.escape(where)):
-        render_objects(cluster_profiles.load_profile(cluster_profiles.KUBERAY, **change))
+        render_objects(shipped_profiles.load_profile(shipped_profiles.KUBERAY, **change))
 
 
 def test_a_low_upscaling_speed_is_conservative() -> None:
-    slow = cluster_profiles.load_profile(cluster_profiles.KUBERAY, upscaling_speed=1)
+    slow = shipped_profiles.load_profile(shipped_profiles.KUBERAY, upscaling_speed=1)
     assert _derive_autoscaling_config_from_ray_cr(cluster_of(slow))["upscaling_speed"] == 1
 
 
@@ -167,7 +167,7 @@ def test_ray_s_scheduler_starts_all_nodes_for_waiting_trials(
     """There are 100 trials with a GPU each. A single trial shows which group is preferred."""
     config = AutoscalingConfig(
         _derive_autoscaling_config_from_ray_cr(
-            cluster_of(cluster_profiles.load_profile(cluster_profiles.KUBERAY))
+            cluster_of(shipped_profiles.load_profile(shipped_profiles.KUBERAY))
         ),
         skip_content_hash=True,
     )
@@ -207,7 +207,7 @@ def matches(selector: Manifest, labels: Manifest) -> bool:
 
 
 def test_network_policies_allow_only_the_needed_connections() -> None:
-    objects = render_objects(cluster_profiles.load_profile(cluster_profiles.KUBERAY), SWEEP)
+    objects = render_objects(shipped_profiles.load_profile(shipped_profiles.KUBERAY), SWEEP)
     job = find_object(objects, "RayJob")["spec"]
     head = job["rayClusterSpec"]["headGroupSpec"]["template"]["metadata"]["labels"]
     worker = job["rayClusterSpec"]["workerGroupSpecs"][0]["template"]["metadata"]["labels"]
@@ -227,11 +227,11 @@ def test_network_policies_allow_only_the_needed_connections() -> None:
 
 
 def test_prometheus_has_access_if_its_namespace_is_configured() -> None:
-    section = cluster_profiles.profile_document(cluster_profiles.KUBERAY)["kubernetes"] | {
+    section = shipped_profiles.profile_document(shipped_profiles.KUBERAY)["kubernetes"] | {
         "monitoring_namespace": "prom"
     }
     objects = render_objects(
-        cluster_profiles.load_profile(cluster_profiles.KUBERAY, kubernetes=section)
+        shipped_profiles.load_profile(shipped_profiles.KUBERAY, kubernetes=section)
     )
     (rule,) = (
         rule
@@ -244,7 +244,7 @@ def test_prometheus_has_access_if_its_namespace_is_configured() -> None:
 
 
 def test_services_select_their_pods() -> None:
-    objects = render_objects(cluster_profiles.load_profile(cluster_profiles.KUBERAY))
+    objects = render_objects(shipped_profiles.load_profile(shipped_profiles.KUBERAY))
     services = {item["metadata"]["name"]: item for item in objects if item["kind"] == "Service"}
     for workload in (find_object(objects, "Deployment"), find_object(objects, "StatefulSet")):
         labels = workload["spec"]["template"]["metadata"]["labels"]
@@ -254,7 +254,7 @@ def test_services_select_their_pods() -> None:
 
 
 def test_mlflow_accepts_only_its_own_host_names() -> None:
-    profile = cluster_profiles.load_profile(cluster_profiles.KUBERAY)
+    profile = shipped_profiles.load_profile(shipped_profiles.KUBERAY)
     container = find_object(render_objects(profile), "Deployment")["spec"]["template"]["spec"][
         "containers"
     ][0]
@@ -268,7 +268,7 @@ def test_mlflow_accepts_only_its_own_host_names() -> None:
 
 
 def test_mlflow_uses_the_postgres_driver_of_the_image() -> None:
-    profile = cluster_profiles.load_profile(cluster_profiles.KUBERAY)
+    profile = shipped_profiles.load_profile(shipped_profiles.KUBERAY)
     container = find_object(render_objects(profile), "Deployment")["spec"]["template"]["spec"][
         "containers"
     ][0]
@@ -285,17 +285,17 @@ def test_mlflow_uses_the_postgres_driver_of_the_image() -> None:
 
 
 def test_no_mlflow_is_rendered_if_it_is_null() -> None:
-    section = cluster_profiles.profile_document(cluster_profiles.KUBERAY)["kubernetes"] | {
+    section = shipped_profiles.profile_document(shipped_profiles.KUBERAY)["kubernetes"] | {
         "mlflow": None
     }
     objects = render_objects(
-        cluster_profiles.load_profile(cluster_profiles.KUBERAY, kubernetes=section)
+        shipped_profiles.load_profile(shipped_profiles.KUBERAY, kubernetes=section)
     )
     assert {item["kind"] for item in objects} == {"Namespace", "NetworkPolicy", "RayCluster"}
 
 
 def test_spot_workers_select_and_tolerate_spot_nodes() -> None:
-    spec = cluster_of(cluster_profiles.load_profile(cluster_profiles.KUBERAY))["spec"]
+    spec = cluster_of(shipped_profiles.load_profile(shipped_profiles.KUBERAY))["spec"]
     spot, on_demand = (group["template"]["spec"] for group in spec["workerGroupSpecs"])
     market = "karpenter.sh/capacity-type"
     assert (spot["nodeSelector"][market], on_demand["nodeSelector"][market]) == (

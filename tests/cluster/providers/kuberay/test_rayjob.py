@@ -9,7 +9,7 @@ import yaml
 
 from cluster.providers.kuberay import manifests, rayjob
 from cluster.submit import JOB_STOP_ENVIRONMENT
-from tests.support import cluster_profiles
+from tests.support import shipped_profiles
 from tests.support.manifests import SWEEP, find_object, render_objects
 
 
@@ -18,7 +18,7 @@ def test_a_job_has_the_files_of_the_sweep() -> None:
     sweep = rayjob.SubmittedSweep(
         name="study", files=files, path="study.yaml", variables={"A": "1"}
     )
-    objects = render_objects(cluster_profiles.load_profile(cluster_profiles.KUBERAY), sweep)
+    objects = render_objects(shipped_profiles.load_profile(shipped_profiles.KUBERAY), sweep)
     job = find_object(objects, "RayJob")["spec"]
     head = job["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
     (volume,) = (item["configMap"] for item in head["volumes"] if "configMap" in item)
@@ -45,8 +45,8 @@ def test_names_fit_kuberay_s_limit_and_are_unique() -> None:
         assert re.fullmatch(r"[a-z0-9-]{1,46}[a-z0-9]", name)
 
 
-def test_the_file_of_a_job_says_how_to_run_it_again() -> None:
-    profile = cluster_profiles.load_profile(cluster_profiles.KUBERAY)
+def test_the_file_of_a_job_contains_the_command_to_run_it_again() -> None:
+    profile = shipped_profiles.load_profile(shipped_profiles.KUBERAY)
     assert profile.kubernetes
     job = manifests.render(profile, profile.kubernetes, SWEEP)["2-job.yaml"]
     name = find_object(render_objects(profile, SWEEP), "RayJob")["metadata"]["name"]

@@ -79,8 +79,8 @@ def box_rule(name: str) -> BoxRule:
 
 
 class ImageDb:
-    """An open image database, for this process and its threads; LMDB cannot open it again before
-    `close`.
+    """An open image database, which serves this process and its threads. They cannot open it again
+    before `close`, because LMDB does not allow it.
 
     Raises DataError if the folder has no environment of the rule, plain or compressed.
     """
@@ -199,8 +199,11 @@ def write_image_db(
 
 
 class TextDb:
-    """An open text database, for this process and its threads, as `ImageDb`; `meta` is its
-    `meta.json`."""
+    """An open text database; `meta` is the contents of its `meta.json`. Like an `ImageDb`, it
+    serves this process and its threads, which cannot open it again before `close`.
+
+    Raises DataError if a file is missing or damaged.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -243,9 +246,10 @@ def write_text_db(
 ) -> int:
     """Write `folder` (which must not exist) from (id, record) pairs; return their number.
 
-    A record has what the task's readers expect (`input_ids` without [CLS] and [SEP], `img_fname`,
-    `target`, ...). `meta` has `CLS`, `SEP`, `MASK`, `UNK` and `v_range`. `refcoco_files` has the
-    contents of the files `REFCOCO_FILES`. The same records give the same bytes.
+    A record has the fields that the task's readers expect (`input_ids` without [CLS] and [SEP],
+    `img_fname`, `target`, ...). `meta` has `CLS`, `SEP`, `MASK`, `UNK` and `v_range`.
+    `refcoco_files` has the contents of the files `REFCOCO_FILES`. The same records give the same
+    bytes.
     """
     lengths: dict[str, dict[str, int]] = defaultdict(dict)
     txt2img: dict[str, Any] = {}

@@ -26,7 +26,7 @@ _SPECIAL = ("CLS", "SEP", "MASK", "v_range")
 
 @dataclass(frozen=True, slots=True)
 class _TextRecord:
-    """A record of a text database, with what its error messages and its ids need."""
+    """A record of a text database, with what is needed to check it and to write error messages."""
 
     db: TextDb
     files: SplitFiles
@@ -118,13 +118,13 @@ def _choices(text: _TextRecord) -> ExampleRecord:
     for rationale in rationales:
         texts.append([*texts[right], *rationale, sep])
         types.append([*types[right][:-1], *[_RATIONALE] * (len(rationale) + 2)])
-    first, second = text.files.images
-    gt, detected = text.image_files(2)
+    annotated_db, detected_db = text.files.images
+    annotated, detected = text.image_files(2)
     return ExampleRecord(
         key=text.key,
         texts=texts,
         token_types=types,
-        images=((first, gt, second, detected),),
+        images=((annotated_db, annotated, detected_db, detected),),
         labels=[right, text.index("qar_target", 4)],
     )
 
@@ -132,8 +132,8 @@ def _choices(text: _TextRecord) -> ExampleRecord:
 def _referring_expression(
     text: _TextRecord, images: Mapping[int, Mapping[str, Any]]
 ) -> ExampleRecord:
-    """Train on annotated boxes and evaluate on detected ones, as UNITER's `data/re.py`, which also
-    defines the image names."""
+    """Convert a record of RefCOCO+. As in UNITER's `data/re.py`, which also defines the image
+    names, training uses annotated boxes, and evaluation detected ones."""
     image = images.get(text["image_id"])
     if image is None:
         raise text.error(f"names the image {text['image_id']}, which images.json does not list")

@@ -57,8 +57,8 @@ _ADVICE = "write this table again"
 
 
 class ArrowTable:
-    """An open, memory-mapped table of one kind. Raises DataError if the file is not one or lacks a
-    column."""
+    """An open, memory-mapped table of one kind. Raises DataError if the file is missing, is not an
+    Arrow file, or does not have the columns of its kind."""
 
     def __init__(self, file: Path, kind: TableKind) -> None:
         self.file = file
@@ -68,7 +68,7 @@ class ArrowTable:
         except FileNotFoundError:
             raise DataError(f"{file}: no such file; {_ADVICE}") from None
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{file}: is no whole Arrow file ({error}); {_ADVICE}") from error
+            raise DataError(f"{file}: is not a complete Arrow file ({error}); {_ADVICE}") from error
         schema = self._reader.schema
         for field in SCHEMAS[kind]:
             if field.name not in schema.names:

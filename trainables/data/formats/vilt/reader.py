@@ -158,7 +158,8 @@ def _questions(row: _Row, images: tuple[ImageKey, ...]) -> Iterator[tuple[str, E
 
 
 def _statements(row: _Row, images: tuple[ImageKey, ...]) -> Iterator[tuple[str, ExampleRecord]]:
-    """Build keys like NLVR2's identifiers, of which the tables have all but the last number."""
+    """Build keys like NLVR2's identifiers: the tables lack the last number, the statement's
+    index."""
     for i, (text, answer) in enumerate(row.entries("questions", "answers")):
         if answer not in NLVR2_ANSWERS:
             raise row.error(f'has the answer {answer!r}, not "True" or "False"')

@@ -81,7 +81,9 @@ def test_files_that_are_not_such_a_table_are_refused(tmp_path: Path) -> None:
     content = file.read_bytes()
     for size in (0, 5, len(content) // 2, len(content) - 3):
         file.write_bytes(content[:size])
-        with pytest.raises(DataError, match=r"a.arrow: is no whole Arrow file \(.*; write this"):
+        with pytest.raises(
+            DataError, match=r"a.arrow: is not a complete Arrow file \(.*; write this"
+        ):
             ArrowTable(file, "caption")
     file.write_bytes(content)
     with pytest.raises(DataError, match="has no column sentences"):

@@ -47,18 +47,20 @@ class SyntheticSweep:
     cells: list[Cell] = field(default_factory=list)
     records: dict[str, Record] = field(default_factory=dict)
     tickets: dict[str, tuple[tuple[object, ...], float]] = field(default_factory=dict)
-    """SHA-256 -> the values that identify a ticket, and its sparsity."""
+    """SHA-256 of a ticket -> the values that identify it, and its sparsity."""
     models: dict[str, ModelSpec] = field(default_factory=dict)
-    """Label -> spec, as in `tasks` and `recipes`; other labels refer to the defaults."""
+    """Label in `add_cell` -> spec; other labels mean `MODEL`."""
     tasks: dict[str, str] = field(default_factory=dict)
+    """Label -> name of the task; other labels mean `TASK`."""
     recipes: dict[str, Recipe] = field(default_factory=dict)
+    """Label -> recipe; other labels mean the default recipe."""
 
     def plan(self) -> Plan:
         return Plan(self.name, self.trials, tuple(self.cells))
 
     def fetch_ticket(self, sha256: str) -> Ticket:
         (model, origin, _, _, rewind, seed, _), sparsity = self.tickets[sha256]
-        return make_ticket(sparsity, seed=seed, of=f"{model}/{origin}/{rewind}")
+        return synthetic_ticket(sparsity, seed=seed, of=f"{model}/{origin}/{rewind}")
 
     def add_cell(
         self,
@@ -80,7 +82,8 @@ class SyntheticSweep:
         history: int = 5,
         scores: Mapping[str, float] | None = None,
     ) -> str:
-        """Add a training run and its prune trial; without a score, they have no record.
+        """Add a cell with its training run and prune trial, and return the key of the run. Without
+        a score, they have no record.
 
         `origin` (`TASK/RECIPE/imp`) names the curve whose tickets the run uses, if it is not its
         own. `pool` stands for a setting of a study that changes its tickets but not its labels.
@@ -163,7 +166,7 @@ def _history(points: int, score: float) -> list[dict[str, float]]:
     return rows
 
 
-def make_ticket(sparsity: float, *, seed: object, of: str) -> Ticket:
+def synthetic_ticket(sparsity: float, *, seed: object, of: str) -> Ticket:
     """Keep the largest of synthetic weights, or random ones for random tickets.
 
     Weights of one seed resemble each other, and early layers have larger weights.

@@ -39,7 +39,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def careless_s3() -> Iterator[str]:
+def unconditional_s3() -> Iterator[str]:
     """Run a server that ignores conditional PUT; yield its endpoint."""
     handler = type("Handler", (_Handler,), {"objects": {}})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)

@@ -1,4 +1,4 @@
-"""The shipped cluster profiles, unchanged or with changes."""
+"""The cluster profiles in `configs/clusters`, unchanged or with changes."""
 
 from __future__ import annotations
 
