@@ -81,7 +81,8 @@ def unconditional_server() -> Iterator[str]:
 
 GROUPS = {
     "finished": tuple(
-        f"e2e/test_{name}.py" for name in ("run", "tracking", "tickets", "extending", "cost")
+        f"e2e/test_{name}.py"
+        for name in ("run", "tracking", "tickets", "extending", "cost", "secrets")
     ),
     "baseline": ("faults/test_damage.py", "faults/test_killed.py"),
 }

@@ -29,7 +29,7 @@ from trainables.errors import RecipeError, TicketMismatch
 from trainables.models.base import Backbone
 from trainables.pruning.choose import prune_sharded_weights, prune_weights
 from trainables.seeds import derive
-from trainables.spec import PruneSpec, TrainSpec
+from trainables.spec import BACKBONE, HEAD, PruneSpec, TrainSpec
 from trainables.tasks import TASKS
 from trainables.tasks.base import Task, TaskSource
 from trainables.tickets.weights import Masks, applied, check_fit, kept_sha256
@@ -201,7 +201,7 @@ def prune(spec: PruneSpec, inputs: RunInputs) -> dict[str, NDArray[np.bool_]]:
     if spec.method == "random":
         with torch.device("meta"):  # only names and shapes count
             backbone = init_backbone(spec.model, 0, 0.0)
-        start = {f"backbone.{name}": value for name, value in backbone.state_dict().items()}
+        start = {BACKBONE + name: value for name, value in backbone.state_dict().items()}
     elif spec.start is not None:
         backbone = init_backbone(spec.model, 0, 0.0)
         start = start_weights(
@@ -226,7 +226,7 @@ def _ticket_masks(spec: TrainSpec, inputs: RunInputs) -> dict[str, NDArray[np.bo
     if bool(spec.ticket) != (inputs.ticket is not None):
         expected, given = ("a ticket", "none") if spec.ticket else ("no ticket", "one")
         raise TicketMismatch(f"ticket: the run expects {expected} but was given {given}")
-    return {f"backbone.{name}": mask for name, mask in (inputs.ticket or {}).items()}
+    return {BACKBONE + name: mask for name, mask in (inputs.ticket or {}).items()}
 
 
 def _initial_weights(
@@ -240,16 +240,14 @@ def _initial_weights(
         return start
     # A pre-training run names its heads as published files do. Heads of other tasks do not match.
     heads: Mapping[str, Tensor] = {
-        name.removeprefix("head."): value
-        for name, value in start.items()
-        if name.startswith("head.")
+        name.removeprefix(HEAD): value for name, value in start.items() if name.startswith(HEAD)
     }
     if spec.start.kind == "pretrained" and inputs.weights is not None:
         heads = load_published(spec.model, spec.start, inputs.weights).heads
     torch.manual_seed(derive(spec.seeds.head, "head"))
     head = task.init_from_pretrained(task.build_head(backbone).state_dict(), heads)
-    return {name: value for name, value in start.items() if name.startswith("backbone.")} | {
-        f"head.{name}": value for name, value in head.items()
+    return {name: value for name, value in start.items() if name.startswith(BACKBONE)} | {
+        HEAD + name: value for name, value in head.items()
     }
 
 

@@ -14,6 +14,10 @@ from typing import Annotated, Literal, TypeAlias
 
 from annotated_types import Ge, Gt, Le, Lt
 
+BACKBONE = "backbone."
+HEAD = "head."
+"""Prefixes of the names of a network's tensors: the backbone's, and the task head's."""
+
 Scalar: TypeAlias = str | int | float | bool
 Options: TypeAlias = tuple[tuple[str, Scalar], ...]
 """Sorted (name, value) pairs: a small hashable mapping."""

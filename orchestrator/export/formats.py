@@ -17,9 +17,9 @@ import numpy.typing as npt
 from orchestrator.errors import InputError
 from orchestrator.files import replace_files_in
 from orchestrator.store.ticket import Ticket
+from trainables.spec import BACKBONE
 
 Arrays = Mapping[str, npt.NDArray[Any]]
-BACKBONE_PREFIX = "backbone."
 
 
 def mask_files(ticket: Ticket) -> dict[str, bytes]:
@@ -78,7 +78,7 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
 
 def _weight_name(name: str, shape: tuple[int, ...], weights: Arrays) -> str:
     """The name of the ticket's tensor `name` in `weights`."""
-    for candidate in (name, BACKBONE_PREFIX + name):
+    for candidate in (name, BACKBONE + name):
         if candidate in weights:
             if weights[candidate].shape == shape:
                 return candidate

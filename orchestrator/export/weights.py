@@ -11,7 +11,6 @@ from safetensors.torch import load
 
 from orchestrator.errors import InputError
 from orchestrator.export.formats import (
-    BACKBONE_PREFIX,
     apply_ticket,
     mask_files,
     prune_state_files,
@@ -22,7 +21,7 @@ from orchestrator.plan.keys import from_json
 from orchestrator.store.record import Record
 from orchestrator.store.tickets import TicketStore
 from trainables.models import MODELS
-from trainables.spec import PruneSpec, Start, TrainSpec
+from trainables.spec import BACKBONE, PruneSpec, Start, TrainSpec
 from trainables.training.start import init_backbone, start_weights
 
 
@@ -74,9 +73,9 @@ def _weights(store: TicketStore, spec: PruneSpec, path: Path | None) -> dict[str
     prunable = init_backbone(spec.model, 0, 0.0).prunable
     state = start_weights(spec.model, start, path, rewind, prunable)
     return {
-        name.removeprefix(BACKBONE_PREFIX): value
+        name.removeprefix(BACKBONE): value
         for name, value in state.items()
-        if name.startswith(BACKBONE_PREFIX)
+        if name.startswith(BACKBONE)
     }
 
 

@@ -30,7 +30,7 @@ def autoscaling_cluster(
     with ray_cluster(
         cpus=0,
         worker={"CPU": 1},
-        most=MAX_NODES,
+        max_nodes=MAX_NODES,
         idle_s=4,
         v2=request.param == "v2",
         environment=seaweed.environment(),

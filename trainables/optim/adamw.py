@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from trainables.distributed.zero import optimizer_partitions
-from trainables.spec import Recipe
+from trainables.spec import HEAD, Recipe
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -73,7 +73,7 @@ def _groups(net: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = defaultdict(list)
     for name, weight in net.named_parameters():
         decayed = recipe.decay_vectors or weight.ndim > 1
-        groups[name.startswith("head."), decayed].append(weight)
+        groups[name.startswith(HEAD), decayed].append(weight)
     return [
         {
             "params": weights,

@@ -13,7 +13,7 @@ from torch import Tensor
 from trainables.distributed.collectives import Peers, Shard
 from trainables.errors import CheckpointError
 from trainables.pruning import PRUNERS
-from trainables.spec import PruneSpec
+from trainables.spec import BACKBONE, PruneSpec
 from trainables.tickets.weights import Masks
 
 
@@ -29,13 +29,13 @@ def prune_weights(
 
     Raises CheckpointError if a tensor is missing, and the errors of the pruning method.
     """
-    missing = [name for name in names if f"backbone.{name}" not in weights]
+    missing = [name for name in names if BACKBONE + name not in weights]
     if missing:
         raise CheckpointError(
             f"prune: the start weights have no {missing[0]}, which the pool {spec.pool!r} of this "
             "model contains; start from weights of this model"
         )
-    pool = {name: weights[f"backbone.{name}"] for name in names}
+    pool = {name: weights[BACKBONE + name] for name in names}
     method = importlib.import_module(PRUNERS[spec.method])
     masks: dict[str, NDArray[np.bool_]] = method.prune(spec, pool, ticket, reference)
     return masks
@@ -56,7 +56,7 @@ def prune_sharded_weights(
     method = importlib.import_module(PRUNERS[spec.method])
     if not hasattr(method, "prune_shards"):
         return prune_weights(spec, names, full_weights, ticket) if peers.is_first else {}
-    pool = {name: shards[f"backbone.{name}"] for name in names}
+    pool = {name: shards[BACKBONE + name] for name in names}
     ticket_shards = method.prune_shards(
         spec,
         {name: each.values for name, each in pool.items()},
@@ -68,6 +68,6 @@ def prune_sharded_weights(
             name: Shard(each.start, torch.from_numpy(ticket_shards[name]).view(torch.uint8))
             for name, each in pool.items()
         },
-        {name: full_weights[f"backbone.{name}"].shape for name in names} if peers.is_first else {},
+        {name: full_weights[BACKBONE + name].shape for name in names} if peers.is_first else {},
     )
     return {name: mask.numpy().view(np.bool_) for name, mask in masks.items()}

@@ -24,7 +24,7 @@ from trainables.models import MODELS
 from trainables.models.base import Backbone, resolve_config
 from trainables.models.checkpoint import Checkpoint
 from trainables.seeds import derive, permutation
-from trainables.spec import ModelSpec, Start
+from trainables.spec import BACKBONE, ModelSpec, Start
 from trainables.tasks import EmbeddingExtension
 
 SHUFFLED_POOL = "encoder+pooler"
@@ -64,7 +64,7 @@ def extend_embeddings(
     """Return `state` with the rows that it lacks of each extended table. A rewind point of the task
     itself already has them."""
     for extension in extensions:
-        name = f"backbone.{extension.weight}"
+        name = BACKBONE + extension.weight
         table, rows = state[name], len(expected[extension.weight])
         missing = rows - len(table)
         if missing == 0:
@@ -104,7 +104,7 @@ def start_weights(
     else:
         state = dict(rewind)
     if start.shuffle != "none":
-        names = [f"backbone.{name}" for name in prunable(SHUFFLED_POOL)]
+        names = [BACKBONE + name for name in prunable(SHUFFLED_POOL)]
         pool = {name: state[name] for name in names}
         if start.shuffle == "within_layer":
             state |= shuffle_within_layer(pool, start.shuffle_seed)

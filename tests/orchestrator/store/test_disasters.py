@@ -120,8 +120,15 @@ def test_a_damaged_checkpoint_or_log_does_not_stop_a_trial(
 
 
 def damage(folder: Path, content: bytes) -> None:
-    """Flip a bit of `content` on the server's disk."""
-    (volume,) = (path for path in folder.glob("*.dat") if content[100:200] in path.read_bytes())
+    """Flip a bit of `content` on the server's disk, where a busy server writes it a moment later
+    than it acknowledges it."""
+    deadline = time.monotonic() + 60
+    while not (
+        found := [path for path in folder.glob("*.dat") if content[100:200] in path.read_bytes()]
+    ):
+        assert time.monotonic() < deadline, "the server has not written the object"
+        time.sleep(0.1)
+    (volume,) = found
     with volume.open("r+b") as file:
         file.seek(volume.read_bytes().index(content[100:200]))
         file.write(bytes([content[100] ^ 1]))
