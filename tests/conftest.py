@@ -87,14 +87,9 @@ GROUPS = {
     "baseline": ("faults/test_damage.py", "faults/test_killed.py"),
 }
 """Fixtures that run a whole sweep, and the modules whose tests share it."""
-SEPARATE = (
-    "e2e/test_scenes.py",
-    "e2e/test_interrupt.py",
-    "test_run_group.py",
-    "test_multi_node.py",
-)
+SEPARATE = ("trainables/test_run_group.py",)
 """Modules whose tests share nothing and take long: each test may run on another worker."""
-LONG_FIRST = ("e2e", "faults", "safety", "cluster")
+LONG_FIRST = ("e2e", "faults", "worker", "safety", "cluster")
 """Folders whose tests take longest. They start first, so that all workers finish at about the same
 time."""
 

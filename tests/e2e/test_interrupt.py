@@ -1,13 +1,12 @@
-"""Ctrl-C, and the signal that stops a job: committed trials are kept, and the run can resume."""
+"""Ctrl-C: committed trials are kept, and the run can resume. SIGTERM, which stops a job, is tested
+in `test_jobs` and in `tests/faults`."""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
 
 import psutil
-import pytest
 
 from cluster.local import servers as local
 from tests.support.finished import tiny_sweep
@@ -20,20 +19,13 @@ from tests.support.harness import (
     wait_until,
 )
 
-Send = Callable[[int], None]
-
 
 def ctrl_c(driver: int) -> None:
     """Send SIGINT as a terminal does: to all foreground processes, including those of Ray."""
     os.killpg(driver, signal.SIGINT)
 
 
-def stop_job(driver: int) -> None:
-    os.kill(driver, signal.SIGTERM)
-
-
-@pytest.mark.parametrize("send", [ctrl_c, pytest.param(stop_job, marks=pytest.mark.slow)])
-def test_an_interrupted_sweep_loses_nothing_and_resumes(home: Home, send: Send) -> None:
+def test_an_interrupted_sweep_loses_nothing_and_resumes(home: Home) -> None:
     content = tiny_sweep() | {"placement": MINIMAL_PLACEMENT}
     content["recipes"]["four"]["steps"] = 60  # long enough to be interrupted
     sweep = home.sweep(content)
@@ -42,7 +34,7 @@ def test_an_interrupted_sweep_loses_nothing_and_resumes(home: Home, send: Send) 
         wait_until(lambda: len(store.keys()) >= 3, run)
         processes = psutil.Process(run.pid).children(recursive=True)
         before = commit_times(store.records())
-        send(run.pid)
+        ctrl_c(run.pid)
         interrupted = wait_for_exit(run)
     assert interrupted.code == 130, interrupted
     assert f"resume with `sweepstakes run {sweep}`" in interrupted.err

@@ -97,9 +97,11 @@ def kill_node(token: str) -> Action:
 
 CASES: dict[str, Callable[..., dict[str, Any]]] = {
     "compare": compare,
-    "stop": lambda: run_to_failure(DETERMINISTIC, lambda: "stop"),
-    "diverge": lambda: run_to_failure(replace(DETERMINISTIC, lr=1e30, warmup=0.0)),
-    "raise_error": lambda: run_to_failure(DETERMINISTIC, raise_error),
+    "errors": lambda: {
+        "stop": run_to_failure(DETERMINISTIC, lambda: "stop"),
+        "diverge": run_to_failure(replace(DETERMINISTIC, lr=1e30, warmup=0.0)),
+        "raise_error": run_to_failure(DETERMINISTIC, raise_error),
+    },
     "kill_node": lambda token: run_to_failure(
         replace(DETERMINISTIC, steps=500), lambda: kill_node(token)
     ),

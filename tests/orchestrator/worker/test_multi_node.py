@@ -44,20 +44,16 @@ def test_two_nodes_compute_the_same_bits_as_one_process(nodes: RayNodes) -> None
     assert len(set(result["masks"])) == 1
 
 
-@pytest.mark.parametrize(
-    ("case", "error", "message", "checkpoints"),
-    [
+def test_an_error_is_the_same_as_in_one_process(nodes: RayNodes) -> None:
+    results = run_case(nodes, "errors")
+    for case, error, message, checkpoints in (
         ("stop", "Stopped", "step 3", 1),
         ("diverge", "InvariantError", "finite", 0),
         ("raise_error", "RuntimeError", "the store is gone", 0),
-    ],
-)
-def test_an_error_is_the_same_as_in_one_process(
-    nodes: RayNodes, case: str, error: str, message: str, checkpoints: int
-) -> None:
-    result = run_case(nodes, case)
-    assert (result["class"], result["checkpoints"]) == (error, checkpoints)
-    assert message in result["text"]
+    ):
+        result = results[case]
+        assert (result["class"], result["checkpoints"]) == (error, checkpoints), case
+        assert message in result["text"]
 
 
 def test_the_loss_of_a_node_is_reported_as_machine_lost(nodes: RayNodes) -> None:
