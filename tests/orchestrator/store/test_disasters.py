@@ -120,8 +120,8 @@ def test_a_damaged_checkpoint_or_log_does_not_stop_a_trial(
 
 
 def damage(folder: Path, content: bytes) -> None:
-    """Flip a bit of `content` on the server's disk, where a busy server writes it a moment later
-    than it acknowledges it."""
+    """Flip a bit of `content` on the server's disk. On a busy machine it was once not found there
+    right after the write, so this waits for it."""
     deadline = time.monotonic() + 60
     while not (
         found := [path for path in folder.glob("*.dat") if content[100:200] in path.read_bytes()]
