@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import uuid
 from itertools import count
 from typing import Any
 
@@ -25,20 +26,30 @@ MAX_PENDING_CALLS = 20_000
 class _ChannelActor:
     def __init__(self) -> None:
         self._command: Command = "continue"
-        self._command_changed = asyncio.Event()
+        self._waiting: dict[str, asyncio.Event] = {}
+        self._closed: set[str] = set()
         self._chunks: dict[str, tuple[int, list[str] | None]] = {}
         self._assigned: dict[str, asyncio.Event] = {}
 
     async def send(self, command: Command) -> None:
         self._command = command
-        self._command_changed.set()
-        self._command_changed = asyncio.Event()
+        for changed in self._waiting.values():
+            changed.set()
 
-    async def next_command(self, known: Command) -> Command:
-        """Return the command as soon as it differs from `known`."""
-        while self._command == known:
-            await self._command_changed.wait()
+    async def next_command(self, poller: str, known: Command) -> Command:
+        """Return the command as soon as it differs from `known` or the poller is closed."""
+        changed = self._waiting[poller] = asyncio.Event()
+        while self._command == known and poller not in self._closed:
+            await changed.wait()
+            changed.clear()
+        del self._waiting[poller]
         return self._command
+
+    async def close(self, poller: str) -> None:
+        """Let the poller's call return, even if it arrives later than this one."""
+        self._closed.add(poller)
+        if changed := self._waiting.get(poller):
+            changed.set()
 
     async def assign(self, session: str, number: int, keys: list[str] | None) -> None:
         if number > self._chunks.get(session, (0, None))[0]:
@@ -78,26 +89,29 @@ class CommandPoller:
     """The worker's end: calling it returns the current command.
 
     It must be closed. Otherwise its call stays pending, and Ray neither ends an actor that it
-    terminates nor notices one that failed to start.
+    terminates nor notices one that failed to start. The channel is told to answer, because
+    `ray.cancel` has no effect on a call that is on its way: under load, a worker that failed at
+    once was never noticed.
     """
 
     def __init__(self, channel: Any) -> None:
         self._channel = channel
+        self._name = uuid.uuid4().hex
         self._command: Command = "continue"
-        self._call = channel.next_command.remote(self._command)
+        self._closed = False
         threading.Thread(target=self._receive, name="command poller", daemon=True).start()
 
     def __call__(self) -> Command:
         return self._command
 
     def close(self) -> None:
-        ray.cancel(self._call)
+        self._closed = True
+        self._channel.close.remote(self._name)
 
     def _receive(self) -> None:
         try:
-            while self._command != "stop":
-                self._command = ray.get(self._call)
-                if self._command != "stop":
-                    self._call = self._channel.next_command.remote(self._command)
-        except RayError:  # closed; or the driver is gone, and Ray ends this process as well
+            while self._command != "stop" and not self._closed:
+                call = self._channel.next_command.remote(self._name, self._command)
+                self._command = ray.get(call)
+        except RayError:  # the driver is gone, and Ray ends this process as well
             return

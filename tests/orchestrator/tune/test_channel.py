@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TypeVar
 
 from orchestrator.tune.channel import _ChannelActor
 
+Result = TypeVar("Result")
 
-async def result_now(call: asyncio.Task[tuple[int, list[str]]]) -> tuple[int, list[str]] | None:
+
+async def result_now(call: asyncio.Task[Result]) -> Result | None:
     """Return the result of the call if it is available at once, else None."""
     done, _ = await asyncio.wait([call], timeout=0.05)
     return call.result() if done else None
@@ -54,5 +57,36 @@ def test_a_withdrawn_chunk_is_not_received() -> None:
         assert await result_now(successor) is None
         await channel.assign("a", 3, ["y"])
         assert await result_now(successor) == (3, ["y"])
+
+    asyncio.run(run())
+
+
+def test_a_command_reaches_each_poller_once() -> None:
+    async def run() -> None:
+        channel = _ChannelActor()
+        polls = [asyncio.create_task(channel.next_command(name, "continue")) for name in "ab"]
+        await channel.send("continue")
+        assert [await result_now(poll) for poll in polls] == [None, None]
+        await channel.send("drain")
+        assert [await result_now(poll) for poll in polls] == ["drain", "drain"]
+        assert await result_now(asyncio.create_task(channel.next_command("a", "drain"))) is None
+
+    asyncio.run(run())
+
+
+def test_a_closed_poller_is_answered_even_if_its_call_arrives_after_it_was_closed() -> None:
+    """Otherwise Ray never notices that a worker failed to start, and the run waits for ever."""
+
+    async def run() -> None:
+        channel = _ChannelActor()
+        waiting = asyncio.create_task(channel.next_command("a", "continue"))
+        other = asyncio.create_task(channel.next_command("other", "continue"))
+        assert await result_now(waiting) is None
+        await channel.close("a")
+        assert await result_now(waiting) == "continue"
+        await channel.close("b")
+        late = asyncio.create_task(channel.next_command("b", "continue"))
+        assert await result_now(late) == "continue"
+        assert await result_now(other) is None
 
     asyncio.run(run())
