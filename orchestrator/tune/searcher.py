@@ -31,7 +31,11 @@ copies and snapshots configs at a cost per entry, so the work itself is sent sep
 MAX_IDLE_S = 10.0
 """How long an idle worker is kept; starting another takes 5 to 20 s."""
 OVERDUE_S = 60.0
-"""A session that has waited this long for a worker is assumed to find no free slot."""
+"""A session that has waited this long for a worker, and `START_S` longer for each other session
+that waits, is assumed to find no free slot."""
+START_S = 2.5
+"""Time per process when many start at once: 64 took 123 s on 2 busy cores. Giving up on them after
+60 s ran 40 no-op trials per second instead of 240."""
 STOP_GRACE_S = 100.0
 """How long running trials may take to save their state; `ray job stop` waits 120 s."""
 MAX_NODE_LOSSES = 20
@@ -201,7 +205,8 @@ class PlanSearcher(Searcher):
         session, since = next(iter(self._starting.items()))
         chunk, ready = self._chunks[session], self._frontier.peek()
         more_urgent = bool(chunk) and (ready is None or chunk[0].path_cost >= ready.path_cost)
-        return more_urgent and now - since > OVERDUE_S
+        patience = OVERDUE_S + START_S * (len(self._starting) - 1)
+        return more_urgent and now - since > patience
 
     def _release(self, session: str) -> None:
         self._idle.pop(session, None)

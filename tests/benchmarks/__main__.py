@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import traceback
 
 from tests.benchmarks.table import Row, markdown
 
@@ -27,10 +28,19 @@ BENCHMARKS = (
 def main() -> None:
     chosen = sys.argv[1:] or BENCHMARKS
     rows: list[Row] = []
+    failed: list[str] = []
+    if unknown := [name for name in chosen if name not in BENCHMARKS]:
+        sys.exit(f"no benchmark {unknown[0]!r}; use {', '.join(BENCHMARKS)}")
     for name in chosen:
         print(f"{name} …", file=sys.stderr, flush=True)
-        rows += importlib.import_module(f"tests.benchmarks.{name}").run()
+        try:
+            rows += importlib.import_module(f"tests.benchmarks.{name}").run()
+        except Exception:  # the rows of the others took minutes
+            failed.append(name)
+            traceback.print_exc()
     print(markdown(rows))
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

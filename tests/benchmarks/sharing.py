@@ -31,6 +31,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from cluster.local.servers import start_services, stop_services
+from orchestrator.credentials import AWS_VARIABLES
 from orchestrator.expand.studies import expand_sweep
 from orchestrator.plan.counts import count_plan
 from orchestrator.plan.graph import Plan
@@ -138,6 +139,7 @@ def context(plan: Plan, store: StoreAddress, locations: Mapping[str, str], folde
         stall_timeout_s=1800.0,
         checkpoint_every_s=300.0,
         mtbf_s=14_400.0,
+        credentials={name: os.environ[name] for name in AWS_VARIABLES if name in os.environ},
     )
 
 
@@ -149,6 +151,7 @@ def _shared(plan: Plan, locations: dict[str, str], folder: Path) -> Scores:
         start = partial(start_worker, context(plan, address, locations, folder))
         summary = run_plan(plan, set(), start, config.Placement(), NULL_OBSERVER)
         assert not summary.failures, summary
+        assert not summary.outage, summary
         records = TicketStore(S3ObjectStore(address)).records(plan.trials)
         return {trial.key: records[trial.key].scores["score"] for trial in plan.training_runs()}
     finally:

@@ -138,6 +138,19 @@ def test_an_overdue_session_goes_before_ready_items_that_are_not_more_urgent(
     assert bench.assigned["a"] == []
 
 
+@pytest.mark.parametrize(("start_s", "overdue"), [(0.0, True), (600.0, False)])
+def test_many_sessions_that_start_at_once_may_take_longer(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, start_s: float, overdue: bool
+) -> None:
+    monkeypatch.setattr(searcher, "OVERDUE_S", -1.0)
+    monkeypatch.setattr(searcher, "START_S", start_s)
+    for session in "abc":
+        bench.suggest(session)
+    bench.searcher.on_worker_started("a")
+    bench.perform("a")
+    assert (bench.assigned["a"] == []) == overdue
+
+
 def test_a_worker_that_has_been_idle_for_long_is_released(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
