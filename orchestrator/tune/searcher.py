@@ -35,7 +35,7 @@ OVERDUE_S = 60.0
 that waits, is assumed to find no free slot."""
 START_S = 2.5
 """Time per process when many start at once: 64 took 123 s on 2 busy cores. Giving up on them after
-60 s ran 40 no-op trials per second instead of 240."""
+60 s ran 40 no-op trials per second instead of 160 to 195."""
 STOP_GRACE_S = 100.0
 """How long running trials may take to save their state; `ray job stop` waits 120 s."""
 MAX_NODE_LOSSES = 20
