@@ -12,6 +12,7 @@ import pytest
 
 from cluster.local import servers as local
 from orchestrator.store.s3 import StoreAddress
+from orchestrator.store.tickets import TicketStore
 from tests.support.fake_cluster import FakeCluster, ray_cluster
 from tests.support.finished import tiny_sweep
 from tests.support.harness import Home, wait_for_exit, wait_until
@@ -50,7 +51,10 @@ def driver_home(autoscaling_cluster: FakeCluster, seaweed: local.Services, tmp_p
 
 
 def test_nodes_are_added_and_removed_with_the_chains(
-    autoscaling_cluster: FakeCluster, driver_home: Home, address: StoreAddress
+    autoscaling_cluster: FakeCluster,
+    driver_home: Home,
+    address: StoreAddress,
+    store: TicketStore,
 ) -> None:
     """Three chains, one of which outlasts the test: first a node for each, then fewer."""
     content: dict[str, Any] = tiny_sweep() | {
@@ -67,6 +71,9 @@ def test_nodes_are_added_and_removed_with_the_chains(
     }
     run = driver_home.start("run", driver_home.sweep(content))
     wait_until(lambda: autoscaling_cluster.count_nodes() >= 1 + MAX_NODES, run)
+    # Two trained levels and a ticket of each short chain. On a slow machine an idle node may leave
+    # before a trial has started on it.
+    wait_until(lambda: len(store.keys()) >= 2 * 3, run)
     # The long chain's node, and at most the one that Ray Tune keeps warm for another trial.
     wait_until(lambda: autoscaling_cluster.count_nodes() <= 1 + 2, run)
     run.send_signal(signal.SIGTERM)
