@@ -26,6 +26,11 @@ _CREDENTIAL_PATTERNS = (
 """Patterns of text that is a credential by its form. The first group is not redacted."""
 
 
+def aws_credentials() -> dict[str, str]:
+    """Return the `AWS_VARIABLES` that are set in this process."""
+    return {name: os.environ[name] for name in AWS_VARIABLES if name in os.environ}
+
+
 def redact_secrets(text: str) -> str:
     """Return `text` without the values of this process's secret variables and without anything
     that has the form of a credential."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ from rich.console import Console
 from orchestrator.api.workspace import LOCAL, Connections, PlannedSweep
 from orchestrator.cost.estimate import remaining_summary
 from orchestrator.cost.prices import max_slots
-from orchestrator.credentials import AWS_VARIABLES
+from orchestrator.credentials import aws_credentials
 from orchestrator.errors import ConfigError, InputError
 from orchestrator.monitor.board import board_from_records
 from orchestrator.monitor.observers import CompositeObserver, FailureObserver, TrackingObserver
@@ -136,7 +135,7 @@ def _context(sweep: PlannedSweep, connections: Connections) -> Context:
         stall_timeout_s=placement.stall_timeout_s,
         checkpoint_every_s=None if every == "auto" else every,
         mtbf_s=placement.mtbf_s,
-        credentials={name: os.environ[name] for name in AWS_VARIABLES if name in os.environ},
+        credentials=aws_credentials(),
     )
 
 

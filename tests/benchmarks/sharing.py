@@ -31,7 +31,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from cluster.local.servers import start_services, stop_services
-from orchestrator.credentials import AWS_VARIABLES
+from orchestrator.credentials import aws_credentials
 from orchestrator.expand.studies import expand_sweep
 from orchestrator.plan.counts import count_plan
 from orchestrator.plan.graph import Plan
@@ -139,7 +139,7 @@ def context(plan: Plan, store: StoreAddress, locations: Mapping[str, str], folde
         stall_timeout_s=1800.0,
         checkpoint_every_s=300.0,
         mtbf_s=14_400.0,
-        credentials={name: os.environ[name] for name in AWS_VARIABLES if name in os.environ},
+        credentials=aws_credentials(),
     )
 
 
