@@ -44,7 +44,8 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("data.formats",),
         ("data.schema",),
         ("models", "tickets", "distributed"),
-        ("seeds",),
+        ("seeds", "user_modules"),
+        ("registry",),
         ("spec", "errors"),
     ),
     "cluster": (
@@ -60,7 +61,17 @@ to them; each imports only from layers below its own."""
 PURE = {"plan", "sweep", "expand", "schedule", "cost", "files", "credentials", "errors"}
 """Packages of `orchestrator` that import nothing heavy, so that planning starts quickly."""
 LIGHT = {
-    *("spec", "errors", "models", "tasks", "pruning", "data.fingerprint", "data.schema.layouts"),
+    *(
+        "spec",
+        "errors",
+        "registry",
+        "user_modules",
+        "models",
+        "tasks",
+        "pruning",
+        "data.fingerprint",
+        "data.schema.layouts",
+    ),
 }
 """What every module of `orchestrator` may import from `trainables`: light modules, without
 torch."""

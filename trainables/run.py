@@ -27,6 +27,7 @@ from trainables.distributed.collectives import Peers, current_peers
 from trainables.distributed.process import Device, prepare_process
 from trainables.errors import RecipeError, TicketMismatch
 from trainables.models.base import Backbone
+from trainables.pruning import PRUNERS
 from trainables.pruning.choose import prune_sharded_weights, prune_weights
 from trainables.seeds import derive
 from trainables.spec import BACKBONE, HEAD, PruneSpec, TrainSpec
@@ -198,7 +199,7 @@ def prune(spec: PruneSpec, inputs: RunInputs) -> dict[str, NDArray[np.bool_]]:
     the untrained start weights (OMP). It maps tensor names of the backbone to masks, True where a
     weight is kept."""
     torch.set_num_threads(inputs.threads)
-    if spec.method == "random":
+    if PRUNERS[spec.method].needs == "nothing":
         with torch.device("meta"):  # only names and shapes count
             backbone = init_backbone(spec.model, 0, 0.0)
         start = {BACKBONE + name: value for name, value in backbone.state_dict().items()}

@@ -46,6 +46,9 @@ class ModelSpec:
     `("num_hidden_layers", 1)`."""
     semantics: int = 1
     """Version of the model's code. The registry raises it by hand when a change alters results."""
+    source: str = ""
+    """Hash of the source of a model from outside the package (64 hex digits); empty
+    for a built-in one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,6 +63,9 @@ class TaskSpec:
     """Options of the task that differ from its defaults."""
     semantics: int = 1
     """Version of the task's code. The registry raises it by hand when a change alters results."""
+    source: str = ""
+    """Hash of the source of a task from outside the package (64 hex digits); empty
+    for a built-in one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -226,6 +232,9 @@ class PruneSpec:
     """Seed of a random ticket."""
     semantics: int = 1
     """Version of the pruning code: `PRUNE_SEMANTICS` when the trial was planned."""
+    source: str = ""
+    """Hash of the source of a pruning method from outside the package (64 hex digits); empty
+    for a built-in one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

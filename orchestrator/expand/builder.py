@@ -10,6 +10,7 @@ from orchestrator.plan.graph import Trial
 from orchestrator.plan.keys import key_of
 from orchestrator.sweep.config import Schedule, Study
 from orchestrator.sweep.resolve import ModelInput, TaskInput
+from trainables.pruning import PRUNERS
 from trainables.spec import (
     PRUNE_SEMANTICS,
     PruneSpec,
@@ -61,10 +62,10 @@ class GridPoint:
 def pruning_rule(point: GridPoint) -> dict[str, Any]:
     """Return the study's rule for choosing weights as fields of a `PruneSpec`.
 
-    Magnitude pruning is deterministic, so it has no seed.
+    A deterministic method has no seed.
     """
     method = point.study.pruner
-    seed = {} if method == "magnitude" else {"seed": point.seed}
+    seed = {"seed": point.seed} if PRUNERS[method].seeded else {}
     return {"method": method, "scope": point.study.scope, **seed}
 
 

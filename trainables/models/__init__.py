@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from trainables.registry import Registry
+
 Modality: TypeAlias = Literal["regions", "pixels"]
 Format: TypeAlias = Literal["uniter", "lxmert", "vilt"]
 """UNITER's LMDB databases, LXMERT's TSV and JSON files, ViLT's Arrow tables."""
@@ -72,7 +74,7 @@ _TINY = _single_stream(layers=2, hidden=64, ffn=256)
 _BASE = _single_stream(layers=12, hidden=768, ffn=3072)
 _LARGE = _single_stream(layers=24, hidden=1024, ffn=4096)
 
-MODELS: dict[str, ModelEntry] = {
+_BUILTIN: dict[str, ModelEntry] = {
     "uniter": ModelEntry(
         module="trainables.models.uniter",
         modality="regions",
@@ -99,3 +101,7 @@ MODELS: dict[str, ModelEntry] = {
         semantics=2,
     ),
 }
+
+MODELS: Registry[ModelEntry] = Registry(
+    ModelEntry, group="sweepstakes.models", attribute="MODEL", builtin=_BUILTIN
+)

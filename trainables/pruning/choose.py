@@ -36,7 +36,7 @@ def prune_weights(
             "model contains; start from weights of this model"
         )
     pool = {name: weights[BACKBONE + name] for name in names}
-    method = importlib.import_module(PRUNERS[spec.method])
+    method = importlib.import_module(PRUNERS[spec.method].module)
     masks: dict[str, NDArray[np.bool_]] = method.prune(spec, pool, ticket, reference)
     return masks
 
@@ -53,7 +53,7 @@ def prune_sharded_weights(
 
     Rank 0, which has the `full_weights` too, gets the ticket; the others get an empty mapping.
     """
-    method = importlib.import_module(PRUNERS[spec.method])
+    method = importlib.import_module(PRUNERS[spec.method].module)
     if not hasattr(method, "prune_shards"):
         return prune_weights(spec, names, full_weights, ticket) if peers.is_first else {}
     pool = {name: shards[BACKBONE + name] for name in names}

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trainables.data.schema.layouts import LAYOUTS
+from trainables.registry import Registry
 from trainables.spec import Recipe, Scalar
 from trainables.tasks import recipes
 
@@ -67,7 +68,7 @@ _TYPES = "embeddings.token_type_embeddings.weight"
 _WORDS = "embeddings.word_embeddings.weight"
 _EXTRA_WORDS = LAYOUTS["vcr", "uniter"].extra_words
 
-TASKS: dict[str, TaskEntry] = {
+_BUILTIN: dict[str, TaskEntry] = {
     "easy_vqa": TaskEntry(
         module="trainables.tasks.easy_vqa",
         # Tuned at size tiny, where they reach 93.6 to 96.0 % (seeds 0, 1, 2; 14 CPU-s) and 83 %
@@ -163,3 +164,7 @@ TASKS: dict[str, TaskEntry] = {
         pretraining=True,
     ),
 }
+
+TASKS: Registry[TaskEntry] = Registry(
+    TaskEntry, group="sweepstakes.tasks", attribute="TASK", builtin=_BUILTIN
+)

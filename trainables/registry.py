@@ -1,0 +1,139 @@
+"""Registries: tables by name that packages and files from outside can extend.
+
+A built-in entry is a line in its table. A package adds entries as entry points of the table's
+group, such as `sweepstakes.tasks`; an entry point names the entry object. A single file adds the
+entry that it binds to the table's attribute, such as `TASK` (see `user_modules`). The source of an
+entry from outside has a hash, which enters the keys of the trials that use it, so that results of
+changed code are never taken for those of the old.
+
+This module imports nothing heavy, because planning reads the tables too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from trainables.errors import PluginError
+
+Entry = TypeVar("Entry")
+
+REGISTRIES: list[Registry[Any]] = []
+"""All tables, in the order of their creation."""
+
+
+class Registry(Mapping[str, Entry], Generic[Entry]):
+    """A mapping from name to entry: the built-in entries, then those from outside.
+
+    An entry from outside is loaded when it is first looked up, so that a broken package only
+    affects those who use it. Raises PluginError where an entry cannot be loaded.
+    """
+
+    def __init__(
+        self, kind: type[Entry], *, group: str, attribute: str, builtin: Mapping[str, Entry]
+    ) -> None:
+        """`kind` is the class of the entries; `group` that of entry points, as in
+        `sweepstakes.tasks`; `attribute` the name that a file binds its entry to."""
+        self._kind = kind
+        self.group = group
+        self.attribute = attribute
+        self._builtin = dict(builtin)
+        self._sources: dict[str, str] = {}
+        self._added: dict[str, Entry] = {}
+        REGISTRIES.append(self)
+
+    def __getitem__(self, name: str) -> Entry:
+        if name in self._builtin:
+            return self._builtin[name]
+        if name not in self._added:
+            point = self._entry_points()[name]
+            self._added[name] = self._checked(_load(point), f"entry point {point.value!r}")
+        return self._added[name]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from dict.fromkeys([*self._builtin, *self._entry_points(), *self._added])
+
+    def __len__(self) -> int:
+        return len([*self])
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._builtin or name in self._added or name in self._entry_points()
+
+    def source_of(self, name: str) -> str:
+        """Return the hash of an entry's source (64 hex digits); empty for a built-in entry."""
+        if name in self._builtin:
+            return ""
+        if name not in self._sources:
+            self._sources[name] = package_sha256(self._entry_points()[name].module)
+        return self._sources[name]
+
+    def add(self, name: str, entry: object, source: str) -> None:
+        """Add an entry from a file whose source has the hash `source`; it replaces an earlier one
+        of that name. Raises PluginError for the name of a built-in entry."""
+        if name in self._builtin:
+            raise PluginError(f"{name}.py: {name!r} is the name of a built-in; rename the file")
+        self._added[name] = self._checked(entry, f"{name}.py: {self.attribute}")
+        self._sources[name] = source
+
+    def check_source(self, name: str, source: str) -> None:
+        """Raise PluginError unless the entry's source on this machine has the hash `source`."""
+        if name not in self or self.source_of(name) != source:
+            found = "another version" if name in self else "none"
+            raise PluginError(
+                f"{self.group} {name!r}: the trial was planned with the source {source[:12]}, this"
+                f" machine has {found}; install the same version on all machines"
+            )
+
+    def _entry_points(self) -> dict[str, EntryPoint]:
+        return _entry_points(self.group)
+
+    def _checked(self, entry: object, what: str) -> Entry:
+        if not isinstance(entry, self._kind):
+            raise PluginError(
+                f"{what}: is a {type(entry).__name__}; give a {self._kind.__module__}."
+                f"{self._kind.__name__}"
+            )
+        return entry
+
+
+@cache
+def _entry_points(group: str) -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=group)}
+
+
+def _load(point: EntryPoint) -> object:
+    try:
+        return point.load()
+    except Exception as error:  # whatever the package raises while it is imported
+        raise PluginError(
+            f"entry point {point.name} = {point.value!r} of {point.group} cannot be loaded"
+            f" ({type(error).__name__}: {error}); repair or uninstall its package"
+        ) from error
+
+
+def package_sha256(module: str) -> str:
+    """Return the SHA-256 of the Python source of the top-level package that `module` is in.
+
+    Raises PluginError if the package has no source files.
+    """
+    package = module.partition(".")[0]
+    found = importlib.util.find_spec(package)
+    folders = list(found.submodule_search_locations or ()) if found else []
+    files = sorted(path for folder in folders for path in Path(folder).rglob("*.py"))
+    if not files and found and found.origin and found.origin.endswith(".py"):
+        files = [Path(found.origin)]
+    if not files:
+        raise PluginError(f"package {package}: has no source files to hash; install it from source")
+    root = files[0].parent if not folders else Path(folders[0])
+    digest = hashlib.sha256()
+    for path in files:
+        content = path.read_bytes()
+        name = path.relative_to(root) if path.is_relative_to(root) else path.name
+        digest.update(f"{name}\0{len(content)}\n".encode())
+        digest.update(content)
+    return digest.hexdigest()
