@@ -19,9 +19,11 @@ from orchestrator.expand.sources import RelatedPoints, parse_sources
 from orchestrator.plan.graph import DENSE, Cell, Curve, Plan
 from orchestrator.sweep.config import AXES, Schedule, Study, Sweep
 from orchestrator.sweep.resolve import ModelInput, ResolvedInputs, TaskInput
+from trainables.errors import RecipeError
 from trainables.models import MODELS
 from trainables.spec import Recipe
 from trainables.tasks import TASKS
+from trainables.training.recipe import changed_recipe, check_recipe
 
 
 def expand_sweep(sweep: Sweep, inputs: ResolvedInputs) -> Plan:
@@ -226,15 +228,11 @@ class _PointResolver:
             raise ConfigError(
                 f"studies.{self.study_name}.recipe = {label!r} is not known; use {allowed}"
             )
-        changes = self.sweep.recipe_changes(label)
-        recipe = replace(default, **changes)
-        if recipe.precision == "bf16" and recipe.zero == 0:
-            raise ConfigError(f"recipes.{label}.zero = 0 is not allowed with bf16; use 1 or more")
-        if recipe.batch_size % recipe.accumulate:
-            raise ConfigError(
-                f"recipes.{label}.accumulate = {recipe.accumulate} does not divide batch_size ="
-                f" {recipe.batch_size}; use a divisor"
-            )
+        try:
+            recipe = changed_recipe(default, self.sweep.recipe_changes(label))
+            check_recipe(recipe, MODELS[model.spec.architecture].groups)
+        except RecipeError as error:
+            raise ConfigError(str(error).replace("recipe.", f"recipes.{label}.", 1)) from None
         return recipe
 
     def _check(self, point: GridPoint) -> None:

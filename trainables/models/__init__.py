@@ -7,7 +7,7 @@ To add one, write `trainables/models/NAME.py` with `build`, `load`, `save_pretra
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from trainables.registry import Registry
@@ -44,6 +44,9 @@ class ModelEntry:
     """
     settings: tuple[str, ...]
     """The settings that `ModelSpec.overrides` may change."""
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Parameter group -> prefixes of the names of its tensors in the network, such as
+    `backbone.pooler.`. A recipe can scale the learning rate of each group."""
     semantics: int = 1
     """Increase it when a change to the module alters results; it is part of every trial's key."""
 
