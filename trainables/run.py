@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 import resource
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +28,7 @@ from trainables.distributed.process import Device, prepare_process
 from trainables.errors import RecipeError, TicketMismatch
 from trainables.models import MODELS
 from trainables.models.base import Backbone
+from trainables.optim import OPTIMIZERS
 from trainables.pruning import PRUNERS
 from trainables.pruning.choose import prune_sharded_weights, prune_weights
 from trainables.seeds import derive
@@ -57,6 +58,7 @@ from trainables.training.start import (
     load_published,
     start_weights,
 )
+from trainables.user_modules import UserModule, install
 
 __all__ = ["RunInputs", "RunOutcome", "Sink", "prune", "run"]
 
@@ -86,6 +88,8 @@ class RunInputs:
     device: Device = "cpu"
     threads: int = 1
     """CPU threads of each process."""
+    modules: tuple[UserModule, ...] = ()
+    """The user's own files, whose parts the trial uses."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,6 +130,7 @@ def run(
     points. Results do not depend on which tickets and rewind points are requested. Raises the
     errors of `trainables.errors`.
     """
+    install_parts(spec, inputs.modules)
     check_recipe(spec.recipe, MODELS[spec.model.architecture].groups)
     check_workers(spec.recipe, spec.task.name, current_peers().world_size)
     prepare_process(inputs.device, inputs.threads)
@@ -195,6 +200,7 @@ def train_network(
     final_state = task_state(task, peers)
     if until is None:
         for key, prune_spec in prunes.items():
+            PRUNERS.check_source(prune_spec.method, prune_spec.source)
             names = pools[prune_spec.pool]
             ticket = prune_sharded_weights(prune_spec, names, shards, final, inputs.ticket, peers)
             sink.ticket(key, ticket)
@@ -216,6 +222,7 @@ def prune(spec: PruneSpec, inputs: RunInputs) -> dict[str, NDArray[np.bool_]]:
     """Return the ticket of a prune trial that needs no training run: a random ticket, or one from
     the untrained start weights (OMP). It maps tensor names of the backbone to masks, True where a
     weight is kept."""
+    install_parts(spec, inputs.modules)
     torch.set_num_threads(inputs.threads)
     if PRUNERS[spec.method].needs == "nothing":
         with torch.device("meta"):  # only names and shapes count
@@ -232,6 +239,18 @@ def prune(spec: PruneSpec, inputs: RunInputs) -> dict[str, NDArray[np.bool_]]:
         )
     names = backbone.prunable(spec.pool)
     return prune_weights(spec, names, start, inputs.ticket, inputs.reference)
+
+
+def install_parts(spec: TrainSpec | PruneSpec, modules: Iterable[UserModule]) -> None:
+    """Install the user's own files, and check that the parts that a trial uses are those that it
+    was planned with. Raises PluginError if they are not."""
+    install(modules)
+    MODELS.check_source(spec.model.architecture, spec.model.source)
+    if isinstance(spec, TrainSpec):
+        TASKS.check_source(spec.task.name, spec.task.source)
+        OPTIMIZERS.check_source(spec.recipe.optimizer, spec.optimizer_source)
+    else:
+        PRUNERS.check_source(spec.method, spec.source)
 
 
 def _data_seed(spec: TrainSpec) -> int:

@@ -20,7 +20,7 @@ from trainables.distributed.collectives import current_peers
 from trainables.distributed.launch import CallHandler, ParentCall, run_processes
 from trainables.distributed.process import release_memory
 from trainables.models import MODELS
-from trainables.run import RunInputs, RunOutcome
+from trainables.run import RunInputs, RunOutcome, install_parts
 from trainables.run import run as run_in_process
 from trainables.spec import PruneSpec, TrainSpec
 from trainables.training import checkpoint
@@ -48,6 +48,7 @@ def run(
         outcome = run_in_process(spec, inputs, sink, prunes=prunes, rewinds=rewinds, until=until)
         release_memory(inputs.device)
         return outcome
+    install_parts(spec, inputs.modules)
     check_recipe(spec.recipe, MODELS[spec.model.architecture].groups)
     check_workers(spec.recipe, spec.task.name, workers)
     argument = pack_arguments(spec, inputs, prunes=prunes, rewinds=rewinds, until=until)

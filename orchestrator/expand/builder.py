@@ -10,6 +10,7 @@ from orchestrator.plan.graph import Trial
 from orchestrator.plan.keys import key_of
 from orchestrator.sweep.config import Schedule, Study
 from orchestrator.sweep.resolve import ModelInput, TaskInput
+from trainables.optim import OPTIMIZERS
 from trainables.pruning import PRUNERS
 from trainables.spec import (
     PRUNE_SEMANTICS,
@@ -66,7 +67,8 @@ def pruning_rule(point: GridPoint) -> dict[str, Any]:
     """
     method = point.study.pruner
     seed = {"seed": point.seed} if PRUNERS[method].seeded else {}
-    return {"method": method, "scope": point.study.scope, **seed}
+    source = PRUNERS.source_of(method)
+    return {"method": method, "source": source, "scope": point.study.scope, **seed}
 
 
 @dataclass(slots=True)
@@ -121,6 +123,7 @@ class PlanBuilder:
             model=point.model.spec,
             task=point.task.spec,
             recipe=point.recipe,
+            optimizer_source=OPTIMIZERS.source_of(point.recipe.optimizer),
             seeds=Seeds(head=point.seed_of("head"), data=point.seed_of("data")),
             start=start,
             ticket=ticket,
@@ -179,6 +182,7 @@ class PlanBuilder:
             model=pretraining.model.spec,
             task=pretraining.task.spec,
             recipe=pretraining.recipe,
+            optimizer_source=OPTIMIZERS.source_of(pretraining.recipe.optimizer),
             seeds=Seeds(head=pretraining.seed, data=pretraining.seed),
             start=pretraining.model.start(pretraining.seed),
         )
