@@ -168,10 +168,10 @@ class Peers:
             flat = held.new_zeros(sum(sizes))
             parts = torch.split(flat, sizes)
             for shard, part in zip(shards.values(), parts, strict=True):
-                _write(part, shard)
+                part[shard.start : shard.start + shard.values.numel()] = shard.values.detach()
             dist.all_reduce(flat)  # every element is zero in all processes but one
             shards = {name: Shard(0, part) for name, part in zip(shards, parts, strict=True)}
-        return {name: each.values.view(shapes[name]) for name, each in shards.items()}
+        return {name: each.values.detach().view(shapes[name]) for name, each in shards.items()}
 
     def _receive_shards(self, rank: int, layout: NDArray[np.int64], tensors: list[Tensor]) -> None:
         sizes = layout[:, 1]
