@@ -128,7 +128,7 @@ class Peers:
         process alone gets its shards back without a copy.
         """
         if self.world_size == 1:
-            return {name: each.values.view(*shapes[name]) for name, each in shards.items()}
+            return {name: each.values.view(tuple(shapes[name])) for name, each in shards.items()}
         layout = [(each.start, each.values.numel()) for each in shards.values()]
         layouts = self.all_gather(np.array(layout, np.int64).reshape(-1, 2))
         if not self.is_first:
@@ -144,7 +144,7 @@ class Peers:
                 "please report it"
             )
         tensors = {
-            name: torch.empty(*shapes[name], dtype=each.values.dtype)
+            name: torch.empty(tuple(shapes[name]), dtype=each.values.dtype)
             for name, each in shards.items()
         }
         for shard, tensor in zip(shards.values(), tensors.values(), strict=True):

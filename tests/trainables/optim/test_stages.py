@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,9 +30,11 @@ from tests.support.optimizers import (
 from trainables.distributed.collectives import current_peers
 from trainables.distributed.launch import ParentCall, run_processes
 from trainables.distributed.process import prepare_process
+from trainables.errors import InvariantError
 from trainables.spec import Recipe
 from trainables.tickets.weights import kept_sha256, pruned_nonzero
 from trainables.training.engine import Engine
+from trainables.training.loop import task_state
 
 Results = dict[str, Any]
 BY_STEP = [[batch_of(step, step % 2)] for step in range(STEPS)]
@@ -54,6 +57,7 @@ def member(argument: bytes, call: ParentCall) -> Results:
     take the same batches."""
     prepare_process("cpu", 1)
     results = {name: _train_and_resume(recipe) for name, recipe in RECIPES.items()}
+    results["task_state"] = _task_state_errors()
     for zero in (1, 3):
         for name, batches in (("by_step", BY_STEP), ("by_micro_batch", BY_MICRO_BATCH)):
             with engine(replace(SGD, zero=zero)) as running:  # type: ignore[arg-type]
@@ -80,6 +84,22 @@ def _train_and_resume(recipe: Recipe) -> Results:
         "masters": current_peers().all_gather(np.frombuffer(masters.encode(), np.uint8)),
         "resumed": again,
     }
+
+
+def _task_state_errors() -> list[str]:
+    """Return the errors for a task whose state is the same in all processes, and for one whose
+    state is not; rank 0 has none. All processes get those of rank 1."""
+    errors = []
+    for value in (1, current_peers().rank):
+        task: Any = SimpleNamespace(state=lambda value=value: {"queue": torch.tensor([value])})
+        try:
+            task_state(task, current_peers())
+            errors.append("")
+        except InvariantError as error:
+            errors.append(str(error))
+    gathered: list[Any] = [None, None]
+    torch.distributed.all_gather_object(gathered, errors)
+    return list(gathered[1])
 
 
 def _shared(running: Engine, collect: Callable[[], Any]) -> Any:
@@ -153,3 +173,9 @@ def test_an_unused_weight_has_gradient_zero(
     actual = _tensors(results[f"{name}-{zero}"])
     for weight, value in expected.items():
         torch.testing.assert_close(actual[weight], value, rtol=0.0, atol=1e-7)
+
+
+def test_a_task_state_that_differs_between_processes_is_caught(results: Results) -> None:
+    same, different = results["task_state"]
+    assert same == ""
+    assert "process 1 of 2 has another than process 0" in different
