@@ -27,7 +27,10 @@ GROUPS = ("fusion", "text")
         ({"warmup": 1.0}, "recipe.warmup"),
         ({"steps": 0}, "recipe.steps"),
         ({"optimizer": "adam"}, "recipe.optimizer = 'adam' is not known; did you mean `adamw`"),
-        ({"decay": "multistep"}, "recipe.decay = 'multistep' is not known; did you mean `multi_step`"),
+        (
+            {"decay": "multistep"},
+            "recipe.decay = 'multistep' is not known; did you mean `multi_step`",
+        ),
         ({"momentum": 0.8}, "recipe.momentum = 0.8 is not read with optimizer adamw"),
         ({"optimizer": "sgd", "beta1": 0.8}, "recipe.beta1 .* only with adamw; remove it"),
         ({"optimizer": "sgd", "trust_coefficient": 0.1}, "recipe.trust_coefficient .* lars"),
