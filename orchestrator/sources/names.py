@@ -1,4 +1,4 @@
-"""The names of sources as a sweep file and a plan write them: `imp`, `transfer:vqa`, `init:bert`."""
+"""The names of sources as a sweep file and a plan write them, such as `imp` or `transfer:vqa`."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def parse_sources(tickets: Iterable[str], controls: Iterable[str], study: str) -
     Raises:
         ConfigError: a name is unknown, or its parameter is missing.
     """
-    keys = {name: f"{study}.controls" for name in controls}
-    keys |= {name: f"{study}.tickets" for name in tickets}
+    keys = dict.fromkeys(controls, f"{study}.controls")
+    keys |= dict.fromkeys(tickets, f"{study}.tickets")
     return [parse_source(name, keys[name]) for name in dict.fromkeys([*tickets, *controls])]
 
 
