@@ -72,7 +72,7 @@ class TicketSource:
     figure: Figure = "score"
     """Figure that its curves belong to. `score`: tickets on the task and weights that they are
     found on, and controls of the same size. `weights`: tickets on other weights. `transfer`:
-    tickets of other tasks."""
+    tickets of other tasks. The last two need `applies`."""
     applies: str = ""
     """Source whose tickets it applies to other weights or another task; figures show the two side
     by side. Empty if it has tickets of its own."""
@@ -92,6 +92,12 @@ class TicketSource:
     """What the headline says if this control reaches the line of a winning ticket too; by default
     that it does not distinguish winning tickets."""
     style: Style = Style()
+
+    def __post_init__(self) -> None:
+        if self.figure != "score" and not self.applies:
+            raise ValueError(f"figure = {self.figure!r} needs `applies`: whose tickets they are")
+        if self.figure == "transfer" and self.parameter != "task":
+            raise ValueError("figure = 'transfer' needs parameter = 'task'")
 
     @property
     def is_main(self) -> bool:

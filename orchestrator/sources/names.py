@@ -76,7 +76,9 @@ def parse_source(text: str, where: str) -> NamedSource:
         fits = bool(argument or entry.optional) if entry.parameter else text == name
         if fits:
             return NamedSource(name, entry, argument, where)
-    raise ConfigError(f"{where} = {text!r} is not known; {suggest(text, _spellings())}")
+        raise ConfigError(f"{where} = {text!r}: use {' or '.join(_spellings(name))}")
+    allowed = [spelling for known in SOURCES for spelling in _spellings(known)]
+    raise ConfigError(f"{where} = {text!r} is not known; {suggest(text, allowed)}")
 
 
 def find_source(text: str) -> NamedSource:
@@ -117,10 +119,10 @@ def comparison_sources(names: Iterable[str]) -> list[str]:
     return sorted(controls, key=lambda name: (sources[name].rank, name))
 
 
-def _spellings() -> Iterator[str]:
-    for name in SOURCES:
-        entry = find_source(name).entry
-        if not entry.parameter or entry.optional:
-            yield name
-        if entry.parameter:
-            yield f"{name}:{entry.parameter.upper()}"
+def _spellings(name: str) -> Iterator[str]:
+    """Yield how a sweep file may write a source, such as `transfer` and `transfer:TASK`."""
+    entry = find_source(name).entry
+    if not entry.parameter or entry.optional:
+        yield name
+    if entry.parameter:
+        yield f"{name}:{entry.parameter.upper()}"
