@@ -179,7 +179,6 @@ def test_tickets_that_are_applied_elsewhere_must_say_whose_they_are(figure: str)
 @pytest.mark.parametrize(
     ("lists", "key", "advice"),
     [
-        ({"controls": ["randm"]}, "studies.main.controls = 'randm'", "did you mean `random`?"),
         ({"tickets": ["impp"]}, "studies.main.tickets = 'impp'", "did you mean `imp`?"),
         ({"controls": ["init"]}, "studies.main.controls = 'init'", "use init:MODEL"),
         ({"tickets": ["imp:left"]}, "studies.main.tickets = 'imp:left'", "use imp"),
