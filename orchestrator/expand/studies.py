@@ -19,9 +19,8 @@ from orchestrator.expand.sources import RelatedPoints, parse_sources
 from orchestrator.plan.graph import DENSE, Cell, Curve, Plan
 from orchestrator.sweep.config import AXES, Schedule, Study, Sweep
 from orchestrator.sweep.resolve import ModelInput, ResolvedInputs, TaskInput
-from trainables.models import MODELS
 from trainables.spec import Recipe
-from trainables.tasks import TASKS
+from trainables.tasks import default_recipe
 
 
 def expand_sweep(sweep: Sweep, inputs: ResolvedInputs) -> Plan:
@@ -194,7 +193,7 @@ class _PointResolver:
                 f"studies.{self.study_name}.tickets: transfer from {label!r}; use a task of this"
                 f" sweep: {', '.join(tasks)}"
             )
-        return tasks[label][MODELS[model.spec.architecture].format]
+        return tasks[label][model.spec.architecture]
 
     def _pretraining(self, point: GridPoint) -> GridPoint | None:
         config = point.model.pretrained_by
@@ -218,7 +217,7 @@ class _PointResolver:
         return None if chain_point is point else chain_point
 
     def _recipe(self, label: str, model: ModelInput, task: TaskInput) -> Recipe:
-        default = TASKS[task.spec.name].recipes[model.spec.architecture]
+        default = default_recipe(task.spec.name, model.spec.architecture)
         if label == "default":
             return default
         if label not in self.sweep.recipes:

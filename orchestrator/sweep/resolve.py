@@ -8,17 +8,17 @@ read them again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from orchestrator.errors import ConfigError, MissingFile, suggest
 from orchestrator.sweep.config import ModelConfig, PretrainedBy, Sweep, TaskConfig
 from trainables.data.schema.layouts import task_files
-from trainables.errors import DataError
-from trainables.models import MODELS, Format
+from trainables.errors import DataError, ModelError, RecipeError
+from trainables.models import MODELS, check_model, pool_sizes
 from trainables.pruning import PRUNERS
 from trainables.spec import ModelSpec, Options, Scalar, Start, TaskSpec
-from trainables.tasks import TASKS
+from trainables.tasks import TASKS, data_format, default_recipe
 
 FingerprintFunction = Callable[[Path, tuple[str, ...]], str]
 """Return the fingerprint of a path, or of the files below it that match the patterns; raise
@@ -55,8 +55,9 @@ class TaskInput:
 @dataclass(frozen=True, slots=True)
 class ResolvedInputs:
     models: dict[str, ModelInput]
-    tasks: dict[str, dict[Format, TaskInput]]
-    """Tasks by label and by the format that a model reads; each format has its own files."""
+    tasks: dict[str, dict[str, TaskInput]]
+    """Tasks by label and by the architecture of a model: the files depend on the format that it
+    reads."""
 
     def locations(self) -> dict[str, str]:
         """Return a map from fingerprint to path, with which a worker finds the files."""
@@ -107,7 +108,7 @@ class _InputResolver:
     sweep: Sweep
     fingerprint: FingerprintFunction
     models: dict[str, ModelInput] = field(default_factory=dict)
-    tasks: dict[str, dict[Format, TaskInput]] = field(default_factory=dict)
+    tasks: dict[str, dict[str, TaskInput]] = field(default_factory=dict)
 
     def model(self, label: str, where: str) -> ModelInput:
         if label not in self.models:
@@ -117,16 +118,14 @@ class _InputResolver:
 
     def task(self, label: str, model: ModelInput, where: str) -> None:
         entry = _task(label, self.sweep, where)
-        supported = TASKS[entry.task].recipes
-        if model.spec.architecture not in supported:
-            raise ConfigError(
-                f"{where}: task {label!r} does not support {model.spec.architecture};"
-                f" use a model of {', '.join(supported)}"
-            )
-        data_format = MODELS[model.spec.architecture].format
+        architecture = model.spec.architecture
+        try:
+            default_recipe(entry.task, architecture)
+        except RecipeError as error:
+            raise ConfigError(f"{where} = {label!r}: {error}") from None
         inputs = self.tasks.setdefault(label, {})
-        if data_format not in inputs:
-            inputs[data_format] = self._task_input(label, entry, data_format)
+        if architecture not in inputs:
+            inputs[architecture] = self._task_input(label, entry, architecture)
 
     def _model(self, label: str, where: str) -> ModelInput:
         entry = self.sweep.models.get(label)
@@ -142,15 +141,20 @@ class _InputResolver:
         registered = MODELS[entry.architecture]
         if entry.size not in registered.sizes:
             raise _unknown(f"{where}.size", entry.size, registered.sizes)
+        settings = [each.name for each in fields(registered.sizes[entry.size])]
         for name in entry.overrides:
-            if name not in registered.settings:
-                raise _unknown(f"{where}.overrides", name, registered.settings)
+            if name not in settings:
+                raise _unknown(f"{where}.overrides", name, settings)
         spec = ModelSpec(
             architecture=entry.architecture,
             size=entry.size,
             overrides=_options(entry.overrides),
             semantics=registered.semantics,
         )
+        try:
+            check_model(spec)
+        except ModelError as error:
+            raise ConfigError(f"{where}.overrides: {error}") from None
         weights = ""
         if entry.weights is not None:
             weights = self._fingerprint(entry.weights, f"{where}.weights")
@@ -161,7 +165,7 @@ class _InputResolver:
             fill=entry.fill,
             path=entry.weights,
             pretrained_by=entry.pretrained_by,
-            pools=registered.sizes[entry.size],
+            pools=pool_sizes(spec),
         )
 
     def _check_pretraining(self, model: ModelInput) -> None:
@@ -174,13 +178,15 @@ class _InputResolver:
         if label != "default" and label not in self.sweep.recipes:
             raise _unknown(f"{where}.recipe", label, ["default", *self.sweep.recipes])
 
-    def _task_input(self, label: str, entry: TaskConfig, data_format: Format) -> TaskInput:
+    def _task_input(self, label: str, entry: TaskConfig, architecture: str) -> TaskInput:
         registered = TASKS[entry.task]
         path = entry.data or registered.shipped_data()
         if path is None:
             raise ConfigError(f"tasks.{label}.data is missing; give the folder with the data")
         options = {**registered.options, **entry.options}
-        patterns = task_files(entry.task, data_format, options) if registered.published else ()
+        patterns: tuple[str, ...] = ()
+        if registered.published:
+            patterns = task_files(entry.task, data_format(entry.task, architecture), options)
         spec = TaskSpec(
             name=entry.task,
             data=self._fingerprint(path, f"tasks.{label}.data", patterns),

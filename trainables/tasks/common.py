@@ -14,10 +14,9 @@ from trainables.data.open import open_data
 from trainables.data.schema.examples import Data, Pixels, Regions, Split
 from trainables.data.schema.layouts import LAYOUTS
 from trainables.errors import DataError, TrainableError
-from trainables.models import MODELS
 from trainables.models.base import Backbone
 from trainables.spec import Scalar, TaskSpec
-from trainables.tasks import TASKS
+from trainables.tasks import TASKS, data_format
 from trainables.tasks.base import Batch, Indices, Task, TaskSource
 from trainables.tasks.heads import symmetric_kl
 
@@ -77,7 +76,7 @@ def open_task_data(source: TaskSource, spec: TaskSpec, backbone: Backbone) -> Da
 
     Raises DataError unless the data fit the backbone.
     """
-    form = MODELS[backbone.architecture].format
+    form = data_format(spec.name, backbone.architecture)
     data = open_data(
         source.data,
         source.cache,

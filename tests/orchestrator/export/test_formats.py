@@ -13,7 +13,7 @@ from transformers import ViltModel
 from orchestrator.errors import InputError
 from orchestrator.export.formats import apply_ticket, mask_files, prune_state_files, write_files
 from orchestrator.store.ticket import Ticket
-from trainables.models import vilt
+from trainables.models.vilt import model as vilt
 from trainables.spec import ModelSpec
 
 
