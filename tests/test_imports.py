@@ -55,6 +55,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "cluster": (
         ("providers",),
         ("providers.kuberay",),
+        ("providers.base",),
         ("local", "profile", "submit"),
         ("errors",),
     ),
