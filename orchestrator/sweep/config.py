@@ -179,9 +179,10 @@ class Study(StrictModel):
     pruner: str = "magnitude"
     """How the tickets of `imp` and `omp` choose weights: `magnitude`, `random`, a method that an
     installed package adds, or a label in `pruners`."""
-    pool: str = "encoder+pooler"
+    pool: str | None = None
     """Weights that can be pruned: `encoder+pooler`, `encoder`, or for `lxmert` also
-    `encoder-reached`, without the matrices that its score does not depend on."""
+    `encoder-reached`, without the matrices that its score does not depend on. By default
+    `encoder+pooler`, or what a model from outside names."""
     scope: Literal["global", "layer"] = "global"
     """What weights are ranked within: `global` ranks the whole pool, `layer` prunes the same share
     of each tensor."""

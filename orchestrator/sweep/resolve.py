@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import ConfigError, MissingFile, suggest
-from orchestrator.sweep.config import ModelConfig, PretrainedBy, Sweep, TaskConfig
+from orchestrator.sweep.config import ModelConfig, PretrainedBy, Study, Sweep, TaskConfig
 from trainables.data.schema.layouts import task_files
 from trainables.errors import DataError, ModelError, PluginError, RecipeError
 from trainables.models import MODELS, check_model, pool_sizes
@@ -39,6 +39,10 @@ class ModelInput:
     pretrained_by: PretrainedBy | None = None
     pools: Mapping[str, int]
     """Number of weights in each prunable pool."""
+
+    def pool(self, study: Study) -> str:
+        """Return the pool that a study prunes."""
+        return study.pool or MODELS[self.spec.architecture].pool
 
     def start(self, seed: int) -> Start:
         """Return the start of a run that uses no result of the sweep."""
@@ -90,8 +94,8 @@ def resolve_inputs(sweep: Sweep, fingerprint: FingerprintFunction) -> ResolvedIn
         for other in _labels_with_prefix(study.controls, "init:"):
             models.append(resolver.model(other, f"{where}.controls"))
         for model in models:
-            if study.pool not in model.pools:
-                raise _unknown(f"{where}.pool", study.pool, model.pools)
+            if model.pool(study) not in model.pools:
+                raise _unknown(f"{where}.pool", model.pool(study), model.pools)
             for label in _as_list(study.task):
                 resolver.task(label, model, f"{where}.task")
             for label in _labels_with_prefix(study.tickets, "transfer:"):

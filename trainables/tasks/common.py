@@ -14,6 +14,7 @@ from trainables.data.open import open_data
 from trainables.data.schema.examples import Data, Pixels, Regions, Split
 from trainables.data.schema.layouts import LAYOUTS
 from trainables.errors import DataError, TrainableError
+from trainables.models import MODELS
 from trainables.models.base import Backbone
 from trainables.spec import Scalar, TaskSpec
 from trainables.tasks import TASKS, data_format
@@ -32,6 +33,7 @@ class PublishedTask(Task):
         self.blind = bool(self.options["blind"])
         self.architecture = backbone.architecture
         self.patch_size = backbone.patch_size
+        self.model = MODELS[backbone.architecture]
 
     @classmethod
     def open(cls, source: TaskSource, spec: TaskSpec, backbone: Backbone) -> Self:
@@ -50,7 +52,14 @@ class PublishedTask(Task):
 
     def image_batch(self, split: Split, rows: batches.Rows) -> dict[str, Tensor]:
         """Return the model inputs for the images numbered in `rows` (B,)."""
-        return batches.image_batch(split.image_data, rows, patch=self.patch_size, blind=self.blind)
+        return batches.image_batch(
+            split.image_data,
+            rows,
+            patch=self.patch_size,
+            mean=self.model.pixel_mean,
+            std=self.model.pixel_std,
+            blind=self.blind,
+        )
 
 
 def resolve_options(spec: TaskSpec) -> dict[str, Scalar]:

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from trainables.models import MODELS
 from trainables.tasks.answers import AnswerTask
 from trainables.tasks.base import Batch
 
@@ -24,7 +23,7 @@ class SnliVeTask(AnswerTask):
         return {answer: frozenset({answer}) for answer in self.data.answers}
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        if MODELS[self.architecture].head.loss == "softmax":
+        if self.model.head.loss == "softmax":
             return cross_entropy(logits, batch["targets"])
         return super().loss(logits, batch)
 

@@ -81,7 +81,8 @@ def start_weights(
     rewind: Mapping[str, Tensor] | None,
     prunable: Callable[[str], list[str]],
 ) -> dict[str, Tensor]:
-    """Return `backbone.*`, and for a rewind point `head.*` too, in float32 on CPU.
+    """Return `backbone.*`, and for a rewind point `head.*` too: weights in float32 and buffers, on
+    CPU.
 
     `weights` is the file of a `pretrained` start, `rewind` the rewind point of a `rewind` start.
     `prunable` returns the names of a pool's tensors; a shuffle permutes the model's default pool.
