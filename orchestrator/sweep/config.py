@@ -62,8 +62,12 @@ class PretrainedBy(StrictModel):
 class ModelConfig(StrictModel):
     """One entry of `models`: an architecture and its initial weights, theta_0."""
 
-    architecture: str
-    """Architecture of the model: `uniter`, `lxmert` or `vilt`."""
+    architecture: str = ""
+    """Architecture of the model: `uniter`, `lxmert` or `vilt`, or one that an installed package
+    adds. Leave it out if `module` is given."""
+    module: Location | None = None
+    """Python file with a model of your own, which binds `MODEL`. Its source is part of the trials'
+    keys, so a changed file runs them again."""
     size: str = "base"
     """Size of the model: `tiny` or `base`, for `uniter` also `large`."""
     weights: Location | None = None

@@ -159,6 +159,12 @@ class _InputResolver:
             entry = ModelConfig(architecture=architecture, size=size or "base")
         else:
             where = f"models.{label}"
+        if (entry.module is None) == (not entry.architecture):
+            found = "both" if entry.architecture else "neither"
+            raise ConfigError(f"{where}: has {found} of `architecture` and `module`; give one")
+        if entry.module is not None:
+            name = self._user_module(entry.module, where, MODELS)
+            entry = entry.model_copy(update={"architecture": name})
         if entry.architecture not in MODELS:
             raise _unknown(f"{where}.architecture", entry.architecture, MODELS)
         registered = MODELS[entry.architecture]

@@ -19,8 +19,11 @@ from trainables.user_modules import UserModule, install, read_user_module
 RECIPE = Recipe(steps=6, batch_size=16, accumulate=2, lr=1e-2, dropout=0.0, eval_every=2)
 
 
+FILE = ROOT / "tests/support/toy_model.py"
+
+
 def module() -> UserModule:
-    return read_user_module(ROOT / "tests/support/toy_model.py")
+    return read_user_module(FILE)
 
 
 @contextmanager
