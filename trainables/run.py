@@ -26,7 +26,7 @@ from torch import Tensor
 from trainables.distributed.collectives import Peers, current_peers
 from trainables.distributed.process import Device, prepare_process
 from trainables.errors import RecipeError, TicketMismatch
-from trainables.models import MODELS
+from trainables.models import MODELS, check_adversary
 from trainables.models.base import Backbone
 from trainables.pruning import PRUNERS
 from trainables.pruning.choose import prune_sharded_weights, prune_weights
@@ -123,6 +123,7 @@ def run(
     """
     install_parts(spec, inputs.modules)
     check_recipe(spec.recipe)
+    check_adversary(spec.recipe, spec.model.architecture)
     prepare_process(inputs.device, inputs.threads)
     entry = TASKS[spec.task.name]
     extensions = entry.embedding_extensions.get(spec.model.architecture, ())

@@ -19,6 +19,8 @@ from orchestrator.expand.sources import RelatedPoints, parse_sources
 from orchestrator.plan.graph import DENSE, Cell, Curve, Plan
 from orchestrator.sweep.config import AXES, Schedule, Study, Sweep
 from orchestrator.sweep.resolve import ModelInput, ResolvedInputs, TaskInput
+from trainables.errors import RecipeError
+from trainables.models import check_adversary
 from trainables.spec import Recipe
 from trainables.tasks import default_recipe
 
@@ -228,6 +230,10 @@ class _PointResolver:
             )
         changes = self.sweep.recipe_changes(label)
         recipe = replace(default, **changes)
+        try:
+            check_adversary(recipe, model.spec.architecture)
+        except RecipeError as error:
+            raise ConfigError(f"recipes.{label}: {error}") from None
         if recipe.precision == "bf16" and recipe.zero == 0:
             raise ConfigError(f"recipes.{label}.zero = 0 is not allowed with bf16; use 1 or more")
         if recipe.batch_size % recipe.accumulate:
