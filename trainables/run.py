@@ -26,7 +26,7 @@ from torch import Tensor
 from trainables.distributed.collectives import Peers, current_peers
 from trainables.distributed.process import Device, prepare_process
 from trainables.errors import RecipeError, TicketMismatch
-from trainables.models import MODELS
+from trainables.models import MODELS, check_adversary
 from trainables.models.base import Backbone
 from trainables.optim import OPTIMIZERS
 from trainables.pruning import PRUNERS
@@ -74,8 +74,8 @@ class RunInputs:
     weights: Path | None = None
     """Published checkpoint file of a `pretrained` start."""
     rewind: Mapping[str, Tensor] | None = None
-    """Rewind point of a `rewind` start: `backbone.*` and `head.*`, float32, and `task.*` if the
-    task has state; on CPU."""
+    """Rewind point of a `rewind` start: `backbone.*` and `head.*`, weights in float32 and buffers,
+    and `task.*` if the task has state; on CPU."""
     ticket: Masks | None = None
     """Ticket to apply, by the backbone's own tensor names."""
     reference: Masks | None = None
@@ -132,6 +132,7 @@ def run(
     """
     install_parts(spec, inputs.modules)
     check_recipe(spec.recipe, MODELS[spec.model.architecture].groups)
+    check_adversary(spec.recipe, spec.model.architecture)
     check_workers(spec.recipe, spec.task.name, current_peers().world_size)
     prepare_process(inputs.device, inputs.threads)
     entry = TASKS[spec.task.name]
@@ -194,8 +195,10 @@ def train_network(
         checks.check_schedule(spec.recipe, steps, rates, engine.update_count())
         local_weights, shards = engine.local_weights(), engine.owned_shards()
     nonzero = checks.check_end(start, theta_sha256, local_weights, shards, masks, peers)
-    if peers.world_size > 1 and spec.recipe.zero < 3:
-        checks.check_ranks_agree(local_weights, peers)
+    if peers.world_size > 1:
+        partitioned = {n for n, _ in net.named_parameters()} if spec.recipe.zero == 3 else set()
+        replicated = {n: each for n, each in local_weights.items() if n not in partitioned}
+        checks.check_ranks_agree(replicated, peers)
     final = peers.gather_shards(shards, engine.shapes)
     final_state = task_state(task, peers)
     if until is None:

@@ -21,9 +21,9 @@ from orchestrator.sources.names import NamedSource, parse_sources
 from orchestrator.sweep.config import AXES, Schedule, Study, Sweep
 from orchestrator.sweep.resolve import ModelInput, ResolvedInputs, TaskInput
 from trainables.errors import RecipeError
-from trainables.models import MODELS
+from trainables.models import MODELS, check_adversary
 from trainables.spec import Recipe
-from trainables.tasks import TASKS
+from trainables.tasks import default_recipe
 from trainables.training.recipe import changed_recipe, check_recipe
 
 
@@ -194,7 +194,7 @@ class _PointResolver:
         return replace(point, chain_point=chain_point)
 
     def _task(self, label: str, model: ModelInput) -> TaskInput:
-        return self.inputs.tasks[label][MODELS[model.spec.architecture].format]
+        return self.inputs.tasks[label][model.spec.architecture]
 
     def _pretraining(self, point: GridPoint) -> GridPoint | None:
         config = point.model.pretrained_by
@@ -218,7 +218,7 @@ class _PointResolver:
         return None if chain_point is point else chain_point
 
     def _recipe(self, label: str, model: ModelInput, task: TaskInput) -> Recipe:
-        default = TASKS[task.spec.name].recipes[model.spec.architecture]
+        default = default_recipe(task.spec.name, model.spec.architecture)
         if label == "default":
             return default
         if label not in self.sweep.recipes:
@@ -229,6 +229,7 @@ class _PointResolver:
         try:
             recipe = changed_recipe(default, self.sweep.recipe_changes(label))
             check_recipe(recipe, MODELS[model.spec.architecture].groups)
+            check_adversary(recipe, model.spec.architecture)
         except RecipeError as error:
             raise ConfigError(str(error).replace("recipe.", f"recipes.{label}.", 1)) from None
         return recipe
