@@ -15,7 +15,12 @@ from cluster.providers import aws
 from cluster.providers.kuberay import manifests
 from cluster.providers.kuberay.mlflow_server import tracking_uri
 from cluster.providers.kuberay.rayjob import SubmittedSweep, delete_command
-from orchestrator.cli.job_environment import check_profile, path_variables, sweep_paths
+from orchestrator.cli.job_environment import (
+    check_sent_files,
+    is_sent,
+    path_variables,
+    sweep_paths,
+)
 from orchestrator.cli.shared import out
 from orchestrator.cost.prices import offers
 from orchestrator.errors import ConfigError, InputError
@@ -135,7 +140,7 @@ def _job(sweep: Path, profile: Profile, path: Path, provider: str) -> SubmittedS
         variables = path_variables(paths)
         for problem in _problems(config, paths, profile, path, provider):
             raise ConfigError(problem)
-        check_profile(paths, Path())
+        check_sent_files(paths, Path())
         offers(profile, config.placement)
     except ConfigError as error:
         raise ConfigError(f"{sweep}: {error}") from None
@@ -143,6 +148,10 @@ def _job(sweep: Path, profile: Profile, path: Path, provider: str) -> SubmittedS
     files = {name: sweep.read_text(encoding="utf-8")}
     if config.placement.cluster:
         files[os.path.relpath(config.placement.cluster)] = path.read_text(encoding="utf-8")
+    for key, written in paths.items():
+        if is_sent(key) and key != "placement.cluster":
+            name_there = os.path.normpath(os.path.expandvars(written))
+            files[name_there] = Path(name_there).read_text(encoding="utf-8")
     return SubmittedSweep(name=config.name, files=files, path=name, variables=variables)
 
 
@@ -167,7 +176,7 @@ def _problems(
         # Only variables are expanded: home and working directory differ on the nodes.
         on_node = Path(os.path.normpath(os.path.expandvars(written)))
         mounted = any(on_node.is_relative_to(mount) for mount in mounts)
-        if not mounted and not key.startswith("placement."):
+        if not mounted and not is_sent(key) and not key.startswith("placement."):
             known = ", ".join(map(str, mounts)) or "none"
             yield f"{key} = {str(on_node)!r} is in none of the profile's mounts ({known}); add one"
 

@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from orchestrator.cli.main import cli
 from orchestrator.errors import InputError
 from orchestrator.sweep import sweep_file
+from tests.support import own_files
 from tests.support import shipped_profiles as profiles
 from tests.support.sweeps import sweep_document
 
@@ -129,6 +130,30 @@ def test_a_profile_must_be_a_relative_path(
     message = refused(*(SUBMIT if command == "submit" else RENDER), sweep)
     assert message.startswith("sweep.yaml: placement.cluster = ")
     assert message.endswith("use profile.yaml")
+
+
+def test_a_job_gets_the_files_of_the_users_own_tasks(tmp_path: Path) -> None:
+    Path("own").mkdir()
+    Path("own/my_task.py").write_text(own_files.TASK)
+    content = sweep_document(task="mine", recipe="default") | {
+        "placement": PLACEMENT,
+        "tasks": {"mine": {"module": "own/my_task.py"}},
+    }
+    Path("sweep.yaml").write_text(yaml.safe_dump(content))
+    done = sweepstakes(*RENDER, "sweep.yaml")
+    assert done.exit_code == 0, done.exception
+    config = next(yaml.safe_load_all(Path("out/2-job.yaml").read_text()))
+    assert own_files.TASK in config["data"].values()
+
+
+@pytest.mark.parametrize("command", [RENDER, SUBMIT])
+def test_a_file_outside_the_folder_is_refused(tmp_path: Path, command: tuple[str, ...]) -> None:
+    content = sweep_document(task="mine") | {
+        "placement": PLACEMENT,
+        "tasks": {"mine": {"module": "../my_task.py"}},
+    }
+    Path("sweep.yaml").write_text(yaml.safe_dump(content))
+    assert "tasks.mine.module = '../my_task.py'" in refused(*command, "sweep.yaml")
 
 
 def write_task(data: str) -> str:
