@@ -1,73 +1,115 @@
-"""Calling a pruning method by name, on full weights or on the shards of several processes."""
+"""Calling a pruning method by name: alone, or at the end of a training run."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from trainables.distributed.collectives import Peers, Shard
-from trainables.errors import CheckpointError
+from trainables.errors import CheckpointError, TicketMismatch
 from trainables.pruning import PRUNERS
-from trainables.spec import BACKBONE, PruneSpec
-from trainables.tickets.weights import Masks
+from trainables.spec import PruneSpec
+from trainables.tickets.base import Masks, Scores, Space, Ticket, check_covers, shapes_of
 
 
-def prune_weights(
+def method_module(name: str) -> ModuleType:
+    """Import the module of a pruning method."""
+    return importlib.import_module(PRUNERS[name].module)
+
+
+def prune_alone(
     spec: PruneSpec,
-    names: Sequence[str],
+    space: Space,
+    pool: Sequence[str],
     weights: Mapping[str, Tensor],
     ticket: Masks | None,
     reference: Masks | None = None,
-) -> dict[str, NDArray[np.bool_]]:
-    """Return the ticket over the pool `names` of the backbone's tensors in `weights`
-    (`backbone.*`).
+) -> Ticket:
+    """Return the ticket over `space` that a method chooses in one process.
 
-    Raises CheckpointError if a tensor is missing, and the errors of the pruning method.
+    `weights` are the backbone's full float32 tensors, of which the method gets those of the `pool`.
+    They may be empty for a method that needs none.
+
+    Raises CheckpointError if a tensor is missing, TicketMismatch if the method's result does not
+    have the names and shapes of the space, and the errors of the method.
     """
-    missing = [name for name in names if BACKBONE + name not in weights]
+    if PRUNERS[spec.method].needs == "nothing":
+        chosen = method_module(spec.method).prune(spec, space, ticket, reference)
+        return _ticket(spec, space, chosen)
+    missing = [name for name in pool if name not in weights]
     if missing:
         raise CheckpointError(
             f"prune: the start weights have no {missing[0]}, which the pool {spec.pool!r} of this "
             "model contains; start from weights of this model"
         )
-    pool = {name: weights[BACKBONE + name] for name in names}
-    method = importlib.import_module(PRUNERS[spec.method].module)
-    masks: dict[str, NDArray[np.bool_]] = method.prune(spec, pool, ticket, reference)
-    return masks
+    chosen = method_module(spec.method).prune(
+        spec, {name: weights[name] for name in pool}, ticket, reference
+    )
+    return _ticket(spec, space, chosen)
 
 
-def prune_sharded_weights(
+def prune_at_end(
     spec: PruneSpec,
-    names: Sequence[str],
+    space: Space,
+    pool: Sequence[str],
     shards: Mapping[str, Shard],
+    shapes: Space,
     full_weights: Mapping[str, Tensor],
-    ticket: Masks | None,
+    ticket: Ticket | None,
     peers: Peers,
-) -> dict[str, NDArray[np.bool_]]:
-    """Return the ticket of `prune_weights` if each process holds `shards` of the weights.
+) -> Ticket | None:
+    """Return the ticket that a method chooses at the end of a run under `ticket`, in which each
+    process holds `shards` of the backbone's weights. `shapes` are those of the full weights.
 
-    Rank 0, which has the `full_weights` too, gets the ticket; the others get an empty mapping.
+    Rank 0, which has the `full_weights` too, gets the ticket; the others get None. Raises the
+    errors of `prune_alone`, and TicketMismatch for a ticket of another kind.
     """
-    method = importlib.import_module(PRUNERS[spec.method].module)
-    if not hasattr(method, "prune_shards"):
-        return prune_weights(spec, names, full_weights, ticket) if peers.is_first else {}
-    pool = {name: shards[BACKBONE + name] for name in names}
-    ticket_shards = method.prune_shards(
+    if ticket is not None and ticket.kind != spec.ticket_kind:
+        raise TicketMismatch(
+            f"prune: the run applies a ticket of the kind {ticket.kind!r}, within which no ticket "
+            f"of the kind {spec.ticket_kind!r} can be chosen"
+        )
+    arrays = None if ticket is None else ticket.arrays
+    method = method_module(spec.method)
+    if PRUNERS[spec.method].needs == "search":
+        if not peers.is_first:
+            return None
+        return _ticket(spec, space, *method.found(spec, space, full_weights))
+    units_are_weights = dict(space) == {name: tuple(shapes[name]) for name in pool}
+    if not units_are_weights or not hasattr(method, "prune_shards"):
+        if not peers.is_first:
+            return None
+        return prune_alone(spec, space, pool, full_weights, arrays)
+    own = {name: shards[name] for name in pool}
+    chosen = method.prune_shards(
         spec,
-        {name: each.values for name, each in pool.items()},
-        None if ticket is None else {n: pool[n].select(m) for n, m in ticket.items() if n in pool},
+        {name: each.values for name, each in own.items()},
+        None if arrays is None else {n: own[n].select(m) for n, m in arrays.items() if n in own},
         peers,
     )
     masks = peers.gather_shards(
         {
-            name: Shard(each.start, torch.from_numpy(ticket_shards[name]).view(torch.uint8))
-            for name, each in pool.items()
+            name: Shard(each.start, torch.from_numpy(chosen[name]).view(torch.uint8))
+            for name, each in own.items()
         },
-        {name: full_weights[BACKBONE + name].shape for name in names} if peers.is_first else {},
+        space,
     )
-    return {name: mask.numpy().view(np.bool_) for name, mask in masks.items()}
+    if not peers.is_first:
+        return None
+    return _ticket(spec, space, {n: mask.numpy().view(np.bool_) for n, mask in masks.items()})
+
+
+def _ticket(spec: PruneSpec, space: Space, arrays: Masks, scores: Scores | None = None) -> Ticket:
+    """Return the method's result as a ticket, after a check that it covers the space."""
+    check_covers(arrays, space, spec.pool)
+    scores = scores or {}
+    if scores and shapes_of(scores) != shapes_of(arrays):
+        raise TicketMismatch(
+            f"pruning method {spec.method!r}: its scores do not have the shapes of its ticket"
+        )
+    return Ticket(arrays, spec.ticket_kind, scores)

@@ -20,9 +20,10 @@ from torch import Tensor
 from trainables.distributed.collectives import SINGLE_PROCESS, Peers
 from trainables.errors import InvariantError, TrainableError
 from trainables.pruning import kept_count
-from trainables.pruning.selection import check_covers, keep_largest
+from trainables.pruning.selection import keep_largest
 from trainables.spec import PruneSpec
-from trainables.tickets.weights import Masks, Weights
+from trainables.tickets.base import Masks, check_covers, shapes_of
+from trainables.tickets.weights import Weights
 
 _INFINITY = 0x7F800000
 
@@ -46,7 +47,7 @@ def prune_shards(
     """Return this process's shards (n,) of the ticket that `prune` returns for the full tensors,
     bit for bit. `weights` and `ticket` are its shards of them."""
     if ticket is not None:
-        check_covers(ticket, weights, spec.pool)
+        check_covers(ticket, shapes_of(weights), spec.pool)
     if spec.run:
         _check_precise(weights, peers)
     return _keep_largest(weights, spec.sparsity, spec.scope, ticket, peers)
@@ -78,7 +79,7 @@ def prune_tensors(
                 f"prune: {name} is {weight.dtype}; give float32, float16 or bfloat16 weights"
             )
     if ticket is not None:
-        check_covers(ticket, weights, "weights")
+        check_covers(ticket, shapes_of(weights), "weights")
     return _keep_largest(weights, sparsity, scope, ticket, SINGLE_PROCESS)
 
 
