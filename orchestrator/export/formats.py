@@ -24,7 +24,7 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 
 def mask_files(ticket: Ticket) -> dict[str, bytes]:
     """Return `masks.safetensors`: a boolean tensor per prunable weight, True = kept."""
-    return {"masks.safetensors": _tensors(ticket.masks(), ticket)}
+    return {"masks.safetensors": _tensors(ticket.arrays(), ticket)}
 
 
 def prune_state_files(ticket: Ticket, weights: Arrays) -> dict[str, bytes]:
@@ -37,7 +37,7 @@ def prune_state_files(ticket: Ticket, weights: Arrays) -> dict[str, bytes]:
         InputError: the weights lack a tensor of the ticket, or have it in another shape.
     """
     state = dict(weights)
-    for name, mask in ticket.masks().items():
+    for name, mask in ticket.arrays().items():
         weight_name = _weight_name(name, mask.shape, weights)
         values = state.pop(weight_name)
         state[f"{weight_name}_orig"] = values
@@ -52,7 +52,7 @@ def apply_ticket(ticket: Ticket, weights: Arrays) -> dict[str, npt.NDArray[Any]]
         InputError: the weights lack a tensor of the ticket, or have it in another shape.
     """
     arrays = dict(weights)
-    for name, mask in ticket.masks().items():
+    for name, mask in ticket.arrays().items():
         weight_name = _weight_name(name, mask.shape, weights)
         values = weights[weight_name]
         arrays[weight_name] = np.where(mask, values, values.dtype.type(0))

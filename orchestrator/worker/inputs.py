@@ -74,7 +74,7 @@ class TrialInputs:
                 f"ticket {ref.sha256[:12]} is of a {ticket.architecture} of another configuration"
                 f" than this {model.architecture} {model.size}; use tickets of the same model"
             )
-        masks: Masks = ticket.masks()
+        masks: Masks = ticket.arrays()
         return masks
 
     def _theta(self, spec: TrainSpec) -> str:

@@ -192,7 +192,7 @@ class TrialWorker:
         result: WorkResult,
         costs: dict[str, float],
     ) -> None:
-        ticket = Ticket.from_masks(
+        ticket = Ticket.from_arrays(
             masks,
             architecture=spec.model.architecture,
             model_sha256=model_digest(spec.model),

@@ -36,3 +36,9 @@ TICKET_KINDS: Registry[TicketKind] = Registry(
         ),
     },
 )
+
+
+def units(kind: str) -> str:
+    """Return what a ticket of this kind keeps or removes, in the plural. The kind may be one that
+    is not known here."""
+    return TICKET_KINDS[kind].units if kind in TICKET_KINDS else "units"

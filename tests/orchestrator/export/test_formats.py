@@ -20,15 +20,15 @@ from trainables.spec import ModelSpec
 def random_ticket(shapes: dict[str, tuple[int, ...]]) -> Ticket:
     rng = np.random.default_rng(0)
     masks = {name: rng.random(shape) > 0.7 for name, shape in shapes.items()}
-    return Ticket.from_masks(masks, architecture="vilt", model_sha256="0" * 64, pool="encoder")
+    return Ticket.from_arrays(masks, architecture="vilt", model_sha256="0" * 64, pool="encoder")
 
 
 def test_masks_are_exported_as_safetensors(tmp_path: Path) -> None:
     ticket = random_ticket({"a.weight": (3, 5), "b.weight": (7,)})
     (path,) = write_files(tmp_path / "new" / "folder", mask_files(ticket))
     loaded = load_file(path)
-    assert loaded.keys() == ticket.masks().keys()
-    for name, mask in ticket.masks().items():
+    assert loaded.keys() == ticket.arrays().keys()
+    for name, mask in ticket.arrays().items():
         assert loaded[name].dtype == torch.bool
         assert torch.equal(loaded[name], torch.from_numpy(mask))
 
@@ -47,7 +47,7 @@ def test_a_module_under_torch_prune_loads_the_state(tmp_path: Path) -> None:
     target.load_state_dict(load_file(path), strict=True)
     data = torch.randn(3, 6)
     target(data)  # the forward pre-hook computes the pruned weight
-    for index, mask in enumerate(ticket.masks().values()):
+    for index, mask in enumerate(ticket.arrays().values()):
         before, after = source[index].weight, target[index].weight
         assert isinstance(before, torch.Tensor)
         assert isinstance(after, torch.Tensor)
@@ -69,7 +69,7 @@ def test_from_pretrained_loads_the_pruned_vilt(tmp_path: Path) -> None:
     loaded, info = loader.from_pretrained(tmp_path, output_loading_info=True)
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
-    masks, loaded_state = ticket.masks(), loaded.state_dict()
+    masks, loaded_state = ticket.arrays(), loaded.state_dict()
     for name, value in state.items():
         expected = value * torch.from_numpy(masks[name]) if name in masks else value
         assert torch.equal(loaded_state[name], expected)
