@@ -78,12 +78,12 @@ LIGHT = {
 """What every module of `orchestrator` may import from `trainables`: light modules, without
 torch."""
 TRAINABLES_IMPORTS = {
-    "worker.trial": {"run", "run_group", "training.sink"},
+    "worker.trial": {"run", "run_group", "training.sink", "tickets.base"},
     "worker.multi_node": {
         *("run", "run_group", "distributed.launch", "distributed.process", "training.sink"),
     },
-    "worker.inputs": {"run"},
-    "export.weights": {"training.start"},
+    "worker.inputs": {"run", "tickets.base"},
+    "export.weights": {"training.start", "tickets.base"},
     "cli.data": {"data.check", "data.scenes"},
 }
 CLUSTER_IMPORTERS = {"api", "cli"}

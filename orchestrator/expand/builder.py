@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from orchestrator.errors import ConfigError
 from orchestrator.plan.graph import Trial
 from orchestrator.plan.keys import key_of
 from orchestrator.sweep.config import Schedule, Study
 from orchestrator.sweep.resolve import ModelInput, TaskInput
-from trainables.pruning import PRUNERS
+from trainables.errors import RecipeError
+from trainables.pruning import PRUNERS, check_prune
 from trainables.spec import (
     PRUNE_SEMANTICS,
     PruneSpec,
@@ -22,6 +24,7 @@ from trainables.spec import (
     TrainSpec,
     TrialSpec,
 )
+from trainables.tickets import TICKET_KINDS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -155,15 +158,26 @@ class PlanBuilder:
     ) -> str:
         """Add a prune trial to the sparsity of `level` and return its key.
 
-        `rule` has the fields of `PruneSpec` that say how weights are chosen.
+        `rule` has the fields of `PruneSpec` that say how units are chosen. All tickets of a study,
+        its controls included, are of the kind that its pruning method makes.
+
+        Raises:
+            ConfigError: the method cannot make this ticket.
         """
+        kind = PRUNERS[point.study.pruner].default_kind
         spec = PruneSpec(
             model=point.model.spec,
+            ticket_kind=kind,
+            kind_source=TICKET_KINDS.source_of(kind) if kind in TICKET_KINDS else "",
             sparsity=point.schedule.sparsity(level),
             pool=point.study.pool,
             semantics=PRUNE_SEMANTICS,
             **rule,
         )
+        try:
+            check_prune(spec)
+        except RecipeError as error:
+            raise ConfigError(f"pruner = {point.study.pruner!r}: {error}") from None
         return self.add(spec, point, parents=parents, produced_by=produced_by, level=level)
 
     def dense(self, point: GridPoint) -> str:

@@ -89,9 +89,9 @@ def decode_ticket(data: bytes, sha256: str, *, where: str) -> Ticket:
     """Return the ticket with that hash from a Parquet file's bytes; `where` names the file in
     errors.
 
-    The columns other than `bits` and `scores` are read first: they give the hash, and with it the length of each
-    tensor's bits. A few kilobytes can unpack to any number of gigabytes; such a file is rejected at
-    its first page that is too long, which has at most 2 GB.
+    The columns other than `bits` and `scores` are read first: they give the hash, and with it the
+    length of each array's bits. A few kilobytes can unpack to any number of gigabytes; such a file
+    is rejected at its first page that is too long, which has at most 2 GB.
 
     Raises:
         Damaged: this is not a ticket, or not the one that was written.

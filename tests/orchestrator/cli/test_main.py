@@ -66,7 +66,9 @@ PLAN_KEYS = (
     *("estimate", "keys"),
 )
 PROFILE = yaml.safe_dump(profile(SPOT).model_dump())
-TICKET_KEYS = (*("key", "model", "task", "level", "sparsity", "nnz", "bytes", "hash", "parents"),)
+TICKET_KEYS = (
+    *("key", "kind", "model", "task", "level", "sparsity", "nnz", "bytes", "hash", "parents"),
+)
 
 
 Call = Callable[..., CommandResult]

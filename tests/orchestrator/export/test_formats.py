@@ -11,7 +11,7 @@ from torch.nn.utils import prune
 from transformers import ViltModel
 
 from orchestrator.errors import InputError
-from orchestrator.export.formats import apply_ticket, mask_files, prune_state_files, write_files
+from orchestrator.export.formats import apply_masks, mask_files, prune_state_files, write_files
 from orchestrator.store.ticket import Ticket
 from trainables.models import vilt
 from trainables.spec import ModelSpec
@@ -40,7 +40,7 @@ def test_a_module_under_torch_prune_loads_the_state(tmp_path: Path) -> None:
     source, target = build(), build()
     ticket = random_ticket({"0.weight": (4, 6), "1.weight": (2, 4)})
     weights = {name: value.numpy() for name, value in source.state_dict().items()}
-    (path,) = write_files(tmp_path, prune_state_files(ticket, weights))
+    (path,) = write_files(tmp_path, prune_state_files(ticket, ticket.arrays(), weights))
 
     for layer in target:
         prune.identity(layer, "weight")  # type: ignore[no-untyped-call]
@@ -61,7 +61,7 @@ def test_from_pretrained_loads_the_pruned_vilt(tmp_path: Path) -> None:
     ticket = random_ticket(
         {name: tuple(state[name].shape) for name in backbone.prunable("encoder+pooler")}
     )
-    arrays = apply_ticket(ticket, {name: value.numpy() for name, value in state.items()})
+    arrays = apply_masks(ticket.arrays(), {name: value.numpy() for name, value in state.items()})
     after = {name: torch.from_numpy(value) for name, value in arrays.items()}
     vilt.save_pretrained(after, spec, tmp_path)
 
@@ -78,9 +78,9 @@ def test_from_pretrained_loads_the_pruned_vilt(tmp_path: Path) -> None:
 def test_weights_of_another_model_are_refused() -> None:
     ticket = random_ticket({"a.weight": (3, 5)})
     with pytest.raises(InputError, match=r"no a\.weight"):
-        prune_state_files(ticket, {"b.weight": np.zeros((3, 5))})
+        prune_state_files(ticket, ticket.arrays(), {"b.weight": np.zeros((3, 5))})
     with pytest.raises(InputError, match=r"\(5, 3\) in the weights and \(3, 5\) in the ticket"):
-        apply_ticket(ticket, {"a.weight": np.zeros((5, 3))})
+        apply_masks(ticket.arrays(), {"a.weight": np.zeros((5, 3))})
 
 
 @pytest.mark.parametrize("name", ["../out", "/tmp/out", "a/../../out", "sub/file", "..", ""])
