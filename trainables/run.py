@@ -253,20 +253,13 @@ def prune(spec: PruneSpec, inputs: RunInputs) -> Ticket:
             f"prune: the training run {spec.run[:12]} produces this ticket; pass it to run() in "
             "`prunes`"
         )
-    given = [each for each in (inputs.ticket, inputs.reference) if each is not None]
-    for each in given:
-        if each.kind != spec.ticket_kind:
-            raise TicketMismatch(
-                f"prune: the given ticket is of the kind {each.kind!r}, the new one of the kind "
-                f"{spec.ticket_kind!r}; use a ticket of the same kind"
-            )
     return prune_alone(
         spec,
         kind_module(spec.ticket_kind).space(backbone, spec.pool),
         backbone.prunable(spec.pool),
         _of_backbone(start),
-        inputs.ticket and inputs.ticket.arrays,
-        inputs.reference and inputs.reference.arrays,
+        inputs.ticket,
+        inputs.reference,
     )
 
 

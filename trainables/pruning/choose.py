@@ -27,19 +27,20 @@ def prune_alone(
     space: Space,
     pool: Sequence[str],
     weights: Mapping[str, Tensor],
-    ticket: Masks | None,
-    reference: Masks | None = None,
+    ticket: Ticket | None,
+    reference: Ticket | None = None,
 ) -> Ticket:
     """Return the ticket over `space` that a method chooses in one process.
 
     `weights` are the backbone's full float32 tensors, of which the method gets those of the `pool`.
     They may be empty for a method that needs none.
 
-    Raises CheckpointError if a tensor is missing, TicketMismatch if the method's result does not
-    have the names and shapes of the space, and the errors of the method.
+    Raises CheckpointError if a tensor is missing, TicketMismatch for a given ticket of another kind
+    and for a result without the names and shapes of the space, and the errors of the method.
     """
+    within, like = _arrays(spec, ticket), _arrays(spec, reference)
     if PRUNERS[spec.method].needs == "nothing":
-        chosen = method_module(spec.method).prune(spec, space, ticket, reference)
+        chosen = method_module(spec.method).prune(spec, space, within, like)
         return _ticket(spec, space, chosen)
     missing = [name for name in pool if name not in weights]
     if missing:
@@ -48,7 +49,7 @@ def prune_alone(
             "model contains; start from weights of this model"
         )
     chosen = method_module(spec.method).prune(
-        spec, {name: weights[name] for name in pool}, ticket, reference
+        spec, {name: weights[name] for name in pool}, within, like
     )
     return _ticket(spec, space, chosen)
 
@@ -67,14 +68,9 @@ def prune_at_end(
     process holds `shards` of the backbone's weights. `shapes` are those of the full weights.
 
     Rank 0, which has the `full_weights` too, gets the ticket; the others get None. Raises the
-    errors of `prune_alone`, and TicketMismatch for a ticket of another kind.
+    errors of `prune_alone`.
     """
-    if ticket is not None and ticket.kind != spec.ticket_kind:
-        raise TicketMismatch(
-            f"prune: the run applies a ticket of the kind {ticket.kind!r}, within which no ticket "
-            f"of the kind {spec.ticket_kind!r} can be chosen"
-        )
-    arrays = None if ticket is None else ticket.arrays
+    arrays = _arrays(spec, ticket)
     method = method_module(spec.method)
     if PRUNERS[spec.method].needs == "search":
         if not peers.is_first:
@@ -84,7 +80,7 @@ def prune_at_end(
     if not units_are_weights or not hasattr(method, "prune_shards"):
         if not peers.is_first:
             return None
-        return prune_alone(spec, space, pool, full_weights, arrays)
+        return prune_alone(spec, space, pool, full_weights, ticket)
     own = {name: shards[name] for name in pool}
     chosen = method.prune_shards(
         spec,
@@ -102,6 +98,18 @@ def prune_at_end(
     if not peers.is_first:
         return None
     return _ticket(spec, space, {n: mask.numpy().view(np.bool_) for n, mask in masks.items()})
+
+
+def _arrays(spec: PruneSpec, given: Ticket | None) -> Masks | None:
+    """Return the arrays of a given ticket, which must be of the new ticket's kind."""
+    if given is None:
+        return None
+    if given.kind != spec.ticket_kind:
+        raise TicketMismatch(
+            f"prune: the given ticket is of the kind {given.kind!r}, the new one of the kind "
+            f"{spec.ticket_kind!r}; use a ticket of the same kind"
+        )
+    return given.arrays
 
 
 def _ticket(spec: PruneSpec, space: Space, arrays: Masks, scores: Scores | None = None) -> Ticket:

@@ -13,12 +13,14 @@ from orchestrator.report.page.page import PageFigure, Section
 from orchestrator.report.sections import overlap, summary, ticket_figures
 from orchestrator.report.sections.base import ReportData, SectionPart, slug
 from orchestrator.store.ticket import Ticket
+from trainables.tickets import units
 
 
 def tickets_section(data: ReportData, fetch_ticket: Callable[[str], Ticket]) -> SectionPart | None:
     """Return the section on tickets; None if there are none to compare."""
     fetch = lru_cache(maxsize=None)(fetch_ticket)
     drawn: list[PageFigure | None] = []
+    kinds: dict[str, None] = {}
     compared = [overlap.overlaps({}).assign(model="", compared="", sparsity=0.0)]
     for _, group in itertools.groupby(
         overlap.choose_tickets(data.cells, data.verdicts), key=lambda choice: choice.model
@@ -27,6 +29,7 @@ def tickets_section(data: ReportData, fetch_ticket: Callable[[str], Ticket]) -> 
         tasks = [choice for choice in choices if choice.kind == "tasks"]
         for choice in choices:
             fetched = overlap.fetch_tickets(choice.tickets, fetch)
+            kinds |= dict.fromkeys(ticket.kind for ticket in fetched.values())
             pairs = overlap.overlaps(fetched)
             columns = {"model": choice.model, "compared": choice.kind, "sparsity": choice.sparsity}
             compared.append(pairs.assign(**columns))
@@ -39,8 +42,9 @@ def tickets_section(data: ReportData, fetch_ticket: Callable[[str], Ticket]) -> 
     tidy = pd.concat(compared, ignore_index=True)
     table = summary.overlap_table(tidy)
     note = (
-        "Overlap is the Jaccard index of the kept weights, |a ∩ b| / |a ∪ b|. Chance is what two"
-        " independent tickets of the same sizes would share: d / (2 − d) at density d."
+        f"Overlap is the Jaccard index of the kept {' or '.join(units(kind) for kind in kinds)},"
+        " |a ∩ b| / |a ∪ b|. Chance is what two independent tickets of the same sizes would share:"
+        " d / (2 − d) at density d."
     )
     section = Section(
         title="The tickets",
@@ -69,7 +73,11 @@ def _layers_figure(
 ) -> PageFigure | None:
     """Draw the IMP tickets of a choice; None if it has none."""
     all_imp = choice.kind == "tasks"  # transferred tickets are IMP tickets too
-    labels = [row.label for row in choice.tickets.itertuples() if all_imp or row.source == "imp"]
+    labels = [
+        row.label
+        for row in choice.tickets.itertuples()
+        if row.label in fetched and (all_imp or row.source == "imp")
+    ]
     if not labels:
         return None
     layers = overlap.layer_sparsity({label: fetched[label] for label in labels})

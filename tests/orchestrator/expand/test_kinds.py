@@ -1,0 +1,80 @@
+"""Studies whose pruning method makes another kind of ticket, and methods that cannot make one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import ConfigError
+from orchestrator.plan.graph import Plan
+from tests.support import plugins
+from tests.support.paths import ROOT
+from tests.support.sweeps import plan_of, sweep_document
+from trainables.pruning import PRUNERS, PruneMethod
+from trainables.spec import PruneSpec, TrainSpec
+from trainables.tickets import TICKET_KINDS
+
+TOY = ROOT / "tests/support/toy_kind.py"
+
+
+@pytest.fixture(autouse=True)
+def _clean() -> Iterator[None]:
+    yield
+    for registry in (PRUNERS, TICKET_KINDS):
+        plugins.remove(registry, "toy_kind")
+
+
+def planned(file: Path) -> Plan:
+    document = sweep_document(
+        pruner="toy", tickets=["imp", "omp"], controls=["random", "random_layerwise"]
+    )
+    return plan_of(document | {"pruners": {"toy": {"module": str(file)}}})
+
+
+def test_all_tickets_of_a_study_are_of_its_methods_kind_and_their_source_is_in_the_keys(
+    tmp_path: Path,
+) -> None:
+    plan = planned(TOY)
+    specs = [trial.spec for trial in plan if isinstance(trial.spec, PruneSpec)]
+    assert {spec.method for spec in specs} == {"toy_kind", "random"}
+    assert {(spec.ticket_kind, spec.kind_source) for spec in specs} == {
+        ("toy_kind", TICKET_KINDS.source_of("toy_kind"))
+    }
+
+    changed = tmp_path / "toy_kind.py"
+    changed.write_text(TOY.read_text() + "# changed\n")
+    same = planned(changed).trials.keys() & plan.trials.keys()
+    dense = [key for key in same if isinstance(plan.trials[key].spec, TrainSpec)]
+    assert len(dense) == len(same) == 1
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (PruneMethod(module="absent", needs="trained"), "needs the weights at the end of"),
+        (PruneMethod(module="absent", needs="search"), "needs .* search"),
+        (PruneMethod(module="absent", needs="weights", kinds=("feathers",)), "'feathers'"),
+    ],
+)
+def test_a_ticket_that_the_method_cannot_make_is_refused_while_planning(
+    entry: PruneMethod, message: str
+) -> None:
+    document = sweep_document(pruner="own", tickets=["omp"], controls=[])
+    with (
+        plugins.registered(PRUNERS, "own", entry),
+        pytest.raises(ConfigError, match=message) as caught,
+    ):
+        plan_of(document)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("needs", ["nothing", "weights"])
+def test_a_method_that_needs_no_training_is_planned_without_a_run(needs: str) -> None:
+    document = sweep_document(pruner="own", tickets=["omp"], controls=[])
+    entry = PruneMethod(module="absent", needs=needs)  # type: ignore[arg-type]
+    with plugins.registered(PRUNERS, "own", entry):
+        tickets = [trial for trial in plan_of(document) if isinstance(trial.spec, PruneSpec)]
+    assert len(tickets) == 4
+    assert {trial.produced_by for trial in tickets} == {""}
