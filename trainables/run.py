@@ -30,7 +30,7 @@ from trainables.errors import RecipeError, TicketMismatch
 from trainables.models import MODELS
 from trainables.models.base import Backbone
 from trainables.pruning import PRUNERS, check_prune
-from trainables.pruning.choose import method_module, prune_alone, prune_at_end
+from trainables.pruning.choose import check_kind, method_module, prune_alone, prune_at_end
 from trainables.seeds import derive
 from trainables.spec import BACKBONE, HEAD, PruneSpec, TrainSpec
 from trainables.tasks import TASKS
@@ -178,7 +178,8 @@ def train_network(
         rewind_steps=frozenset(rewinds),
     )
     _check_steps(plan)
-    _check_search(spec, prunes, rewinds)
+    _check_prunes(spec, ticket, prunes.values())
+    _check_search(spec, rewinds)
     net = Network(backbone, task.build_head(backbone))
     load_weights(net, start)
     # Find names and shapes now: at ZeRO 3 DeepSpeed empties the weights, and their shapes are lost.
@@ -330,22 +331,26 @@ def _searching(spec: TrainSpec, backbone: Backbone) -> AbstractContextManager[Wr
     return searching
 
 
-def _check_search(
-    spec: TrainSpec, prunes: Mapping[str, PruneSpec], rewinds: Collection[int]
-) -> None:
-    """Raise RecipeError if a ticket needs another search than the run's, or if the run is to save
-    weights that no other run could start from."""
-    method = "" if spec.search is None else spec.search.method
-    for each in prunes.values():
+def _check_prunes(spec: TrainSpec, ticket: Ticket | None, prunes: Iterable[PruneSpec]) -> None:
+    """Raise TicketMismatch if a ticket is of another kind than the applied one, and RecipeError if
+    it needs another search than the run's."""
+    method = spec.search and spec.search.method
+    for each in prunes:
+        check_kind(each, ticket)
         if PRUNERS[each.method].needs == "search" and each.method != method:
             raise RecipeError(
                 f"pruning method {each.method!r}: needs a run that searches with it; this run "
                 + (f"searches with {method!r}" if method else "does not search")
             )
-    if method and rewinds:
+
+
+def _check_search(spec: TrainSpec, rewinds: Collection[int]) -> None:
+    """Raise RecipeError if a run with a search is to save weights, from which no other run could
+    start."""
+    if spec.search is not None and rewinds:
         raise RecipeError(
-            f"search {method!r}: its run saves no rewind points, because a network in search has "
-            "other weights than the model; take them from a run without a search"
+            f"search {spec.search.method!r}: its run saves no rewind points, because a network in "
+            "search has other weights than the model; take them from a run without a search"
         )
 
 

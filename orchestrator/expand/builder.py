@@ -19,6 +19,7 @@ from trainables.spec import (
     Recipe,
     RewindSpec,
     Role,
+    Search,
     Seeds,
     Start,
     TrainSpec,
@@ -121,6 +122,7 @@ class PlanBuilder:
         ticket: str = "",
         level: int = 0,
         role: Role = "evaluation",
+        search: Search | None = None,
     ) -> str:
         """Add a training run and return its key."""
         rewound = start.kind == "rewind" and point.rewind > 0
@@ -136,6 +138,7 @@ class PlanBuilder:
             if rewound and point.study.rewind_schedule == "remaining"
             else 0,
             role=role,
+            search=search,
         )
         parents = tuple(key for key in (ticket, start.trial) if key)
         return self.add(spec, point, parents=parents, level=level)
@@ -222,11 +225,14 @@ class PlanBuilder:
         return self._starts.setdefault(point.chain_id(), Start(kind="rewind", trial=rewind))
 
     def imp_ticket(self, point: GridPoint, level: int) -> str:
-        """Return the key of the iterative-magnitude-pruning ticket of `level` (VLT, Algorithm 1).
+        """Return the key of the study's ticket of `level`: that of iterative magnitude pruning
+        (VLT, Algorithm 1), or that of the search if the pruning method has one.
 
         The run that scores ticket k also yields ticket k+1: it trains the full schedule from the
         same weights, so no second run is needed.
         """
+        if PRUNERS[point.study.pruner].needs == "search":
+            return self.searched_ticket(point, level)
         chain = self._chains.setdefault(point.chain_id(), [])
         while len(chain) < level:
             depth = len(chain)
@@ -245,6 +251,16 @@ class PlanBuilder:
                 )
             )
         return chain[level - 1]
+
+    def searched_ticket(self, point: GridPoint, level: int) -> str:
+        """Return the key of the ticket of `level` that the pruning method's search finds. One run
+        from theta_0 searches for all levels."""
+        method = point.study.pruner
+        search = Search(method=method, source=PRUNERS.source_of(method))
+        run = self.train(point, start=self.theta_0(point), role="round", search=search)
+        return self.prune(
+            point, level, parents=(run,), produced_by=run, run=run, **pruning_rule(point)
+        )
 
     def ticket_point(self, point: GridPoint) -> GridPoint:
         """Return the point whose chain the tickets of `point` come from."""

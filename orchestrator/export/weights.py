@@ -49,15 +49,15 @@ def export_ticket(
         return write_files(folder, mask_files(ticket))
     spec = from_json(record.spec)
     assert isinstance(spec, PruneSpec)
-    kind = kind_module(ticket.kind)
-    state = _weights(store, spec, weights)
-    masks = kind.weight_masks(shapes_of(state), ticket.arrays())
+    with torch.device("meta"):  # only names and shapes count
+        parameters = dict(init_backbone(spec.model, 0, 0.0).named_parameters())
+    masks = kind_module(ticket.kind).weight_masks(shapes_of(parameters), ticket.arrays())
     if not masks:
         raise InputError(
             f"ticket {ticket.sha256[:12]}: a ticket over {units(ticket.kind)} sets no weights to "
             f"zero, so the format {file_format!r} has nothing to show; use `--format masks`"
         )
-    arrays = {name: value.numpy() for name, value in state.items()}
+    arrays = {name: value.numpy() for name, value in _weights(store, spec, weights).items()}
     if file_format == "prune":
         return write_files(folder, prune_state_files(ticket, masks, arrays))
     pruned = {name: torch.from_numpy(v) for name, v in apply_masks(masks, arrays).items()}

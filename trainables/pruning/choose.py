@@ -100,16 +100,18 @@ def prune_at_end(
     return _ticket(spec, space, {n: mask.numpy().view(np.bool_) for n, mask in masks.items()})
 
 
-def _arrays(spec: PruneSpec, given: Ticket | None) -> Masks | None:
-    """Return the arrays of a given ticket, which must be of the new ticket's kind."""
-    if given is None:
-        return None
-    if given.kind != spec.ticket_kind:
+def check_kind(spec: PruneSpec, given: Ticket | None) -> None:
+    """Raise TicketMismatch if a given ticket is not of the new ticket's kind."""
+    if given is not None and given.kind != spec.ticket_kind:
         raise TicketMismatch(
             f"prune: the given ticket is of the kind {given.kind!r}, the new one of the kind "
             f"{spec.ticket_kind!r}; use a ticket of the same kind"
         )
-    return given.arrays
+
+
+def _arrays(spec: PruneSpec, given: Ticket | None) -> Masks | None:
+    check_kind(spec, given)
+    return None if given is None else given.arrays
 
 
 def _ticket(spec: PruneSpec, space: Space, arrays: Masks, scores: Scores | None = None) -> Ticket:

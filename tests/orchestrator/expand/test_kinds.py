@@ -23,7 +23,8 @@ TOY = ROOT / "tests/support/toy_kind.py"
 def _clean() -> Iterator[None]:
     yield
     for registry in (PRUNERS, TICKET_KINDS):
-        plugins.remove(registry, "toy_kind")
+        for name in ("toy_kind", "toy_search"):
+            plugins.remove(registry, name)
 
 
 def planned(file: Path) -> Plan:
@@ -48,6 +49,21 @@ def test_all_tickets_of_a_study_are_of_its_methods_kind_and_their_source_is_in_t
     same = planned(changed).trials.keys() & plan.trials.keys()
     dense = [key for key in same if isinstance(plan.trials[key].spec, TrainSpec)]
     assert len(dense) == len(same) == 1
+
+
+def test_one_search_run_serves_all_levels_and_controls_copy_its_counts() -> None:
+    document = sweep_document(pruner="toy", tickets=["search"], controls=["random_layerwise"])
+    file = ROOT / "tests/support/toy_search.py"
+    plan = plan_of(document | {"pruners": {"toy": {"module": str(file)}}})
+    trials = {trial.key: trial for trial in plan}
+    searches = [t for t in plan if isinstance(t.spec, TrainSpec) and t.spec.search is not None]
+    assert len(searches) == 1
+    found = [t for t in plan if t.produced_by == searches[0].key]
+    assert [trial.level for trial in found] == [1, 2, 3, 4]
+    alike = [t.spec for t in plan if isinstance(t.spec, PruneSpec) and t.spec.like]
+    assert {spec.like for spec in alike} == {trial.key for trial in found}
+    assert all(isinstance(trials[cell.trial].spec, TrainSpec) for cell in plan.cells)
+    assert searches[0].key not in {cell.trial for cell in plan.cells}
 
 
 @pytest.mark.parametrize(
