@@ -27,7 +27,7 @@ from torch import Tensor
 from trainables.distributed.collectives import Peers, current_peers
 from trainables.distributed.process import Device, prepare_process
 from trainables.errors import RecipeError, TicketMismatch
-from trainables.models import MODELS
+from trainables.models import MODELS, check_adversary
 from trainables.models.base import Backbone
 from trainables.pruning import PRUNERS, check_prune
 from trainables.pruning.choose import check_kind, method_module, prune_alone, prune_at_end
@@ -78,7 +78,8 @@ class RunInputs:
     weights: Path | None = None
     """Published checkpoint file of a `pretrained` start."""
     rewind: Mapping[str, Tensor] | None = None
-    """Rewind point of a `rewind` start: `backbone.*` and `head.*`, float32, on CPU."""
+    """Rewind point of a `rewind` start: `backbone.*` and `head.*`, weights in float32 and buffers,
+    on CPU."""
     ticket: Ticket | None = None
     """Ticket to apply."""
     reference: Ticket | None = None
@@ -137,6 +138,7 @@ def run(
     """
     install_parts(spec, inputs.modules, prunes.values())
     check_recipe(spec.recipe)
+    check_adversary(spec.recipe, spec.model.architecture)
     prepare_process(inputs.device, inputs.threads)
     entry = TASKS[spec.task.name]
     extensions = entry.embedding_extensions.get(spec.model.architecture, ())
@@ -193,7 +195,11 @@ def train_network(
     compiled = compiling(net) if spec.recipe.compile else nullcontext()
     with compiled, _applied(net, ticket) as applied, _searching(spec, backbone) as wrap:
         net.to(inputs.device)  # what the search has added
-        added = {n: v.detach().cpu() for n, v in net.state_dict().items() if n not in start}
+        added = {
+            name: value.detach().to("cpu", copy=True)
+            for name, value in net.state_dict().items()
+            if name not in start
+        }
         if wrap is not None:
             plan = replace(plan, objective=wrap(plan.objective))
         with start_engine(net, spec.recipe, inputs.device) as engine:
@@ -207,8 +213,10 @@ def train_network(
     violations = applied.violations(_of_backbone(local_weights), _of_backbone(shards))
     violation = TICKET_KINDS[ticket.kind].violation if ticket else ""
     violations = checks.check_end(start, theta_sha256, shards, violations, violation, peers)
-    if peers.world_size > 1 and spec.recipe.zero < 3:
-        checks.check_ranks_agree(local_weights, peers)
+    if peers.world_size > 1:
+        partitioned = {n for n, _ in net.named_parameters()} if spec.recipe.zero == 3 else set()
+        replicated = {n: each for n, each in local_weights.items() if n not in partitioned}
+        checks.check_ranks_agree(replicated, peers)
     final = peers.gather_shards(shards, engine.shapes)
     if until is None:
         shapes = _of_backbone(engine.shapes)

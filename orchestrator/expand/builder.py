@@ -176,7 +176,7 @@ class PlanBuilder:
             ticket_kind=kind,
             kind_source=TICKET_KINDS.source_of(kind) if kind in TICKET_KINDS else "",
             sparsity=point.schedule.sparsity(level),
-            pool=point.study.pool,
+            pool=point.model.pool(point.study),
             semantics=PRUNE_SEMANTICS,
             **rule,
         )

@@ -42,6 +42,7 @@ def export_ticket(
         InputError: `weights` is needed but not given, or does not exist, or the ticket sets no
             weights to zero.
         trainables.errors.CheckpointError: `weights` cannot be loaded.
+        trainables.errors.PluginError: the model is from outside the package, and not here.
     """
     assert record.ticket is not None
     ticket = store.ticket(record.ticket.sha256)
@@ -49,6 +50,7 @@ def export_ticket(
         return write_files(folder, mask_files(ticket))
     spec = from_json(record.spec)
     assert isinstance(spec, PruneSpec)
+    MODELS.check_source(spec.model.architecture, spec.model.source)
     with torch.device("meta"):  # only names and shapes count
         parameters = dict(init_backbone(spec.model, 0, 0.0).named_parameters())
     masks = kind_module(ticket.kind).weight_masks(shapes_of(parameters), ticket.arrays())
