@@ -45,7 +45,8 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("data.formats.lxmert",),
         ("data.formats",),
         ("data.schema",),
-        ("models", "tickets", "distributed"),
+        ("tickets",),
+        ("models", "distributed"),
         ("models.uniter", "models.lxmert", "models.vilt"),
         ("models.base", "models.attention", "models.checkpoint"),
         ("models.encoder",),
@@ -82,6 +83,7 @@ LIGHT = {
         "optim",
         "optim.schedules",
         "training.recipe",
+        "tickets",
         "data.fingerprint",
         "data.schema.layouts",
     ),
@@ -89,12 +91,12 @@ LIGHT = {
 """What every module of `orchestrator` may import from `trainables`: light modules, without
 torch."""
 TRAINABLES_IMPORTS = {
-    "worker.trial": {"run", "run_group", "training.sink"},
+    "worker.trial": {"run", "run_group", "training.sink", "tickets.base"},
     "worker.multi_node": {
         *("run", "run_group", "distributed.launch", "distributed.process", "training.sink"),
     },
-    "worker.inputs": {"run"},
-    "export.weights": {"training.start"},
+    "worker.inputs": {"run", "tickets.base"},
+    "export.weights": {"training.start", "tickets.base"},
     "cli.data": {"data.check", "data.scenes"},
 }
 CLUSTER_IMPORTERS = {"api", "cli"}

@@ -102,6 +102,7 @@ def _row(record: Record, ticket: TicketRef | None) -> dict[str, Any]:
     assert ticket is not None
     return {
         "key": record.key,
+        "kind": record.spec.get("ticket_kind", "weights"),
         "model": record.labels.get("model", ""),
         "task": record.labels.get("task", ""),
         "level": record.labels.get("level", 0),
@@ -140,7 +141,7 @@ def _find(store: TicketStore, prefix: str) -> Record:
 @JSON
 @click.pass_obj
 def show(open_store: OpenStore, key: str, as_json: bool) -> None:
-    """Show a ticket's origin and its sparsity by layer."""
+    """Show a ticket's origin, and its sparsity by layer or other array."""
     with open_store() as store:
         record = _find(store, key)
         assert record.ticket is not None
@@ -172,7 +173,8 @@ def show(open_store: OpenStore, key: str, as_json: bool) -> None:
 def diff(open_store: OpenStore, a: str, b: str, as_json: bool) -> None:
     """Compare two tickets with the overlap expected by chance.
 
-    The overlap is the number of weights that both keep, divided by the number that either keeps.
+    The overlap is the number of weights, or other units, that both keep, divided by the number that
+    either keeps. The tickets are of one kind.
     """
     from orchestrator.store.ticket import compare_tickets
 
@@ -280,7 +282,8 @@ def gc(open_store: OpenStore, dry_run: bool, older_than: float, abandoned: bool)
     type=click.Choice(["masks", "prune", "pretrained"]),
     default="masks",
     show_default=True,
-    help="Boolean masks, a torch.nn.utils.prune state dict, or a folder for from_pretrained.",
+    help="Boolean masks, or for tickets that set weights to zero a torch.nn.utils.prune state dict"
+    " or a folder for from_pretrained.",
 )
 @click.option(
     "--weights",

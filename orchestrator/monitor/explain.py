@@ -9,6 +9,8 @@ from orchestrator.monitor.status import Status, logs_command
 from orchestrator.plan.graph import Cell, Plan, Trial, describe_trial
 from orchestrator.plan.keys import ambiguous_prefix
 from orchestrator.store import paths
+from trainables.spec import PruneSpec, TrainSpec
+from trainables.tickets import units
 
 MAX_LINES = 12
 """Lines below one heading: a dense run may have hundreds of children."""
@@ -52,7 +54,7 @@ def explain(
             plan, (t for t in plan if trial.key in t.parents and t.produced_by != trial.key), status
         ),
         "affects": [_affected_scores(plan, trial.key)],
-        **_result(trial, status),
+        **_result(plan, trial, status),
         "log": [logs_command(trial.produced_by or trial.key, sweep)],
     }
     if trial.kind == "train" and mlflow:
@@ -130,7 +132,7 @@ def _truncated(lines: Iterable[str]) -> list[str]:
     return [*all_lines[:MAX_LINES], f"and {more:,} more"] if more > 0 else all_lines
 
 
-def _result(trial: Trial, status: Status) -> dict[str, list[str]]:
+def _result(plan: Plan, trial: Trial, status: Status) -> dict[str, list[str]]:
     """Contents of the trial's record, and of the note on its last failure."""
     note = status.failures.get(trial.key, {})
     rows = {"last failure": [f"{name} {note[name]}" for name in FAILURE_FIELDS if name in note]}
@@ -141,7 +143,7 @@ def _result(trial: Trial, status: Status) -> dict[str, list[str]]:
         kept, total = record.ticket.kept, record.ticket.total
         rows["ticket" if trial.kind == "prune" else "applied ticket"] = [
             paths.ticket(record.ticket.sha256),
-            f"keeps {kept:,} of {total:,} weights: {1 - kept / total:.2%} pruned",
+            f"keeps {kept:,} of {total:,} {_units(plan, trial)}: {1 - kept / total:.2%} pruned",
         ]
     if record.weights is not None:
         rows["weights"] = [f"{record.weights.path} ({record.weights.bytes:,} bytes)"]
@@ -150,3 +152,12 @@ def _result(trial: Trial, status: Status) -> dict[str, list[str]]:
     rows["record"] = [paths.record(trial.key), f"created {record.created_at}"]
     rows["machine"] = [f"{name} {value}" for name, value in record.environment.items()]
     return rows
+
+
+def _units(plan: Plan, trial: Trial) -> str:
+    """Return what the ticket that the trial makes or applies is over, such as `weights`."""
+    ticket = trial.spec if isinstance(trial.spec, PruneSpec) else None
+    if isinstance(trial.spec, TrainSpec):
+        applied = plan.trials[trial.spec.ticket].spec
+        ticket = applied if isinstance(applied, PruneSpec) else None
+    return units(ticket.ticket_kind if ticket else "")

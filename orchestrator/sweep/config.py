@@ -184,8 +184,8 @@ class Study(StrictModel):
     tickets: list[str] = ["imp"]
     """Sources of tickets to score: `imp` (iterative magnitude pruning), `omp` (one-shot magnitude
     pruning), `transfer` (the IMP tickets of each other task of the study), `transfer:TASK` (those
-    of one task; from a pre-training task, it is the universal ticket), or a source that an
-    installed package adds."""
+    of one task; from a pre-training task, it is the universal ticket), `search` (found by the
+    search of a `pruner` that has one), or a source that an installed package adds."""
     controls: list[str] = ["random"]
     """Control tickets to score next to `tickets`: `random` (same budget over the whole pool),
     `random_layerwise` (same budget in each tensor), or the IMP ticket on other weights: `reinit`

@@ -48,7 +48,7 @@ from trainables.data.fingerprint import fingerprint
 from trainables.run import RunInputs, prune
 from trainables.run import run as run_training
 from trainables.spec import PruneSpec, RewindSpec, TrainSpec, TrialSpec
-from trainables.tickets.weights import Masks
+from trainables.tickets.base import Ticket
 from trainables.training.sink import Action
 
 STEPS = 10
@@ -231,7 +231,7 @@ class UnsharedChain:
     """The results of a chain so far, in memory. It is a sink of its runs."""
 
     locations: Mapping[str, str]
-    tickets: dict[str, Masks] = field(default_factory=dict)
+    tickets: dict[str, Ticket] = field(default_factory=dict)
     points: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     score: float = math.nan
     """Score of the last run."""
@@ -257,8 +257,8 @@ class UnsharedChain:
     def rewind(self, step: int, payload: bytes) -> None:
         self.points[self._rewinds[step]] = load(payload)
 
-    def ticket(self, key: str, masks: Masks) -> None:
-        self.tickets[key] = masks
+    def ticket(self, key: str, ticket: Ticket) -> None:
+        self.tickets[key] = ticket
 
     def checkpoint(self, payload: bytes) -> None: ...
     def heartbeat(self) -> None: ...

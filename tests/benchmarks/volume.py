@@ -267,6 +267,6 @@ def record_of(trial: Trial) -> Record:
 
 def _any_ticket(sha256: str) -> Ticket:
     masks = {"weight": np.ones((10, 10), dtype=np.bool_)}
-    return Ticket.from_masks(
+    return Ticket.from_arrays(
         masks, architecture="uniter", model_sha256=sha256, pool="encoder+pooler"
     )

@@ -47,8 +47,12 @@ def plan_of(content: dict[str, Any]) -> Plan:
     return expand_sweep(sweep, resolve_inputs(sweep, fake_fingerprint))
 
 
-CONTROLS = sorted(name for name, entry in SOURCES.items() if not entry.parameter)
-"""Sources that need no other task or model of the sweep."""
+CONTROLS = sorted(
+    name
+    for name, entry in SOURCES.items()
+    if not entry.parameter and entry.pruner_needs != ("search",)
+)
+"""Sources that need no other task or model of the sweep, and no search."""
 
 studies = st.fixed_dictionaries(
     {

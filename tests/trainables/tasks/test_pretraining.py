@@ -364,8 +364,8 @@ class MemorySink:
     def rewind(self, step: int, payload: bytes) -> None:
         self.rewinds[step] = payload
 
-    def ticket(self, key: str, masks: Any) -> None:
-        self.tickets[key] = masks
+    def ticket(self, key: str, ticket: Any) -> None:
+        self.tickets[key] = ticket
 
     def checkpoint(self, payload: bytes) -> None:
         self.saved = payload
@@ -422,9 +422,9 @@ def test_a_round_keeps_its_ticket_and_prunes_the_next(data: Data, mode: dict[str
     assert all(math.isfinite(value) for value in outcome.scores.values())
     final, _ = decode_checkpoint(sink.rewinds[2])
     assert "head.cls.predictions.bias" in final
-    for name, mask in ticket.items():
+    for name, mask in ticket.arrays.items():
         assert not final[f"backbone.{name}"].numpy()[~mask].any()
-        assert (sink.tickets["next"][name] <= mask).all()
+        assert (sink.tickets["next"].arrays[name] <= mask).all()
 
 
 def run_round_in_process(argument: bytes, call: ParentCall) -> tuple[RunOutcome, MemorySink]:
