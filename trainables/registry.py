@@ -59,7 +59,7 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
         yield from dict.fromkeys([*self._builtin, *self._entry_points(), *self._added])
 
     def __len__(self) -> int:
-        return len([*self])
+        return sum(1 for _ in self)  # `len` of a list of it would ask for this length first
 
     def __contains__(self, name: object) -> bool:
         return name in self._builtin or name in self._added or name in self._entry_points()

@@ -16,12 +16,10 @@ from typing import Annotated, Any, Literal, TypeAlias, get_type_hints
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 from pydantic_core import PydanticCustomError
 
+from cluster.addresses import Endpoint, StoreUrl, Tracking
 from trainables.spec import Count, CountOrZero, Positive, Recipe, Scalar
 
 AXES = ("model", "task", "recipe", "schedule", "rewind", "seed")
-BUCKET_PATTERN = r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
-SERVER_PATTERN = r"https?://([\w.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?"
-"""A server's address. It must not contain a user and password, since addresses are shown."""
 
 
 class StrictModel(BaseModel):
@@ -206,9 +204,9 @@ class Win(StrictModel):
 class StoreConfig(StrictModel):
     """An S3 bucket for tickets and records. Credentials are read from the environment."""
 
-    url: Annotated[str, Field(pattern=rf"^s3://{BUCKET_PATTERN}(/.*)?$")]
+    url: StoreUrl
     """Bucket of the store, with an optional prefix: `s3://BUCKET/PREFIX`."""
-    endpoint: Annotated[str, Field(pattern=rf"^({SERVER_PATTERN}/?)?$")] = ""
+    endpoint: Endpoint = ""
     """Address of the S3 server, such as `http://127.0.0.1:8333`, without user and password; by
     default AWS."""
     region: Annotated[str, Field(pattern=r"^[a-z0-9-]*$")] = "us-east-1"
@@ -221,7 +219,7 @@ class Placement(StrictModel):
     store: Literal["local"] | StoreConfig = "local"
     """Store of tickets and records: `local`, a server on this machine with its data in `--home`, or
     an S3 bucket (`url`, `endpoint`, `region`)."""
-    tracking: Annotated[str, Field(pattern=rf"^(local|none|{SERVER_PATTERN}(/[^@]*)?)$")] = "local"
+    tracking: Tracking = "local"
     """MLflow server for curves and reports: `local`, a server on this machine, `none`, or the
     address of a server, without user and password."""
     cache: Location | None = None

@@ -68,7 +68,7 @@ def with_value(path: str, value: Any) -> dict[str, Any]:
         ("recipes.short.precision", "bf16", "recipes.short.zero = 0", "use 1 or more"),
         ("recipes.short.accumulate", 3, "recipes.short.accumulate = 3", "use a divisor"),
         ("placement.store", {"url": "gs://b"}, "placement.store.url = 'gs://b'", "s3://"),
-        ("placement.tracking", "htp://x", "placement.tracking = 'htp://x'", "https?://"),
+        ("placement.tracking", "htp://x", "placement.tracking = 'htp://x'", "such as http://"),
         ("placement.slots", 0, "placement.slots = 0", "use 1 or more"),
         ("name", "A sweep", "name = 'A sweep'", "must match"),
         ("studies", {}, "studies", "name a study"),
@@ -85,7 +85,8 @@ def with_value(path: str, value: Any) -> dict[str, Any]:
         ("recipes.short.lr", math.inf, "recipes.short.lr = inf", "finite number"),
         ("placement.cluster", "~nosuchuser/x", "cluster = '~nosuchuser/x'", "must name a user"),
         ("placement.store", REMOTE | {"region": "x y"}, "store.region = 'x y'", "must match"),
-        ("placement.store", {"url": "s3://b-"}, "store.url = 's3://b-'", "must match"),
+        ("placement.store", {"url": "s3://b-"}, "store.url = 's3://b-'", "3 to 63 characters"),
+        ("placement.store", {"url": "s3://ab"}, "store.url = 's3://ab'", "3 to 63 characters"),
     ],
 )
 def test_one_line_names_the_key_and_says_what_to_do(
