@@ -66,7 +66,8 @@ def pruning_rule(point: GridPoint) -> dict[str, Any]:
     """
     method = point.study.pruner
     seed = {"seed": point.seed} if PRUNERS[method].seeded else {}
-    return {"method": method, "scope": point.study.scope, **seed}
+    source = PRUNERS.source_of(method)
+    return {"method": method, "source": source, "scope": point.study.scope, **seed}
 
 
 @dataclass(slots=True)

@@ -32,7 +32,8 @@ def expand_sweep(sweep: Sweep, inputs: ResolvedInputs) -> Plan:
     """
     builder = PlanBuilder("round" if sweep.rounds == "separate" else "evaluation")
     cells: dict[Cell, None] = {}
-    for name, study in sweep.studies.items():
+    for name, written in sweep.studies.items():
+        study = written.model_copy(update={"pruner": inputs.pruners[name]})
         for cell in _study_cells(builder, name, study, _PointResolver(sweep, inputs, name)):
             cells.setdefault(cell)
     if not cells:

@@ -80,15 +80,26 @@ class ModelConfig(StrictModel):
 class TaskConfig(StrictModel):
     """One entry of `tasks`: a task and its data."""
 
-    task: str
+    task: str = ""
     """Name of the task: `easy_vqa`, `vqa`, `gqa`, `vcr`, `nlvr2`, `snli_ve`, `refcoco`, `retrieval`
-    or `pretraining`."""
+    or `pretraining`, or one that an installed package adds. Leave it out if `module` is given."""
+    module: Location | None = None
+    """Python file with a task of your own, which binds `TASK`. Its source is part of the trials'
+    keys, so a changed file runs them again."""
     data: Location | None = None
     """Folder with the data of the task. Only `easy_vqa` has a default: the data in its Python
     package."""
     options: dict[str, Scalar] = {}
     """Options of the task, such as `{blind: true}`, which hides the images; by default the task's
     own."""
+
+
+class PrunerConfig(StrictModel):
+    """One entry of `pruners`: a pruning method of your own."""
+
+    module: Location
+    """Python file with the method, which binds `PRUNER`. Its source is part of the trials' keys, so
+    a changed file runs them again."""
 
 
 class Schedule(StrictModel):
@@ -164,7 +175,8 @@ class Study(StrictModel):
     """Whether to score the dense network of each combination of the axes. Set it to false if
     another study of the sweep scores it."""
     pruner: str = "magnitude"
-    """How the tickets of `imp` and `omp` choose weights: `magnitude` or `random`."""
+    """How the tickets of `imp` and `omp` choose weights: `magnitude`, `random`, a method that an
+    installed package adds, or a label in `pruners`."""
     pool: str = "encoder+pooler"
     """Weights that can be pruned: `encoder+pooler`, `encoder`, or for `lxmert` also
     `encoder-reached`, without the matrices that its score does not depend on."""
@@ -280,6 +292,8 @@ class Sweep(StrictModel):
     tasks: dict[str, TaskConfig] = {}
     """Tasks by label. A study can also use a task that needs no data folder by its name, such as
     `easy_vqa`."""
+    pruners: dict[str, PrunerConfig] = {}
+    """Pruning methods of your own by label."""
     recipes: dict[str, RecipeChanges] = {}  # type: ignore[valid-type]
     """Recipes by label: what each one changes in the task's own recipe for the model."""
     studies: dict[str, Study]

@@ -11,6 +11,7 @@ from typing import Literal, Protocol, TypeAlias
 
 from orchestrator.plan.graph import Trial
 from orchestrator.store.s3 import StoreAddress
+from trainables.user_modules import UserModule
 
 Command: TypeAlias = Literal["continue", "drain", "stop"]
 """What the driver sends to its workers. `drain`: finish the current work item and start no other.
@@ -44,6 +45,8 @@ class Context:
     checkpoint_every_s: float | None
     """None derives it from the cost of a checkpoint and from `mtbf_s`."""
     mtbf_s: float
+    modules: tuple[UserModule, ...] = ()
+    """The user's own files, whose tasks and pruning methods the trials use."""
     credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The `AWS_VARIABLES` that are set for the driver. They are sent here rather than in a Ray
     runtime environment, which Ray writes to its logs."""
