@@ -8,7 +8,7 @@ of secrets.
 from __future__ import annotations
 
 from pathlib import PurePosixPath
-from typing import Annotated, Self, TypeAlias
+from typing import Annotated, Any, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 

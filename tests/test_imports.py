@@ -36,6 +36,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "trainables": (
         ("run_group",),
         ("run",),
+        ("check",),
         ("training", "data.scenes"),
         ("tasks", "optim", "pruning"),
         ("data",),
@@ -72,6 +73,8 @@ LIGHT = {
         "pruning",
         "data.fingerprint",
         "data.schema.layouts",
+        "training.recipe",
+        "check",
     ),
 }
 """What every module of `orchestrator` may import from `trainables`: light modules, without

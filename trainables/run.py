@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainables.check import check_training
 from trainables.distributed.collectives import Peers, current_peers
 from trainables.distributed.process import Device, prepare_process
 from trainables.errors import RecipeError, TicketMismatch
@@ -40,7 +41,6 @@ from trainables.training.adversary import training_objective
 from trainables.training.engine import compiling, start_engine
 from trainables.training.loop import RunPlan, TrainState, resume, train
 from trainables.training.network import Network, load_weights
-from trainables.training.recipe import check_recipe
 from trainables.training.sink import Sink
 from trainables.training.start import (
     extend_embeddings,
@@ -121,7 +121,7 @@ def run(
     errors of `trainables.errors`.
     """
     install_parts(spec, inputs.modules)
-    check_recipe(spec.recipe)
+    check_training(spec)
     prepare_process(inputs.device, inputs.threads)
     entry = TASKS[spec.task.name]
     extensions = entry.embedding_extensions.get(spec.model.architecture, ())

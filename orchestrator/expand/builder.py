@@ -53,10 +53,7 @@ class GridPoint:
 
     def scored_levels(self) -> Iterator[int]:
         """Return the levels that get cells; level 1 has the first ticket."""
-        levels = self.study.score_levels
-        if isinstance(levels, dict):
-            levels = levels.get(self.task.label)
-        return iter(range(1, self.schedule.levels + 1) if levels is None else levels)
+        return iter(self.study.levels_of(self.task.label, self.schedule))
 
 
 def pruning_rule(point: GridPoint) -> dict[str, Any]:

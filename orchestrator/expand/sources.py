@@ -33,9 +33,10 @@ class RelatedPoints:
 
     tasks: Callable[[], list[str]]
     """Return the labels of the study's other tasks."""
-    on_task: Callable[[str], GridPoint]
-    """Return the point on the task with this label."""
-    on_model: Callable[[str], GridPoint]
+    on_task: Callable[[str, str], GridPoint]
+    """Return the point on the task with this label, which the study's key (the second argument)
+    names."""
+    on_model: Callable[[str, str], GridPoint]
     """Return the point on the weights of the model with this label. Raises ConfigError if that
     model differs in more than its weights."""
 
@@ -59,9 +60,9 @@ def parse_sources(study: Study, where: str) -> list[TicketSource]:
 def _parse(name: str, where: str) -> TicketSource:
     kind, _, label = name.partition(":")
     if kind == "transfer":
-        return _transfer(label)
+        return _transfer(label, where)
     if kind == "init" and label:
-        return _other_init(label)
+        return _other_init(label, where)
     if name in SOURCES:
         return _registered(name)
     allowed = [*SOURCES, "init:MODEL", "transfer", "transfer:TASK"]
@@ -77,23 +78,23 @@ def _registered(name: str) -> TicketSource:
     return source
 
 
-def _transfer(task: str) -> TicketSource:
+def _transfer(task: str, where: str) -> TicketSource:
     def source(
         builder: PlanBuilder, point: GridPoint, related: RelatedPoints
     ) -> Iterator[tuple[str, LevelRuns]]:
         for origin in [task] if task else related.tasks():
             if origin != point.task.label:
-                source_point = related.on_task(origin)
+                source_point = related.on_task(origin, where)
                 yield f"transfer:{origin}", transfer_tickets(builder, point, source_point)
 
     return source
 
 
-def _other_init(label: str) -> TicketSource:
+def _other_init(label: str, where: str) -> TicketSource:
     def source(
         builder: PlanBuilder, point: GridPoint, related: RelatedPoints
     ) -> Iterator[tuple[str, LevelRuns]]:
-        other = related.on_model(label)
+        other = related.on_model(label, where)
         yield f"init:{label}", controls.other_init(builder, point, other)
 
     return source

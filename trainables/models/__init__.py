@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from trainables.errors import TrainableError, suggest
 from trainables.registry import Registry
+from trainables.spec import ModelSpec
 
 Modality: TypeAlias = Literal["regions", "pixels"]
 Format: TypeAlias = Literal["uniter", "lxmert", "vilt"]
@@ -105,3 +107,18 @@ _BUILTIN: dict[str, ModelEntry] = {
 MODELS: Registry[ModelEntry] = Registry(
     ModelEntry, group="sweepstakes.models", attribute="MODEL", builtin=_BUILTIN
 )
+
+
+def check_model(spec: ModelSpec) -> None:
+    """Raise TrainableError for a size or a setting that the model does not have."""
+    settings = MODELS[spec.architecture].settings
+    for name, _ in spec.overrides:
+        if name not in settings:
+            raise TrainableError(
+                f"model {spec.architecture}: no setting {name!r}; {suggest(name, settings)}"
+            )
+
+
+def pool_sizes(spec: ModelSpec) -> Mapping[str, int]:
+    """Return the number of weights in each pool of a model."""
+    return MODELS[spec.architecture].sizes[spec.size]

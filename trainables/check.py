@@ -1,0 +1,26 @@
+"""Whether a training run can start as its spec says, in pure Python.
+
+A worker makes these checks before it runs a trial. Planning calls the same functions on the parts
+of the specs, so that what is planned also starts. What only the data or a weights file show is
+checked when they are read. This module imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+from trainables.errors import RecipeError
+from trainables.models import check_model
+from trainables.spec import TrainSpec
+from trainables.tasks import resolve_options
+from trainables.training.recipe import check_recipe
+
+
+def check_training(spec: TrainSpec) -> None:
+    """Raise TrainableError for a training run that cannot start as it is specified."""
+    check_model(spec.model)
+    resolve_options(spec.task)
+    check_recipe(spec.recipe)
+    if not 0 <= spec.first_step < spec.recipe.steps:
+        raise RecipeError(
+            f"first_step = {spec.first_step} is not a step of the recipe; use 0 to"
+            f" {spec.recipe.steps - 1}"
+        )
