@@ -230,7 +230,8 @@ class Study(StrictModel):
         """Yield the product of the axes, with zipped axes advanced together; the last axis varies
         fastest."""
         zipped = {axis for group in self.zip for axis in group}
-        groups = [*self.zip, *([axis] for axis in AXES if axis not in zipped)]
+        groups: list[list[str]] = [[*group] for group in self.zip]
+        groups += [[axis] for axis in AXES if axis not in zipped]
         groups.sort(key=lambda group: AXES.index(group[0]))
         columns = [
             [dict(zip(group, row, strict=True)) for row in zip(*map(self.axis, group), strict=True)]
