@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 
 from orchestrator.errors import ConfigError, suggest
 from orchestrator.expand.builder import GridPoint, PlanBuilder
-from orchestrator.expand.sources import RelatedPoints, parse_sources
+from orchestrator.expand.sources import RelatedPoints, check_pruner, source_levels
 from orchestrator.plan.graph import DENSE, Cell, Curve, Plan
+from orchestrator.sources.names import NamedSource, parse_sources
 from orchestrator.sweep.config import AXES, AxisValues, Study
 from orchestrator.sweep.resolve import Resolver
 
@@ -48,14 +49,16 @@ class _StudyExpansion:
         where = f"studies.{self.name}"
         pruner = self.resolver.pruner(self.written.pruner, f"{where}.pruner")
         study = self.written.model_copy(update={"pruner": pruner})
-        sources = parse_sources(study, where)
+        sources = parse_sources(study.tickets, study.controls, where)
+        for source in sources:
+            check_pruner(source, study.pruner)
         for values in study.points():
             point = self._point(study, values)
             related = self._related_points(study, values)
             if study.dense:
                 yield self._dense_cell(point)
             for source in sources:
-                for label, levels in source(self.builder, point, related):
+                for label, levels in source_levels(source, self.builder, point, related):
                     curve = self._curve(point, label)
                     for level, (trial, ticket) in levels:
                         sparsity = point.schedule.sparsity(level)
@@ -149,20 +152,20 @@ class _StudyExpansion:
         def tasks() -> list[str]:
             return [task for task in dict.fromkeys(study.axis("task")) if task != values["task"]]
 
-        def on_task(task: str, where: str) -> GridPoint:
+        def on_task(task: str, source: NamedSource) -> GridPoint:
             zipped = next((group for group in study.zip if "task" in group), ["task"])
             for other in study.points():
                 same = all(other[axis] == values[axis] for axis in AXES if axis not in zipped)
                 if same and other["task"] == task:
                     return self._point(study, other)
-            return self._point(study, {**values, "task": task}, where)
+            return self._point(study, {**values, "task": task}, source.where)
 
-        def on_model(label: str, where: str) -> GridPoint:
-            other = self._point(study, {**values, "model": label}, where)
+        def on_model(source: NamedSource) -> GridPoint:
+            other = self._point(study, {**values, "model": source.argument}, source.where)
             model = self.resolver.models[values["model"]]
             if other.model.spec != model.spec:
                 raise ConfigError(
-                    f"{where}: init:{label} has another architecture, size or overrides than"
+                    f"{source.where}: {source} has another architecture, size or overrides than"
                     f" {model.label}; use a model that differs in its weights only"
                 )
             return other
