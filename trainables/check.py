@@ -8,8 +8,8 @@ checked when they are read. This module imports nothing heavy.
 from __future__ import annotations
 
 from trainables.errors import RecipeError
-from trainables.models import check_model
-from trainables.spec import TrainSpec
+from trainables.models import MODELS, check_model, depth_roles, model_config
+from trainables.spec import ModelSpec, Start, TrainSpec
 from trainables.tasks import resolve_options
 from trainables.training.recipe import check_recipe
 
@@ -19,8 +19,15 @@ def check_training(spec: TrainSpec) -> None:
     check_model(spec.model)
     resolve_options(spec.task)
     check_recipe(spec.recipe)
+    check_start(spec.start, spec.model)
     if not 0 <= spec.first_step < spec.recipe.steps:
         raise RecipeError(
             f"first_step = {spec.first_step} is not a step of the recipe; use 0 to"
             f" {spec.recipe.steps - 1}"
         )
+
+
+def check_start(start: Start, model: ModelSpec) -> None:
+    """Raise RecipeError if the start weights cannot be shuffled as the start says."""
+    if start.shuffle == "across_depth":
+        depth_roles(model_config(model).pools()[MODELS[model.architecture].pool])

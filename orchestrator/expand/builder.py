@@ -10,6 +10,7 @@ from orchestrator.plan.graph import Trial
 from orchestrator.plan.keys import key_of
 from orchestrator.sweep.config import Schedule, Study
 from orchestrator.sweep.resolve import ModelInput, TaskInput
+from trainables.check import check_start
 from trainables.pruning import PRUNERS
 from trainables.spec import (
     PRUNE_SEMANTICS,
@@ -116,7 +117,11 @@ class PlanBuilder:
         level: int = 0,
         role: Role = "evaluation",
     ) -> str:
-        """Add a training run and return its key."""
+        """Add a training run and return its key.
+
+        Raises RecipeError if the model cannot be trained from that start.
+        """
+        check_start(start, point.model.spec)
         rewound = start.kind == "rewind" and point.rewind > 0
         spec = TrainSpec(
             model=point.model.spec,
@@ -160,7 +165,7 @@ class PlanBuilder:
         spec = PruneSpec(
             model=point.model.spec,
             sparsity=point.schedule.sparsity(level),
-            pool=point.study.pool,
+            pool=point.model.pool(point.study),
             semantics=PRUNE_SEMANTICS,
             **rule,
         )

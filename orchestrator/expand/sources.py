@@ -68,10 +68,8 @@ def source_levels(
     elif source.entry.parameter == "task":
         for task in [source.argument] if source.argument else related.tasks():
             if task != point.task.label:
-                yield (
-                    f"{source.name}:{task}",
-                    generate(builder, point, related.on_task(task, source)),
-                )
+                other = related.on_task(task, source)
+                yield f"{source.name}:{task}", generate(builder, point, other)
     else:
         yield source.name, generate(builder, point)
 

@@ -17,7 +17,7 @@ from orchestrator.expand.sources import RelatedPoints, check_pruner, source_leve
 from orchestrator.plan.graph import DENSE, Cell, Curve, Plan
 from orchestrator.sources.names import NamedSource, parse_sources
 from orchestrator.sweep.config import AXES, AxisValues, Study
-from orchestrator.sweep.resolve import Resolver
+from orchestrator.sweep.resolve import Resolver, refused
 
 
 def expand_sweep(resolver: Resolver) -> Plan:
@@ -58,13 +58,17 @@ class _StudyExpansion:
             if study.dense:
                 yield self._dense_cell(point)
             for source in sources:
-                for label, levels in source_levels(source, self.builder, point, related):
-                    curve = self._curve(point, label)
-                    for level, (trial, ticket) in levels:
-                        sparsity = point.schedule.sparsity(level)
-                        yield Cell(
-                            curve=curve, level=level, sparsity=sparsity, trial=trial, ticket=ticket
-                        )
+                with refused(f"{source.where} = {str(source)!r}"):
+                    yield from self._source_cells(source, point, related)
+
+    def _source_cells(
+        self, source: NamedSource, point: GridPoint, related: RelatedPoints
+    ) -> Iterator[Cell]:
+        for label, levels in source_levels(source, self.builder, point, related):
+            curve = self._curve(point, label)
+            for level, (trial, ticket) in levels:
+                sparsity = point.schedule.sparsity(level)
+                yield Cell(curve=curve, level=level, sparsity=sparsity, trial=trial, ticket=ticket)
 
     def _dense_cell(self, point: GridPoint) -> Cell:
         """Return the cell of level 0. Its run starts from theta_0 and prunes nothing, so one cell
@@ -91,10 +95,9 @@ class _StudyExpansion:
         study_key = f"studies.{self.name}"
         model = self.resolver.model(values["model"], where or f"{study_key}.model")
         task = self.resolver.task(values["task"], model, where or f"{study_key}.task")
-        if study.pool not in model.pools:
+        if (pool := model.pool(study)) not in model.pools:
             raise ConfigError(
-                f"{study_key}.pool = {study.pool!r} is not known;"
-                f" {suggest(study.pool, model.pools)}"
+                f"{study_key}.pool = {pool!r} is not known; {suggest(pool, model.pools)}"
             )
         point = GridPoint(
             model=model,

@@ -55,6 +55,15 @@ Location: TypeAlias = Annotated[Path, Field(strict=False), AfterValidator(_expan
 made absolute from the folder in which the command runs, since workers run in other folders."""
 
 
+def _check_one_of(values: Mapping[str, object]) -> None:
+    """Check that exactly one of the values, by key, is given."""
+    given = [key for key, value in values.items() if value]
+    if len(given) != 1:
+        found = "neither" if not given else "both"
+        keys = " and ".join(f"`{key}`" for key in values)
+        raise ValueError(f": has {found} of {keys}; give one")
+
+
 class PretrainedBy(StrictModel):
     """The training run of this sweep whose final weights are a model's theta_0."""
 
@@ -71,8 +80,12 @@ class PretrainedBy(StrictModel):
 class ModelConfig(StrictModel):
     """One entry of `models`: an architecture and its initial weights, theta_0."""
 
-    architecture: str
-    """Architecture of the model: `uniter`, `lxmert` or `vilt`."""
+    architecture: str = ""
+    """Architecture of the model: `uniter`, `lxmert` or `vilt`, or one that an installed package
+    adds. Leave it out if `module` is given."""
+    module: Location | None = None
+    """Python file with a model of your own, which binds `MODEL`. Its source is part of the trials'
+    keys, so a changed file runs them again."""
     size: str = "base"
     """Size of the model: `tiny` or `base`, for `uniter` also `large`."""
     weights: Location | None = None
@@ -86,6 +99,11 @@ class ModelConfig(StrictModel):
     overrides: dict[str, Scalar] = {}
     """Configuration values that differ from those of the size, such as `{num_hidden_layers: 1}`;
     by default none."""
+
+    @model_validator(mode="after")
+    def _check_module(self) -> Self:
+        _check_one_of({"architecture": self.architecture, "module": self.module})
+        return self
 
 
 class TaskConfig(StrictModel):
@@ -103,6 +121,11 @@ class TaskConfig(StrictModel):
     options: dict[str, Scalar] = {}
     """Options of the task, such as `{blind: true}`, which hides the images; by default the task's
     own."""
+
+    @model_validator(mode="after")
+    def _check_module(self) -> Self:
+        _check_one_of({"task": self.task, "module": self.module})
+        return self
 
 
 class PrunerConfig(StrictModel):
@@ -199,9 +222,10 @@ class Study(StrictModel):
     pruner: str = "magnitude"
     """How the tickets of `imp` and `omp` choose weights: `magnitude`, `random`, a method that an
     installed package adds, or a label in `pruners`."""
-    pool: str = "encoder+pooler"
+    pool: str | None = None
     """Weights that can be pruned: `encoder+pooler`, `encoder`, or for `lxmert` also
-    `encoder-reached`, without the matrices that its score does not depend on."""
+    `encoder-reached`, without the matrices that its score does not depend on. By default
+    `encoder+pooler`, or what a model from outside names."""
     scope: Literal["global", "layer"] = "global"
     """What weights are ranked within: `global` ranks the whole pool, `layer` prunes the same share
     of each tensor."""

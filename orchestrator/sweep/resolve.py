@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import ConfigError, MissingFile, suggest
-from orchestrator.sweep.config import ModelConfig, PretrainedBy, Sweep, TaskConfig
+from orchestrator.sweep.config import ModelConfig, PretrainedBy, Study, Sweep, TaskConfig
 from trainables.data.schema.layouts import task_files
 from trainables.errors import DataError, PluginError, TrainableError
 from trainables.models import MODELS, check_model, pool_sizes
 from trainables.pruning import PRUNERS
 from trainables.registry import Registry
 from trainables.spec import ModelSpec, Options, Recipe, Scalar, Start, TaskSpec
-from trainables.tasks import TASKS, resolve_options
+from trainables.tasks import TASKS, data_format, default_recipe, resolve_options
 from trainables.training.recipe import check_recipe
 from trainables.user_modules import UserModule, install, read_user_module
 
@@ -44,6 +44,10 @@ class ModelInput:
     pretrained_by: PretrainedBy | None = None
     pools: Mapping[str, int]
     """Number of weights in each prunable pool."""
+
+    def pool(self, study: Study) -> str:
+        """Return the pool that a study prunes."""
+        return study.pool or MODELS[self.spec.architecture].pool
 
     def start(self, seed: int) -> Start:
         """Return the start of a run that uses no result of the sweep."""
@@ -128,12 +132,15 @@ class Resolver:
             entry = self._unlabelled_model(label, where)
         else:
             where = f"models.{label}"
+        if entry.module is not None:
+            name = self._user_module(entry.module, where, MODELS)
+            entry = entry.model_copy(update={"architecture": name})
         if entry.architecture not in MODELS:
             raise _unknown(f"{where}.architecture", entry.architecture, MODELS)
         if entry.size not in MODELS[entry.architecture].sizes:
             raise _unknown(f"{where}.size", entry.size, MODELS[entry.architecture].sizes)
         spec = model_spec(entry)
-        with _refused(f"{where}.overrides"):
+        with refused(f"{where}.overrides"):
             check_model(spec)
             pools = pool_sizes(spec)
         weights = ""
@@ -165,22 +172,18 @@ class Resolver:
 
     def _task(self, label: str, model: ModelInput, where: str) -> TaskInput:
         entry = self._task_entry(label, where)
-        supported = TASKS[entry.task].recipes
-        if model.spec.architecture not in supported:
-            raise ConfigError(
-                f"{where}: task {label!r} does not support {model.spec.architecture};"
-                f" use a model of {', '.join(supported)}"
-            )
+        architecture = model.spec.architecture
+        with refused(f"{where} = {label!r}"):
+            default_recipe(entry.task, architecture)
         path = entry.data or TASKS[entry.task].shipped_data()
         if path is None:
             raise ConfigError(f"tasks.{label}.data is missing; give the folder with the data")
         spec = task_spec(entry)
-        with _refused(f"tasks.{label}.options"):
+        with refused(f"tasks.{label}.options"):
             options = resolve_options(spec)
             patterns: tuple[str, ...] = ()
             if TASKS[entry.task].published:
-                data_format = MODELS[model.spec.architecture].format
-                patterns = task_files(entry.task, data_format, options)
+                patterns = task_files(entry.task, data_format(entry.task, architecture), options)
         if patterns and path.is_file():
             raise ConfigError(f"tasks.{label}.data = {path} is a file; give the folder of the data")
         data = self._fingerprint(path, f"tasks.{label}.data", patterns)
@@ -193,9 +196,6 @@ class Resolver:
             if label not in TASKS:
                 raise _unknown(where, label, [*self.sweep.tasks, *TASKS])
             entry = TaskConfig(task=label)
-        if (entry.module is None) == (not entry.task):
-            found = "both" if entry.task else "neither"
-            raise ConfigError(f"tasks.{label}: has {found} of `task` and `module`; give one")
         if entry.module is not None:
             name = self._user_module(entry.module, f"tasks.{label}", TASKS)
             entry = entry.model_copy(update={"task": name})
@@ -204,7 +204,7 @@ class Resolver:
         return entry
 
     def _recipe(self, label: str, model: ModelInput, task: TaskInput, where: str) -> Recipe:
-        recipe = TASKS[task.spec.name].recipes[model.spec.architecture]
+        recipe = default_recipe(task.spec.name, model.spec.architecture)
         if label != DEFAULT_RECIPE:
             if label not in self.sweep.recipes:
                 raise _unknown(where, label, [DEFAULT_RECIPE, *self.sweep.recipes])
@@ -220,7 +220,7 @@ class Resolver:
 
     def _user_module(self, path: Path, where: str, registry: Registry[Any]) -> str:
         """Import a file of the user's, and return the name of its entry in `registry`."""
-        with _refused(f"{where}.module"):
+        with refused(f"{where}.module"):
             module = read_user_module(path)
             if self._modules.setdefault(module.name, module) != module:
                 raise PluginError(
@@ -265,7 +265,7 @@ def task_spec(entry: TaskConfig) -> TaskSpec:
 
 
 @contextmanager
-def _refused(where: str) -> Iterator[None]:
+def refused(where: str) -> Iterator[None]:
     """Turn the error of a worker's check into one of the sweep's key `where`."""
     try:
         yield

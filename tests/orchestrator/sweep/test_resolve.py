@@ -15,7 +15,7 @@ from orchestrator.expand.studies import expand_sweep
 from orchestrator.plan.graph import Plan
 from orchestrator.sweep.resolve import Resolver
 from orchestrator.sweep.sweep_file import load_sweep
-from tests.support.sweeps import fake_fingerprint, sweep_document, write_sweep
+from tests.support.sweeps import STUDY, fake_fingerprint, sweep_document, write_sweep
 from trainables.check import check_training
 from trainables.spec import TrainSpec
 
@@ -49,6 +49,14 @@ def with_model(**entry: Any) -> dict[str, Any]:
         (with_recipe(warmup=1.0), "recipes.short.warmup = 1.0", "below 1"),
         (with_recipe(batch_size=33, accumulate=5), "recipes.short.accumulate = 5", "divisor"),
         (with_model(overrides={"hiden_size": 32}), "models.mine.overrides", "mean `hidden_size`?"),
+        (with_model(overrides={"hidden_size": 65}), "models.mine.overrides", "num_attention_heads"),
+        (with_model(overrides={"type_vocab_size": 1}), "models.mine.overrides", "give 2 or more"),
+        (
+            with_model(overrides={"num_hidden_layers": 1})
+            | {"studies": {"main": STUDY | {"model": "mine", "controls": ["shuffle_across"]}}},
+            "studies.main.controls = 'shuffle_across'",
+            "two layers",
+        ),
         (with_model(size="tinny"), "models.mine.size = 'tinny'", "did you mean `tiny`?"),
         (with_model(architecture="unitr"), "models.mine.architecture", "did you mean `uniter`?"),
         (with_task(RETRIEVAL, split="foo"), "tasks.mine.options: ", "split = 'foo'; use val or"),
