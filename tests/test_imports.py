@@ -80,9 +80,11 @@ LIGHT = {
         "models",
         "tasks",
         "pruning",
+        "optim",
+        "optim.schedules",
+        "training.recipe",
         "data.fingerprint",
         "data.schema.layouts",
-        "training.recipe",
         "check",
     ),
 }

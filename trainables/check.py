@@ -11,14 +11,16 @@ from trainables.errors import RecipeError
 from trainables.models import MODELS, check_model, depth_roles, model_config
 from trainables.spec import ModelSpec, Start, TrainSpec
 from trainables.tasks import resolve_options
-from trainables.training.recipe import check_recipe
+from trainables.training.recipe import check_recipe, check_workers
 
 
-def check_training(spec: TrainSpec) -> None:
-    """Raise TrainableError for a training run that cannot start as it is specified."""
+def check_training(spec: TrainSpec, workers: int = 1) -> None:
+    """Raise TrainableError for a training run that cannot start as it is specified, in so many
+    processes."""
     check_model(spec.model)
     resolve_options(spec.task)
-    check_recipe(spec.recipe)
+    check_recipe(spec.recipe, MODELS[spec.model.architecture].groups)
+    check_workers(spec.recipe, spec.task.name, workers)
     check_start(spec.start, spec.model)
     if not 0 <= spec.first_step < spec.recipe.steps:
         raise RecipeError(

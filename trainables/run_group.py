@@ -48,7 +48,7 @@ def run(
         release_memory(inputs.device)
         return outcome
     install_parts(spec, inputs.modules)
-    check_training(spec)
+    check_training(spec, workers)
     argument = pack_arguments(spec, inputs, prunes=prunes, rewinds=rewinds, until=until)
     group_outcome: RunOutcome = run_processes(
         f"{__name__}:run_member",

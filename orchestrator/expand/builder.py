@@ -11,6 +11,7 @@ from orchestrator.plan.keys import key_of
 from orchestrator.sweep.config import Schedule, Study
 from orchestrator.sweep.resolve import ModelInput, TaskInput
 from trainables.check import check_start
+from trainables.optim import OPTIMIZERS
 from trainables.pruning import PRUNERS
 from trainables.spec import (
     PRUNE_SEMANTICS,
@@ -127,6 +128,7 @@ class PlanBuilder:
             model=point.model.spec,
             task=point.task.spec,
             recipe=point.recipe,
+            optimizer_source=OPTIMIZERS.source_of(point.recipe.optimizer),
             seeds=Seeds(head=point.seed_of("head"), data=point.seed_of("data")),
             start=start,
             ticket=ticket,
@@ -185,6 +187,7 @@ class PlanBuilder:
             model=pretraining.model.spec,
             task=pretraining.task.spec,
             recipe=pretraining.recipe,
+            optimizer_source=OPTIMIZERS.source_of(pretraining.recipe.optimizer),
             seeds=Seeds(head=pretraining.seed, data=pretraining.seed),
             start=pretraining.model.start(pretraining.seed),
         )

@@ -13,7 +13,16 @@ import itertools
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeAlias, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    Self,
+    TypeAlias,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from pydantic import (
     AfterValidator,
@@ -26,7 +35,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from cluster.addresses import Endpoint, StoreUrl, Tracking
-from trainables.spec import Count, CountOrZero, Positive, Recipe, Scalar
+from trainables.spec import Count, CountOrZero, Factors, Positive, Recipe, Scalar
 
 AXES = ("model", "task", "recipe", "schedule", "rewind", "seed")
 AxisValues: TypeAlias = Mapping[str, Any]
@@ -170,11 +179,28 @@ class Schedule(StrictModel):
         return self
 
 
+def _hint_in_file(hint: Any) -> Any:
+    """Return the type in a sweep file of a recipe's field: a list for a tuple, a mapping for
+    pairs."""
+    if hint == Factors:
+        return dict[str, Positive]
+    if get_origin(hint) is tuple:
+        return list[get_args(hint)[0]]  # type: ignore[misc]
+    return hint
+
+
+def _from_file(value: Any) -> Any:
+    """Return the value of a recipe's field, given the value in a sweep file."""
+    if isinstance(value, dict):
+        return tuple(sorted(value.items()))
+    return tuple(value) if isinstance(value, list) else value
+
+
 RecipeChanges: type[StrictModel] = create_model(  # type: ignore[call-overload]
     "RecipeChanges",
     __base__=StrictModel,
     **{
-        name: (hint | None, None)
+        name: (_hint_in_file(hint) | None, None)
         for name, hint in get_type_hints(Recipe, include_extras=True).items()
     },
 )
@@ -423,4 +449,4 @@ class Sweep(StrictModel):
     def recipe_changes(self, label: str) -> dict[str, Any]:
         """Return the fields that the recipe `label` changes."""
         changes: dict[str, Any] = self.recipes[label].model_dump(exclude_none=True)  # type: ignore[attr-defined]
-        return changes
+        return {name: _from_file(value) for name, value in changes.items()}

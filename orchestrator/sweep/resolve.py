@@ -16,13 +16,13 @@ from typing import Any
 from orchestrator.errors import ConfigError, MissingFile, suggest
 from orchestrator.sweep.config import ModelConfig, PretrainedBy, Study, Sweep, TaskConfig
 from trainables.data.schema.layouts import task_files
-from trainables.errors import DataError, PluginError, TrainableError
+from trainables.errors import DataError, PluginError, RecipeError, TrainableError
 from trainables.models import MODELS, check_model, pool_sizes
 from trainables.pruning import PRUNERS
 from trainables.registry import Registry
 from trainables.spec import ModelSpec, Options, Recipe, Scalar, Start, TaskSpec
 from trainables.tasks import TASKS, data_format, default_recipe, resolve_options
-from trainables.training.recipe import check_recipe
+from trainables.training.recipe import changed_recipe, check_recipe, check_workers
 from trainables.user_modules import UserModule, install, read_user_module
 
 DEFAULT_RECIPE = "default"
@@ -204,18 +204,19 @@ class Resolver:
         return entry
 
     def _recipe(self, label: str, model: ModelInput, task: TaskInput, where: str) -> Recipe:
+        if label != DEFAULT_RECIPE and label not in self.sweep.recipes:
+            raise _unknown(where, label, [DEFAULT_RECIPE, *self.sweep.recipes])
         recipe = default_recipe(task.spec.name, model.spec.architecture)
-        if label != DEFAULT_RECIPE:
-            if label not in self.sweep.recipes:
-                raise _unknown(where, label, [DEFAULT_RECIPE, *self.sweep.recipes])
-            recipe = replace(recipe, **self.sweep.recipe_changes(label))
         try:
-            check_recipe(recipe)
-        except TrainableError as error:
+            if label != DEFAULT_RECIPE:
+                recipe = changed_recipe(recipe, self.sweep.recipe_changes(label))
+            check_recipe(recipe, MODELS[model.spec.architecture].groups)
+            check_workers(recipe, task.spec.name, self.sweep.placement.workers)
+        except RecipeError as error:
             if label == DEFAULT_RECIPE:
                 raise ConfigError(f"{where} = {label!r}: {error}") from None
-            field_of = str(error).removeprefix("recipe")  # which leaves `.steps = …`
-            raise ConfigError(f"recipes.{label}{field_of}") from None
+            # The text begins with the field: `recipe.steps = …`.
+            raise ConfigError(f"recipes.{label}{str(error).removeprefix('recipe')}") from None
         return recipe
 
     def _user_module(self, path: Path, where: str, registry: Registry[Any]) -> str:

@@ -56,6 +56,11 @@ class TaskEntry:
     columns: Mapping[str, str] = field(default_factory=lambda: {"score": ""})
     """Scores that tables show -> suffix of the task's name in the column's title. Retrieval has two
     scores."""
+    varies_parameters: bool = False
+    """Whether micro-batches of one optimizer step can differ in which weights of the network they
+    use. Then it cannot be trained by several workers at ZeRO 1 or more. A task that gives unused
+    weights zero gradients, as pre-training does (`PretrainingHead`), or whose steps differ while
+    the micro-batches of each agree, leaves it False."""
     pretraining: bool = False
     """Whether its runs count as pre-training rounds instead of fine-tuning runs."""
     shipped_data: Callable[[], Path | None] = lambda: None

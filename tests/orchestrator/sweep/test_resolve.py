@@ -141,6 +141,11 @@ recipe_changes = st.fixed_dictionaries(
         "zero": st.integers(0, 3),
         "compile": st.booleans(),
         "dropout": st.sampled_from([0.0, 1.0]),
+        "optimizer": st.sampled_from(["adamw", "sgd", "lars", "adam"]),
+        "momentum": st.sampled_from([0.0, 0.8]),
+        "decay": st.sampled_from(["linear", "multi_step", "cosine"]),
+        "milestones": st.sampled_from([[1, 2], [2, 1], [9]]),
+        "lr_scales": st.sampled_from([{}, {"fusion": 2.0}]),
     },
 )
 model_overrides = st.fixed_dictionaries(
