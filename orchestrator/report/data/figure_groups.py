@@ -57,15 +57,13 @@ def _split(rows: pd.DataFrame) -> Iterator[tuple[FigureKind, int | None, pd.Data
         yield "score", None, rows
         return
     first = standard.groupby(PROBLEM_KEY).rewind.transform("min")
-    scored = sources.where(standard.source, lambda entry: entry.figure == "score")
+    scored = sources.in_figure(standard.source, "score")
     main = standard[(standard.rewind == first) & scored]
     if len(main):
         yield "score", None, main
     for rewind, group in standard.groupby("rewind"):
         for figure in _APPLIED:
-            applied = sources.where(
-                group.source, lambda entry, figure=figure: entry.figure == figure
-            )
+            applied = sources.in_figure(group.source, figure)
             if _has_curve(group[applied]):
                 own = group.source.isin(sources.applied_sources(group.source[applied]))
                 yield figure, int(rewind), _keep_problems_with(group[own | applied], applied)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 import pandas as pd
 
-from orchestrator.sources import TicketSource
+from orchestrator.sources import Figure, TicketSource
 from orchestrator.sources.names import find_source, main_sources
 
 
@@ -26,9 +26,14 @@ def is_main(sources: pd.Series) -> pd.Series:
     return where(sources, lambda entry: entry.is_main)
 
 
+def in_figure(sources: pd.Series, figure: Figure) -> pd.Series:
+    """Return whether each row's curve belongs to a figure of this kind."""
+    return where(sources, lambda entry: entry.figure == figure)
+
+
 def is_transferred(sources: pd.Series) -> pd.Series:
     """Return whether each row's tickets come from another task."""
-    return where(sources, lambda entry: entry.figure == "transfer")
+    return in_figure(sources, "transfer")
 
 
 def applied_sources(sources: Iterable[str]) -> set[str]:

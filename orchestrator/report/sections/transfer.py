@@ -12,6 +12,7 @@ from orchestrator.report.data.verdicts import level_verdict
 from orchestrator.report.page import layout
 from orchestrator.report.page.layout import Row
 from orchestrator.report.page.page import Table, TableEntry
+from orchestrator.sources.names import find_source
 from orchestrator.sweep.config import Win
 
 MATRIX_KEY = ["model", "recipe", "schedule", "rewind", "variant"]
@@ -87,7 +88,7 @@ def ticket_order(matrix: pd.DataFrame, labels: Labels) -> list[str]:
 
 def ticket_name(ticket: str) -> str:
     """Return the name of a row: the task, or the control's name in tables."""
-    entry = sources.find_source(ticket).entry
+    entry = find_source(ticket).entry
     return entry.label if entry.is_comparison and entry.data_free else ticket
 
 
