@@ -129,75 +129,76 @@ def test_only_the_combinations_of_a_study_must_be_supported(tmp_path: Path) -> N
         plan_file(tmp_path, content)
 
 
-recipe_changes = st.fixed_dictionaries(
-    {},
-    optional={
-        "steps": st.sampled_from([0, 1, 4, 5]),
-        "batch_size": st.sampled_from([8, 12, 33]),
-        "tokens": st.sampled_from([0, 5120]),
-        "accumulate": st.sampled_from([0, 1, 2, 5]),
-        "warmup": st.sampled_from([0.0, 0.5, 1.0]),
-        "precision": st.sampled_from(["fp32", "bf16"]),
-        "zero": st.integers(0, 3),
-        "compile": st.booleans(),
-        "dropout": st.sampled_from([0.0, 1.0]),
-        "optimizer": st.sampled_from(["adamw", "sgd", "lars", "adam"]),
-        "momentum": st.sampled_from([0.0, 0.8]),
-        "decay": st.sampled_from(["linear", "multi_step", "cosine"]),
-        "milestones": st.sampled_from([[1, 2], [2, 1], [9]]),
-        "lr_scales": st.sampled_from([{}, {"fusion": 2.0}]),
+CHANGES: dict[str, dict[str, list[Any]]] = {
+    "recipe": {
+        "steps": [0, 1, 5],
+        "batch_size": [12, 33],
+        "tokens": [5120],
+        "accumulate": [0, 2, 5],
+        "warmup": [0.5, 1.0],
+        "precision": ["bf16"],
+        "zero": [1, 3],
+        "compile": [True],
+        "dropout": [0.0, 1.0],
+        "optimizer": ["sgd", "lars", "adam"],
+        "momentum": [0.8],
+        "decay": ["multi_step", "cosine", "polynomal"],
+        "milestones": [[1, 2], [2, 1], [9]],
+        "lr_scales": [{}, {"fusion": 2.0}],
     },
-)
-model_overrides = st.fixed_dictionaries(
-    {},
-    optional={
-        "hidden_size": st.sampled_from([64, 65, 0]),
-        "num_attention_heads": st.sampled_from([4, 5, 8]),
-        "num_hidden_layers": st.sampled_from([1, 2, True]),
-        "type_vocab_size": st.sampled_from([1, 2, "two"]),
-        "initializer_range": st.sampled_from([0.1, 1, -0.1]),
+    "overrides": {
+        "hidden_size": [32, 65, 0],
+        "num_attention_heads": [5, 8],
+        "num_hidden_layers": [1, 3, True],
+        "type_vocab_size": [1, 3, "two"],
+        "initializer_range": [0.1, 1, -0.1],
     },
-)
-task_entries = st.sampled_from(
-    [
-        {"task": "easy_vqa"},
-        {"task": "vqa", "data": "/vqa", "options": {"blind": True}},
-        {"task": "vqa", "data": "/vqa", "options": {"blind": 1}},
-        RETRIEVAL,
-        RETRIEVAL | {"options": {"split": "test", "eval_images": 3}},
-        RETRIEVAL | {"options": {"split": "train"}},
-        PRETRAINING | {"options": {"objectives": "mlm:1"}},
-        PRETRAINING | {"options": {"objectives": "mlm:0"}},
-    ]
-)
+    "study": {
+        "rewind": [3, 4],
+        "rewind_schedule": ["remaining"],
+        "controls": [["shuffle_across"], ["random_layerwise"], ["init:mine"]],
+        "tickets": [["omp"], ["transfer:easy_vqa"]],
+        "pruner": ["random"],
+        "pool": ["encoder", "encoder-reached"],
+    },
+    "task": {
+        "entry": [
+            {"task": "vqa", "data": "/vqa", "options": {"blind": True}},
+            {"task": "vqa", "data": "/vqa", "options": {"blind": 1}},
+            RETRIEVAL | {"options": {"split": "test", "eval_images": 3}},
+            RETRIEVAL | {"options": {"split": "train"}},
+            PRETRAINING | {"options": {"objectives": "mlm:1"}},
+            PRETRAINING | {"options": {"objectives": "mlm:0"}},
+        ]
+    },
+}
+"""What may differ from a sweep that is planned: section -> key -> values, some of which must not
+be planned, alone or with others."""
+ONE_CHANGE = [
+    (section, key, value)
+    for section, values in CHANGES.items()
+    for key, allowed in values.items()
+    for value in allowed
+]
 
 
 @seed(11)
-@settings(max_examples=80, database=None)
-@given(
-    recipe_changes,
-    model_overrides,
-    task_entries,
-    st.sampled_from([0, 3, 4]),
-    st.sampled_from(["full", "remaining"]),
-)
+@settings(max_examples=120, database=None)
+@given(st.lists(st.sampled_from(ONE_CHANGE), max_size=4), st.sampled_from([1, 2]))
 def test_every_planned_trial_passes_the_checks_of_a_worker(
-    changes: dict[str, Any],
-    overrides: dict[str, Any],
-    task: dict[str, Any],
-    rewind: int,
-    rewind_schedule: str,
+    changes: list[tuple[str, str, Any]], workers: int
 ) -> None:
-    content = with_recipe(**{"steps": 4} | changes) | {
-        "models": {"mine": {"architecture": "uniter", "size": "tiny", "overrides": overrides}},
-        "tasks": {"mine": task},
+    drawn: dict[str, dict[str, Any]] = {section: {} for section in CHANGES}
+    for section, key, value in changes:
+        drawn[section][key] = value
+    content = with_recipe(**{"steps": 4} | drawn["recipe"]) | {
+        "models": {
+            "mine": {"architecture": "uniter", "size": "tiny", "overrides": drawn["overrides"]}
+        },
+        "tasks": {"mine": drawn["task"].get("entry", {"task": "easy_vqa"})},
+        "placement": {"workers": workers},
     }
-    content["studies"]["main"] |= {
-        "model": "mine",
-        "task": "mine",
-        "rewind": rewind,
-        "rewind_schedule": rewind_schedule,
-    }
+    content["studies"]["main"] |= {"model": "mine", "task": "mine"} | drawn["study"]
     with tempfile.TemporaryDirectory() as folder:
         try:
             plan = plan_file(Path(folder), content)
@@ -205,4 +206,4 @@ def test_every_planned_trial_passes_the_checks_of_a_worker(
             return
     for trial in plan:
         if isinstance(trial.spec, TrainSpec):
-            check_training(trial.spec)
+            check_training(trial.spec, workers)
