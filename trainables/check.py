@@ -8,7 +8,7 @@ checked when they are read. This module imports nothing heavy.
 from __future__ import annotations
 
 from trainables.errors import RecipeError
-from trainables.models import MODELS, check_model, depth_roles, model_config
+from trainables.models import MODELS, check_adversary, check_model, depth_roles, model_config
 from trainables.spec import ModelSpec, Recipe, Start, TaskSpec, TrainSpec
 from trainables.tasks import resolve_options
 from trainables.training.recipe import check_recipe, check_workers
@@ -31,14 +31,9 @@ def check_training(spec: TrainSpec, workers: int = 1) -> None:
 def check_recipe_for(recipe: Recipe, model: ModelSpec, task: TaskSpec, workers: int) -> None:
     """Raise RecipeError, whose text begins with the field as in `recipe.steps`, for a recipe that
     cannot be trained as written: at all, with this model and task, or in so many processes."""
-    entry = MODELS[model.architecture]
-    check_recipe(recipe, entry.groups)
+    check_recipe(recipe, MODELS[model.architecture].groups)
     check_workers(recipe, task.name, workers)
-    if recipe.adversary != "none" and not entry.tokenizer:
-        raise RecipeError(
-            f"recipe.adversary = {recipe.adversary} is not allowed with {model.architecture}, which"
-            " reads no text; use none"
-        )
+    check_adversary(recipe, model.architecture)
 
 
 def check_start(start: Start, model: ModelSpec) -> None:

@@ -40,9 +40,9 @@ def test_a_run_that_cannot_start_is_refused(changes: dict[str, Any], message: st
 
 
 def test_an_adversary_needs_a_model_that_reads_text() -> None:
-    recipe = replace(SPEC.recipe, adversary="image")
+    recipe = replace(SPEC.recipe, adversary="text")
     check_training(replace(SPEC, recipe=recipe))
     with registered(MODELS, "silent", replace(MODELS["uniter"], tokenizer="")):
         model = replace(SPEC.model, architecture="silent")
-        with pytest.raises(TrainableError, match=r"^recipe\.adversary = image .* use none"):
+        with pytest.raises(TrainableError, match=r"^recipe\.adversary = text .* use image"):
             check_training(replace(SPEC, model=model, recipe=recipe))
