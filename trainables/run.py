@@ -24,10 +24,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainables.check import check_training
 from trainables.distributed.collectives import Peers, current_peers
 from trainables.distributed.process import Device, prepare_process
 from trainables.errors import RecipeError, TicketMismatch
-from trainables.models import MODELS, check_adversary
+from trainables.models import MODELS
 from trainables.models.base import Backbone
 from trainables.optim import OPTIMIZERS
 from trainables.pruning import PRUNERS, check_prune
@@ -58,7 +59,6 @@ from trainables.training.loop import (
     train,
 )
 from trainables.training.network import Network, load_weights
-from trainables.training.recipe import check_recipe, check_workers
 from trainables.training.sink import Sink
 from trainables.training.start import (
     extend_embeddings,
@@ -146,9 +146,7 @@ def run(
     errors of `trainables.errors`.
     """
     install_parts(spec, inputs.modules, prunes.values())
-    check_recipe(spec.recipe, MODELS[spec.model.architecture].groups)
-    check_adversary(spec.recipe, spec.model.architecture)
-    check_workers(spec.recipe, spec.task.name, current_peers().world_size)
+    check_training(spec, current_peers().world_size)
     prepare_process(inputs.device, inputs.threads)
     entry = TASKS[spec.task.name]
     extensions = entry.embedding_extensions.get(spec.model.architecture, ())

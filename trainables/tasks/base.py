@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from trainables.models.base import Backbone
 from trainables.seeds import Rng
-from trainables.tickets.weights import Masks
+from trainables.tickets.base import Masks
 
 Batch: TypeAlias = Mapping[str, Tensor]
 """The inputs of `Backbone.forward`, and those of the task's head and loss, on the CPU."""
