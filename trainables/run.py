@@ -23,11 +23,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainables.data.augmentation.apply import Augmentation
+from trainables.data.reference import DataReference
 from trainables.distributed.collectives import Peers, current_peers
 from trainables.distributed.process import Device, prepare_process
 from trainables.errors import RecipeError, TicketMismatch
 from trainables.models import MODELS
 from trainables.models.base import Backbone
+from trainables.parts import check_part_choice, check_part_sources
 from trainables.pruning import PRUNERS
 from trainables.pruning.choose import prune_sharded_weights, prune_weights
 from trainables.seeds import derive
@@ -58,7 +61,7 @@ __all__ = ["RunInputs", "RunOutcome", "Sink", "prune", "run"]
 class RunInputs:
     """Inputs of a trial besides its spec: local paths, and the results of its parents."""
 
-    data: Path
+    data: DataReference | Path
     """The task's data."""
     cache: Path
     """Folder for decoded data, shared by the processes of this machine."""
@@ -122,11 +125,13 @@ def run(
     """
     install_parts(spec, inputs.modules)
     check_recipe(spec.recipe)
+    check_part_choice(spec.model, spec.task, spec.recipe)
     prepare_process(inputs.device, inputs.threads)
     entry = TASKS[spec.task.name]
     extensions = entry.embedding_extensions.get(spec.model.architecture, ())
     backbone = extended_backbone(spec.model, extensions, spec.recipe.dropout)
-    source = TaskSource(inputs.data, inputs.cache)
+    augmentation = Augmentation(spec.recipe.augmentation)
+    source = TaskSource(inputs.data, inputs.cache, augmentation)
     task = importlib.import_module(entry.module).open_task(source, spec.task, backbone)
     return train_network(
         spec, backbone, task, inputs, sink, prunes=prunes, rewinds=rewinds, until=until
@@ -230,6 +235,7 @@ def install_parts(spec: TrainSpec | PruneSpec, modules: Iterable[UserModule]) ->
     MODELS.check_source(spec.model.architecture, spec.model.source)
     if isinstance(spec, TrainSpec):
         TASKS.check_source(spec.task.name, spec.task.source)
+        check_part_sources(spec)
     else:
         PRUNERS.check_source(spec.method, spec.source)
 

@@ -10,6 +10,7 @@ from orchestrator.plan.graph import Trial
 from orchestrator.plan.keys import key_of
 from orchestrator.sweep.config import Schedule, Study
 from orchestrator.sweep.resolve import ModelInput, TaskInput
+from trainables.parts import part_sources
 from trainables.pruning import PRUNERS
 from trainables.spec import (
     PRUNE_SEMANTICS,
@@ -130,6 +131,7 @@ class PlanBuilder:
             if rewound and point.study.rewind_schedule == "remaining"
             else 0,
             role=role,
+            sources=part_sources(point.model.spec, point.task.spec, point.recipe),
         )
         parents = tuple(key for key in (ticket, start.trial) if key)
         return self.add(spec, point, parents=parents, level=level)
@@ -182,6 +184,7 @@ class PlanBuilder:
             recipe=pretraining.recipe,
             seeds=Seeds(head=pretraining.seed, data=pretraining.seed),
             start=pretraining.model.start(pretraining.seed),
+            sources=part_sources(pretraining.model.spec, pretraining.task.spec, pretraining.recipe),
         )
         run = self.add(spec, pretraining)
         rewind = self.add(

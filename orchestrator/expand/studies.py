@@ -19,7 +19,8 @@ from orchestrator.expand.sources import RelatedPoints, parse_sources
 from orchestrator.plan.graph import DENSE, Cell, Curve, Plan
 from orchestrator.sweep.config import AXES, Schedule, Study, Sweep
 from orchestrator.sweep.resolve import ModelInput, ResolvedInputs, TaskInput
-from trainables.models import MODELS
+from trainables.errors import TrainableError
+from trainables.parts import check_part_choice
 from trainables.spec import Recipe
 from trainables.tasks import TASKS
 
@@ -195,7 +196,7 @@ class _PointResolver:
                 f"studies.{self.study_name}.tickets: transfer from {label!r}; use a task of this"
                 f" sweep: {', '.join(tasks)}"
             )
-        return tasks[label][MODELS[model.spec.architecture].format]
+        return tasks[label][model.spec.architecture]
 
     def _pretraining(self, point: GridPoint) -> GridPoint | None:
         config = point.model.pretrained_by
@@ -229,6 +230,10 @@ class _PointResolver:
             )
         changes = self.sweep.recipe_changes(label)
         recipe = replace(default, **changes)
+        try:
+            check_part_choice(model.spec, task.spec, recipe)
+        except TrainableError as error:
+            raise ConfigError(f"recipes.{label}: {error}") from None
         if recipe.precision == "bf16" and recipe.zero == 0:
             raise ConfigError(f"recipes.{label}.zero = 0 is not allowed with bf16; use 1 or more")
         if recipe.batch_size % recipe.accumulate:

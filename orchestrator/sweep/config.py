@@ -13,9 +13,10 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, get_type_hints
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model
 from pydantic_core import PydanticCustomError
 
+from trainables.data.reference import is_remote
 from trainables.spec import Count, CountOrZero, Positive, Recipe, Scalar
 
 AXES = ("model", "task", "recipe", "schedule", "rewind", "seed")
@@ -44,6 +45,18 @@ def _expanded(path: Path) -> Path:
 Location: TypeAlias = Annotated[Path, Field(strict=False), AfterValidator(_expanded)]
 """A path in which `~` is the home folder and `$NAME` an environment variable. A relative path is
 made absolute from the folder in which the command runs, since workers run in other folders."""
+
+
+def _expanded_data(data: str) -> str:
+    return data if is_remote(data) else str(_expanded(Path(data)))
+
+
+DataLocation: TypeAlias = Annotated[
+    str,
+    BeforeValidator(lambda data: str(data) if isinstance(data, Path) else data),
+    AfterValidator(_expanded_data),
+]
+"""A path like a `Location`, or a remote reference such as `hf://NAME@REVISION`."""
 
 
 class PretrainedBy(StrictModel):
@@ -88,9 +101,12 @@ class TaskConfig(StrictModel):
     module: Location | None = None
     """Python file with a task of your own, which binds `TASK`. Its source is part of the trials'
     keys, so a changed file runs them again."""
-    data: Location | None = None
-    """Folder with the data of the task. Only `easy_vqa` has a default: the data in its Python
-    package."""
+    data: DataLocation | None = None
+    """Folder with the data of the task, or `SCHEME://NAME@REVISION` if an installed package reads
+    that scheme. Only `easy_vqa` has a default: the data in its Python package."""
+    format: str | None = None
+    """Format of the data, such as `uniter`. By default, the first of the model's own formats in
+    which the task was published; another one must hold what the model reads, regions or pixels."""
     options: dict[str, Scalar] = {}
     """Options of the task, such as `{blind: true}`, which hides the images; by default the task's
     own."""

@@ -14,9 +14,10 @@ from typing import Any
 
 from orchestrator.errors import ConfigError, MissingFile, suggest
 from orchestrator.sweep.config import ModelConfig, PretrainedBy, Sweep, TaskConfig
-from trainables.data.schema.layouts import task_files
+from trainables.data.formats import choose_format, task_files
+from trainables.data.reference import DataReference, LocalData, data_reference
 from trainables.errors import DataError, PluginError
-from trainables.models import MODELS, Format
+from trainables.models import MODELS
 from trainables.pruning import PRUNERS
 from trainables.registry import Registry
 from trainables.spec import ModelSpec, Options, Scalar, Start, TaskSpec
@@ -52,14 +53,15 @@ class ModelInput:
 class TaskInput:
     label: str
     spec: TaskSpec
-    path: Path
+    reference: DataReference
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedInputs:
     models: dict[str, ModelInput]
-    tasks: dict[str, dict[Format, TaskInput]]
-    """Tasks by label and by the format that a model reads; each format has its own files."""
+    tasks: dict[str, dict[str, TaskInput]]
+    """Tasks by label and by the architecture of the models that are trained on them: models read
+    different formats, and each format has its own files."""
     pruners: dict[str, str]
     """Study -> name of its pruning method in `PRUNERS`."""
     modules: tuple[UserModule, ...]
@@ -67,8 +69,8 @@ class ResolvedInputs:
 
     def locations(self) -> dict[str, str]:
         """Return a map from fingerprint to path, with which a worker finds the files."""
-        tasks = (task for formats in self.tasks.values() for task in formats.values())
-        paths = {task.spec.data: str(task.path) for task in tasks}
+        tasks = (task for inputs in self.tasks.values() for task in inputs.values())
+        paths = {task.spec.data: str(task.reference) for task in tasks}
         paths |= {m.weights: str(m.path) for m in self.models.values() if m.path is not None}
         return paths
 
@@ -116,7 +118,7 @@ class _InputResolver:
     sweep: Sweep
     fingerprint: FingerprintFunction
     models: dict[str, ModelInput] = field(default_factory=dict)
-    tasks: dict[str, dict[Format, TaskInput]] = field(default_factory=dict)
+    tasks: dict[str, dict[str, TaskInput]] = field(default_factory=dict)
     modules: dict[str, UserModule] = field(default_factory=dict)
     """The user's own files by name."""
 
@@ -142,10 +144,9 @@ class _InputResolver:
                 f"{where}: task {label!r} does not support {model.spec.architecture};"
                 f" use a model of {', '.join(supported)}"
             )
-        data_format = MODELS[model.spec.architecture].format
         inputs = self.tasks.setdefault(label, {})
-        if data_format not in inputs:
-            inputs[data_format] = self._task_input(label, entry, data_format)
+        if model.spec.architecture not in inputs:
+            inputs[model.spec.architecture] = self._task_input(label, entry, model.spec)
 
     def _model(self, label: str, where: str) -> ModelInput:
         entry = self.sweep.models.get(label)
@@ -173,7 +174,7 @@ class _InputResolver:
         )
         weights = ""
         if entry.weights is not None:
-            weights = self._fingerprint(entry.weights, f"{where}.weights")
+            weights = self._fingerprint(LocalData(entry.weights), f"{where}.weights")
         return ModelInput(
             label=label,
             spec=spec,
@@ -229,32 +230,60 @@ class _InputResolver:
             raise ConfigError(f"{where}.module: {error}") from None
         return module.name
 
-    def _task_input(self, label: str, entry: TaskConfig, data_format: Format) -> TaskInput:
+    def _task_input(self, label: str, entry: TaskConfig, model: ModelSpec) -> TaskInput:
         registered = TASKS[entry.task]
-        path = entry.data or registered.shipped_data()
-        if path is None:
+        location = entry.data or registered.shipped_data()
+        if location is None:
             raise ConfigError(f"tasks.{label}.data is missing; give the folder with the data")
         options = {**registered.options, **entry.options}
-        patterns = task_files(entry.task, data_format, options) if registered.published else ()
+        data_format, patterns = "", ()
+        if registered.published:
+            try:
+                usual, data_format = _formats(entry, model.architecture)
+                patterns = task_files(entry.task, data_format, options)
+            except DataError as error:
+                raise ConfigError(f"tasks.{label}: {error}") from None
+            data_format = "" if data_format == usual else data_format
+        elif entry.format is not None:
+            raise ConfigError(
+                f"tasks.{label}.format: task {entry.task} reads files of its own; remove the key"
+            )
+        try:
+            reference = data_reference(location)
+        except DataError as error:
+            raise ConfigError(f"tasks.{label}.data: {error}") from None
         spec = TaskSpec(
             name=entry.task,
-            data=self._fingerprint(path, f"tasks.{label}.data", patterns),
+            data=self._fingerprint(reference, f"tasks.{label}.data", patterns),
             options=_options(entry.options),
+            format=data_format,
             semantics=registered.semantics,
             source=TASKS.source_of(entry.task),
         )
-        return TaskInput(label=label, spec=spec, path=path)
+        return TaskInput(label=label, spec=spec, reference=reference)
 
-    def _fingerprint(self, path: Path, where: str, patterns: tuple[str, ...] = ()) -> str:
+    def _fingerprint(self, data: DataReference, where: str, patterns: tuple[str, ...] = ()) -> str:
         try:
-            return self.fingerprint(path.absolute(), patterns)
+            return data.fingerprint(patterns, self.fingerprint)
         except FileNotFoundError:
             raise MissingFile(
-                f"{where} = {path} does not exist; give the path of an existing file, or plan with"
+                f"{where} = {data} does not exist; give the path of an existing file, or plan with"
                 " --offline, which counts without the files"
             ) from None
         except DataError as error:
             raise MissingFile(f"{where}: {error}") from None
+
+
+def _formats(task: TaskConfig, architecture: str) -> tuple[str, str]:
+    """Return the format in which a model reads a task by default (empty: none), and the one that
+    the sweep chooses. Raises DataError if the model cannot read it."""
+    try:
+        usual = choose_format(task.task, architecture)
+    except DataError:
+        if task.format is None:
+            raise
+        usual = ""
+    return usual, choose_format(task.task, architecture, task.format or "")
 
 
 def _options(values: Mapping[str, Scalar]) -> Options:

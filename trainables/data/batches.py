@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainables.data.augmentation.apply import ChangePixels
 from trainables.data.schema.examples import Pixels, Regions, Split
 
 Rows = NDArray[Any]
@@ -26,7 +27,12 @@ def text_batch(split: Split, rows: Rows) -> dict[str, Tensor]:
 
 
 def image_batch(
-    image_data: Regions | Pixels, rows: Rows, *, patch: int = 0, blind: bool = False
+    image_data: Regions | Pixels,
+    rows: Rows,
+    *,
+    patch: int = 0,
+    blind: bool = False,
+    change: ChangePixels | None = None,
 ) -> dict[str, Tensor]:
     """Return the model inputs for the images numbered in `rows` (B,).
 
@@ -34,7 +40,7 @@ def image_batch(
     Pixels, for a model with patches of side `patch`: `pixel_values` (B, 3, height, width) in
     [-1, 1], zero past each image's end, and `patch_mask` (B, rows, columns). `blind` sets the
     contents of all images to zero and keeps their shapes, so that a model can only learn from the
-    text.
+    text. `change` augments pixels.
     """
     if isinstance(image_data, Regions):
         features, lengths = image_data.features.padded(rows)
@@ -46,14 +52,14 @@ def image_batch(
         }
         mask = {"region_mask": _mask(lengths, features.shape[1])}
     else:
-        inputs, mask = _pixel_inputs(image_data, rows, patch)
+        inputs, mask = _pixel_inputs(image_data, rows, patch, change)
     if blind:
         inputs = {name: torch.zeros_like(value) for name, value in inputs.items()}
     return inputs | mask
 
 
 def _pixel_inputs(
-    images: Pixels, rows: Rows, patch: int
+    images: Pixels, rows: Rows, patch: int, change: ChangePixels | None
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     sizes = images.sizes[rows]
     height, width = sizes.max(axis=0).tolist()
@@ -61,7 +67,12 @@ def _pixel_inputs(
     inside = torch.zeros(len(rows), 1, height, width, dtype=torch.bool)
     mask = torch.zeros(len(rows), height // patch, width // patch, dtype=torch.bool)
     for i, (image, (h, w)) in enumerate(zip(images.pixels.rows(rows), sizes.tolist(), strict=True)):
-        padded[i, :h, :w] = image.reshape(h, w, 3)
+        pixels = image.reshape(h, w, 3)
+        if change is not None:
+            # The view is of a read-only file, which torch does not take.
+            tensor = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+            pixels = change(tensor, int(rows[i])).numpy().transpose(1, 2, 0)
+        padded[i, :h, :w] = pixels
         inside[i, :, :h, :w] = True
         mask[i, : h // patch, : w // patch] = True
     # The whole batch is converted at once: image by image it takes three times as long.

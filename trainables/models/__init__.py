@@ -13,8 +13,6 @@ from typing import Literal, TypeAlias
 from trainables.registry import Registry
 
 Modality: TypeAlias = Literal["regions", "pixels"]
-Format: TypeAlias = Literal["uniter", "lxmert", "vilt"]
-"""UNITER's LMDB databases, LXMERT's TSV and JSON files, ViLT's Arrow tables."""
 
 _SETTINGS = (
     "hidden_size",
@@ -33,8 +31,9 @@ class ModelEntry:
     module: str
     modality: Modality
     """The image input: region features with boxes, or pixels."""
-    format: Format
-    """The published data format that its authors trained on; `trainables.data` reads each one."""
+    formats: tuple[str, ...] = ()
+    """Names of the data formats that the model reads, in order of preference. Tasks that make
+    their own data need none."""
     sizes: Mapping[str, Mapping[str, int]]
     """Size -> pool -> number of weights in the pool, without overrides.
 
@@ -78,14 +77,14 @@ _BUILTIN: dict[str, ModelEntry] = {
     "uniter": ModelEntry(
         module="trainables.models.uniter",
         modality="regions",
-        format="uniter",
+        formats=("uniter",),
         sizes={"tiny": _TINY, "base": _BASE, "large": _LARGE},
         settings=(*_SETTINGS, "region_dim"),
     ),
     "lxmert": ModelEntry(
         module="trainables.models.lxmert",
         modality="regions",
-        format="lxmert",
+        formats=("lxmert",),
         sizes={
             "tiny": _two_streams(text=2, regions=1, cross=2, hidden=64, ffn=256),
             "base": _two_streams(text=9, regions=5, cross=5, hidden=768, ffn=3072),
@@ -95,7 +94,7 @@ _BUILTIN: dict[str, ModelEntry] = {
     "vilt": ModelEntry(
         module="trainables.models.vilt",
         modality="pixels",
-        format="vilt",
+        formats=("vilt",),
         sizes={"tiny": _TINY, "base": _BASE},
         settings=(*_SETTINGS, "image_size", "patch_size", "modality_types"),
         semantics=2,

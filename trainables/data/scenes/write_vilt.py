@@ -8,6 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from trainables.data.formats.vilt import FORMAT
 from trainables.data.formats.vilt.arrow import write_table
 from trainables.data.formats.vilt.reader import TABLE_KIND
 from trainables.data.scenes import render
@@ -21,7 +22,6 @@ from trainables.data.scenes.dataset import (
     split_shares,
 )
 from trainables.data.scenes.vocabulary import write_vocabulary
-from trainables.data.schema.layouts import LAYOUTS
 from trainables.seeds import Rng
 
 _PngOf: TypeAlias = Callable[[int], bytes]
@@ -40,7 +40,7 @@ def jobs(dataset: SceneDataset) -> Iterator[WriteJob]:
         yield WriteJob(
             share.files.texts, len(share.scenes), partial(_write_table, dataset, share, png_of)
         )
-    yield WriteJob(LAYOUTS["vqa", "vilt"].vocabulary_file, 0, write_vocabulary)
+    yield WriteJob(FORMAT.layouts["vqa"].vocabulary_file, 0, write_vocabulary)
 
 
 def _write_table(dataset: SceneDataset, share: SplitShare, png_of: _PngOf, file: Path) -> None:
@@ -91,7 +91,7 @@ def _hypotheses(
     dataset: SceneDataset, share: SplitShare, examples: Sequence[SceneExample]
 ) -> dict[str, Any]:
     """METER orders the labels differently from UNITER."""
-    names = LAYOUTS[share.task, "vilt"].answer_names
+    names = FORMAT.layouts[share.task].answer_names
     premise = dataset.premises[examples[0].scenes[0]]
     return {
         "sentences": [[premise, example.text] for example in examples],
