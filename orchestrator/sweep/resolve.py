@@ -236,7 +236,8 @@ class _InputResolver:
         if location is None:
             raise ConfigError(f"tasks.{label}.data is missing; give the folder with the data")
         options = {**registered.options, **entry.options}
-        data_format, patterns = "", ()
+        data_format = ""
+        patterns: tuple[str, ...] = ()
         if registered.published:
             try:
                 usual, data_format = _formats(entry, model.architecture)

@@ -135,7 +135,8 @@ def image_lengths(image_data: Regions | Pixels, patch_size: int = 0) -> Indices:
 
 def example_lengths(split: Split, patch_size: int = 0) -> Indices:
     """Return (E,) the length of each example's longest text plus its longest image."""
-    text_lengths = split.texts.lengths().reshape(len(split), -1).max(axis=1)
+    per_example = len(split.texts) // len(split)
+    text_lengths = split.texts.lengths().reshape(len(split), per_example).max(axis=1, initial=0)
     images = image_lengths(split.image_data, patch_size)[split.images]
     longest: Indices = text_lengths + images.max(axis=1)
     return longest

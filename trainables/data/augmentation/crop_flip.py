@@ -20,5 +20,7 @@ def augment(pixels: Tensor, rng: Rng) -> Tensor:
     above, left = int(height * PADDING), int(width * PADDING)
     padded = functional.pad(pixels, [left, above, left, above])
     top, start = int(rng.integers(2 * above + 1)), int(rng.integers(2 * left + 1))
-    cropped = functional.crop(padded, top, start, height, width)
-    return functional.horizontal_flip(cropped) if rng.uniform() < 0.5 else cropped
+    cropped: Tensor = functional.crop(padded, top, start, height, width)
+    if rng.uniform() < 0.5:
+        cropped = functional.horizontal_flip(cropped)
+    return cropped

@@ -125,7 +125,7 @@ def image_problem(fields: Mapping[str, Field], image: ImageRecord) -> str:
     """Return what is wrong with an image, such as `boxes: 1.2 is not a number from 0 to 1`; empty
     if nothing is."""
     if image.keys() != fields.keys():
-        return f"the fields {', '.join(image)}, not {', '.join(fields)}"
+        return f"fields: {', '.join(image)}, not {', '.join(fields)}"
     lengths: dict[str, int] = {}
     for name, field in fields.items():
         if problem := _array_problem(name, field, image[name], lengths):
@@ -144,20 +144,34 @@ def _array_problem(name: str, field: Field, array: NDArray[Any], lengths: dict[s
     bounded = field.low is not None or field.high is not None
     if not array.size or not (bounded or array.dtype.kind == "f"):
         return ""
-    # Float16 has no vector instructions for comparisons; converted, they take a tenth of the time.
-    values = array.astype(np.float32) if array.dtype == np.float16 else array
-    low, high = values.min(), values.max()  # a NaN anywhere makes both NaN
+    if array.dtype == np.float16 and not field.ascending and _float16_fits(field, array):
+        return ""
+    low, high = array.min(), array.max()  # a NaN anywhere makes both NaN
     if not np.isfinite(low) or not np.isfinite(high):
         return f"{name}: values that are not finite"
     bounds = _bounds(field, None)
     for value in (low, high):
         if not bounds.hold_range(value, value):
-            return f"{name}: {value:.3g} is not {bounds}"
+            return f"{name}: {value:.4g} is not {bounds}"
     for first, second in field.ascending:
-        before, after = (values[:, field.columns.index(each)] for each in (first, second))
+        before, after = (array[:, field.columns.index(each)] for each in (first, second))
         if (after < before - field.tolerance).any():
             return f"{name}: {second} is below {first} in a row"
     return ""
+
+
+def _float16_fits(field: Field, array: NDArray[Any]) -> bool:
+    """Return whether all values are certainly allowed.
+
+    Numpy has no vector instructions for float16: `isfinite` of 50 regions with 2,048 numbers takes
+    200 us, the same from their bits 10 us. Without the sign, bits are in the order of the values,
+    up to infinity, 0x7C00, and the NaNs.
+    """
+    bits = array.view(np.uint16)
+    if field.low is None and field.high is None:
+        return bool((bits & 0x7FFF).max() < 0x7C00)
+    # With the sign, a negative number is above all others.
+    return field.low == 0 and bool(bits.max() <= np.float16(field.high or 0).view(np.uint16))
 
 
 def _list_problem(
@@ -168,12 +182,16 @@ def _list_problem(
     lengths: dict[str, int],
 ) -> str:
     """Check a list of Python numbers. Lists are short: numpy would take five times as long."""
-    if isinstance(values, str | bytes) or not isinstance(values, Sequence | np.ndarray):
-        return f"{name}: {values!r} is not a list"
-    if problem := _shape_problem(name, field, (len(values),), lengths):
-        return problem
-    if isinstance(values, np.ndarray):
+    if not isinstance(values, list | tuple):
+        if not isinstance(values, np.ndarray):
+            return f"{name}: {values!r} is not a list"
         values = values.tolist()
+    (axis,) = field.shape
+    length = lengths.setdefault(axis, len(values)) if isinstance(axis, str) else axis
+    if len(values) != length:
+        return f"{name}: {len(values)} values, not {length}"
+    if len(values) < field.shortest:
+        return f"{name}: {len(values)} {axis}, not {field.shortest} or more"
     bounds = _bounds(field, sizes[field.below] - 1 if field.below is not None else None)
     if not values or bounds.hold(values):
         return ""
@@ -195,7 +213,9 @@ class _Bounds:
         if not self.types.issuperset(map(type, values)):
             return False
         # With a NaN, minimum and maximum depend on the order; the sum is NaN in any order.
-        return self.hold_range(min(values), max(values)) and math.isfinite(sum(values))
+        return self.hold_range(min(values), max(values)) and (
+            float not in self.types or math.isfinite(sum(values))
+        )
 
     def hold_range(self, low: float, high: float) -> bool:
         return (self.low is None or low >= self.low - self.tolerance) and (

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from trainables.data.schema.examples import Data, VocabularyInfo
 from trainables.data.schema.records import Decode, ExampleRecord, ImageKey, SplitName
 from trainables.errors import DataError
 from trainables.spec import TaskSpec
+from trainables.tasks.common import example_lengths
 
 VOCABULARY = VocabularyInfo(pad=0, cls=1, sep=2, mask=3, unknown=4, first=5, size=9)
 
@@ -293,3 +295,15 @@ def test_opening_a_built_cache_imports_neither_torch_nor_pandas(tmp_path: Path) 
         check=True,
     )
     assert process.stdout.splitlines()[-1] == "[]"
+
+
+def test_examples_without_texts(tmp_path: Path) -> None:
+    class Images(Numbers):
+        def records(self, split: SplitName) -> Iterator[ExampleRecord]:
+            for record in super().records(split):
+                yield replace(record, texts=())
+
+    data = open_cached(tmp_path / "numbers", str(tmp_path), lambda: Images(5))
+    assert len(data.train) == 5
+    assert len(data.train.texts) == 0
+    assert example_lengths(data.train).tolist() == [3] * 5

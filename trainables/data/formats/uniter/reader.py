@@ -153,8 +153,8 @@ def _referring_expression(
             raise text.error(f"names the object {text['ann_id']}, which its image does not list")
         labels = [image["ann_ids"].index(text["ann_id"])]
     scores = [*text["bbox"], image["width"], image["height"]]
-    images = ((text.files.images[0], name),)
-    return text.example(text.sequence(), images, labels=labels, scores=scores)
+    regions = ((text.files.images[0], name),)
+    return text.example(text.sequence(), regions, labels=labels, scores=scores)
 
 
 _Convert: TypeAlias = Callable[[_TextRecord], ExampleRecord]
