@@ -78,7 +78,7 @@ class LinesReader(Reader):
                 }
 
 
-def open_reader(root, task, layout, *, image_size, patch_size):
+def open_reader(root, layout, *, image_size, patch_size):
     return LinesReader(root, layout)
 ''',
 )

@@ -118,7 +118,7 @@ def _check_task(
     check: _FolderCheck, task: str, file_format: str, layout: Layout, labels: _Labels
 ) -> None:
     size = _IMAGE_SIZE if FORMATS[file_format].modality == "pixels" else 0
-    reader = make_reader(check.root, task, file_format, layout, size, size)
+    reader = make_reader(check.root, file_format, layout, size, size)
     try:
         for split in SPLITS:
             if (task, file_format, labels[split]) not in check.counts:

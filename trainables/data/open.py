@@ -43,18 +43,18 @@ def open_data(
     def reader() -> Reader:
         source.check_unchanged(task.data, "data", layout.files())
         root = source.local_path(cache, layout.files())
-        return make_reader(root, task.name, file_format, layout, image_size, patch_size)
+        return make_reader(root, file_format, layout, image_size, patch_size)
 
     return open_cached(cache / f"{task.name}-{file_format}-{digest[:32]}", str(source), reader)
 
 
 def make_reader(
-    root: Path, task: str, file_format: str, layout: Layout, image_size: int, patch_size: int
+    root: Path, file_format: str, layout: Layout, image_size: int, patch_size: int
 ) -> Reader:
     """Return a reader of the published files below `root` that checks every record; for the sizes
     see `open_data`."""
     entry = FORMATS[file_format]
     reader: Reader = importlib.import_module(entry.module).open_reader(
-        root, task, layout, image_size=image_size, patch_size=patch_size
+        root, layout, image_size=image_size, patch_size=patch_size
     )
     return CheckedReader(reader, root, layout, entry.modality)

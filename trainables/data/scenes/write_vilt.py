@@ -10,7 +10,6 @@ from typing import Any, TypeAlias
 
 from trainables.data.formats.vilt import FORMAT
 from trainables.data.formats.vilt.arrow import write_table
-from trainables.data.formats.vilt.reader import TABLE_KIND
 from trainables.data.scenes import render
 from trainables.data.scenes.dataset import (
     ANSWER_LISTS,
@@ -57,7 +56,7 @@ def _write_table(dataset: SceneDataset, share: SplitShare, png_of: _PngOf, file:
                 dataset, share, examples
             )
 
-    write_table(file, TABLE_KIND[share.task], rows())
+    write_table(file, FORMAT.layouts[share.task].records, rows())
 
 
 def _questions(

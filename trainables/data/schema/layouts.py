@@ -40,10 +40,14 @@ class Layout:
     corpora: Corpora = field(default_factory=dict)
     """If given, `train` and `held_out` are those of the corpora that the option `corpora` names,
     joined by `+`."""
+    records: str = ""
+    """What the entries of the files hold; the module of the reader lists its kinds."""
     answers_file: str = ""
     """JSON file of a mapping {answer: label}."""
     answer_names: tuple[str, ...] = ()
     """Names of the labels if no file lists them."""
+    unlisted_answers: bool = False
+    """Whether LXMERT's files may have answers that `answers_file` lacks; they are left out."""
     vocabulary_file: str = ""
     """BERT's `vocab.txt`; empty if the published texts are tokenised."""
     max_tokens: int = 0
@@ -105,7 +109,7 @@ class FormatEntry:
 
     module: str
     """The module of the reader; it is imported when data are read. It has
-    `open_reader(root, task, layout, *, image_size, patch_size) -> Reader` (see
+    `open_reader(root, layout, *, image_size, patch_size) -> Reader` (see
     `trainables.data.schema.records`), where `layout` is resolved and the sizes are in pixels, 0 for
     a model that takes regions."""
     modality: Modality

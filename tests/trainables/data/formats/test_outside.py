@@ -10,10 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support import published_files
 from tests.support.outside_data import LINES, REGION_DIM, VOCABULARY_SIZE, installed, write_lines
+from tests.support.plugins import registered
 from trainables.data.check import check_folder
-from trainables.data.formats import FORMATS, choose_format, task_files
+from trainables.data.formats import FORMATS, FormatEntry, Layout, choose_format, task_files
+from trainables.data.open import open_data
 from trainables.data.reference import LocalData
+from trainables.data.schema.fields import SOFT_TARGETS
+from trainables.data.schema.layouts import SplitFiles
 from trainables.errors import DataError, PluginError
 from trainables.parts import check_part_sources, part_sources
 from trainables.seeds import Rng
@@ -104,3 +109,33 @@ def test_the_source_of_the_reader_is_checked_where_the_trial_runs(tmp_path: Path
         check_part_sources(trial)
     # The built-in formats and their keys have none.
     assert part_sources(UNITER, replace(task, format=""), recipe) == ()
+
+
+def test_a_task_of_ones_own_reuses_the_reader_of_a_format(tmp_path: Path) -> None:
+    layout = Layout(
+        records="answers",
+        train=(SplitFiles("cp/train.db", ("cp/images",)),),
+        held_out=(SplitFiles("cp/test.db", ("cp/images",)),),
+        answers_file="cp/ans2label.json",
+        max_tokens=60,
+        example=SOFT_TARGETS,
+    )
+    entry = FormatEntry(
+        module=FORMATS["uniter"].module, modality="regions", layouts={"vqa_cp": layout}
+    )
+    published_files.write_uniter_files(tmp_path, "vqa", layout)
+    with registered(FORMATS, "cp", entry):
+        (count, _) = check_folder(tmp_path).counts
+        reference = LocalData(tmp_path)
+        data = reference.fingerprint(task_files("vqa_cp", "cp", {}))
+        opened = open_data(
+            reference,
+            tmp_path / "cache",
+            TaskSpec(name="vqa_cp", data=data),
+            "cp",
+            image_size=0,
+            patch_size=0,
+        )
+    assert (count.task, count.format) == ("vqa_cp", "cp")
+    assert len(opened.train) == count.examples == published_files.NUM_EXAMPLES
+    assert opened.answers == published_files.PUBLISHED_ANSWERS

@@ -24,6 +24,7 @@ FORMAT = FormatEntry(
     description="TSV files of regions and JSON files of texts (Tan and Bansal 2019), in `lxmert`",
     layouts={
         "vqa": _Layout(
+            records="answers",
             train=(
                 _files("vqa/train", "mscoco_imgfeat/train2014"),
                 _files("vqa/nominival", "mscoco_imgfeat/val2014"),
@@ -33,6 +34,8 @@ FORMAT = FormatEntry(
             example=SOFT_TARGETS,
         ),
         "gqa": _Layout(
+            records="answers",
+            unlisted_answers=True,
             train=(
                 _files("gqa/train", "vg_gqa_imgfeat/vg_gqa"),
                 _files("gqa/valid", "vg_gqa_imgfeat/vg_gqa"),
@@ -42,6 +45,7 @@ FORMAT = FormatEntry(
             example=SOFT_TARGETS,
         ),
         "nlvr2": _Layout(
+            records="pair",
             train=(_files("nlvr2/train", "nlvr2_imgfeat/train"),),
             held_out=(_files("nlvr2/valid", "nlvr2_imgfeat/valid"),),
             answer_names=NLVR2_ANSWERS,

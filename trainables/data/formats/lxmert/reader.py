@@ -1,4 +1,7 @@
-"""Read examples from LXMERT's files: VQA, GQA and NLVR2."""
+"""Read examples from LXMERT's files: VQA, GQA and NLVR2.
+
+`Layout.records` is `answers` (with scores) or `pair` (of images).
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,6 @@ _ADVICE = "download or write this file again"
 @dataclass(frozen=True)
 class LxmertReader(Reader):
     root: Path
-    task: str
     layout: Layout
 
     def vocabulary(self) -> VocabularyInfo:
@@ -83,11 +85,11 @@ class LxmertReader(Reader):
         file = self.root / files.texts
         for number, fields in enumerate(read_list(file, _ADVICE)):
             entry = _Entry(file, number, fields)
-            if self.task == "nlvr2":
+            if self.layout.records == "pair":
                 yield entry["sent"], _pair(entry, files)
             else:
-                is_gqa = self.task == "gqa"
-                yield entry["sent"], _question(entry, files, labels, is_gqa)
+                unlisted = self.layout.unlisted_answers
+                yield entry["sent"], _question(entry, files, labels, unlisted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +150,6 @@ def _regions(line: TsvLine) -> ImageRecord:
     return {"features": features.astype(np.float16), "boxes": boxes.astype(np.float32)}
 
 
-def open_reader(
-    root: Path, task: str, layout: Layout, *, image_size: int, patch_size: int
-) -> LxmertReader:
+def open_reader(root: Path, layout: Layout, *, image_size: int, patch_size: int) -> LxmertReader:
     """Return a reader of a task's files. It takes no sizes: the images are regions."""
-    return LxmertReader(root, task, layout)
+    return LxmertReader(root, layout)

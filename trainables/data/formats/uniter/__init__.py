@@ -57,6 +57,7 @@ FORMAT = FormatEntry(
     description="LMDB databases of regions and tokenised texts (Chen et al. 2020), in `uniter`",
     layouts={
         "vqa": _Layout(
+            records="answers",
             train=(
                 _files("vqa_train", "coco_train2014"),
                 _files("vqa_trainval", "coco_val2014"),
@@ -68,18 +69,21 @@ FORMAT = FormatEntry(
         ),
         # UNITER's authors did not publish GQA; these databases are built like those of VQA.
         "gqa": _Layout(
+            records="answers",
             train=(_files("gqa_train", "vg"), _files("gqa_valid", "vg")),
             held_out=(_files("gqa_testdev", "gqa_testdev"),),
             answers_file="uniter/gqa_ans2label.json",
             example=SOFT_TARGETS,
         ),
         "nlvr2": _Layout(
+            records="pair",
             train=(_files("nlvr2_train", "nlvr2_train"),),
             held_out=(_files("nlvr2_dev", "nlvr2_dev"),),
             answer_names=NLVR2_ANSWERS,
             example=PAIR_OF_IMAGES,
         ),
         "vcr": _Layout(
+            records="choices",
             train=(_files("vcr_train", "vcr_gt_train", "vcr_train"),),
             held_out=(_files("vcr_val", "vcr_gt_val", "vcr_val"),),
             max_tokens=220,
@@ -88,6 +92,7 @@ FORMAT = FormatEntry(
             extra_words=81,
         ),
         "refcoco": _Layout(
+            records="expression",
             train=(_files("refcoco+_train", "re_coco_gt"),),
             held_out=(_files("refcoco+_val", "re_coco_det"),),
             # The object's region, in training, and its box with the image's width and height.
@@ -97,19 +102,21 @@ FORMAT = FormatEntry(
             ),
         ),
         "snli_ve": _Layout(
+            records="answers",
             train=(_files("ve_train", "flickr30k"),),
             held_out=(_files("ve_dev", "flickr30k"),),
             answer_names=("contradiction", "entailment", "neutral"),
             example=SOFT_TARGETS,
         ),
         "retrieval": _Layout(
+            records="caption",
             train=(_files("itm_flickr30k_train", "flickr30k"),),
             held_out=(_files("itm_flickr30k_{split}", "flickr30k"),),
             options={"split": "val"},
             choices={"split": ("val", "test")},
         ),
         "pretraining": _Layout(
-            corpora=CORPORA, options={"corpora": "+".join(CORPORA)}, classes=True
+            records="caption", corpora=CORPORA, options={"corpora": "+".join(CORPORA)}, classes=True
         ),
     },
 )

@@ -1,4 +1,8 @@
-"""Read examples from UNITER's databases, for every task that its authors published data for."""
+"""Read examples from UNITER's databases, for every task that its authors published data for.
+
+`Layout.records` is `answers` (with scores), `pair` (of images), `choices` (VCR's), `caption` or
+`expression` (RefCOCO's).
+"""
 
 from __future__ import annotations
 
@@ -159,20 +163,18 @@ def _referring_expression(
 
 _Convert: TypeAlias = Callable[[_TextRecord], ExampleRecord]
 _CONVERTERS: Mapping[str, _Convert] = {
-    "vqa": _answers,
-    "gqa": _answers,
-    "snli_ve": _answers,
-    "nlvr2": _pair,
-    "vcr": _choices,
-    "retrieval": _caption,
-    "pretraining": _caption,
+    "answers": _answers,
+    "pair": _pair,
+    "choices": _choices,
+    "caption": _caption,
 }
+_EXPRESSION = "expression"
+"""The kinds of `Layout.records`. Databases of referring expressions also need their JSON files."""
 
 
 @dataclass(frozen=True)
 class UniterReader(Reader):
     root: Path
-    task: str
     layout: Layout
     _texts: dict[str, TextDb] = field(default_factory=dict)
     _images: dict[str, ImageDb] = field(default_factory=dict)
@@ -248,7 +250,8 @@ class UniterReader(Reader):
                 yield f"{db.folder / 'id2len.json'}: {what}; {_ADVICE}"
                 break
         images_file = db.folder / "txt2img.json"
-        for key, name in read_pairs(images_file, _ADVICE) if self.task != "refcoco" else ():
+        has_names = self.layout.records != _EXPRESSION
+        for key, name in read_pairs(images_file, _ADVICE) if has_names else ():
             if db.read(key)["img_fname"] != name:
                 what = f"names another image for {key} than its record"
                 yield f"{images_file}: {what}; {_ADVICE}"
@@ -263,8 +266,8 @@ class UniterReader(Reader):
     def _converter(self, db: TextDb) -> tuple[_Convert, Iterator[tuple[str, int]]]:
         """Return the function that converts a database's records, and their keys in order, with the
         text lengths."""
-        if self.task != "refcoco":
-            return _CONVERTERS[self.task], db.lengths()
+        if self.layout.records != _EXPRESSION:
+            return _CONVERTERS[self.layout.records], db.lengths()
         entries = read_json(db.folder / "images.json", list, _ADVICE)
         images = {image["id"]: image for image in entries}
         lengths = dict(db.lengths())
@@ -312,8 +315,6 @@ class UniterReader(Reader):
         return image
 
 
-def open_reader(
-    root: Path, task: str, layout: Layout, *, image_size: int, patch_size: int
-) -> UniterReader:
+def open_reader(root: Path, layout: Layout, *, image_size: int, patch_size: int) -> UniterReader:
     """Return a reader of a task's databases. It takes no sizes: the images are regions."""
-    return UniterReader(root, task, layout)
+    return UniterReader(root, layout)

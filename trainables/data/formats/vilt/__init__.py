@@ -24,12 +24,14 @@ FORMAT = FormatEntry(
     description="Arrow tables of images and texts (Kim et al. 2021), in `vilt`",
     layouts={
         "vqa": _Layout(
+            records="vqa",
             train=_files("vqav2_train", "vqav2_trainable_val"),
             held_out=_files("vqav2_rest_val"),
             example=SOFT_TARGETS,
         ),
         # ViLT's code validates on dev and test1 together; here it is dev alone, as in the others.
         "nlvr2": _Layout(
+            records="nlvr2",
             train=_files("nlvr2_train"),
             held_out=_files("nlvr2_dev"),
             answer_names=NLVR2_ANSWERS,
@@ -37,6 +39,7 @@ FORMAT = FormatEntry(
         ),
         # METER's tables: ViLT's authors did not publish any.
         "snli_ve": _Layout(
+            records="snli",
             train=_files("snli_train"),
             held_out=_files("snli_dev"),
             answer_names=("contradiction", "neutral", "entailment"),
@@ -44,6 +47,7 @@ FORMAT = FormatEntry(
         ),
         # ViLT's code also trains on val, and validates on test.
         "retrieval": _Layout(
+            records="caption",
             train=_files("f30k_caption_karpathy_train"),
             held_out=_files("f30k_caption_karpathy_{split}"),
             options={"split": "val"},

@@ -1,4 +1,7 @@
-"""Read examples from ViLT's and METER's tables: VQA, NLVR2, SNLI-VE and retrieval."""
+"""Read examples from ViLT's and METER's tables: VQA, NLVR2, SNLI-VE and retrieval.
+
+`Layout.records` is the kind of a table in `trainables.data.formats.vilt.arrow`.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +29,6 @@ from trainables.data.schema.records import (
 )
 from trainables.errors import DataError
 
-TABLE_KIND: Mapping[str, TableKind] = {
-    "vqa": "vqa",
-    "nlvr2": "nlvr2",
-    "snli_ve": "snli",
-    "retrieval": "caption",
-}
 MAX_SIDE_RATIO = 1333 / 800
 """Maximum of an image's longer side over `image_size`, the length of its shorter side."""
 
@@ -47,7 +44,6 @@ _ADVICE = "write this table again"
 @dataclass(frozen=True)
 class ViltReader(Reader):
     root: Path
-    task: str
     layout: Layout
     image_size: int
     patch_size: int
@@ -56,7 +52,7 @@ class ViltReader(Reader):
         return self._word_piece.vocabulary
 
     def answers(self) -> tuple[str, ...]:
-        if self.task != "vqa":
+        if self.layout.records != "vqa":
             return self.layout.answer_names
         split_files = (*self.layout.train, *self.layout.held_out)
         return answer_names(self._table(files) for files in split_files)
@@ -85,7 +81,7 @@ class ViltReader(Reader):
         return self.layout.train if split == "train" else self.layout.held_out
 
     def _table(self, files: SplitFiles) -> ArrowTable:
-        return ArrowTable(self.root / files.texts, TABLE_KIND[self.task])
+        return ArrowTable(self.root / files.texts, self.layout.records)
 
     def _rows(self, table: ArrowTable, files: SplitFiles) -> Iterator[tuple[str, ExampleRecord]]:
         for number, values in enumerate(table.rows(_COLUMNS[table.kind])):
@@ -185,8 +181,6 @@ def _captions(row: _Row, images: tuple[ImageKey, ...]) -> Iterator[tuple[str, Ex
         yield text, row.example(f"{row.values['image_id']}#{i}", images)
 
 
-def open_reader(
-    root: Path, task: str, layout: Layout, *, image_size: int, patch_size: int
-) -> ViltReader:
+def open_reader(root: Path, layout: Layout, *, image_size: int, patch_size: int) -> ViltReader:
     """Return a reader of a task's tables, whose images it resizes for the model."""
-    return ViltReader(root, task, layout, image_size, patch_size)
+    return ViltReader(root, layout, image_size, patch_size)
