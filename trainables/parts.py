@@ -1,4 +1,5 @@
-"""The parts of a training run that have no spec of their own: its data format and its augmentation.
+"""The parts of a training run that have no spec of their own: its optimizer, its augmentation and
+its data format.
 
 If such a part comes from outside the package, the hash of its source is one of `TrainSpec.sources`,
 so that changed code never passes for the old. This module imports nothing heavy, because planning
@@ -14,6 +15,7 @@ from trainables.data.augmentation import AUGMENTATIONS, check_augmentation
 from trainables.data.formats import FORMATS, choose_format
 from trainables.errors import DataError
 from trainables.models import MODELS
+from trainables.optim import OPTIMIZERS
 from trainables.registry import Registry
 from trainables.spec import ModelSpec, Options, Recipe, TaskSpec, TrainSpec
 from trainables.tasks import TASKS
@@ -53,6 +55,7 @@ def check_part_sources(spec: TrainSpec) -> None:
 
 
 def _parts(model: ModelSpec, task: TaskSpec, recipe: Recipe) -> Iterator[tuple[Registry[Any], str]]:
+    yield OPTIMIZERS, recipe.optimizer
     yield AUGMENTATIONS, recipe.augmentation
     if TASKS[task.name].published:
         yield FORMATS, choose_format(task.name, model.architecture, task.format)

@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from trainables.distributed.collectives import current_peers
 from trainables.distributed.launch import CallHandler, ParentCall, run_processes
 from trainables.distributed.process import release_memory
-from trainables.run import RunInputs, RunOutcome
+from trainables.models import MODELS
+from trainables.run import RunInputs, RunOutcome, install_parts
 from trainables.run import run as run_in_process
 from trainables.spec import PruneSpec, TrainSpec
 from trainables.training import checkpoint
-from trainables.training.recipe import check_recipe
+from trainables.training.recipe import check_recipe, check_workers
 from trainables.training.sink import Action, Sink
 
 
@@ -47,7 +48,9 @@ def run(
         outcome = run_in_process(spec, inputs, sink, prunes=prunes, rewinds=rewinds, until=until)
         release_memory(inputs.device)
         return outcome
-    check_recipe(spec.recipe)
+    install_parts(spec, inputs.modules)
+    check_recipe(spec.recipe, MODELS[spec.model.architecture].groups)
+    check_workers(spec.recipe, spec.task.name, workers)
     argument = pack_arguments(spec, inputs, prunes=prunes, rewinds=rewinds, until=until)
     group_outcome: RunOutcome = run_processes(
         f"{__name__}:run_member",

@@ -20,10 +20,12 @@ from orchestrator.plan.graph import DENSE, Cell, Curve, Plan
 from orchestrator.sources.names import NamedSource, parse_sources
 from orchestrator.sweep.config import AXES, Schedule, Study, Sweep
 from orchestrator.sweep.resolve import ModelInput, ResolvedInputs, TaskInput
-from trainables.errors import TrainableError
+from trainables.errors import RecipeError
+from trainables.models import MODELS, check_adversary
 from trainables.parts import check_part_choice
 from trainables.spec import Recipe
-from trainables.tasks import TASKS
+from trainables.tasks import default_recipe
+from trainables.training.recipe import changed_recipe, check_recipe
 
 
 def expand_sweep(sweep: Sweep, inputs: ResolvedInputs) -> Plan:
@@ -217,7 +219,7 @@ class _PointResolver:
         return None if chain_point is point else chain_point
 
     def _recipe(self, label: str, model: ModelInput, task: TaskInput) -> Recipe:
-        default = TASKS[task.spec.name].recipes[model.spec.architecture]
+        default = default_recipe(task.spec.name, model.spec.architecture)
         if label == "default":
             return default
         if label not in self.sweep.recipes:
@@ -225,19 +227,13 @@ class _PointResolver:
             raise ConfigError(
                 f"studies.{self.study_name}.recipe = {label!r} is not known; use {allowed}"
             )
-        changes = self.sweep.recipe_changes(label)
-        recipe = replace(default, **changes)
         try:
+            recipe = changed_recipe(default, self.sweep.recipe_changes(label))
+            check_recipe(recipe, MODELS[model.spec.architecture].groups)
+            check_adversary(recipe, model.spec.architecture)
             check_part_choice(model.spec, task.spec, recipe)
-        except TrainableError as error:
-            raise ConfigError(f"recipes.{label}: {error}") from None
-        if recipe.precision == "bf16" and recipe.zero == 0:
-            raise ConfigError(f"recipes.{label}.zero = 0 is not allowed with bf16; use 1 or more")
-        if recipe.batch_size % recipe.accumulate:
-            raise ConfigError(
-                f"recipes.{label}.accumulate = {recipe.accumulate} does not divide batch_size ="
-                f" {recipe.batch_size}; use a divisor"
-            )
+        except RecipeError as error:
+            raise ConfigError(str(error).replace("recipe.", f"recipes.{label}.", 1)) from None
         return recipe
 
     def _check(self, point: GridPoint) -> None:

@@ -11,13 +11,13 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias, get_type_hints
+from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model
 from pydantic_core import PydanticCustomError
 
 from trainables.data.reference import is_remote
-from trainables.spec import Count, CountOrZero, Positive, Recipe, Scalar
+from trainables.spec import Count, CountOrZero, Factors, Positive, Recipe, Scalar
 
 AXES = ("model", "task", "recipe", "schedule", "rewind", "seed")
 BUCKET_PATTERN = r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
@@ -75,8 +75,12 @@ class PretrainedBy(StrictModel):
 class ModelConfig(StrictModel):
     """One entry of `models`: an architecture and its initial weights, theta_0."""
 
-    architecture: str
-    """Architecture of the model: `uniter`, `lxmert` or `vilt`."""
+    architecture: str = ""
+    """Architecture of the model: `uniter`, `lxmert` or `vilt`, or one that an installed package
+    adds. Leave it out if `module` is given."""
+    module: Location | None = None
+    """Python file with a model of your own, which binds `MODEL`. Its source is part of the trials'
+    keys, so a changed file runs them again."""
     size: str = "base"
     """Size of the model: `tiny` or `base`, for `uniter` also `large`."""
     weights: Location | None = None
@@ -143,11 +147,28 @@ class Schedule(StrictModel):
         return f"{self.kind} {self.rate:.4g}"
 
 
+def _hint_in_file(hint: Any) -> Any:
+    """Return the type in a sweep file of a recipe's field: a list for a tuple, a mapping for
+    pairs."""
+    if hint == Factors:
+        return dict[str, Positive]
+    if get_origin(hint) is tuple:
+        return list[get_args(hint)[0]]  # type: ignore[misc]
+    return hint
+
+
+def _from_file(value: Any) -> Any:
+    """Return the value of a recipe's field, given the value in a sweep file."""
+    if isinstance(value, dict):
+        return tuple(sorted(value.items()))
+    return tuple(value) if isinstance(value, list) else value
+
+
 RecipeChanges: type[StrictModel] = create_model(  # type: ignore[call-overload]
     "RecipeChanges",
     __base__=StrictModel,
     **{
-        name: (hint | None, None)
+        name: (_hint_in_file(hint) | None, None)
         for name, hint in get_type_hints(Recipe, include_extras=True).items()
     },
 )
@@ -196,9 +217,10 @@ class Study(StrictModel):
     pruner: str = "magnitude"
     """How the tickets of `imp` and `omp` choose weights: `magnitude`, `random`, a method that an
     installed package adds, or a label in `pruners`."""
-    pool: str = "encoder+pooler"
+    pool: str | None = None
     """Weights that can be pruned: `encoder+pooler`, `encoder`, or for `lxmert` also
-    `encoder-reached`, without the matrices that its score does not depend on."""
+    `encoder-reached`, without the matrices that its score does not depend on. By default
+    `encoder+pooler`, or what a model from outside names."""
     scope: Literal["global", "layer"] = "global"
     """What weights are ranked within: `global` ranks the whole pool, `layer` prunes the same share
     of each tensor."""
@@ -329,4 +351,4 @@ class Sweep(StrictModel):
     def recipe_changes(self, label: str) -> dict[str, Any]:
         """Return the fields that the recipe `label` changes."""
         changes: dict[str, Any] = self.recipes[label].model_dump(exclude_none=True)  # type: ignore[attr-defined]
-        return changes
+        return {name: _from_file(value) for name, value in changes.items()}

@@ -8,21 +8,21 @@ read them again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import ConfigError, MissingFile, suggest
 from orchestrator.sources.names import parse_sources
-from orchestrator.sweep.config import ModelConfig, PretrainedBy, Sweep, TaskConfig
+from orchestrator.sweep.config import ModelConfig, PretrainedBy, Study, Sweep, TaskConfig
 from trainables.data.formats import choose_format, task_files
 from trainables.data.reference import DataReference, LocalData, data_reference
-from trainables.errors import DataError, PluginError
-from trainables.models import MODELS
+from trainables.errors import DataError, ModelError, PluginError, RecipeError
+from trainables.models import MODELS, check_model, pool_sizes
 from trainables.pruning import PRUNERS
 from trainables.registry import Registry
 from trainables.spec import ModelSpec, Options, Scalar, Start, TaskSpec
-from trainables.tasks import TASKS
+from trainables.tasks import TASKS, default_recipe
 from trainables.user_modules import UserModule, install, read_user_module
 
 FingerprintFunction = Callable[[Path, tuple[str, ...]], str]
@@ -41,6 +41,10 @@ class ModelInput:
     pretrained_by: PretrainedBy | None = None
     pools: Mapping[str, int]
     """Number of weights in each prunable pool."""
+
+    def pool(self, study: Study) -> str:
+        """Return the pool that a study prunes."""
+        return study.pool or MODELS[self.spec.architecture].pool
 
     def start(self, seed: int) -> Start:
         """Return the start of a run that uses no result of the sweep."""
@@ -61,8 +65,8 @@ class TaskInput:
 class ResolvedInputs:
     models: dict[str, ModelInput]
     tasks: dict[str, dict[str, TaskInput]]
-    """Tasks by label and by the architecture of the models that are trained on them: models read
-    different formats, and each format has its own files."""
+    """Tasks by label and by the architecture of a model: the files depend on the format that it
+    reads."""
     pruners: dict[str, str]
     """Study -> name of its pruning method in `PRUNERS`."""
     modules: tuple[UserModule, ...]
@@ -95,8 +99,8 @@ def resolve_inputs(sweep: Sweep, fingerprint: FingerprintFunction) -> ResolvedIn
             if kind == "model":
                 models.append(resolver.model(label, source.where))
         for model in models:
-            if study.pool not in model.pools:
-                raise _unknown(f"{where}.pool", study.pool, model.pools)
+            if model.pool(study) not in model.pools:
+                raise _unknown(f"{where}.pool", model.pool(study), model.pools)
             for label in _as_list(study.task):
                 resolver.task(label, model, f"{where}.task")
             for source, (kind, label) in named:
@@ -138,15 +142,14 @@ class _InputResolver:
 
     def task(self, label: str, model: ModelInput, where: str) -> None:
         entry = self._task(label, where)
-        supported = TASKS[entry.task].recipes
-        if model.spec.architecture not in supported:
-            raise ConfigError(
-                f"{where}: task {label!r} does not support {model.spec.architecture};"
-                f" use a model of {', '.join(supported)}"
-            )
+        architecture = model.spec.architecture
+        try:
+            default_recipe(entry.task, architecture)
+        except RecipeError as error:
+            raise ConfigError(f"{where} = {label!r}: {error}") from None
         inputs = self.tasks.setdefault(label, {})
-        if model.spec.architecture not in inputs:
-            inputs[model.spec.architecture] = self._task_input(label, entry, model.spec)
+        if architecture not in inputs:
+            inputs[architecture] = self._task_input(label, entry, architecture)
 
     def _model(self, label: str, where: str) -> ModelInput:
         entry = self.sweep.models.get(label)
@@ -157,14 +160,21 @@ class _InputResolver:
             entry = ModelConfig(architecture=architecture, size=size or "base")
         else:
             where = f"models.{label}"
+        if (entry.module is None) == (not entry.architecture):
+            found = "both" if entry.architecture else "neither"
+            raise ConfigError(f"{where}: has {found} of `architecture` and `module`; give one")
+        if entry.module is not None:
+            name = self._user_module(entry.module, where, MODELS)
+            entry = entry.model_copy(update={"architecture": name})
         if entry.architecture not in MODELS:
             raise _unknown(f"{where}.architecture", entry.architecture, MODELS)
         registered = MODELS[entry.architecture]
         if entry.size not in registered.sizes:
             raise _unknown(f"{where}.size", entry.size, registered.sizes)
+        settings = [each.name for each in fields(registered.sizes[entry.size])]
         for name in entry.overrides:
-            if name not in registered.settings:
-                raise _unknown(f"{where}.overrides", name, registered.settings)
+            if name not in settings:
+                raise _unknown(f"{where}.overrides", name, settings)
         spec = ModelSpec(
             architecture=entry.architecture,
             size=entry.size,
@@ -172,6 +182,10 @@ class _InputResolver:
             semantics=registered.semantics,
             source=MODELS.source_of(entry.architecture),
         )
+        try:
+            check_model(spec)
+        except ModelError as error:
+            raise ConfigError(f"{where}.overrides: {error}") from None
         weights = ""
         if entry.weights is not None:
             weights = self._fingerprint(LocalData(entry.weights), f"{where}.weights")
@@ -182,7 +196,7 @@ class _InputResolver:
             fill=entry.fill,
             path=entry.weights,
             pretrained_by=entry.pretrained_by,
-            pools=registered.sizes[entry.size],
+            pools=pool_sizes(spec),
         )
 
     def _check_pretraining(self, model: ModelInput) -> None:
@@ -230,7 +244,7 @@ class _InputResolver:
             raise ConfigError(f"{where}.module: {error}") from None
         return module.name
 
-    def _task_input(self, label: str, entry: TaskConfig, model: ModelSpec) -> TaskInput:
+    def _task_input(self, label: str, entry: TaskConfig, architecture: str) -> TaskInput:
         registered = TASKS[entry.task]
         location = entry.data or registered.shipped_data()
         if location is None:
@@ -240,7 +254,7 @@ class _InputResolver:
         patterns: tuple[str, ...] = ()
         if registered.published:
             try:
-                usual, data_format = _formats(entry, model.architecture)
+                usual, data_format = _formats(entry, architecture)
                 patterns = task_files(entry.task, data_format, options)
             except DataError as error:
                 raise ConfigError(f"tasks.{label}: {error}") from None

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trainables.data.formats import FORMATS
+from trainables.errors import RecipeError
+from trainables.models import MODELS
 from trainables.registry import Registry
 from trainables.spec import Recipe, Scalar
 from trainables.tasks import recipes
@@ -35,7 +37,9 @@ class TaskEntry:
     module: str
     recipes: Mapping[str, Recipe]
     """Architecture -> the recipe that its authors published for the task, or a tuned one. A model
-    whose architecture is not listed cannot be trained on the task."""
+    from outside may bring its own (`ModelEntry.recipes`)."""
+    text: bool = True
+    """Whether its examples have texts. A model that reads none cannot be trained on them."""
     published: bool = False
     """Whether the data are published files, whose names the layouts of `trainables.data.formats`
     list. Then the data's fingerprint covers only these files, else all files of the folder."""
@@ -51,6 +55,11 @@ class TaskEntry:
     columns: Mapping[str, str] = field(default_factory=lambda: {"score": ""})
     """Scores that tables show -> suffix of the task's name in the column's title. Retrieval has two
     scores."""
+    varies_parameters: bool = False
+    """Whether micro-batches of one optimizer step can differ in which weights of the network they
+    use. Then it cannot be trained by several workers at ZeRO 1 or more. A task that gives unused
+    weights zero gradients, as pre-training does (`PretrainingHead`), or whose steps differ while
+    the micro-batches of each agree, leaves it False."""
     pretraining: bool = False
     """Whether its runs count as pre-training rounds instead of fine-tuning runs."""
     shipped_data: Callable[[], Path | None] = lambda: None
@@ -176,3 +185,23 @@ _BUILTIN: dict[str, TaskEntry] = {
 TASKS: Registry[TaskEntry] = Registry(
     TaskEntry, group="sweepstakes.tasks", attribute="TASK", builtin=_BUILTIN
 )
+
+
+def default_recipe(task: str, architecture: str) -> Recipe:
+    """Return the recipe of a task for a model: the task's, or else the one that the model brings.
+
+    Raises RecipeError for a model that cannot be trained on the task.
+    """
+    entry, model = TASKS[task], MODELS[architecture]
+    if entry.text and not model.tokenizer:
+        raise RecipeError(
+            f"task {task} has texts, which {architecture} does not read; use a model that does, or "
+            "a task without texts"
+        )
+    recipe = entry.recipes.get(architecture) or model.recipes.get(task)
+    if recipe is None:
+        known = [each for each in MODELS if each in entry.recipes or task in MODELS[each].recipes]
+        raise RecipeError(
+            f"task {task} does not support {architecture}; use a model of {', '.join(known)}"
+        )
+    return recipe

@@ -15,6 +15,7 @@ from trainables.data.open import open_data
 from trainables.data.reference import DataReference
 from trainables.data.schema.examples import Data, Pixels, Regions, Split
 from trainables.errors import DataError, TrainableError
+from trainables.models import MODELS
 from trainables.models.base import Backbone
 from trainables.seeds import Rng
 from trainables.spec import Scalar, TaskSpec
@@ -34,6 +35,7 @@ class PublishedTask(Task):
         self.blind = bool(self.options["blind"])
         self.architecture = backbone.architecture
         self.patch_size = backbone.patch_size
+        self.model = MODELS[backbone.architecture]
 
     @classmethod
     def open(cls, source: TaskSource, spec: TaskSpec, backbone: Backbone) -> Self:
@@ -55,9 +57,14 @@ class PublishedTask(Task):
     ) -> dict[str, Tensor]:
         """Return the model inputs for the images numbered in `rows` (B,). With the generator of a
         training batch, they are changed by the recipe's augmentation."""
-        change = self.source.augmentation.of_batch(rng) if rng is not None else None
         return batches.image_batch(
-            split.image_data, rows, patch=self.patch_size, blind=self.blind, change=change
+            split.image_data,
+            rows,
+            patch=self.patch_size,
+            mean=self.model.pixel_mean,
+            std=self.model.pixel_std,
+            blind=self.blind,
+            change=self.source.augmentation.of_batch(rng) if rng is not None else None,
         )
 
 
