@@ -1,0 +1,47 @@
+"""Parts from outside the package: entries added for a test, and packages with entry points."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from trainables.registry import Registry
+
+SOURCE = "5" * 64
+
+
+@contextmanager
+def registered(registry: Registry[Any], name: str, entry: object) -> Iterator[None]:
+    """Add an entry from outside within the context."""
+    registry.add(name, entry, SOURCE)
+    try:
+        yield
+    finally:
+        remove(registry, name)
+
+
+def remove(registry: Registry[Any], name: str) -> None:
+    """Remove an entry from outside."""
+    registry._added.pop(name, None)
+    registry._sources.pop(name, None)
+
+
+def write_package(
+    folder: Path, package: str, files: Mapping[str, str], entry_points: Mapping[str, str]
+) -> None:
+    """Write an installed package into `folder`, as pip would: its modules, and the metadata with
+    its entry points (`GROUP.NAME` -> `MODULE:ATTRIBUTE`)."""
+    for name, text in files.items():
+        path = folder / package / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    metadata = folder / f"{package}-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+    lines = []
+    for name, target in entry_points.items():
+        group, _, entry = name.rpartition(".")
+        lines.append(f"[{group}]\n{entry} = {target}\n")
+    (metadata / "entry_points.txt").write_text("\n".join(lines))
