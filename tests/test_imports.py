@@ -29,7 +29,9 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("report.data", "tracking", "ray_cluster"),
         ("cost", "expand"),
         ("schedule", "store"),
-        ("plan", "sweep"),
+        ("sweep",),
+        ("sources",),
+        ("plan",),
         ("files", "credentials"),
         ("errors",),
     ),
@@ -51,6 +53,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "cluster": (
         ("providers",),
         ("providers.kuberay",),
+        ("providers.base",),
         ("local", "profile", "submit"),
         ("errors",),
     ),
@@ -58,7 +61,10 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
 """The layers of each top-level package, from the top down. A layer holds packages, and modules next
 to them; each imports only from layers below its own."""
 
-PURE = {"plan", "sweep", "expand", "schedule", "cost", "files", "credentials", "errors"}
+PURE = {
+    *("plan", "sources", "sweep", "expand", "schedule", "cost"),
+    *("files", "credentials", "errors"),
+}
 """Packages of `orchestrator` that import nothing heavy, so that planning starts quickly."""
 LIGHT = {
     *(

@@ -59,7 +59,7 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
         yield from dict.fromkeys([*self._builtin, *self._entry_points(), *self._added])
 
     def __len__(self) -> int:
-        return len([*self])
+        return sum(1 for _ in self)  # `[*self]` would ask for the length first
 
     def __contains__(self, name: object) -> bool:
         return name in self._builtin or name in self._added or name in self._entry_points()
@@ -74,11 +74,17 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
 
     def add(self, name: str, entry: object, source: str) -> None:
         """Add an entry from a file whose source has the hash `source`; it replaces an earlier one
-        of that name. Raises PluginError for the name of a built-in entry."""
-        if name in self._builtin:
-            raise PluginError(f"{name}.py: {name!r} is the name of a built-in; rename the file")
+        of that name. Raises PluginError for the name of an entry that no file has added."""
+        if name in self._builtin or name in self._entry_points():
+            raise PluginError(f"{name}.py: {name!r} already exists; rename the file")
         self._added[name] = self._checked(entry, f"{name}.py: {self.attribute}")
         self._sources[name] = source
+
+    def require(self, name: str, source: str) -> None:
+        """Raise PluginError unless the file `name`.py with the hash `source` has added an entry to
+        this table."""
+        if self._sources.get(name) != source:
+            raise PluginError(f"{name}.py: does not bind `{self.attribute}`; bind its entry to it")
 
     def check_source(self, name: str, source: str) -> None:
         """Raise PluginError unless the entry's source on this machine has the hash `source`."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 import resource
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,7 @@ from torch import Tensor
 from trainables.distributed.collectives import Peers, current_peers
 from trainables.distributed.process import Device, prepare_process
 from trainables.errors import RecipeError, TicketMismatch
+from trainables.models import MODELS
 from trainables.models.base import Backbone
 from trainables.pruning import PRUNERS
 from trainables.pruning.choose import prune_sharded_weights, prune_weights
@@ -48,6 +49,7 @@ from trainables.training.start import (
     load_published,
     start_weights,
 )
+from trainables.user_modules import UserModule, install
 
 __all__ = ["RunInputs", "RunOutcome", "Sink", "prune", "run"]
 
@@ -76,6 +78,8 @@ class RunInputs:
     device: Device = "cpu"
     threads: int = 1
     """CPU threads of each process."""
+    modules: tuple[UserModule, ...] = ()
+    """The user's own files, whose parts the trial uses."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,6 +120,7 @@ def run(
     points. Results do not depend on which tickets and rewind points are requested. Raises the
     errors of `trainables.errors`.
     """
+    install_parts(spec, inputs.modules)
     check_recipe(spec.recipe)
     prepare_process(inputs.device, inputs.threads)
     entry = TASKS[spec.task.name]
@@ -177,6 +182,7 @@ def train_network(
     final = peers.gather_shards(shards, engine.shapes)
     if until is None:
         for key, prune_spec in prunes.items():
+            PRUNERS.check_source(prune_spec.method, prune_spec.source)
             names = pools[prune_spec.pool]
             ticket = prune_sharded_weights(prune_spec, names, shards, final, inputs.ticket, peers)
             sink.ticket(key, ticket)
@@ -198,6 +204,7 @@ def prune(spec: PruneSpec, inputs: RunInputs) -> dict[str, NDArray[np.bool_]]:
     """Return the ticket of a prune trial that needs no training run: a random ticket, or one from
     the untrained start weights (OMP). It maps tensor names of the backbone to masks, True where a
     weight is kept."""
+    install_parts(spec, inputs.modules)
     torch.set_num_threads(inputs.threads)
     if PRUNERS[spec.method].needs == "nothing":
         with torch.device("meta"):  # only names and shapes count
@@ -214,6 +221,17 @@ def prune(spec: PruneSpec, inputs: RunInputs) -> dict[str, NDArray[np.bool_]]:
         )
     names = backbone.prunable(spec.pool)
     return prune_weights(spec, names, start, inputs.ticket, inputs.reference)
+
+
+def install_parts(spec: TrainSpec | PruneSpec, modules: Iterable[UserModule]) -> None:
+    """Install the user's own files, and check that the parts that a trial uses are those that it
+    was planned with. Raises PluginError if they are not."""
+    install(modules)
+    MODELS.check_source(spec.model.architecture, spec.model.source)
+    if isinstance(spec, TrainSpec):
+        TASKS.check_source(spec.task.name, spec.task.source)
+    else:
+        PRUNERS.check_source(spec.method, spec.source)
 
 
 def _data_seed(spec: TrainSpec) -> int:

@@ -145,6 +145,7 @@ def _context(sweep: PlannedSweep, connections: Connections) -> Context:
         stall_timeout_s=placement.stall_timeout_s,
         checkpoint_every_s=None if every == "auto" else every,
         mtbf_s=placement.mtbf_s,
+        modules=sweep.inputs.modules,
         credentials=aws_credentials(),
     )
 

@@ -1,4 +1,5 @@
-"""What the paths of a sweep file depend on at a cluster: environment variables and the profile.
+"""What the paths of a sweep file depend on at a cluster: environment variables, and files that are
+sent along.
 
 `$VLT_DATA/uniter` in a sweep file is expanded where `sweepstakes run` runs. The value on the
 submitting machine must therefore be sent along with the file.
@@ -31,6 +32,9 @@ def sweep_paths(sweep: Path) -> dict[str, str]:
     placement = content.get("placement", {})
     paths = {f"models.{name}.weights": model.get("weights") for name, model in models.items()}
     paths |= {f"tasks.{name}.data": task.get("data") for name, task in tasks.items()}
+    for section in ("tasks", "pruners"):
+        entries = content.get(section, {}).items()
+        paths |= {f"{section}.{name}.module": entry.get("module") for name, entry in entries}
     paths |= {f"placement.{key}": placement.get(key) for key in ("cache", "cluster")}
     return {key: path for key, path in paths.items() if path is not None}
 
@@ -63,15 +67,24 @@ def path_variables(paths: Mapping[str, str]) -> dict[str, str]:
     return values
 
 
-def check_profile(paths: Mapping[str, str], folder: Path) -> None:
-    """Check that a run in a copy of `folder` on another machine finds `placement.cluster`.
+def is_sent(key: str) -> bool:
+    """Return whether the file that a sweep names under `key` is sent to the cluster with the sweep:
+    the cluster profile, and the user's own tasks and pruning methods."""
+    return key == "placement.cluster" or key.endswith(".module")
+
+
+def check_sent_files(paths: Mapping[str, str], folder: Path) -> None:
+    """Check that a run in a copy of `folder` on another machine finds the files that are sent.
 
     Raises:
-        ConfigError: it is not a path, relative to `folder`, of a file in `folder`.
+        ConfigError: one is not a path, relative to `folder`, of a file in `folder`.
     """
-    if "placement.cluster" not in paths:
-        return
-    path = os.path.expandvars(paths["placement.cluster"])
+    for key, path in paths.items():
+        if is_sent(key):
+            _check_sent_file(key, os.path.expandvars(path), folder)
+
+
+def _check_sent_file(key: str, path: str, folder: Path) -> None:
     is_inside = not path.startswith(("/", "~")) and not os.path.normpath(path).startswith(os.pardir)
     if is_inside and (folder / path).is_file():
         return
@@ -79,6 +92,6 @@ def check_profile(paths: Mapping[str, str], folder: Path) -> None:
     outside = relative.startswith(os.pardir)
     advice = "move the file there and use its relative path" if outside else f"use {relative}"
     raise ConfigError(
-        f"placement.cluster = {path!r} is not the path of a file relative to {folder.resolve()},"
+        f"{key} = {path!r} is not the path of a file relative to {folder.resolve()},"
         f" the folder that is sent to the cluster; {advice}"
     )

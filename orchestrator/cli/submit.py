@@ -17,7 +17,7 @@ from cluster.submit import (
     runtime_env,
     submit_job,
 )
-from orchestrator.cli.job_environment import check_profile, path_variables, sweep_paths
+from orchestrator.cli.job_environment import check_sent_files, path_variables, sweep_paths
 from orchestrator.cli.shared import EXIT_INTERRUPTED, SWEEP, err, out
 from orchestrator.errors import ConfigError, InputError
 from orchestrator.sweep import sweep_file
@@ -121,7 +121,7 @@ def _variables(sweep: Path, folder: Path) -> dict[str, str]:
     """The environment variables in the sweep's paths; ConfigError if the job could not use them."""
     paths = sweep_paths(sweep)
     try:
-        check_profile(paths, folder)
+        check_sent_files(paths, folder)
         return path_variables(paths)
     except ConfigError as error:
         raise ConfigError(f"{sweep}: {error}") from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from orchestrator.plan.graph import Trial
 from orchestrator.plan.keys import key_of
@@ -22,6 +22,9 @@ from trainables.spec import (
     TrainSpec,
     TrialSpec,
 )
+
+LevelRuns: TypeAlias = Iterator[tuple[int, tuple[str, str]]]
+"""Yields (level, (key of the training run, key of the ticket applied to it))."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -66,7 +69,8 @@ def pruning_rule(point: GridPoint) -> dict[str, Any]:
     """
     method = point.study.pruner
     seed = {"seed": point.seed} if PRUNERS[method].seeded else {}
-    return {"method": method, "scope": point.study.scope, **seed}
+    source = PRUNERS.source_of(method)
+    return {"method": method, "source": source, "scope": point.study.scope, **seed}
 
 
 @dataclass(slots=True)

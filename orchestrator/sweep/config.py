@@ -82,15 +82,26 @@ class ModelConfig(StrictModel):
 class TaskConfig(StrictModel):
     """One entry of `tasks`: a task and its data."""
 
-    task: str
+    task: str = ""
     """Name of the task: `easy_vqa`, `vqa`, `gqa`, `vcr`, `nlvr2`, `snli_ve`, `refcoco`, `retrieval`
-    or `pretraining`."""
+    or `pretraining`, or one that an installed package adds. Leave it out if `module` is given."""
+    module: Location | None = None
+    """Python file with a task of your own, which binds `TASK`. Its source is part of the trials'
+    keys, so a changed file runs them again."""
     data: Location | None = None
     """Folder with the data of the task. Only `easy_vqa` has a default: the data in its Python
     package."""
     options: dict[str, Scalar] = {}
     """Options of the task, such as `{blind: true}`, which hides the images; by default the task's
     own."""
+
+
+class PrunerConfig(StrictModel):
+    """One entry of `pruners`: a pruning method of your own."""
+
+    module: Location
+    """Python file with the method, which binds `PRUNER`. Its source is part of the trials' keys, so
+    a changed file runs them again."""
 
 
 class Schedule(StrictModel):
@@ -151,14 +162,15 @@ class Study(StrictModel):
     equal lengths and are read in parallel. By default, all axes are combined with each other."""
     tickets: list[str] = ["imp"]
     """Sources of tickets to score: `imp` (iterative magnitude pruning), `omp` (one-shot magnitude
-    pruning), `transfer` (the IMP tickets of each other task of the study) or `transfer:TASK` (those
-    of one task; from a pre-training task, it is the universal ticket)."""
+    pruning), `transfer` (the IMP tickets of each other task of the study), `transfer:TASK` (those
+    of one task; from a pre-training task, it is the universal ticket), or a source that an
+    installed package adds."""
     controls: list[str] = ["random"]
     """Control tickets to score next to `tickets`: `random` (same budget over the whole pool),
     `random_layerwise` (same budget in each tensor), or the IMP ticket on other weights: `reinit`
     (newly drawn weights), `shuffle_within` (theta_0 with the entries of each tensor permuted),
     `shuffle_across` (theta_0 with its layers permuted), `init:MODEL` (the weights of another entry
-    of `models`). An empty list turns controls off."""
+    of `models`), or a control that an installed package adds. An empty list turns controls off."""
     score_levels: list[Count] | dict[str, list[Count]] | None = None
     """Levels to score, as one list or as one list per task; by default all. Chains always go
     through every level."""
@@ -166,7 +178,8 @@ class Study(StrictModel):
     """Whether to score the dense network of each combination of the axes. Set it to false if
     another study of the sweep scores it."""
     pruner: str = "magnitude"
-    """How the tickets of `imp` and `omp` choose weights: `magnitude` or `random`."""
+    """How the tickets of `imp` and `omp` choose weights: `magnitude`, `random`, a method that an
+    installed package adds, or a label in `pruners`."""
     pool: str = "encoder+pooler"
     """Weights that can be pruned: `encoder+pooler`, `encoder`, or for `lxmert` also
     `encoder-reached`, without the matrices that its score does not depend on."""
@@ -282,6 +295,8 @@ class Sweep(StrictModel):
     tasks: dict[str, TaskConfig] = {}
     """Tasks by label. A study can also use a task that needs no data folder by its name, such as
     `easy_vqa`."""
+    pruners: dict[str, PrunerConfig] = {}
+    """Pruning methods of your own by label."""
     recipes: dict[str, RecipeChanges] = {}  # type: ignore[valid-type]
     """Recipes by label: what each one changes in the task's own recipe for the model."""
     studies: dict[str, Study]

@@ -10,15 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from orchestrator.errors import ConfigError, MissingFile, suggest
+from orchestrator.sources.names import parse_sources
 from orchestrator.sweep.config import ModelConfig, PretrainedBy, Sweep, TaskConfig
 from trainables.data.schema.layouts import task_files
-from trainables.errors import DataError
+from trainables.errors import DataError, PluginError
 from trainables.models import MODELS, Format
 from trainables.pruning import PRUNERS
+from trainables.registry import Registry
 from trainables.spec import ModelSpec, Options, Scalar, Start, TaskSpec
 from trainables.tasks import TASKS
+from trainables.user_modules import UserModule, install, read_user_module
 
 FingerprintFunction = Callable[[Path, tuple[str, ...]], str]
 """Return the fingerprint of a path, or of the files below it that match the patterns; raise
@@ -57,6 +61,10 @@ class ResolvedInputs:
     models: dict[str, ModelInput]
     tasks: dict[str, dict[Format, TaskInput]]
     """Tasks by label and by the format that a model reads; each format has its own files."""
+    pruners: dict[str, str]
+    """Study -> name of its pruning method in `PRUNERS`."""
+    modules: tuple[UserModule, ...]
+    """The user's own files, which the workers need."""
 
     def locations(self) -> dict[str, str]:
         """Return a map from fingerprint to path, with which a worker finds the files."""
@@ -74,26 +82,27 @@ def resolve_inputs(sweep: Sweep, fingerprint: FingerprintFunction) -> ResolvedIn
         MissingFile: data or weights do not exist.
     """
     resolver = _InputResolver(sweep, fingerprint)
+    pruners = {}
     for name, study in sweep.studies.items():
         where = f"studies.{name}"
-        if study.pruner not in PRUNERS:
-            raise _unknown(f"{where}.pruner", study.pruner, PRUNERS)
+        pruners[name] = resolver.pruner(study.pruner, f"{where}.pruner")
         models = [resolver.model(label, f"{where}.model") for label in _as_list(study.model)]
-        for other in _labels_with_prefix(study.controls, "init:"):
-            models.append(resolver.model(other, f"{where}.controls"))
+        sources = parse_sources(study.tickets, study.controls, where)
+        named = [(source, source.reference) for source in sources if source.reference]
+        for source, (kind, label) in named:
+            if kind == "model":
+                models.append(resolver.model(label, source.where))
         for model in models:
             if study.pool not in model.pools:
                 raise _unknown(f"{where}.pool", study.pool, model.pools)
             for label in _as_list(study.task):
                 resolver.task(label, model, f"{where}.task")
-            for label in _labels_with_prefix(study.tickets, "transfer:"):
-                resolver.task(label, model, f"{where}.tickets")
-    return ResolvedInputs(resolver.models, resolver.tasks)
-
-
-def _labels_with_prefix(names: Iterable[str], prefix: str) -> list[str]:
-    """Return `vqa` for `transfer:vqa`, for each name with that prefix."""
-    return [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+            for source, (kind, label) in named:
+                if kind == "task":
+                    resolver.task(label, model, source.where)
+    return ResolvedInputs(
+        resolver.models, resolver.tasks, pruners, tuple(resolver.modules.values())
+    )
 
 
 def _as_list(value: str | list[str]) -> list[str]:
@@ -108,6 +117,16 @@ class _InputResolver:
     fingerprint: FingerprintFunction
     models: dict[str, ModelInput] = field(default_factory=dict)
     tasks: dict[str, dict[Format, TaskInput]] = field(default_factory=dict)
+    modules: dict[str, UserModule] = field(default_factory=dict)
+    """The user's own files by name."""
+
+    def pruner(self, label: str, where: str) -> str:
+        """Return the name in `PRUNERS` of the method that a study names."""
+        if label in self.sweep.pruners:
+            return self._user_module(self.sweep.pruners[label].module, f"pruners.{label}", PRUNERS)
+        if label not in PRUNERS:
+            raise _unknown(where, label, [*self.sweep.pruners, *PRUNERS])
+        return label
 
     def model(self, label: str, where: str) -> ModelInput:
         if label not in self.models:
@@ -116,7 +135,7 @@ class _InputResolver:
         return self.models[label]
 
     def task(self, label: str, model: ModelInput, where: str) -> None:
-        entry = _task(label, self.sweep, where)
+        entry = self._task(label, where)
         supported = TASKS[entry.task].recipes
         if model.spec.architecture not in supported:
             raise ConfigError(
@@ -150,6 +169,7 @@ class _InputResolver:
             size=entry.size,
             overrides=_options(entry.overrides),
             semantics=registered.semantics,
+            source=MODELS.source_of(entry.architecture),
         )
         weights = ""
         if entry.weights is not None:
@@ -174,6 +194,41 @@ class _InputResolver:
         if label != "default" and label not in self.sweep.recipes:
             raise _unknown(f"{where}.recipe", label, ["default", *self.sweep.recipes])
 
+    def _task(self, label: str, where: str) -> TaskConfig:
+        """Return the entry of `tasks` with the name of its task in `TASKS`."""
+        entry = self.sweep.tasks.get(label)
+        if entry is None:
+            if label not in TASKS:
+                raise _unknown(where, label, [*self.sweep.tasks, *TASKS])
+            entry = TaskConfig(task=label)
+        if (entry.module is None) == (not entry.task):
+            found = "both" if entry.task else "neither"
+            raise ConfigError(f"tasks.{label}: has {found} of `task` and `module`; give one")
+        if entry.module is not None:
+            name = self._user_module(entry.module, f"tasks.{label}", TASKS)
+            entry = entry.model_copy(update={"task": name})
+        if entry.task not in TASKS:
+            raise _unknown(f"tasks.{label}.task", entry.task, TASKS)
+        for name in entry.options:
+            allowed = TASKS[entry.task].options
+            if name not in allowed:
+                raise _unknown(f"tasks.{label}.options", name, allowed)
+        return entry
+
+    def _user_module(self, path: Path, where: str, registry: Registry[Any]) -> str:
+        """Import a file of the user's, and return the name of its entry in `registry`."""
+        try:
+            module = read_user_module(path)
+            if self.modules.setdefault(module.name, module) != module:
+                raise PluginError(
+                    f"{path}: another file of this sweep has the same name; rename one"
+                )
+            install([module])
+            registry.require(module.name, module.sha256)
+        except PluginError as error:
+            raise ConfigError(f"{where}.module: {error}") from None
+        return module.name
+
     def _task_input(self, label: str, entry: TaskConfig, data_format: Format) -> TaskInput:
         registered = TASKS[entry.task]
         path = entry.data or registered.shipped_data()
@@ -186,6 +241,7 @@ class _InputResolver:
             data=self._fingerprint(path, f"tasks.{label}.data", patterns),
             options=_options(entry.options),
             semantics=registered.semantics,
+            source=TASKS.source_of(entry.task),
         )
         return TaskInput(label=label, spec=spec, path=path)
 
@@ -199,21 +255,6 @@ class _InputResolver:
             ) from None
         except DataError as error:
             raise MissingFile(f"{where}: {error}") from None
-
-
-def _task(label: str, sweep: Sweep, where: str) -> TaskConfig:
-    entry = sweep.tasks.get(label)
-    if entry is None:
-        if label not in TASKS:
-            raise _unknown(where, label, [*sweep.tasks, *TASKS])
-        entry = TaskConfig(task=label)
-    if entry.task not in TASKS:
-        raise _unknown(f"tasks.{label}.task", entry.task, TASKS)
-    for name in entry.options:
-        allowed = TASKS[entry.task].options
-        if name not in allowed:
-            raise _unknown(f"tasks.{label}.options", name, allowed)
-    return entry
 
 
 def _options(values: Mapping[str, Scalar]) -> Options:

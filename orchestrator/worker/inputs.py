@@ -41,6 +41,7 @@ class TrialInputs:
             theta_sha256=self._theta(spec) if spec.ticket else "",
             device=self.context.device,
             threads=self.context.threads,
+            modules=self.context.modules,
         )
 
     def for_pruning(self, spec: PruneSpec) -> RunInputs:
@@ -53,6 +54,7 @@ class TrialInputs:
             rewind=load(self.store.rewind_point(start.trial)) if start and start.trial else None,
             reference=self._masks(spec.like, spec.model) if spec.like else None,
             threads=self.context.threads,
+            modules=self.context.modules,
         )
 
     def _path(self, fingerprint: str) -> Path:

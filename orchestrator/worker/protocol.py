@@ -12,6 +12,7 @@ from typing import Literal, Protocol, TypeAlias
 from orchestrator.plan.graph import Trial
 from orchestrator.schedule.commands import WorkerCommand
 from orchestrator.store.s3 import StoreAddress
+from trainables.user_modules import UserModule
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +42,8 @@ class Context:
     checkpoint_every_s: float | None
     """None derives it from the cost of a checkpoint and from `mtbf_s`."""
     mtbf_s: float
+    modules: tuple[UserModule, ...] = ()
+    """The user's own files, whose tasks and pruning methods the trials use."""
     credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The `AWS_VARIABLES` that are set for the driver. They are sent here rather than in a Ray
     runtime environment, which Ray writes to its logs."""

@@ -36,6 +36,7 @@ from trainables.errors import CheckpointError, Stopped
 from trainables.run import RunInputs, RunOutcome, prune
 from trainables.spec import PruneSpec, RewindSpec, TrainSpec
 from trainables.training.sink import Action
+from trainables.user_modules import install
 
 if TYPE_CHECKING:
     from orchestrator.tracking import LiveRun
@@ -50,6 +51,7 @@ class TrialWorker:
     """Runs work items one after another in one warm process."""
 
     def __init__(self, context: Context, poll: Poll) -> None:
+        install(context.modules)
         self.context = context
         self.poll = poll
         self.store = TicketStore(S3ObjectStore(context.store))

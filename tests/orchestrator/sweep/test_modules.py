@@ -1,0 +1,80 @@
+"""A task and a pruning method from the user's own files: their names, their keys, their errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.api.workspace import PlannedSweep, plan_sweep
+from orchestrator.errors import ConfigError
+from tests.support import own_files, plugins
+from tests.support.sweeps import write_sweep
+from trainables.pruning import PRUNERS
+from trainables.spec import PruneSpec, TrainSpec
+from trainables.tasks import TASKS
+
+
+@pytest.fixture(autouse=True)
+def _clean() -> Iterator[None]:
+    yield
+    for registry in (PRUNERS, TASKS):
+        for name in ("my_task", "first_weights"):
+            plugins.remove(registry, name)
+
+
+def planned(folder: Path, content: dict[str, Any]) -> PlannedSweep:
+    return plan_sweep(write_sweep(folder, content), folder / "home")
+
+
+def test_the_source_of_a_file_is_part_of_the_keys_of_the_trials_that_use_it(tmp_path: Path) -> None:
+    content = own_files.write_own_files(tmp_path)
+    sweep = planned(tmp_path, content)
+    assert {module.name for module in sweep.inputs.modules} == {"my_task", "first_weights"}
+    assert set(sweep.inputs.locations().values()) == {str(TASKS["easy_vqa"].shipped_data())}
+    for trial in sweep.plan:
+        if isinstance(trial.spec, TrainSpec):
+            assert trial.spec.task.name == "my_task"
+            assert trial.spec.recipe.steps == 4
+        elif isinstance(trial.spec, PruneSpec) and trial.spec.method != "random":
+            assert trial.spec.method == "first_weights"
+    assert planned(tmp_path, content).plan.trials.keys() == sweep.plan.trials.keys()
+
+    file = tmp_path / "first_weights.py"
+    file.write_text(file.read_text() + "# changed\n")
+    changed = planned(tmp_path, content).plan.trials
+    same = changed.keys() & sweep.plan.trials.keys()
+    # The dense run, the random ticket and its run do not depend on the pruning method.
+    assert len(same) == 3
+    assert len(changed) == len(sweep.plan.trials) == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"tasks": {"mine": {"task": "vqa", "module": "my_task.py"}}}, r"tasks\.mine: .*both"),
+        ({"tasks": {"mine": {}}}, r"tasks\.mine: .*neither"),
+        ({"tasks": {"mine": {"module": "first_weights.py"}}}, r"tasks\.mine\.module: .*`TASK`"),
+        ({"tasks": {"mine": {"module": "absent.py"}}}, r"tasks\.mine\.module: .*absent\.py"),
+        ({"pruners": {"first": {"module": "my_task.py"}}}, r"pruners\.first\.module: .*`PRUNER`"),
+        ({"pruners": {"frist": {"module": "my_task.py"}}}, r"studies\.main\.pruner.*frist"),
+        (
+            {"pruners": {"first": {"module": "other/my_task.py"}}},
+            r"module: .*my_task\.py.*same name",
+        ),
+        ({"pruners": {"first": {"module": "random.py"}}}, r"pruners\.first\.module: .*rename"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named_with_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], expected: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    content = own_files.write_own_files(tmp_path)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/my_task.py").write_text(own_files.PRUNER)
+    (tmp_path / "random.py").write_text(own_files.PRUNER)
+    with pytest.raises(ConfigError, match=expected) as caught:
+        planned(tmp_path, content | change)
+    assert "\n" not in str(caught.value)
