@@ -2,6 +2,7 @@
 
 TrainableError
 ├── DataError          a data file is missing, damaged, or not the one the trial was planned for
+├── ModelError         a model has no such size or setting, or a value that is not allowed
 ├── CheckpointError    a weights file does not fit the model
 ├── TicketMismatch     a ticket does not fit the model that it is applied to
 ├── RecipeError        a recipe cannot be trained as it is written
@@ -20,6 +21,10 @@ class TrainableError(Exception):
 
 
 class DataError(TrainableError):
+    pass
+
+
+class ModelError(TrainableError):
     pass
 
 

@@ -26,7 +26,7 @@ from torch import Tensor
 from trainables.distributed.collectives import Peers, current_peers
 from trainables.distributed.process import Device, prepare_process
 from trainables.errors import RecipeError, TicketMismatch
-from trainables.models import MODELS
+from trainables.models import MODELS, check_adversary
 from trainables.models.base import Backbone
 from trainables.pruning import PRUNERS
 from trainables.pruning.choose import prune_sharded_weights, prune_weights
@@ -65,7 +65,8 @@ class RunInputs:
     weights: Path | None = None
     """Published checkpoint file of a `pretrained` start."""
     rewind: Mapping[str, Tensor] | None = None
-    """Rewind point of a `rewind` start: `backbone.*` and `head.*`, float32, on CPU."""
+    """Rewind point of a `rewind` start: `backbone.*` and `head.*`, weights in float32 and buffers,
+    on CPU."""
     ticket: Masks | None = None
     """Ticket to apply, by the backbone's own tensor names."""
     reference: Masks | None = None
@@ -122,6 +123,7 @@ def run(
     """
     install_parts(spec, inputs.modules)
     check_recipe(spec.recipe)
+    check_adversary(spec.recipe, spec.model.architecture)
     prepare_process(inputs.device, inputs.threads)
     entry = TASKS[spec.task.name]
     extensions = entry.embedding_extensions.get(spec.model.architecture, ())
@@ -177,8 +179,10 @@ def train_network(
         checks.check_schedule(spec.recipe, steps, rates, engine.update_count())
         local_weights, shards = engine.local_weights(), engine.owned_shards()
     nonzero = checks.check_end(start, theta_sha256, local_weights, shards, masks, peers)
-    if peers.world_size > 1 and spec.recipe.zero < 3:
-        checks.check_ranks_agree(local_weights, peers)
+    if peers.world_size > 1:
+        partitioned = {n for n, _ in net.named_parameters()} if spec.recipe.zero == 3 else set()
+        replicated = {n: each for n, each in local_weights.items() if n not in partitioned}
+        checks.check_ranks_agree(replicated, peers)
     final = peers.gather_shards(shards, engine.shapes)
     if until is None:
         for key, prune_spec in prunes.items():

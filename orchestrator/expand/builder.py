@@ -163,7 +163,7 @@ class PlanBuilder:
         spec = PruneSpec(
             model=point.model.spec,
             sparsity=point.schedule.sparsity(level),
-            pool=point.study.pool,
+            pool=point.model.pool(point.study),
             semantics=PRUNE_SEMANTICS,
             **rule,
         )

@@ -20,9 +20,10 @@ from orchestrator.plan.graph import DENSE, Cell, Curve, Plan
 from orchestrator.sources.names import NamedSource, parse_sources
 from orchestrator.sweep.config import AXES, Schedule, Study, Sweep
 from orchestrator.sweep.resolve import ModelInput, ResolvedInputs, TaskInput
-from trainables.models import MODELS
+from trainables.errors import RecipeError
+from trainables.models import check_adversary
 from trainables.spec import Recipe
-from trainables.tasks import TASKS
+from trainables.tasks import default_recipe
 
 
 def expand_sweep(sweep: Sweep, inputs: ResolvedInputs) -> Plan:
@@ -192,7 +193,7 @@ class _PointResolver:
         return replace(point, chain_point=chain_point)
 
     def _task(self, label: str, model: ModelInput) -> TaskInput:
-        return self.inputs.tasks[label][MODELS[model.spec.architecture].format]
+        return self.inputs.tasks[label][model.spec.architecture]
 
     def _pretraining(self, point: GridPoint) -> GridPoint | None:
         config = point.model.pretrained_by
@@ -216,7 +217,7 @@ class _PointResolver:
         return None if chain_point is point else chain_point
 
     def _recipe(self, label: str, model: ModelInput, task: TaskInput) -> Recipe:
-        default = TASKS[task.spec.name].recipes[model.spec.architecture]
+        default = default_recipe(task.spec.name, model.spec.architecture)
         if label == "default":
             return default
         if label not in self.sweep.recipes:
@@ -226,6 +227,10 @@ class _PointResolver:
             )
         changes = self.sweep.recipe_changes(label)
         recipe = replace(default, **changes)
+        try:
+            check_adversary(recipe, model.spec.architecture)
+        except RecipeError as error:
+            raise ConfigError(f"recipes.{label}: {error}") from None
         if recipe.precision == "bf16" and recipe.zero == 0:
             raise ConfigError(f"recipes.{label}.zero = 0 is not allowed with bf16; use 1 or more")
         if recipe.batch_size % recipe.accumulate:

@@ -62,8 +62,12 @@ class PretrainedBy(StrictModel):
 class ModelConfig(StrictModel):
     """One entry of `models`: an architecture and its initial weights, theta_0."""
 
-    architecture: str
-    """Architecture of the model: `uniter`, `lxmert` or `vilt`."""
+    architecture: str = ""
+    """Architecture of the model: `uniter`, `lxmert` or `vilt`, or one that an installed package
+    adds. Leave it out if `module` is given."""
+    module: Location | None = None
+    """Python file with a model of your own, which binds `MODEL`. Its source is part of the trials'
+    keys, so a changed file runs them again."""
     size: str = "base"
     """Size of the model: `tiny` or `base`, for `uniter` also `large`."""
     weights: Location | None = None
@@ -180,9 +184,10 @@ class Study(StrictModel):
     pruner: str = "magnitude"
     """How the tickets of `imp` and `omp` choose weights: `magnitude`, `random`, a method that an
     installed package adds, or a label in `pruners`."""
-    pool: str = "encoder+pooler"
+    pool: str | None = None
     """Weights that can be pruned: `encoder+pooler`, `encoder`, or for `lxmert` also
-    `encoder-reached`, without the matrices that its score does not depend on."""
+    `encoder-reached`, without the matrices that its score does not depend on. By default
+    `encoder+pooler`, or what a model from outside names."""
     scope: Literal["global", "layer"] = "global"
     """What weights are ranked within: `global` ranks the whole pool, `layer` prunes the same share
     of each tensor."""

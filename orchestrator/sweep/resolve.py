@@ -8,20 +8,20 @@ read them again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import ConfigError, MissingFile, suggest
 from orchestrator.sources.names import parse_sources
-from orchestrator.sweep.config import ModelConfig, PretrainedBy, Sweep, TaskConfig
+from orchestrator.sweep.config import ModelConfig, PretrainedBy, Study, Sweep, TaskConfig
 from trainables.data.schema.layouts import task_files
-from trainables.errors import DataError, PluginError
-from trainables.models import MODELS, Format
+from trainables.errors import DataError, ModelError, PluginError, RecipeError
+from trainables.models import MODELS, check_model, pool_sizes
 from trainables.pruning import PRUNERS
 from trainables.registry import Registry
 from trainables.spec import ModelSpec, Options, Scalar, Start, TaskSpec
-from trainables.tasks import TASKS
+from trainables.tasks import TASKS, data_format, default_recipe
 from trainables.user_modules import UserModule, install, read_user_module
 
 FingerprintFunction = Callable[[Path, tuple[str, ...]], str]
@@ -41,6 +41,10 @@ class ModelInput:
     pools: Mapping[str, int]
     """Number of weights in each prunable pool."""
 
+    def pool(self, study: Study) -> str:
+        """Return the pool that a study prunes."""
+        return study.pool or MODELS[self.spec.architecture].pool
+
     def start(self, seed: int) -> Start:
         """Return the start of a run that uses no result of the sweep."""
         if self.weights:
@@ -59,8 +63,9 @@ class TaskInput:
 @dataclass(frozen=True, slots=True)
 class ResolvedInputs:
     models: dict[str, ModelInput]
-    tasks: dict[str, dict[Format, TaskInput]]
-    """Tasks by label and by the format that a model reads; each format has its own files."""
+    tasks: dict[str, dict[str, TaskInput]]
+    """Tasks by label and by the architecture of a model: the files depend on the format that it
+    reads."""
     pruners: dict[str, str]
     """Study -> name of its pruning method in `PRUNERS`."""
     modules: tuple[UserModule, ...]
@@ -93,8 +98,8 @@ def resolve_inputs(sweep: Sweep, fingerprint: FingerprintFunction) -> ResolvedIn
             if kind == "model":
                 models.append(resolver.model(label, source.where))
         for model in models:
-            if study.pool not in model.pools:
-                raise _unknown(f"{where}.pool", study.pool, model.pools)
+            if model.pool(study) not in model.pools:
+                raise _unknown(f"{where}.pool", model.pool(study), model.pools)
             for label in _as_list(study.task):
                 resolver.task(label, model, f"{where}.task")
             for source, (kind, label) in named:
@@ -116,7 +121,7 @@ class _InputResolver:
     sweep: Sweep
     fingerprint: FingerprintFunction
     models: dict[str, ModelInput] = field(default_factory=dict)
-    tasks: dict[str, dict[Format, TaskInput]] = field(default_factory=dict)
+    tasks: dict[str, dict[str, TaskInput]] = field(default_factory=dict)
     modules: dict[str, UserModule] = field(default_factory=dict)
     """The user's own files by name."""
 
@@ -136,16 +141,14 @@ class _InputResolver:
 
     def task(self, label: str, model: ModelInput, where: str) -> None:
         entry = self._task(label, where)
-        supported = TASKS[entry.task].recipes
-        if model.spec.architecture not in supported:
-            raise ConfigError(
-                f"{where}: task {label!r} does not support {model.spec.architecture};"
-                f" use a model of {', '.join(supported)}"
-            )
-        data_format = MODELS[model.spec.architecture].format
+        architecture = model.spec.architecture
+        try:
+            default_recipe(entry.task, architecture)
+        except RecipeError as error:
+            raise ConfigError(f"{where} = {label!r}: {error}") from None
         inputs = self.tasks.setdefault(label, {})
-        if data_format not in inputs:
-            inputs[data_format] = self._task_input(label, entry, data_format)
+        if architecture not in inputs:
+            inputs[architecture] = self._task_input(label, entry, architecture)
 
     def _model(self, label: str, where: str) -> ModelInput:
         entry = self.sweep.models.get(label)
@@ -156,14 +159,21 @@ class _InputResolver:
             entry = ModelConfig(architecture=architecture, size=size or "base")
         else:
             where = f"models.{label}"
+        if (entry.module is None) == (not entry.architecture):
+            found = "both" if entry.architecture else "neither"
+            raise ConfigError(f"{where}: has {found} of `architecture` and `module`; give one")
+        if entry.module is not None:
+            name = self._user_module(entry.module, where, MODELS)
+            entry = entry.model_copy(update={"architecture": name})
         if entry.architecture not in MODELS:
             raise _unknown(f"{where}.architecture", entry.architecture, MODELS)
         registered = MODELS[entry.architecture]
         if entry.size not in registered.sizes:
             raise _unknown(f"{where}.size", entry.size, registered.sizes)
+        settings = [each.name for each in fields(registered.sizes[entry.size])]
         for name in entry.overrides:
-            if name not in registered.settings:
-                raise _unknown(f"{where}.overrides", name, registered.settings)
+            if name not in settings:
+                raise _unknown(f"{where}.overrides", name, settings)
         spec = ModelSpec(
             architecture=entry.architecture,
             size=entry.size,
@@ -171,6 +181,10 @@ class _InputResolver:
             semantics=registered.semantics,
             source=MODELS.source_of(entry.architecture),
         )
+        try:
+            check_model(spec)
+        except ModelError as error:
+            raise ConfigError(f"{where}.overrides: {error}") from None
         weights = ""
         if entry.weights is not None:
             weights = self._fingerprint(entry.weights, f"{where}.weights")
@@ -181,7 +195,7 @@ class _InputResolver:
             fill=entry.fill,
             path=entry.weights,
             pretrained_by=entry.pretrained_by,
-            pools=registered.sizes[entry.size],
+            pools=pool_sizes(spec),
         )
 
     def _check_pretraining(self, model: ModelInput) -> None:
@@ -229,13 +243,15 @@ class _InputResolver:
             raise ConfigError(f"{where}.module: {error}") from None
         return module.name
 
-    def _task_input(self, label: str, entry: TaskConfig, data_format: Format) -> TaskInput:
+    def _task_input(self, label: str, entry: TaskConfig, architecture: str) -> TaskInput:
         registered = TASKS[entry.task]
         path = entry.data or registered.shipped_data()
         if path is None:
             raise ConfigError(f"tasks.{label}.data is missing; give the folder with the data")
         options = {**registered.options, **entry.options}
-        patterns = task_files(entry.task, data_format, options) if registered.published else ()
+        patterns: tuple[str, ...] = ()
+        if registered.published:
+            patterns = task_files(entry.task, data_format(entry.task, architecture), options)
         spec = TaskSpec(
             name=entry.task,
             data=self._fingerprint(path, f"tasks.{label}.data", patterns),

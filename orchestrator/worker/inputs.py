@@ -95,7 +95,10 @@ class TrialInputs:
 def model_digest(model: ModelSpec) -> str:
     """Hash an architecture and its configuration, which fix the tensor names and shapes of a
     ticket."""
-    return canonical_sha256(asdict(model))
+    values = asdict(model)
+    if not model.source:  # as in tickets from before models could come from outside
+        del values["source"]
+    return canonical_sha256(values)
 
 
 def _start(spec: TrainSpec) -> tuple[object, ...]:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trainables.data.schema.layouts import LAYOUTS
+from trainables.errors import RecipeError
+from trainables.models import MODELS
 from trainables.registry import Registry
 from trainables.spec import Recipe, Scalar
 from trainables.tasks import recipes
@@ -35,7 +37,9 @@ class TaskEntry:
     module: str
     recipes: Mapping[str, Recipe]
     """Architecture -> the recipe that its authors published for the task, or a tuned one. A model
-    whose architecture is not listed cannot be trained on the task."""
+    from outside may bring its own (`ModelEntry.recipes`)."""
+    text: bool = True
+    """Whether its examples have texts. A model that reads none cannot be trained on them."""
     published: bool = False
     """Whether the data are the published files that `trainables.data.schema.layouts` names. Then
     the data's fingerprint covers only these files, else all files of the folder."""
@@ -168,3 +172,32 @@ _BUILTIN: dict[str, TaskEntry] = {
 TASKS: Registry[TaskEntry] = Registry(
     TaskEntry, group="sweepstakes.tasks", attribute="TASK", builtin=_BUILTIN
 )
+
+
+def default_recipe(task: str, architecture: str) -> Recipe:
+    """Return the recipe of a task for a model: the task's, or else the one that the model brings.
+
+    Raises RecipeError for a model that cannot be trained on the task.
+    """
+    entry, model = TASKS[task], MODELS[architecture]
+    if entry.text and not model.tokenizer:
+        raise RecipeError(
+            f"task {task} has texts, which {architecture} does not read; use a model that does, or "
+            "a task without texts"
+        )
+    recipe = entry.recipes.get(architecture) or model.recipes.get(task)
+    if recipe is None:
+        known = [each for each in MODELS if each in entry.recipes or task in MODELS[each].recipes]
+        raise RecipeError(
+            f"task {task} does not support {architecture}; use a model of {', '.join(known)}"
+        )
+    return recipe
+
+
+def data_format(task: str, architecture: str) -> str:
+    """Return the data format in which a model reads a task: the first of the model's formats in
+    which the task is published. Empty for a model without formats, on a task that makes its own
+    data."""
+    formats = MODELS[architecture].formats
+    published = [each for each in formats if (task, each) in LAYOUTS]
+    return next(iter([*published, *formats]), "")

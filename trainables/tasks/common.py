@@ -17,7 +17,7 @@ from trainables.errors import DataError, TrainableError
 from trainables.models import MODELS
 from trainables.models.base import Backbone
 from trainables.spec import Scalar, TaskSpec
-from trainables.tasks import TASKS
+from trainables.tasks import TASKS, data_format
 from trainables.tasks.base import Batch, Indices, Task, TaskSource
 from trainables.tasks.heads import symmetric_kl
 
@@ -33,6 +33,7 @@ class PublishedTask(Task):
         self.blind = bool(self.options["blind"])
         self.architecture = backbone.architecture
         self.patch_size = backbone.patch_size
+        self.model = MODELS[backbone.architecture]
 
     @classmethod
     def open(cls, source: TaskSource, spec: TaskSpec, backbone: Backbone) -> Self:
@@ -51,7 +52,14 @@ class PublishedTask(Task):
 
     def image_batch(self, split: Split, rows: batches.Rows) -> dict[str, Tensor]:
         """Return the model inputs for the images numbered in `rows` (B,)."""
-        return batches.image_batch(split.image_data, rows, patch=self.patch_size, blind=self.blind)
+        return batches.image_batch(
+            split.image_data,
+            rows,
+            patch=self.patch_size,
+            mean=self.model.pixel_mean,
+            std=self.model.pixel_std,
+            blind=self.blind,
+        )
 
 
 def resolve_options(spec: TaskSpec) -> dict[str, Scalar]:
@@ -77,7 +85,7 @@ def open_task_data(source: TaskSource, spec: TaskSpec, backbone: Backbone) -> Da
 
     Raises DataError unless the data fit the backbone.
     """
-    form = MODELS[backbone.architecture].format
+    form = data_format(spec.name, backbone.architecture)
     data = open_data(
         source.data,
         source.cache,

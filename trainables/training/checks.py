@@ -132,10 +132,13 @@ def check_end(
     return nonzero
 
 
-def check_ranks_agree(local_weights: Mapping[str, Shard], peers: Peers) -> None:
-    """Check that all processes ended with the same weights, if each has all of them (ZeRO 0 to
-    2)."""
-    sha256 = kept_sha256({name: each.values.float() for name, each in local_weights.items()}, {})
+def check_ranks_agree(replicated: Mapping[str, Shard], peers: Peers) -> None:
+    """Check that all processes ended with the same state, of which `replicated` is the part that
+    each has in full: buffers, and at ZeRO 0 to 2 the module's own weights."""
+    values = {name: each.values for name, each in replicated.items()}
+    # numpy has no bfloat16. Every bfloat16 value is a float32 value.
+    bits = {n: v.float() if v.dtype == torch.bfloat16 else v for n, v in values.items()}
+    sha256 = kept_sha256(bits, {})
     if peers.broadcast(sha256) != sha256:
         raise InvariantError(
             f"weights: process {peers.rank} of {peers.world_size} ended with other weights than "

@@ -9,6 +9,14 @@ Undocumented properties of DeepSpeed 0.19:
 * Its statistics synchronize with the GPU before every micro-batch.
 * Its default buckets allocate memory for 500 million gradients.
 * An engine leaks unless it is destroyed and collected, and at ZeRO 3 even then.
+* It leaves buffers alone: they are never partitioned, stay float32 at bf16, and each process has
+  its own.
+
+BatchNorm over several processes: each process normalises its own micro-batches by their own
+statistics. After each step the running statistics, and all other floating-point buffers, are
+averaged over the processes. All processes thus have the same state between two steps, whether or
+not it is evaluated or saved there, and a resumed run continues bit for bit. An example that a
+process repeats at weight zero (`order.py`) counts in its statistics.
 """
 
 from __future__ import annotations
@@ -26,7 +34,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from trainables.distributed.collectives import Peers, Shard, current_peers
 from trainables.distributed.process import Device
-from trainables.distributed.reduce import all_reduce_gradients
+from trainables.distributed.reduce import all_reduce_gradients, average_buffers
 from trainables.distributed.zero import (
     cpu_copies,
     local_weight,
@@ -106,6 +114,8 @@ class Engine:
             if self.recipe.clip_norm:
                 clip_grad_norm_(self.net.parameters(), self.recipe.clip_norm)
         self.deepspeed.step()
+        with torch.no_grad():
+            average_buffers(self._buffers().values(), self.peers)
         # Read the loss once per step, because reading it synchronizes with the GPU.
         mean = float(self.peers.all_reduce(np.array([float(total)], np.float32))[0]) / scale
         if not math.isfinite(mean) or not self.deepspeed.was_step_applied():
@@ -145,12 +155,14 @@ class Engine:
         )
 
     def local_weights(self) -> dict[str, Shard]:
-        """Return CPU copies of this process's shards of the module's own parameters."""
+        """Return CPU copies of this process's shards of the module's own parameters, and of its
+        persistent buffers, which each process has in full."""
         return cpu_copies(
             {
                 name: local_weight(weight, self.recipe.zero, self._size(name), self.peers)
                 for name, weight in self._parameters().items()
             }
+            | {name: Shard(0, buffer.view(-1)) for name, buffer in self._buffers().items()}
         )
 
     def weights(self) -> dict[str, Tensor]:
@@ -198,6 +210,9 @@ class Engine:
 
     def _parameters(self) -> dict[str, nn.Parameter]:
         return dict(self.net.named_parameters())
+
+    def _buffers(self) -> dict[str, Tensor]:
+        return {name: each for name, each in self.net.named_buffers() if name in self.shapes}
 
     def _size(self, name: str) -> int:
         return self.shapes[name].numel()

@@ -20,15 +20,12 @@ from torch import Tensor
 
 from trainables.data import fingerprint
 from trainables.errors import CheckpointError, DataError, RecipeError
-from trainables.models import MODELS
-from trainables.models.base import Backbone, resolve_config
+from trainables.models import MODELS, model_config
+from trainables.models.base import Backbone
 from trainables.models.checkpoint import Checkpoint
 from trainables.seeds import derive, permutation
 from trainables.spec import BACKBONE, ModelSpec, Start
 from trainables.tasks import EmbeddingExtension
-
-SHUFFLED_POOL = "encoder+pooler"
-"""The pool whose tensors the shuffled controls permute."""
 
 
 def model_module(model: ModelSpec) -> ModuleType:
@@ -48,8 +45,7 @@ def extended_backbone(
 ) -> Backbone:
     """Return a backbone whose embedding tables have the rows that a task adds. Its weights are
     still to be loaded."""
-    module = model_module(model)
-    config = resolve_config(module.CONFIGS, model)
+    config = model_config(model)
     larger = {each.setting: getattr(config, each.setting) + each.extra_rows for each in extensions}
     overrides = tuple(sorted((dict(model.overrides) | larger).items()))
     return init_backbone(replace(model, overrides=overrides), 0, dropout)
@@ -85,10 +81,11 @@ def start_weights(
     rewind: Mapping[str, Tensor] | None,
     prunable: Callable[[str], list[str]],
 ) -> dict[str, Tensor]:
-    """Return `backbone.*`, and for a rewind point `head.*` too, in float32 on CPU.
+    """Return `backbone.*`, and for a rewind point `head.*` too: weights in float32 and buffers, on
+    CPU.
 
     `weights` is the file of a `pretrained` start, `rewind` the rewind point of a `rewind` start.
-    `prunable` returns the names of a pool's tensors.
+    `prunable` returns the names of a pool's tensors; a shuffle permutes the model's default pool.
 
     Raises DataError if the file at `weights` is not the one that the trial was planned for, and
     CheckpointError if it does not fit the model.
@@ -104,7 +101,7 @@ def start_weights(
     else:
         state = dict(rewind)
     if start.shuffle != "none":
-        names = [BACKBONE + name for name in prunable(SHUFFLED_POOL)]
+        names = [BACKBONE + name for name in prunable(MODELS[model.architecture].pool)]
         pool = {name: state[name] for name in names}
         if start.shuffle == "within_layer":
             state |= shuffle_within_layer(pool, start.shuffle_seed)

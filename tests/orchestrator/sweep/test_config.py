@@ -76,7 +76,7 @@ def with_value(path: str, value: Any) -> dict[str, Any]:
         ("studies.interesting", STUDY | {"seed": -1}, "studies.interesting.seed = -1", "0 or more"),
         ("studies.Main", STUDY | {"seed": -1}, "studies.Main.seed = -1", "use 0 or more"),
         ("studies.placement", STUDY | {"sede": 1}, "studies.placement.sede", "mean `seed`?"),
-        ("models.int", {"size": "tiny"}, "models.int.architecture is missing", "add it"),
+        ("pruners.int", {}, "pruners.int.module is missing", "add it"),
         ("tasks", {5: {"task": "vqa"}}, "tasks[5] = 5", "string"),
         ("studies.main.seed", 10**20, "studies.main.seed = 1000", "use 9223372036854775807 or"),
         ("placement.cpus", 10**400, "placement.cpus = 1000", "use 9223372036854775807 or less"),
