@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import ConfigError
+from orchestrator.expand.studies import expand_sweep
 from orchestrator.sweep.config import Sweep
-from orchestrator.sweep.resolve import resolve_inputs
+from orchestrator.sweep.resolve import Resolver
 from tests.support.outside_data import INVERT, LINES, TOY_SCHEME, installed
 from tests.support.sweeps import plan_of, sweep_document
 from trainables.data.reference import data_reference
@@ -56,7 +57,8 @@ def test_a_remote_reference_is_planned_without_reading_it() -> None:
     def unread(path: Path, patterns: tuple[str, ...] = ()) -> str:
         raise AssertionError(path)
 
-    inputs = resolve_inputs(sweep, unread)
+    inputs = Resolver(sweep, unread)
+    expand_sweep(inputs)
     expected = data_reference("toy://7@3").fingerprint()
     assert inputs.locations() == {expected: "toy://7@3"}
     assert {spec.task.data for spec in runs(content).values()} == {expected}
