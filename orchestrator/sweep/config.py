@@ -10,12 +10,22 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias, get_type_hints
+from typing import Annotated, Any, Literal, Self, TypeAlias, get_type_hints
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+)
 from pydantic_core import PydanticCustomError
 
+from orchestrator.errors import ConfigError
+from orchestrator.sweep.yaml_file import explain_validation_error, load_yaml, validate
 from trainables.spec import Count, CountOrZero, Positive, Recipe, Scalar
 
 AXES = ("model", "task", "recipe", "schedule", "rewind", "seed")
@@ -32,6 +42,17 @@ class StrictModel(BaseModel):
         allow_inf_nan=False,
         use_attribute_docstrings=True,  # they become the descriptions in the JSON schema
     )
+
+    def __init__(self, **values: Any) -> None:
+        """Create the object from keyword arguments. Raises ConfigError for an invalid one."""
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ConfigError(explain_validation_error(error, type(self), values)) from None
+
+    # Otherwise pydantic calls `__init__` for each object inside another one as well, and an error
+    # there would not say where it is.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
 
 def _expanded(path: Path) -> Path:
@@ -308,6 +329,26 @@ class Sweep(StrictModel):
     """When a ticket counts as winning in the report."""
     placement: Placement = Placement()
     """Where and how trials run."""
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Self:
+        """Read a sweep file (YAML).
+
+        Raises:
+            MissingFile, ConfigError: one line that begins with the path.
+        """
+        return load_yaml(Path(path), cls, kind="sweep")
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        """Create a sweep from what a sweep file holds, as `yaml.safe_load` returns it. Values may
+        also be objects, such as a `Study`.
+
+        Raises:
+            ConfigError: one line, as for a file.
+        """
+        data = dict(content) if isinstance(content, Mapping) else content
+        return validate(data, cls, kind="sweep")
 
     def recipe_changes(self, label: str) -> dict[str, Any]:
         """Return the fields that the recipe `label` changes."""
