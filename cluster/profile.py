@@ -245,6 +245,9 @@ class Profile(ProfileModel):
     aws: AWS | None = None
     """The settings for AWS; `cluster render --provider aws` needs them."""
 
+    providers: dict[str, dict[str, Any]] = {}
+    """The settings of providers that installed packages add, by the provider's name."""
+
     @model_validator(mode="after")
     def _check_unique(self) -> Self:
         names = {f"workers[{index}].name": group.name for index, group in enumerate(self.workers)}

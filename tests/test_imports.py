@@ -51,6 +51,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "cluster": (
         ("providers",),
         ("providers.kuberay",),
+        ("providers.base",),
         ("local", "profile", "submit"),
         ("errors",),
     ),

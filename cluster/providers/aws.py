@@ -8,10 +8,12 @@ copies the user's token, `~/.ray/auth_token`, to the nodes. The dashboard listen
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from cluster.errors import ProfileError
 from cluster.profile import AWS, HEAD_NODE_TYPE, MAX_CONCURRENT_LAUNCHES, Machine, Mount, Profile
+from cluster.providers.base import Provider, SubmittedSweep
 from cluster.providers.kuberay import pods
 from cluster.submit import JOB_STOP_ENVIRONMENT
 
@@ -40,6 +42,26 @@ def render(profile: Profile, aws: AWS) -> dict[str, str]:
         "cluster.yaml": pods.dump_yaml([_cluster(profile, aws)], remarks),
         "head-policy.json": json.dumps(head_policy(profile, aws), indent=2) + "\n",
     }
+
+
+class AmazonEC2(Provider):
+    section = "aws"
+    ships_store_policy = True
+
+    def configured(self, profile: Profile) -> bool:
+        return profile.aws is not None
+
+    def render(self, profile: Profile, sweep: SubmittedSweep | None) -> dict[str, str]:
+        assert profile.aws
+        return render(profile, profile.aws)
+
+    def next_steps(
+        self, profile: Profile, folder: Path, sweep_file: Path | None, sweep: SubmittedSweep | None
+    ) -> dict[str, str]:
+        return {
+            "next": f"ray up {folder / 'cluster.yaml'}",
+            "then": f"sweepstakes submit {sweep_file or 'SWEEP'}",
+        }
 
 
 def head_policy(profile: Profile, aws: AWS) -> dict[str, Any]:

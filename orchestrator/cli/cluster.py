@@ -11,10 +11,8 @@ import click
 
 from cluster.errors import ProfileError
 from cluster.profile import Profile
-from cluster.providers import aws
-from cluster.providers.kuberay import manifests
-from cluster.providers.kuberay.mlflow_server import tracking_uri
-from cluster.providers.kuberay.rayjob import SubmittedSweep, delete_command
+from cluster.providers.base import Provider, SubmittedSweep
+from orchestrator.api.providers import PROVIDERS
 from orchestrator.cli.job_environment import (
     check_sent_files,
     is_sent,
@@ -30,7 +28,6 @@ from orchestrator.store.s3 import StoreAddress
 from orchestrator.sweep import sweep_file, yaml_file
 from orchestrator.sweep.config import StoreConfig, Sweep
 
-PROVIDERS = ("kuberay", "aws")
 POLICY_FILE = "store-policy.json"
 
 PROFILE = click.argument("path", metavar="PROFILE", type=click.Path(path_type=Path))
@@ -58,26 +55,32 @@ def cluster() -> None:
 )
 @click.option(
     "--provider",
-    type=click.Choice(PROVIDERS),
+    "name",
+    type=click.Choice([*PROVIDERS]),
     help="Provider to render for. Default: the one that PROFILE configures.",
 )
-def render(path: Path, folder: Path, sweep: Path | None, provider: str | None) -> None:
+def render(path: Path, folder: Path, sweep: Path | None, name: str | None) -> None:
     """Write the manifests of the cluster that PROFILE describes."""
     profile = yaml_file.load_yaml(path, Profile, kind="profile")
-    provider = provider or _only_provider(profile, path)
+    name = name or _only_provider(profile, path)
+    provider = PROVIDERS[name]
+    if not provider.configured(profile):
+        raise ConfigError(
+            f"{path}: {provider.section} is missing, but --provider {name} needs it; add it"
+        )
     address = _address(profile, path)
     job = _job(sweep, profile, path, provider) if sweep else None
     try:
-        files = _render(profile, path, provider, job)
+        files = provider.render(profile, job)
     except ProfileError as error:
         raise ConfigError(f"{path}: {error}") from None
-    if provider == "aws":  # `kubectl apply` would read every .json in its folder as a manifest
+    if provider.ships_store_policy:
         files[POLICY_FILE] = _json(bucket_policy(address))
     _write(folder, files)
-    for name in files:
-        out.print(f"{folder / name}", soft_wrap=True)
-    delete = delete_command(profile.kubernetes, job) if profile.kubernetes and job else ""
-    _print_next_steps(folder, provider, sweep, delete)
+    for file in files:
+        out.print(f"{folder / file}", soft_wrap=True)
+    for label, step in provider.next_steps(profile, folder, sweep, job).items():
+        out.print(f"{label:<10}{step}", soft_wrap=True)
 
 
 @cluster.command()
@@ -106,30 +109,16 @@ def policy(path: Path, principal: str, maintenance: bool) -> None:
 
 def _only_provider(profile: Profile, path: Path) -> str:
     """Return the provider that the profile configures; ConfigError unless it is exactly one."""
-    configured = [name for name, present in _sections(profile).items() if present]
+    configured = [name for name, provider in PROVIDERS.items() if provider.configured(profile)]
     if len(configured) != 1:
-        present = "neither" if not configured else "both"
+        found = "several" if configured else "none"
+        sections = ", ".join(f"`{provider.section}`" for provider in PROVIDERS.values())
         advice = "choose one with --provider" if configured else "add one of them"
-        raise ConfigError(f"{path}: has {present} of `kubernetes` and `aws`; {advice}")
+        raise ConfigError(f"{path}: has {found} of {sections}; {advice}")
     return configured[0]
 
 
-def _sections(profile: Profile) -> dict[str, bool]:
-    return {"kuberay": profile.kubernetes is not None, "aws": profile.aws is not None}
-
-
-def _render(
-    profile: Profile, path: Path, provider: str, job: SubmittedSweep | None
-) -> dict[str, str]:
-    if provider == "kuberay" and profile.kubernetes:
-        return manifests.render(profile, profile.kubernetes, job)
-    if provider == "aws" and profile.aws:
-        return aws.render(profile, profile.aws)
-    section = "kubernetes" if provider == "kuberay" else "aws"
-    raise ConfigError(f"{path}: {section} is missing, but --provider {provider} needs it; add it")
-
-
-def _job(sweep: Path, profile: Profile, path: Path, provider: str) -> SubmittedSweep:
+def _job(sweep: Path, profile: Profile, path: Path, provider: Provider) -> SubmittedSweep:
     """Return the sweep with the files and variables that its job needs.
 
     Raises:
@@ -156,7 +145,7 @@ def _job(sweep: Path, profile: Profile, path: Path, provider: str) -> SubmittedS
 
 
 def _problems(
-    sweep: Sweep, paths: Mapping[str, str], profile: Profile, path: Path, provider: str
+    sweep: Sweep, paths: Mapping[str, str], profile: Profile, path: Path, provider: Provider
 ) -> Iterator[str]:
     """Yield what the sweep refers to but would not find on the cluster."""
     placement = sweep.placement
@@ -164,10 +153,9 @@ def _problems(
     if not isinstance(placement.store, StoreConfig) or placement.store.model_dump() != store:
         inner = ", ".join(f"{key}: {value}" for key, value in store.items() if value)
         yield f"placement.store differs from that of {path}; use {{{inner}}}"
-    if provider == "kuberay" and profile.kubernetes and profile.kubernetes.mlflow:
-        address = tracking_uri(profile)
-        if placement.tracking == "local":
-            yield f"placement.tracking = 'local' cannot be reached by the workers; use {address}"
+    address = provider.tracking_uri(profile)
+    if address and placement.tracking == "local":
+        yield f"placement.tracking = 'local' cannot be reached by the workers; use {address}"
     if placement.cluster and placement.cluster != path.absolute():
         use = os.path.relpath(path)
         yield f"placement.cluster = {str(placement.cluster)!r} is another profile; use {use}"
@@ -204,21 +192,3 @@ def _write(folder: Path, files: Mapping[str, str]) -> None:
             raise InputError(f"--to {folder}: also contains {others[0]}; use an empty folder")
         for name, text in files.items():
             (scratch / name).write_text(text, encoding="utf-8")
-
-
-def _print_next_steps(folder: Path, provider: str, sweep: Path | None, delete: str) -> None:
-    if provider == "kuberay":
-        namespace = folder / "0-namespace.yaml"
-        steps = {
-            "next": f"kubectl apply -f {namespace}, and create the secrets that it names",
-            "then": f"kubectl apply -f {folder}",
-            "re-run": f"{delete}, then apply again" if delete else "",
-        }
-    else:
-        steps = {
-            "next": f"ray up {folder / 'cluster.yaml'}",
-            "then": f"sweepstakes submit {sweep or 'SWEEP'}",
-        }
-    for label, step in steps.items():
-        if step:
-            out.print(f"{label:<10}{step}", soft_wrap=True)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import re
 from importlib.metadata import version
+from pathlib import Path
 
 from cluster.errors import ProfileError
 from cluster.profile import MAX_CONCURRENT_LAUNCHES, Kubernetes, Machine, Profile, WorkerGroup
+from cluster.providers.base import Provider, SubmittedSweep
 from cluster.providers.kuberay import mlflow_server, pods, rayjob
 from cluster.providers.kuberay.pods import Manifest
-from cluster.providers.kuberay.rayjob import SubmittedSweep
 from cluster.submit import JOB_STOP_ENVIRONMENT
 
 DASHBOARD_PORT = 8265
@@ -66,6 +67,35 @@ def render(
         remarks = [origin, "", f"Dashboard and job server:  {forward}", f"Token:  {token}"]
         files["2-cluster.yaml"] = pods.dump_yaml([_cluster(profile, kubernetes)], remarks)
     return files
+
+
+class KubeRay(Provider):
+    section = "kubernetes"
+
+    def configured(self, profile: Profile) -> bool:
+        return profile.kubernetes is not None
+
+    def render(self, profile: Profile, sweep: SubmittedSweep | None) -> dict[str, str]:
+        assert profile.kubernetes
+        return render(profile, profile.kubernetes, sweep)
+
+    def next_steps(
+        self, profile: Profile, folder: Path, sweep_file: Path | None, sweep: SubmittedSweep | None
+    ) -> dict[str, str]:
+        assert profile.kubernetes
+        namespace = folder / "0-namespace.yaml"
+        steps = {
+            "next": f"kubectl apply -f {namespace}, and create the secrets that it names",
+            "then": f"kubectl apply -f {folder}",
+        }
+        if sweep:
+            delete = rayjob.delete_command(profile.kubernetes, sweep)
+            steps["re-run"] = f"{delete}, then apply again"
+        return steps
+
+    def tracking_uri(self, profile: Profile) -> str:
+        assert profile.kubernetes
+        return mlflow_server.tracking_uri(profile) if profile.kubernetes.mlflow else ""
 
 
 def _check(profile: Profile) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass
 
 import yaml
 
 from cluster.profile import Kubernetes, Profile
+from cluster.providers.base import SubmittedSweep
 from cluster.providers.kuberay import pods
 from cluster.providers.kuberay.pods import Manifest
 from cluster.submit import JOB_STOP_ENVIRONMENT
@@ -24,20 +23,6 @@ TTL_AFTER_FINISHED_S = 600
 SWEEP_FOLDER = "/home/ray/sweep"
 MAX_NAME_LENGTH = 47
 """KubeRay's limit of the length of a RayJob's name."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SubmittedSweep:
-    """A sweep to run as a job."""
-
-    name: str
-    files: Mapping[str, str]
-    """Path -> contents of the sweep file and the files that it names. Paths are relative to the
-    working directory of the command."""
-    path: str
-    """Path of the sweep file, one of `files`."""
-    variables: Mapping[str, str]
-    """Environment variables that paths in the sweep file contain; no secrets."""
 
 
 def job_name(sweep: str) -> str:

@@ -10,10 +10,14 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
+from cluster.errors import ProfileError
+from cluster.profile import Profile
+from cluster.providers.base import Provider, SubmittedSweep
+from orchestrator.api.providers import PROVIDERS
 from orchestrator.cli.main import cli
 from orchestrator.errors import InputError
 from orchestrator.sweep import sweep_file
-from tests.support import own_files
+from tests.support import own_files, plugins
 from tests.support import shipped_profiles as profiles
 from tests.support.sweeps import sweep_document
 
@@ -221,12 +225,44 @@ def test_the_provider_must_be_unique_and_configured() -> None:
         profiles.KUBERAY, aws=profiles.profile_document(profiles.AWS)["aws"], mounts=[]
     )
     Path("both.yaml").write_text(yaml.safe_dump(both))
-    assert "has both of `kubernetes` and `aws`; choose one with --provider" in refused(
+    assert "has several of `kubernetes`, `aws`; choose one with --provider" in refused(
         "render", "both.yaml", "--to", "out"
     )
     assert sweepstakes("render", "both.yaml", "--to", "out", "--provider", "aws").exit_code == 0
     message = refused("render", "profile.yaml", "--to", "aws", "--provider", "aws")
     assert "aws is missing, but --provider aws needs it; add it" in message
+
+
+class _Slurm(Provider):
+    section = "providers.slurm"
+
+    def configured(self, profile: Profile) -> bool:
+        return "slurm" in profile.providers
+
+    def render(self, profile: Profile, sweep: SubmittedSweep | None) -> dict[str, str]:
+        settings = profile.providers["slurm"]
+        if "partition" not in settings:
+            raise ProfileError("providers.slurm.partition is missing; add it")
+        return {"job.sh": f"#SBATCH --partition={settings['partition']}\n"}
+
+    def next_steps(
+        self, profile: Profile, folder: Path, sweep_file: Path | None, sweep: SubmittedSweep | None
+    ) -> dict[str, str]:
+        return {"next": f"sbatch {folder / 'job.sh'}"}
+
+
+def test_a_provider_from_outside_is_rendered_like_any_other() -> None:
+    document = profiles.profile_document(profiles.KUBERAY)
+    del document["kubernetes"]
+    with plugins.registered(PROVIDERS, "slurm", _Slurm()):
+        Path("slurm.yaml").write_text(yaml.safe_dump(document | {"providers": {"slurm": {}}}))
+        assert "partition" in refused("render", "slurm.yaml", "--to", "out")
+        settings = {"slurm": {"partition": "gpu"}}
+        Path("slurm.yaml").write_text(yaml.safe_dump(document | {"providers": settings}))
+        done = sweepstakes("render", "slurm.yaml", "--to", "out")
+    assert done.exit_code == 0, done.exception
+    assert Path("out/job.sh").read_text() == "#SBATCH --partition=gpu\n"
+    assert "sbatch out/job.sh" in done.output
 
 
 def test_the_policy_covers_only_this_store() -> None:
