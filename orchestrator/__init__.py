@@ -1,9 +1,8 @@
 """Sweepstakes: lottery-ticket sweeps, planned, shared, resumable.
 
-`from orchestrator import Sweep, plan, run, status, report, TicketStore, apply, prune` is the library;
-`library.md` shows it in use. Each name is imported when it is first used, so that `import
-orchestrator` alone loads nothing heavy. The library prints nothing unless it is asked to, and its
-warnings go to the loggers below `orchestrator`.
+The names in `__all__` are the library; `library.md` shows it in use. Each name is imported when it
+is first used, so that `import orchestrator` alone loads nothing heavy. The library prints nothing
+unless it is asked to, and its warnings go to the loggers below `orchestrator`.
 
 The packages form layers, from `cli` down to `errors`; each imports only from layers below its own.
 """

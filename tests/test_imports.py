@@ -86,6 +86,7 @@ TRAINABLES_IMPORTS = {
     },
     "worker.inputs": {"run"},
     "export.weights": {"training.start"},
+    "api.modules": {"pruning.magnitude", "tickets.weights"},
     "cli.data": {"data.check", "data.scenes"},
 }
 CLUSTER_IMPORTERS = {"api", "cli"}

@@ -27,9 +27,7 @@ from orchestrator.monitor.observers import Observer
 from orchestrator.monitor.terminal import no_display, terminal_display
 
 
-def plan(
-    sweep: AnySweep, *, home: str | Path | None = None, offline: bool = False
-) -> SweepPlan:
+def plan(sweep: AnySweep, *, home: str | Path | None = None, offline: bool = False) -> SweepPlan:
     """Return the trials that a sweep consists of, what exists of them, and the cost of the rest.
 
     Neither Ray nor torch is imported, and nothing is started but a local store that exists. With

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from types import MappingProxyType
 from typing import Any, Literal, Self, TypeAlias
@@ -88,10 +88,8 @@ def apply(
         masks[renamed] = mask
     with ExitStack() as stack:
         stack.enter_context(applied(model, masks))
-        pruned = {
-            shared[name]: torch.tensor(~mask, device=shared[name].device)
-            for name, mask in masks.items()
-        }
+        weights = [(shared[name], mask) for name, mask in masks.items()]
+        pruned = [(weight, torch.tensor(~mask, device=weight.device)) for weight, mask in weights]
         stack.enter_context(register_optimizer_step_post_hook(_zero_after_step(pruned)))
         return AppliedTicket(stack.pop_all())
 
@@ -166,15 +164,18 @@ def _renamed(name: str, prefixes: Mapping[str, str]) -> str:
 
 
 def _zero_after_step(
-    pruned: Mapping[Tensor, Tensor],
+    pruned: Sequence[tuple[Tensor, Tensor]],
 ) -> Callable[[Optimizer, Any, Any], None]:
-    """Return a hook that sets the pruned weights among those of an optimizer to zero."""
+    """Return a hook that sets the pruned weights among those of an optimizer to zero. `pruned` has
+    pairs of a parameter and a mask that is True where it is pruned."""
+    by_id = {id(weight): (weight, mask) for weight, mask in pruned}
 
     @torch.no_grad()
     def zero(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         for group in optimizer.param_groups:
-            for weight in group["params"]:
-                if weight in pruned:
-                    weight.masked_fill_(pruned[weight], 0.0)
+            for parameter in group["params"]:
+                if id(parameter) in by_id:
+                    weight, mask = by_id[id(parameter)]
+                    weight.masked_fill_(mask, 0.0)
 
     return zero

@@ -211,9 +211,7 @@ def read_report(sweep: PlannedSweep, folder: Path | None) -> SweepReport:
         return report_sweep(sweep, connections, folder)
 
 
-def report_sweep(
-    sweep: PlannedSweep, connections: Connections, folder: Path | None
-) -> SweepReport:
+def report_sweep(sweep: PlannedSweep, connections: Connections, folder: Path | None) -> SweepReport:
     """Read the results from the store, and write the report into `folder`, unless it is None."""
     plan, store, rule = sweep.plan, connections.store, sweep.config.win
     records, failures = store.records(plan.trials), last_errors(store, plan)

@@ -150,9 +150,7 @@ class TicketStore:
         Raises:
             InputError: no ticket matches, or several different ones do.
         """
-        record = find_ticket(self._store, prefix)
-        assert record.ticket is not None
-        return StoredTicket(record, self._store.ticket(record.ticket.sha256))
+        return read_ticket(self._store, prefix)
 
     def records(self) -> dict[str, Record]:
         """Return the records of all trials that are done, by key."""
@@ -264,6 +262,14 @@ def find_ticket(store: tickets.TicketStore, prefix: str) -> Record:
     if len({record.ticket.sha256 for record in matches if record.ticket}) > 1:
         raise ambiguous_prefix(prefix, [record.key for record in matches], "tickets")
     return matches[0]
+
+
+def read_ticket(store: tickets.TicketStore, prefix: str) -> StoredTicket:
+    """Return the ticket whose key or hash starts with `prefix`. Raises InputError as
+    `find_ticket`."""
+    record = find_ticket(store, prefix)
+    assert record.ticket is not None
+    return StoredTicket(record, store.ticket(record.ticket.sha256))
 
 
 def find_log(store: tickets.TicketStore, prefix: str) -> str:

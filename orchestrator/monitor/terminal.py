@@ -124,9 +124,7 @@ def terminal_display(
 
 
 @contextmanager
-def no_display(
-    counts: PlanCounts, board: Board, cost: CostFunction
-) -> Iterator[TerminalProgress]:
+def no_display(counts: PlanCounts, board: Board, cost: CostFunction) -> Iterator[TerminalProgress]:
     """Keep the board of a run up to date, as `terminal_display` does, and print nothing."""
     yield TerminalProgress(board, Console(quiet=True), cost)
 

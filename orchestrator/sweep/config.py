@@ -1,4 +1,4 @@
-"""The keys of a sweep file, their types and their defaults (`sweep_file` reads one).
+"""The keys of a sweep file, their types and their defaults (`Sweep.from_file` reads one).
 
 `studies` and what they refer to (`models`, `tasks`, `recipes`) decide the results and the trial
 keys. `placement` says where and how trials run and never affects a key. `win` is the rule by which

@@ -92,8 +92,8 @@ def run_plan(
     before it is released.
 
     In the main thread, the first SIGINT or SIGTERM lets running trials save their state, and a
-    second one ends the run immediately. Another thread receives no signals. Raises RunError when some items are not settled and no interrupt, exhausted budget
-    or outage explains it.
+    second one ends the run immediately. Another thread receives no signals. Raises RunError when
+    some items are not settled and no interrupt, exhausted budget or outage explains it.
     """
     begin = time.perf_counter()
     frontier = Frontier(plan, committed, max_failures=placement.max_failures, cost=cost)
