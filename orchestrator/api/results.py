@@ -203,11 +203,12 @@ class SweepReport(SweepData):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunResult:
-    """The outcome of a run. Trials are counted with their by-products: as work items."""
+    """The outcome of a run. A training run counts once, with the tickets and rewind points that it
+    produces."""
 
     name: str
     done: int
-    """Of the whole sweep, those that were done before included."""
+    """Those of this run, without those that were done before."""
     failed: int
     blocked: int
     """Those that depend on a failed one."""
