@@ -179,7 +179,11 @@ def pure_modules() -> tuple[str, ...]:
     pure = (
         name for name in sources("orchestrator") if layered_package("orchestrator", name) in PURE
     )
-    return (*(f"orchestrator.{name}" for name in pure), *(f"trainables.{name}" for name in LIGHT))
+    return (
+        "orchestrator",
+        *(f"orchestrator.{name}" for name in pure),
+        *(f"trainables.{name}" for name in LIGHT),
+    )
 
 
 def test_pure_modules_load_nothing_heavy() -> None:
