@@ -29,7 +29,9 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("report.data", "tracking", "ray_cluster"),
         ("cost", "expand"),
         ("schedule", "store"),
-        ("plan", "sweep"),
+        ("sweep",),
+        ("sources",),
+        ("plan",),
         ("files", "credentials", "environment"),
         ("errors",),
     ),
@@ -60,7 +62,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
 to them; each imports only from layers below its own."""
 
 PURE = {
-    *("plan", "sweep", "expand", "schedule", "cost"),
+    *("plan", "sources", "sweep", "expand", "schedule", "cost"),
     *("files", "credentials", "environment", "errors"),
 }
 """Packages of `orchestrator` that import nothing heavy, so that planning starts quickly."""

@@ -182,8 +182,8 @@ class SweepReport(SweepData):
         `undecided` (too few seeds). `winning`, `relaxed` and `unbroken` are sparsities: up to the
         dense score, up to the rule's share of it, and the last level before the first one that
         misses that share. `dense_mean`, `_sd` and `_n` are those of the dense network, over seeds;
-        `line` is the score that the rule requires; `score_*`, `random_*` and `random_layerwise_*`
-        are those at the sparsity `relaxed`. `prior` is the score of the question-only baseline,
+        `line` is the score that the rule requires; `score_*` and, for each control of the same
+        size, `random_*`, `random_layerwise_*` are those at the sparsity `relaxed`. `prior` is the score of the question-only baseline,
         `deepest` the highest sparsity with enough seeds, `open` the number of missing scores.
         """
         from orchestrator.report.data import tables
@@ -192,7 +192,7 @@ class SweepReport(SweepData):
         return curve_verdicts(tables.unify_recipe_names(self.scores()), self.rule)
 
     def headline(self) -> list[str]:
-        """Return the result in a few sentences; an empty list if no IMP ticket has a score."""
+        """Return the result in a few sentences; an empty list if no found ticket has a score."""
         from orchestrator.report.sections.headline import headline
 
         return headline(self.verdicts(), self.rule)[0]

@@ -10,8 +10,9 @@ from orchestrator.report.write import ReportFiles
 
 MAX_VERDICTS = 16
 """Rows of the verdict table in a terminal. With more rows, only the headline is printed."""
-VERDICT_COLUMNS = ("schedule", "model, task", "tickets", "relaxed to", "score there")
-CONTROL_COLUMNS = ("random there", "layer-matched there", "dense")
+VERDICT_COLUMNS = ("schedule", "model, task", "tickets", "relaxed to", "dense")
+"""Columns that a terminal shows, besides the scores at the sparsity of the best ticket."""
+THERE = " there"
 
 
 def print_verdicts(files: ReportFiles) -> None:
@@ -25,11 +26,14 @@ def print_verdicts(files: ReportFiles) -> None:
 
 
 def _print_table(header: list[str], rows: list[list[str]]) -> None:
-    columns = (*VERDICT_COLUMNS, *CONTROL_COLUMNS)
-    indices = [index for index, name in enumerate(header) if name in columns]
+    indices = [
+        index
+        for index, name in enumerate(header)
+        if name in VERDICT_COLUMNS or name.endswith(THERE)
+    ]
     table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
     for index in indices:
-        name = header[index].removesuffix(" there").replace("relaxed to", "wins to")
+        name = header[index].removesuffix(THERE).replace("relaxed to", "wins to")
         table.add_column(name, no_wrap=True)
     for row in rows:
         table.add_row(*(row[index].split(" (")[0] for index in indices))

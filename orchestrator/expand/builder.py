@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from orchestrator.plan.graph import Trial
 from orchestrator.plan.keys import key_of
@@ -22,6 +22,9 @@ from trainables.spec import (
     TrainSpec,
     TrialSpec,
 )
+
+LevelRuns: TypeAlias = Iterator[tuple[int, tuple[str, str]]]
+"""Yields (level, (key of the training run, key of the ticket applied to it))."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

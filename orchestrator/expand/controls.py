@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from orchestrator.expand.builder import GridPoint, PlanBuilder
-from orchestrator.expand.magnitude import LevelRuns
+from orchestrator.expand.builder import GridPoint, LevelRuns, PlanBuilder
 from trainables.spec import Start
 
 REINIT_SEED_OFFSET = 1_000_003

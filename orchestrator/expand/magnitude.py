@@ -1,13 +1,12 @@
-"""Tickets by magnitude: iteratively from trained weights, or in one shot from untrained ones."""
+"""Tickets by the study's pruning method: iteratively from trained weights, or in one shot from
+untrained ones."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import Any
 
-from orchestrator.expand.builder import GridPoint, PlanBuilder, pruning_rule
-
-LevelRuns = Iterator[tuple[int, tuple[str, str]]]
-"""Yields (level, (key of the training run, key of the ticket applied to it))."""
+from orchestrator.expand.builder import GridPoint, LevelRuns, PlanBuilder, pruning_rule
+from trainables.pruning import PRUNERS
 
 
 def imp(builder: PlanBuilder, point: GridPoint) -> LevelRuns:
@@ -20,11 +19,16 @@ def imp(builder: PlanBuilder, point: GridPoint) -> LevelRuns:
 
 def omp(builder: PlanBuilder, point: GridPoint) -> LevelRuns:
     """Prune the weights by magnitude in one shot, before any training (BERT-Tickets' "Pruning
-    theta_0"; essential sparsity)."""
+    theta_0"; essential sparsity).
+
+    With a pruning method that needs no weights, the tickets depend on no run and on no weights.
+    """
     source = builder.ticket_point(point)
     for level in point.scored_levels():
-        start = builder.theta_0(source)
-        parents = (start.trial,) if start.trial else ()
-        ticket = builder.prune(source, level, parents=parents, start=start, **pruning_rule(source))
+        weights: dict[str, Any] = {}
+        if PRUNERS[point.study.pruner].needs != "nothing":
+            start = builder.theta_0(source)
+            weights = {"parents": (start.trial,) if start.trial else (), "start": start}
+        ticket = builder.prune(source, level, **weights, **pruning_rule(source))
         run = builder.train(point, start=builder.start(point), ticket=ticket, level=level)
         yield level, (run, ticket)

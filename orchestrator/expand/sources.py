@@ -1,29 +1,26 @@
-"""Sources of tickets: the names that a study's `tickets` and `controls` may contain.
+"""From the sources that a study names to the levels of their curves.
 
-A source takes the builder and a grid point and yields (level, (training run, ticket)). To add one,
-write a function of that shape in the module of its group and add a line here.
+The sources and what is known of each are in `orchestrator.sources`; the modules beside this one
+have their functions.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from orchestrator.errors import ConfigError, suggest
-from orchestrator.expand import controls, magnitude
-from orchestrator.expand.builder import GridPoint, PlanBuilder
-from orchestrator.expand.magnitude import LevelRuns
-from orchestrator.expand.transfer import transfer_tickets
-from orchestrator.sweep.config import Study
+from orchestrator.errors import ConfigError
+from orchestrator.expand.builder import GridPoint, LevelRuns, PlanBuilder
+from orchestrator.sources import BUILTIN
+from orchestrator.sources.names import NamedSource
+from trainables.pruning import PRUNERS, Needs
 
-SOURCES: dict[str, Callable[[PlanBuilder, GridPoint], LevelRuns]] = {
-    "imp": magnitude.imp,
-    "omp": magnitude.omp,
-    "random": controls.random,
-    "random_layerwise": controls.random_layerwise,
-    "reinit": controls.reinit,
-    "shuffle_within": controls.shuffle_within,
-    "shuffle_across": controls.shuffle_across,
+_NEEDS: dict[Needs, str] = {
+    "nothing": "nothing but names and shapes",
+    "weights": "weights",
+    "trained": "the weights at the end of a training run",
+    "search": "what a training run with its own search has learned",
 }
 
 
@@ -35,65 +32,54 @@ class RelatedPoints:
     """Return the labels of the study's other tasks."""
     on_task: Callable[[str], GridPoint]
     """Return the point on the task with this label."""
-    on_model: Callable[[str], GridPoint]
-    """Return the point on the weights of the model with this label. Raises ConfigError if that
+    on_model: Callable[[NamedSource], GridPoint]
+    """Return the point on the weights of the model that a source names. Raises ConfigError if that
     model differs in more than its weights."""
 
 
-TicketSource = Callable[[PlanBuilder, GridPoint, RelatedPoints], Iterator[tuple[str, LevelRuns]]]
-"""Yields (label, levels): one curve, or one for each task that tickets are transferred from."""
-
-
-def parse_sources(study: Study, where: str) -> list[TicketSource]:
-    """Return the sources that a study names, each once.
+def check_pruner(source: NamedSource, pruner: str) -> None:
+    """Check that a source can serve the study's pruning method.
 
     Raises:
-        ConfigError: a name is unknown; `where` is the study's key, for the message.
+        ConfigError: the method needs what the source does not have.
     """
-    return [
-        _parse(name, f"{where}.{'tickets' if name in study.tickets else 'controls'}")
-        for name in dict.fromkeys([*study.tickets, *study.controls])
-    ]
+    serves, needs = source.entry.pruner_needs, PRUNERS[pruner].needs
+    if serves and needs not in serves:
+        others = [name for name, entry in BUILTIN.items() if needs in entry.pruner_needs]
+        raise ConfigError(
+            f"{source.where} = {str(source)!r} cannot use the pruner {pruner!r}, which needs"
+            f" {_NEEDS[needs]}; use {', '.join(others)}, or another pruner"
+        )
 
 
-def _parse(name: str, where: str) -> TicketSource:
-    kind, _, label = name.partition(":")
-    if kind == "transfer":
-        return _transfer(label)
-    if kind == "init" and label:
-        return _other_init(label)
-    if name in SOURCES:
-        return _registered(name)
-    allowed = [*SOURCES, "init:MODEL", "transfer", "transfer:TASK"]
-    raise ConfigError(f"{where} = {name!r} is not known; {suggest(name, allowed)}")
+def source_levels(
+    source: NamedSource, builder: PlanBuilder, point: GridPoint, related: RelatedPoints
+) -> Iterator[tuple[str, LevelRuns]]:
+    """Yield (source, levels): one curve, or one for each other task if the source's parameter is
+    left out.
+
+    Raises:
+        ConfigError: the source's function cannot be imported, or the model that it names cannot
+            be used.
+    """
+    generate = _function(source)
+    if source.entry.parameter == "model":
+        yield str(source), generate(builder, point, related.on_model(source))
+    elif source.entry.parameter == "task":
+        for task in [source.argument] if source.argument else related.tasks():
+            if task != point.task.label:
+                yield f"{source.name}:{task}", generate(builder, point, related.on_task(task))
+    else:
+        yield source.name, generate(builder, point)
 
 
-def _registered(name: str) -> TicketSource:
-    def source(
-        builder: PlanBuilder, point: GridPoint, related: RelatedPoints
-    ) -> Iterator[tuple[str, LevelRuns]]:
-        yield name, SOURCES[name](builder, point)
-
-    return source
-
-
-def _transfer(task: str) -> TicketSource:
-    def source(
-        builder: PlanBuilder, point: GridPoint, related: RelatedPoints
-    ) -> Iterator[tuple[str, LevelRuns]]:
-        for origin in [task] if task else related.tasks():
-            if origin != point.task.label:
-                source_point = related.on_task(origin)
-                yield f"transfer:{origin}", transfer_tickets(builder, point, source_point)
-
-    return source
-
-
-def _other_init(label: str) -> TicketSource:
-    def source(
-        builder: PlanBuilder, point: GridPoint, related: RelatedPoints
-    ) -> Iterator[tuple[str, LevelRuns]]:
-        other = related.on_model(label)
-        yield f"init:{label}", controls.other_init(builder, point, other)
-
-    return source
+def _function(source: NamedSource) -> Callable[..., LevelRuns]:
+    try:
+        module = importlib.import_module(source.entry.module)
+        function: Callable[..., LevelRuns] = getattr(module, source.entry.function)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"{source.where} = {str(source)!r} cannot be planned ({error}); correct the `module`"
+            " and `function` of its entry"
+        ) from error
+    return function

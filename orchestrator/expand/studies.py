@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 
 from orchestrator.errors import ConfigError
 from orchestrator.expand.builder import GridPoint, PlanBuilder
-from orchestrator.expand.sources import RelatedPoints, parse_sources
+from orchestrator.expand.sources import RelatedPoints, check_pruner, source_levels
 from orchestrator.plan.graph import DENSE, Cell, Curve, Plan
+from orchestrator.sources.names import NamedSource, parse_sources
 from orchestrator.sweep.config import AXES, Schedule, Study, Sweep
 from orchestrator.sweep.resolve import ModelInput, ResolvedInputs, TaskInput
 from trainables.models import MODELS
@@ -45,14 +46,16 @@ def _study_cells(
     builder: PlanBuilder, name: str, study: Study, resolver: _PointResolver
 ) -> Iterator[Cell]:
     _check_levels(name, study)
-    sources = parse_sources(study, f"studies.{name}")
+    sources = parse_sources(study.tickets, study.controls, f"studies.{name}")
+    for source in sources:
+        check_pruner(source, study.pruner)
     for values in _axis_combinations(name, study):
         point = resolver.point(study, values)
         related = _related_points(study, name, values, resolver)
         if study.dense:
             yield _dense_cell(builder, name, point)
         for source in sources:
-            for label, levels in source(builder, point, related):
+            for label, levels in source_levels(source, builder, point, related):
                 curve = _curve(name, point, label)
                 for level, (trial, ticket) in levels:
                     sparsity = point.schedule.sparsity(level)
@@ -143,12 +146,12 @@ def _related_points(
                 return resolver.point(study, other)
         return resolver.point(study, {**values, "task": task})
 
-    def on_model(label: str) -> GridPoint:
-        other = resolver.point(study, {**values, "model": label})
+    def on_model(source: NamedSource) -> GridPoint:
+        other = resolver.point(study, {**values, "model": source.argument})
         model = resolver.inputs.models[str(values["model"])]
         if other.model.spec != model.spec:
             raise ConfigError(
-                f"studies.{name}.controls: init:{label} has another architecture, size or"
+                f"{source.where}: {source} has another architecture, size or"
                 f" overrides than {model.label}; use a model that differs in its weights only"
             )
         return other
@@ -189,13 +192,7 @@ class _PointResolver:
         return replace(point, chain_point=chain_point)
 
     def _task(self, label: str, model: ModelInput) -> TaskInput:
-        tasks = self.inputs.tasks
-        if label not in tasks:
-            raise ConfigError(
-                f"studies.{self.study_name}.tickets: transfer from {label!r}; use a task of this"
-                f" sweep: {', '.join(tasks)}"
-            )
-        return tasks[label][MODELS[model.spec.architecture].format]
+        return self.inputs.tasks[label][MODELS[model.spec.architecture].format]
 
     def _pretraining(self, point: GridPoint) -> GridPoint | None:
         config = point.model.pretrained_by

@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from orchestrator.expand.builder import GridPoint, PlanBuilder
-from orchestrator.expand.magnitude import LevelRuns
+from orchestrator.expand.builder import GridPoint, LevelRuns, PlanBuilder
 
 
 def transfer_tickets(builder: PlanBuilder, point: GridPoint, source: GridPoint) -> LevelRuns:

@@ -11,11 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.plan.graph import DENSE, Curve, Plan, Trial
+from orchestrator.sources.names import find_source
 from orchestrator.store.record import Record
 
-CHAINED_SOURCES = ("imp",)
-"""Sources whose levels build on one another and get a row per chain. The levels of the others are
-independent; they are only counted."""
 MAX_CHAIN_ROWS = 24
 
 
@@ -96,8 +94,10 @@ class Board:
         chains = list(self._chains)
         if len(chains) > MAX_CHAIN_ROWS:
             chains.sort(key=lambda chain: not self._is_active(chain[1]))
+        several = len({curve.source for curve, _ in chains}) > 1
         for curve, keys in chains[:MAX_CHAIN_ROWS]:
-            self._add_chain_row(table, curve, keys)
+            source = f" {find_source(curve.source).label}" if several else ""
+            self._add_chain_row(table, curve, keys, source)
         if len(chains) > MAX_CHAIN_ROWS:
             table.add_row(f"… and {len(chains) - MAX_CHAIN_ROWS} more chains", "", "", "")
         for source, keys in self._independent.items():
@@ -113,14 +113,14 @@ class Board:
     def _is_active(self, keys: list[str]) -> bool:
         return any(self.state(key) in (TrialState.RUNNING, TrialState.FAILED) for key in keys)
 
-    def _add_chain_row(self, table: Table, curve: Curve, keys: list[str]) -> None:
+    def _add_chain_row(self, table: Table, curve: Curve, keys: list[str], source: str) -> None:
         cells = Text()
         for key in keys:
             symbol, style = self.state(key).value
             cells.append(symbol, style)
         scores = [self.scores[key] for key in keys if key in self.scores]
         last_score = f"{scores[-1]:.1f}" if scores else ""
-        name = f"{curve.model} {curve.task} theta_{curve.rewind}"
+        name = f"{curve.model} {curve.task} theta_{curve.rewind}{source}"
         table.add_row(name, str(curve.seed), cells, last_score)
 
     def _update(self, key: str, state: TrialState) -> None:
@@ -159,7 +159,11 @@ def board_from_records(
 
 
 def _rows(plan: Plan) -> tuple[list[tuple[Curve, list[str]]], dict[str, list[str]]]:
-    """Runs of each chain, the dense one first, and runs of each source of independent tickets."""
+    """Runs of each chain, the dense one first, and runs of each source of independent tickets.
+
+    The levels of a chained source build on one another, and get a row per chain. Those of the
+    others are only counted.
+    """
     rows: dict[Curve, list[str]] = defaultdict(list)
     dense: dict[tuple[str, ...], str] = {}
     for cell in plan.cells:
@@ -170,7 +174,7 @@ def _rows(plan: Plan) -> tuple[list[tuple[Curve, list[str]]], dict[str, list[str
     chains: list[tuple[Curve, list[str]]] = []
     independent: dict[str, list[str]] = defaultdict(list)
     for curve, keys in rows.items():
-        if curve.source in CHAINED_SOURCES:
+        if find_source(curve.source).entry.chained:
             start = [dense[_dense_run_id(curve)]] if _dense_run_id(curve) in dense else []
             chains.append((curve, start + keys))
         else:

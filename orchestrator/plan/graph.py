@@ -48,8 +48,8 @@ class Curve:
     rewind: int
     """Steps into the dense run; 0 is theta_0."""
     source: str
-    """Where the tickets come from: `dense`, `imp`, `random`, `random_layerwise`, `reinit`,
-    `shuffle_within`, `shuffle_across`, `omp`, `init:MODEL` or `transfer:TASK`."""
+    """Where the tickets come from: a name in `orchestrator.sources.SOURCES`, with its parameter if
+    it has one (`transfer:vqa`), or `dense`."""
     seed: int
 
 

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from orchestrator.report.data import formatting
 from orchestrator.report.data.figure_groups import FigureGroup, FigureKind
+from orchestrator.report.data.sources import tickets_of
 from orchestrator.report.page import figures
 from orchestrator.report.page.page import PageFigure, Section, make_table
 from orchestrator.report.sections import (
@@ -42,17 +43,18 @@ def _figures(data: ReportData, kind: FigureKind) -> list[PageFigure]:
 
 
 _CAPTIONS: dict[FigureKind, str] = {
-    "score": "IMP tickets and their controls of the same size",
-    "weights": "The same IMP tickets on other weights",
+    "score": "{tickets} and their controls of the same size",
+    "weights": "The same {tickets} on other weights",
     "transfer": "Tickets of every task on each task",
-    "rewinding": "IMP tickets rewound to θᵢ",
+    "rewinding": "{tickets} rewound to θᵢ",
     "adversarial": "Adversarial training (solid) and standard training (dashed)",
 }
 
 
 def _figure_caption(group: FigureGroup) -> str:
     open_cells = int((group.rows.planned - group.rows.n).sum())
-    parts = [f"{_CAPTIONS[group.kind]}; {group.model}, {group.schedule}"]
+    about = _CAPTIONS[group.kind].format(tickets=tickets_of(group.rows.source))
+    parts = [f"{about}; {group.model}, {group.schedule}"]
     if group.rewind:
         parts.append(f"from {formatting.theta(group.rewind)}")
     if open_cells:
@@ -80,9 +82,13 @@ def controls_section(data: ReportData) -> SectionPart | None:
     note = Markup(
         "Each column shows one sparsity: the highest level that meets the rule, among those with"
         " all controls and the most seeds. If none meets it, the column shows the level at which"
-        " IMP scores best. Scores are mean ± standard deviation (number of seeds). <b>Bold</b>"
-        " tickets meet the rule: {rule}.{paper}"
-    ).format(rule=formatting.describe_rule(data.rule), paper=_paper_note(tidy.published_mean))
+        " {tickets} scores best. Scores are mean ± standard deviation (number of seeds)."
+        " <b>Bold</b> tickets meet the rule: {rule}.{paper}"
+    ).format(
+        tickets=" or ".join(map(formatting.source_name, controls.references(tidy))),
+        rule=formatting.describe_rule(data.rule),
+        paper=_paper_note(tidy.published_mean),
+    )
     section = Section(
         title="Tickets and their controls",
         note=note,
@@ -149,7 +155,8 @@ def rewinding_section(data: ReportData) -> SectionPart | None:
     formatted, drawn = rewinding.tables(data.levels), _figures(data, "rewinding")
     if not formatted:
         return None
-    note = "IMP tickets rewound to θᵢ, the weights after i steps of the dense run."
+    tickets = tickets_of(rewinding.rewound(data.levels).source)
+    note = f"{tickets} rewound to θᵢ, the weights after i steps of the dense run."
     section = Section(title="Rewinding", note=note, figures=drawn, tables=formatted)
     return SectionPart(section=section)
 

@@ -183,14 +183,15 @@ class Study(StrictModel):
     equal lengths and are read in parallel. By default, all axes are combined with each other."""
     tickets: list[str] = ["imp"]
     """Sources of tickets to score: `imp` (iterative magnitude pruning), `omp` (one-shot magnitude
-    pruning), `transfer` (the IMP tickets of each other task of the study) or `transfer:TASK` (those
-    of one task; from a pre-training task, it is the universal ticket)."""
+    pruning), `transfer` (the IMP tickets of each other task of the study), `transfer:TASK` (those
+    of one task; from a pre-training task, it is the universal ticket), or a source that an
+    installed package adds."""
     controls: list[str] = ["random"]
     """Control tickets to score next to `tickets`: `random` (same budget over the whole pool),
     `random_layerwise` (same budget in each tensor), or the IMP ticket on other weights: `reinit`
     (newly drawn weights), `shuffle_within` (theta_0 with the entries of each tensor permuted),
     `shuffle_across` (theta_0 with its layers permuted), `init:MODEL` (the weights of another entry
-    of `models`). An empty list turns controls off."""
+    of `models`), or a control that an installed package adds. An empty list turns controls off."""
     score_levels: list[Count] | dict[str, list[Count]] | None = None
     """Levels to score, as one list or as one list per task; by default all. Chains always go
     through every level."""

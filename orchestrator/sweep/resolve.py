@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import ConfigError, MissingFile, suggest
+from orchestrator.sources.names import parse_sources
 from orchestrator.sweep.config import ModelConfig, PretrainedBy, Sweep, TaskConfig
 from trainables.data.schema.layouts import task_files
 from trainables.errors import DataError, PluginError
@@ -86,23 +87,22 @@ def resolve_inputs(sweep: Sweep, fingerprint: FingerprintFunction) -> ResolvedIn
         where = f"studies.{name}"
         pruners[name] = resolver.pruner(study.pruner, f"{where}.pruner")
         models = [resolver.model(label, f"{where}.model") for label in _as_list(study.model)]
-        for other in _labels_with_prefix(study.controls, "init:"):
-            models.append(resolver.model(other, f"{where}.controls"))
+        sources = parse_sources(study.tickets, study.controls, where)
+        named = [(source, source.reference) for source in sources if source.reference]
+        for source, (kind, label) in named:
+            if kind == "model":
+                models.append(resolver.model(label, source.where))
         for model in models:
             if study.pool not in model.pools:
                 raise _unknown(f"{where}.pool", study.pool, model.pools)
             for label in _as_list(study.task):
                 resolver.task(label, model, f"{where}.task")
-            for label in _labels_with_prefix(study.tickets, "transfer:"):
-                resolver.task(label, model, f"{where}.tickets")
+            for source, (kind, label) in named:
+                if kind == "task":
+                    resolver.task(label, model, source.where)
     return ResolvedInputs(
         resolver.models, resolver.tasks, pruners, tuple(resolver.modules.values())
     )
-
-
-def _labels_with_prefix(names: Iterable[str], prefix: str) -> list[str]:
-    """Return `vqa` for `transfer:vqa`, for each name with that prefix."""
-    return [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
 
 
 def _as_list(value: str | list[str]) -> list[str]:

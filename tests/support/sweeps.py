@@ -8,9 +8,9 @@ from typing import Any
 import yaml
 from hypothesis import strategies as st
 
-from orchestrator.expand.sources import SOURCES
 from orchestrator.expand.studies import expand_sweep
 from orchestrator.plan.graph import Plan
+from orchestrator.sources import SOURCES
 from orchestrator.sweep.config import Sweep
 from orchestrator.sweep.resolve import resolve_inputs
 
@@ -47,12 +47,15 @@ def plan_of(content: dict[str, Any]) -> Plan:
     return expand_sweep(sweep, resolve_inputs(sweep, fake_fingerprint))
 
 
+CONTROLS = sorted(name for name, entry in SOURCES.items() if not entry.parameter)
+"""Sources that need no other task or model of the sweep."""
+
 studies = st.fixed_dictionaries(
     {
         "seed": st.lists(st.integers(0, 3), min_size=1, max_size=3, unique=True),
         "rewind": st.lists(st.integers(0, 9), min_size=1, max_size=3, unique=True),
         "tickets": st.lists(st.sampled_from(["imp", "omp"]), unique=True),
-        "controls": st.lists(st.sampled_from(sorted(SOURCES)), unique=True),
+        "controls": st.lists(st.sampled_from(CONTROLS), unique=True),
         "vary": st.lists(st.sampled_from(["init", "head", "data"]), unique=True),
         "reset_head": st.sampled_from(["rewind", "redraw"]),
         "rewind_schedule": st.sampled_from(["full", "remaining"]),

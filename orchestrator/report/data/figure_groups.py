@@ -8,12 +8,13 @@ from typing import Any, Literal, TypeAlias
 
 import pandas as pd
 
-from orchestrator.report.data import formatting
+from orchestrator.report.data import formatting, sources
 from orchestrator.report.data.tables import PROBLEM_KEY
-from orchestrator.report.data.verdicts import RANDOM_SOURCES
 
 FigureKind: TypeAlias = Literal["score", "weights", "transfer", "rewinding", "adversarial"]
 
+_APPLIED: tuple[Literal["weights", "transfer"], ...] = ("weights", "transfer")
+"""Figures of tickets that are applied elsewhere, next to the tickets where they were found."""
 _MAX_LINES_PER_PANEL = 9
 _MIN_LEVELS_PER_CURVE = 3
 """Shorter curves are left to the tables, except in score figures, which are always drawn."""
@@ -56,28 +57,22 @@ def _split(rows: pd.DataFrame) -> Iterator[tuple[FigureKind, int | None, pd.Data
         yield "score", None, rows
         return
     first = standard.groupby(PROBLEM_KEY).rewind.transform("min")
-    main = standard[
-        (standard.rewind == first) & standard.source.isin(["imp", "omp", *RANDOM_SOURCES])
-    ]
+    scored = sources.in_figure(standard.source, "score")
+    main = standard[(standard.rewind == first) & scored]
     if len(main):
         yield "score", None, main
     for rewind, group in standard.groupby("rewind"):
-        imp = group.source == "imp"
-        weights = group.source.isin(formatting.OTHER_WEIGHTS)
-        weights |= group.source.str.startswith("init:")
-        transferred = group.source.str.startswith("transfer:")
-        if _has_curve(group[weights]):
-            yield "weights", int(rewind), _keep_problems_with(group[imp | weights], weights)
-        if _has_curve(group[transferred]):
-            yield (
-                "transfer",
-                int(rewind),
-                _keep_problems_with(group[imp | transferred], transferred),
-            )
-    rewinds = standard[standard.source == "imp"].groupby(PROBLEM_KEY).rewind.nunique()
-    rewound = pd.MultiIndex.from_frame(standard[PROBLEM_KEY]).isin(rewinds[rewinds > 1].index)
+        for figure in _APPLIED:
+            applied = sources.in_figure(group.source, figure)
+            if _has_curve(group[applied]):
+                own = group.source.isin(sources.applied_sources(group.source[applied]))
+                yield figure, int(rewind), _keep_problems_with(group[own | applied], applied)
+    found = standard[sources.is_main(standard.source)]
+    curve = [*PROBLEM_KEY, "source"]
+    rewinds = found.groupby(curve).rewind.nunique()
+    rewound = pd.MultiIndex.from_frame(found[curve]).isin(rewinds[rewinds > 1].index)
     if rewound.any():
-        yield "rewinding", None, standard[rewound & (standard.source == "imp")]
+        yield "rewinding", None, found[rewound]
     yield from _adversarial(rows)
 
 
@@ -111,7 +106,6 @@ def _adversarial(rows: pd.DataFrame) -> Iterator[tuple[FigureKind, int | None, p
 
 
 def _add_style_columns(kind: FigureKind, rows: pd.DataFrame) -> pd.DataFrame:
-    imp = rows.source == "imp"
     several_recipes = rows.recipe.nunique() > 1 and kind != "adversarial"
     panel = [
         formatting.column_name(row) + (f", {row['recipe']}" if several_recipes else "")
@@ -120,16 +114,17 @@ def _add_style_columns(kind: FigureKind, rows: pd.DataFrame) -> pd.DataFrame:
     line = [
         formatting.curve_label(row["source"], row["rewind"], row["variant"]) for row in _dicts(rows)
     ]
-    colour, strong = rows.source + rows.variant, imp
+    colour, strong = rows.source + rows.variant, sources.is_main(rows.source)
     if kind == "transfer":
-        origin = rows.source.str.removeprefix("transfer:").where(~imp, rows.task)
+        origin, strong = sources.ticket_origins(rows), ~sources.is_transferred(rows.source)
         line = [f"from {task}" for task in origin]
         colour = pd.Categorical(origin, dict.fromkeys([*rows.task, *origin]))
     elif kind == "adversarial":
         line = [f"{formatting.source_name(row['source'])}, {row['recipe']}" for row in _dicts(rows)]
         colour, strong = rows.source, rows.adversary != "none"
     elif rows.rewind.nunique() > 1:  # IMP and its random controls share a hue per theta_i
-        shared = rows.source.isin(["imp", *RANDOM_SOURCES])
+        shared = sources.where(rows.source, lambda entry: entry.is_comparison)
+        shared |= rows.source == sources.reference_source(rows.source)
         colour = rows.source.where(~shared, "") + rows.variant + " " + rows.rewind.astype("str")
     hue = colour.codes if isinstance(colour, pd.Categorical) else pd.factorize(colour)[0]
     return rows.assign(panel=panel, line=line, hue=hue, strong=strong)

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from orchestrator.report.data.tables import PROBLEM_KEY
-from orchestrator.report.data.verdicts import RANDOM_SOURCES
+from orchestrator.sources.names import comparison_sources, find_source
 from orchestrator.sweep.config import Win
 
 MISSING = "–"
 _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
-_SOURCES = {
-    "imp": "IMP",
-    "omp": "OMP",
-    "random": "random",
-    "random_layerwise": "layer-matched",
-    "reinit": "IMP, new init",
-    "shuffle_within": "IMP, shuffled within",
-    "shuffle_across": "IMP, shuffled across",
-}
-OTHER_WEIGHTS = ("reinit", "shuffle_within", "shuffle_across")
 
 
 def theta(rewind: int) -> str:
@@ -33,15 +23,16 @@ def theta(rewind: int) -> str:
 
 def source_name(source: str) -> str:
     """Convert `imp` to `IMP`, `transfer:vqa` to `from vqa`, `init:bert` to `IMP, bert init`."""
-    kind, _, label = source.partition(":")
-    if kind == "transfer":
-        return f"from {label}"
-    return f"IMP, {label} init" if kind == "init" else _SOURCES.get(source, source)
+    return find_source(source).label
 
 
 def curve_label(source: str, rewind: int, variant: str = "") -> str:
-    """Return the name of a curve within its figure, such as `IMP θ₀`, with its variant if any."""
-    rewound = source not in OTHER_WEIGHTS and not source.startswith("init:")
+    """Return the name of a curve within its figure, such as `IMP θ₀`, with its variant if any.
+
+    Tickets on other weights, and the dense network, have no rewind point.
+    """
+    entry = find_source(source).entry
+    rewound = entry.figure != "weights" and entry.role != "dense"
     curve = f"{source_name(source)} {theta(rewind)}" if rewound else source_name(source)
     return f"{curve}, {variant}" if variant else curve
 
@@ -130,35 +121,26 @@ def verdict_table(verdicts: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     optional = {"schedule": verdicts.schedule}
     optional["model, task"] = verdicts[PROBLEM_KEY].agg(tuple, axis=1)
     varying = [name for name, values in optional.items() if values.nunique() > 1]
+    controls = comparison_sources(verdicts.source)
     rows = []
     for row in verdicts.to_dict("records"):
         names = {**row, "model, task": problem_name(row)}
-        rows.append([*(str(names[name]) for name in varying), *_verdict_row(row)])
-    return [*varying, *_VERDICT_HEADER], rows
+        rows.append([*(str(names[name]) for name in varying), *_verdict_row(row, controls)])
+    header = [
+        *("tickets", "verdict", "winning to", "relaxed to", "unbroken to", "score there"),
+        *(f"{source_name(control)} there" for control in controls),
+        *("dense", "line", "prior"),
+    ]
+    return [*varying, *header], rows
 
 
-_VERDICT_HEADER = (
-    "tickets",
-    "verdict",
-    "winning to",
-    "relaxed to",
-    "unbroken to",
-    "score there",
-    "random there",
-    "layer-matched there",
-    "dense",
-    "line",
-    "prior",
-)
-
-
-def _verdict_row(row: Mapping[str, Any]) -> list[str]:
+def _verdict_row(row: Mapping[str, Any], controls: Sequence[str]) -> list[str]:
     open_cells = f", {plural(row['open'], 'cell')} open" if row["open"] else ""
     return [
         curve_label(row["source"], row["rewind"], row["variant"]),
         f"{row['verdict']}{open_cells}",
         *(percent(row[name]) for name in ("winning", "relaxed", "unbroken")),
-        *(mean_sd_n(row, name) for name in ("score", *RANDOM_SOURCES, "dense")),
+        *(mean_sd_n(row, name) for name in ("score", *controls, "dense")),
         number(row["line"], 2),
         number(row["prior"]),
     ]

@@ -7,65 +7,67 @@ deviation. Ratio, tolerance and number of seeds are therefore parameters, and th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from orchestrator.report.data.sources import standing
 from orchestrator.report.data.tables import CURVE_KEY, PROBLEM_KEY, dense_networks, level_scores
+from orchestrator.sources.names import comparison_sources
 from orchestrator.sweep.config import Win
 
-RANDOM_SOURCES = ("random", "random_layerwise")
 _EPSILON = 1e-9  # a score that equals the line in decimal must not fail by binary rounding
 
 
 def curve_verdicts(cells: pd.DataFrame, rule: Win) -> pd.DataFrame:
     """Return one row per curve, with the highest sparsity that meets the rule.
 
-    Within each problem, IMP comes first and random tickets last. `winning` and `relaxed` are
-    sparsities (for ratio 1 and the rule's ratio), missing if no level meets it. `unbroken` is the
-    highest sparsity up to which every level meets the rule's ratio; a lucky level after a gap
-    cannot raise it. `score_*`, `random_*` and `random_layerwise_*` are taken at the relaxed
-    winner's level. `line` is the score that the rule requires: its ratio times `dense_mean`.
-    `prior` is the score of the question-only baseline, `deepest` the highest sparsity at which
-    enough seeds have a score, and `open` the number of the curve's cells without a score.
+    Within each problem, found tickets come first and controls of the same size last. `winning` and
+    `relaxed` are sparsities (for ratio 1 and the rule's ratio), missing if no level meets it.
+    `unbroken` is the highest sparsity up to which every level meets the rule's ratio; a lucky level
+    after a gap cannot raise it. `score_*` is taken at the relaxed winner's level, and so is
+    `<control>_*` of each control that winners are compared with: `random`, `random_layerwise`, and
+    others that the cells have. `line` is the score that the rule requires: its ratio times
+    `dense_mean`. `prior` is the score of the question-only baseline, `deepest` the highest sparsity
+    at which enough seeds have a score, and `open` the number of the curve's cells without a score.
     """
     ticket_levels, networks = level_scores(cells), dense_networks(cells)
+    controls = comparison_sources(ticket_levels.source)
     rows = [
-        _verdict(curve, networks.find(dict(zip(CURVE_KEY, key, strict=True))), ticket_levels, rule)
+        _verdict(
+            curve,
+            networks.find(dict(zip(CURVE_KEY, key, strict=True))),
+            ticket_levels,
+            controls,
+            rule,
+        )
         for key, curve in ticket_levels.groupby(CURVE_KEY, sort=False)
     ]
-    table = pd.DataFrame(rows, columns=_COLUMNS)
+    table = pd.DataFrame(rows, columns=_columns(controls))
     problem = table.groupby([*PROBLEM_KEY, "schedule"], sort=False).ngroup()
-    rank = table.source.map(lambda s: 0 if s == "imp" else 2 if s in RANDOM_SOURCES else 1)
-    order = table.assign(problem=problem, rank=rank).sort_values(
+    order = table.assign(problem=problem, rank=standing(table.source)).sort_values(
         ["problem", "rank", "source", "rewind", "variant"], kind="stable"
     )
     return table.loc[order.index].reset_index(drop=True)
 
 
-_COLUMNS = [
-    *CURVE_KEY,
-    "verdict",
-    "dense_mean",
-    "dense_sd",
-    "dense_n",
-    "line",
-    "winning",
-    "relaxed",
-    "unbroken",
-    "score_mean",
-    "score_sd",
-    "score_n",
-    *(f"{source}_{what}" for source in RANDOM_SOURCES for what in ("mean", "sd", "n")),
-    "prior",
-    "deepest",
-    "open",
-]
+def _columns(controls: Sequence[str]) -> list[str]:
+    return [
+        *(*CURVE_KEY, "verdict", "dense_mean", "dense_sd", "dense_n", "line"),
+        *("winning", "relaxed", "unbroken", "score_mean", "score_sd", "score_n"),
+        *(f"{source}_{what}" for source in controls for what in ("mean", "sd", "n")),
+        *("prior", "deepest", "open"),
+    ]
 
 
 def _verdict(
-    curve: pd.DataFrame, network: pd.Series | None, all_levels: pd.DataFrame, rule: Win
+    curve: pd.DataFrame,
+    network: pd.Series | None,
+    all_levels: pd.DataFrame,
+    controls: Sequence[str],
+    rule: Win,
 ) -> dict[str, Any]:
     first = curve.iloc[0]
     scored = curve[(curve.n >= rule.seeds) & (curve.level > 0)]
@@ -92,7 +94,7 @@ def _verdict(
     row["relaxed"] = best.sparsity
     row["unbroken"] = _unbroken(scored, set(relaxed.level))
     row |= {f"score_{what}": best[what] for what in ("mean", "sd", "n")}
-    for source in RANDOM_SOURCES:
+    for source in controls:
         if first.source != source:
             row |= _control(all_levels, best, source)
     return row
@@ -123,7 +125,7 @@ def _unbroken(scored: pd.DataFrame, passing: set[int]) -> float | None:
 
 
 def _control(all_levels: pd.DataFrame, best: pd.Series, source: str) -> dict[str, Any]:
-    """Return the random ticket's score at the level of `best`.
+    """Return the control's score at the level of `best`.
 
     The same rewind point and variant are preferred if they exist.
     """

@@ -14,11 +14,9 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from orchestrator.report.data import formatting
 from orchestrator.report.data.figure_groups import FigureGroup
 from orchestrator.report.page.style import BAND, GRID_COLOR, HUES, INK, MUTED
+from orchestrator.sources.names import find_source
 from orchestrator.sweep.config import Win
 
-_DASHES: dict[str, Any] = {"imp": "-", "random": (0, (4, 2)), "random_layerwise": (0, (1, 1.6))}
-_OTHER_DASH = (0, (5, 1.5, 1, 1.5))
-_MARKERS = {"imp": "o", "random": "s", "random_layerwise": "^"}
 _MARKERS_BY_HUE = "osD^vPX*"
 _LINE_DASH: Any = (0, (6, 2, 1, 2))
 _PRIOR_DASH: Any = (0, (1, 2))
@@ -52,9 +50,12 @@ class LineStyle:
 def line_styles(group: FigureGroup) -> dict[tuple[str, bool], LineStyle]:
     """Return the style of each (line, strong) of a figure, the same in all of its panels."""
     styles = {}
+    hues = group.rows.groupby("source").hue.nunique()
     unique = group.rows.drop_duplicates(["line", "strong"]).sort_values("hue", kind="stable")
     for line, strong, hue, source in unique[["line", "strong", "hue", "source"]].to_numpy():
-        dash, marker = _DASHES.get(source, _OTHER_DASH), _MARKERS.get(source, "D")
+        entry = find_source(source).entry
+        style = entry.style
+        dash, marker = (0, style.dash) if style.dash else "-", style.marker
         if group.kind == "transfer":
             dash, marker = "-", _MARKERS_BY_HUE[hue % len(_MARKERS_BY_HUE)]
         elif group.kind == "adversarial":
@@ -62,9 +63,11 @@ def line_styles(group: FigureGroup) -> dict[tuple[str, bool], LineStyle]:
                 "-" if strong else (0, (4, 2)),
                 _MARKERS_BY_HUE[hue % len(_MARKERS_BY_HUE)],
             )
-        elif group.kind == "weights" and source != "imp":
+        elif group.kind == "weights" and entry.figure == "weights":
             dash, marker = (0, (4, 2)), _MARKERS_BY_HUE[hue % len(_MARKERS_BY_HUE)]
         color = HUES[hue % len(HUES)]
+        if style.color and hues[source] == 1 and group.kind != "transfer":
+            color = style.color  # where hues tell tasks or rewind points apart, it would hide them
         styles[str(line), bool(strong)] = LineStyle(color, dash, marker, bool(strong))
     return styles
 

@@ -11,6 +11,7 @@ from orchestrator.report.data.tables import CURVE_KEY, SCORE_KEY
 from orchestrator.report.page import layout
 from orchestrator.report.page.layout import Row
 from orchestrator.report.page.page import Table, TableEntry
+from orchestrator.sources.names import find_source
 
 _TABLE_KEY = ["model", "source", "schedule", "rewind", "variant"]
 _POINT = [*_TABLE_KEY, "level", *SCORE_KEY]
@@ -84,7 +85,8 @@ def tables(adversarial: pd.DataFrame) -> list[Table]:
 
 def _tickets(source: str) -> str:
     name = formatting.source_name(source)
-    return f"Tickets {name}" if source.startswith("transfer:") else f"{name} tickets"
+    transferred = find_source(source).entry.figure == "transfer"
+    return f"Tickets {name}" if transferred else f"{name} tickets"
 
 
 def _training(adversary: str) -> str:

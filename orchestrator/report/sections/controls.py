@@ -1,4 +1,4 @@
-"""IMP tickets and their controls, at one sparsity per column: VLT's Tables 1, 3 and 4."""
+"""Found tickets and their controls, at one sparsity per column: VLT's Tables 1, 3 and 4."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from typing import Any
 import pandas as pd
 
 from orchestrator.plan.graph import DENSE
-from orchestrator.report.data import formatting
+from orchestrator.report.data import formatting, sources
 from orchestrator.report.data.formatting import PAPER
 from orchestrator.report.data.tables import SCORE_KEY, DenseNetworks, Labels
-from orchestrator.report.data.verdicts import RANDOM_SOURCES, level_verdict, meets_line
+from orchestrator.report.data.verdicts import level_verdict, meets_line
 from orchestrator.report.page import layout
 from orchestrator.report.page.layout import Row
 from orchestrator.report.page.page import Table, TableEntry
 from orchestrator.report.sections import published
+from orchestrator.sources.names import find_source, main_sources
 from orchestrator.sweep.config import Win
 
 LINE = "line"
@@ -28,16 +29,23 @@ _KEPT = ["mean", "sd", "n", "planned"]
 def control_scores(levels: pd.DataFrame, networks: DenseNetworks, rule: Win) -> pd.DataFrame:
     """Return one row per row and column of every table.
 
-    Only standard training counts, from theta_0 or else the first theta_i that IMP tickets start
-    from. `source` is `dense`, `line` (the rule's ratio of it) or a source of tickets. All tickets
-    of a column are taken at one level: the highest that meets the rule, among those with all
-    controls and the most seeds (the study's `score_levels`, if it sets them). If none meets the
-    rule, it is the level at which IMP scores best. `verdict` is the rule's verdict at that level.
+    Only standard training counts, from theta_0 or else the first theta_i that the column's
+    reference tickets start from: the first by rank of the sources that find tickets, IMP if the
+    column has it. `source` is `dense`, `line` (the rule's ratio of it) or a source of tickets. All
+    tickets of a column are taken at one level: the highest that meets the rule, among those with
+    all controls and the most seeds (the study's `score_levels`, if it sets them). If none meets the
+    rule, it is the level at which the reference scores best. `verdict` is the rule's verdict at
+    that level.
     """
-    standard = levels[(levels.adversary == "none") & ~levels.source.str.startswith("transfer:")]
-    imp = standard[standard.source == "imp"]
+    transferred = sources.is_transferred(levels.source)
+    standard = levels[(levels.adversary == "none") & ~transferred]
+    main = main_sources(standard.source)
+    found = standard[standard.source.isin(main)]
+    rank = found.source.map({source: i for i, source in enumerate(main)})
+    column = [found[name] for name in ("model", "recipe", "schedule", *SCORE_KEY)]
+    reference = found[rank == rank.groupby(column).transform("min")]
     rows: list[dict[str, Any]] = []
-    for key, curves in imp.groupby([*_TABLE_KEY, *SCORE_KEY], sort=False):
+    for key, curves in reference.groupby([*_TABLE_KEY, *SCORE_KEY], sort=False):
         named = dict(zip([*_TABLE_KEY, *SCORE_KEY], key, strict=True))
         first = curves[curves.rewind == curves.rewind.min()]
         network = networks.find(curves.iloc[0])
@@ -49,25 +57,25 @@ def control_scores(levels: pd.DataFrame, networks: DenseNetworks, rule: Win) -> 
 _COLUMNS = ["adversary", "source", "level", "sparsity", *_KEPT, "verdict"]
 
 
-def _other_sources(standard: pd.DataFrame, imp: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def _other_sources(standard: pd.DataFrame, curve: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Return the column's other sources, with the same rewind point and variant if they exist."""
-    reference = imp.iloc[0]
-    same = standard[standard.source != "imp"]
+    reference = curve.iloc[0]
+    same = standard[standard.source != reference.source]
     for name in ("model", *SCORE_KEY, "recipe", "schedule"):
         same = same[same[name] == reference[name]]
-    sources = {}
+    others = {}
     for source, rows in same.groupby("source", sort=False):
         chosen = rows
         for name in ("rewind", "variant"):
             alike = chosen[chosen[name] == reference[name]]
             chosen = alike if len(alike) else chosen
-        sources[str(source)] = chosen.drop_duplicates("level")
-    return sources
+        others[str(source)] = chosen.drop_duplicates("level")
+    return others
 
 
 def _column(
     named: dict[str, Any],
-    imp: pd.DataFrame,
+    reference: pd.DataFrame,
     others: dict[str, pd.DataFrame],
     network: pd.Series | None,
     rule: Win,
@@ -79,8 +87,8 @@ def _column(
         rows.append({**defaults, "source": DENSE, **{name: network[name] for name in _KEPT}})
         line = rule.ratio * network["mean"]
     rows.append({**defaults, "source": LINE, "mean": line})
-    level = _level(imp, others.values(), line, rule)
-    for source, curve in [("imp", imp), *others.items()]:
+    level = _level(reference, others.values(), line, rule)
+    for source, curve in [(reference.source.iloc[0], reference), *others.items()]:
         for _, row in curve[curve.level == level].iterrows():
             rows.append(
                 {
@@ -96,13 +104,15 @@ def _column(
     return rows
 
 
-def _level(imp: pd.DataFrame, others: Iterable[pd.DataFrame], line: float | None, rule: Win) -> int:
+def _level(
+    reference: pd.DataFrame, others: Iterable[pd.DataFrame], line: float | None, rule: Win
+) -> int:
     """Return the level whose scores a column shows."""
-    most_seeds = imp[imp.planned == imp.planned.max()]
+    most_seeds = reference[reference.planned == reference.planned.max()]
     allowed = set(most_seeds.level)
     for other in others:
         allowed = allowed & set(other.level) or allowed
-    candidates = imp[imp.level.isin(allowed)]
+    candidates = reference[reference.level.isin(allowed)]
     scored = candidates[candidates.n > 0]
     if line is None or scored.empty:
         return int(candidates.level.max())
@@ -120,32 +130,35 @@ def tables(controls: pd.DataFrame, rule: Win, labels: Labels) -> list[Table]:
     for key, rows in controls.groupby(_TABLE_KEY, sort=False):
         columns = layout.score_columns(rows)
         by_key = layout.rows_by_key(rows, "source")
-        imp = [by_key.get(("imp", *column)) for column in columns]
-        body: list[list[TableEntry]] = [["sparsity", *(_sparsity(row, labels) for row in imp)]]
+        main = references(rows)
+        found = [
+            next((by_key[source, *column] for source in main if (source, *column) in by_key), None)
+            for column in columns
+        ]
+        names = dict.fromkeys(formatting.source_name(row["source"]) for row in found if row)
+        body: list[list[TableEntry]] = [["sparsity", *(_sparsity(row, labels) for row in found)]]
         for source in sorted(rows.source.unique(), key=_rank):
             scores = (by_key.get((source, *column)) for column in columns)
             body.append(
                 [_name(source, rule), *(layout.score_entry(row, seeds=True) for row in scores)]
             )
-        body.append(["verdict on IMP", *map(_verdict, imp)])
+        body.append([f"verdict on {' or '.join(names)}", *map(_verdict, found)])
         caption = formatting.table_caption(dict(zip(_TABLE_KEY, key, strict=True)))
         header = ["", *layout.column_names(columns)]
         formatted.append(Table(header=header, rows=body, caption=caption))
     return formatted
 
 
-_WEIGHTS = ("init", "reinit", "shuffle_within", "shuffle_across")
-_ORDER = (DENSE, LINE, "imp", *RANDOM_SOURCES, "omp", *_WEIGHTS)
+def references(controls: pd.DataFrame) -> list[str]:
+    """Return the sources, by rank, of which the first that a column has is its reference."""
+    return main_sources(controls.source[controls.source != LINE])
 
 
 def _rank(source: str) -> tuple[int, str]:
-    kind = source.partition(":")[0]
-    return (_ORDER.index(kind) if kind in _ORDER else len(_ORDER)), source
+    return 1 if source == LINE else find_source(source).entry.rank, source
 
 
 def _name(source: str, rule: Win) -> str:
-    if source == DENSE:
-        return "dense"
     return formatting.share_of_dense(rule) if source == LINE else formatting.source_name(source)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from orchestrator.report.data import formatting
 from orchestrator.report.data.tables import PROBLEM_KEY
-from orchestrator.report.data.verdicts import RANDOM_SOURCES
+from orchestrator.sources.names import comparison_sources, find_source, main_sources
 from orchestrator.sweep.config import Win
 
 _MAX_SENTENCES = 3
@@ -15,34 +17,40 @@ _MAX_SENTENCES = 3
 def headline(verdicts: pd.DataFrame, rule: Win) -> tuple[list[str], list[str]]:
     """Return (headline, details).
 
-    The headline has one sentence per problem: what its own IMP tickets reach, compared with dense
-    networks and random tickets. If there are more than three, it has one sentence per model, and
-    the sentences on the problems are the details.
+    The headline has one sentence per problem and source of found tickets: what they reach, compared
+    with dense networks and controls. If there are more than three, it has one sentence per model
+    and source, and the sentences on the problems are the details.
     """
-    imp = verdicts[verdicts.source == "imp"]
+    main = main_sources(verdicts.source)
+    found = verdicts[verdicts.source.isin(main)]
+    controls = comparison_sources(verdicts.source)
+    several = len(main) > 1
     sentences = [
-        _problem_sentence(group, rule) for _, group in imp.groupby(PROBLEM_KEY, sort=False)
+        _problem_sentence(group, rule, controls, several)
+        for _, group in found.groupby([*PROBLEM_KEY, "source"], sort=False)
     ]
     if len(sentences) <= _MAX_SENTENCES:
         return sentences, []
     return [
-        _model_sentence(model, group, rule) for model, group in imp.groupby("model", sort=False)
+        _model_sentence(model, group, rule, several)
+        for (model, _), group in found.groupby(["model", "source"], sort=False)
     ], sentences
 
 
-def _model_sentence(model: str, imp: pd.DataFrame, rule: Win) -> str:
-    problems = imp.groupby(PROBLEM_KEY, sort=False)
+def _model_sentence(model: str, found: pd.DataFrame, rule: Win, several: bool) -> str:
+    problems, noun = found.groupby(PROBLEM_KEY, sort=False), find_source(found.source.iloc[0]).noun
     relaxed = problems.relaxed.max()
     decided = problems.verdict.agg(lambda verdict: (verdict != "undecided").any())
-    open_cells = int(imp.open.sum())
+    open_cells = int(found.open.sum())
     unscored = f" Not scored yet: {formatting.plural(open_cells, 'cell')}." if open_cells else ""
     columns = formatting.plural(len(relaxed), "column")
     if not decided.any():
         requirement = f"the rule requires {formatting.describe_rule(rule)}"
-        return f"{model}: no verdict yet on {columns}; {requirement}.{unscored}"
+        of = f" of {noun}" if several else ""
+        return f"{model}: no verdict yet on {columns}{of}; {requirement}.{unscored}"
     won = relaxed.dropna()
     line = f"{100 * rule.ratio:.4g} % of the dense score"
-    text = f"{model}: IMP tickets reach {line} on {len(won)} of {columns}"
+    text = f"{model}: {noun} reach {line} on {len(won)} of {columns}"
     if len(won) and won.min() == won.max():
         text += f", at {formatting.percent(won.max())} sparsity"
     elif len(won):
@@ -61,46 +69,56 @@ def _model_sentence(model: str, imp: pd.DataFrame, rule: Win) -> str:
     return f"{text}.{unscored}"
 
 
-def _problem_sentence(group: pd.DataFrame, rule: Win) -> str:
+def _problem_sentence(
+    group: pd.DataFrame, rule: Win, controls: Sequence[str], several: bool
+) -> str:
+    """Return what the tickets of one source reach in one problem."""
     row = group.iloc[0]
+    source = find_source(row.source)
     problem = f"{formatting.problem_name(row)}: "
     open_cells = int(group.open.sum())
     unscored = f" Not scored yet: {open_cells} of these cells." if open_cells else ""
     if (group.verdict == "undecided").all():
         requirement = f"the rule requires {formatting.describe_rule(rule)}"
-        return f"{problem}no verdict yet; {requirement}.{unscored}"
+        of = f" on {source.noun}" if several else ""
+        return f"{problem}no verdict yet{of}; {requirement}.{unscored}"
     dense = f"the dense score of {formatting.mean_sd(row.dense_mean, row.dense_sd)}"
     if group.relaxed.isna().all():
-        return f"{problem}no IMP ticket reaches {rule.ratio:.4g} × {dense}.{unscored}"
+        return f"{problem}no {source.label} ticket reaches {rule.ratio:.4g} × {dense}.{unscored}"
     best = group.sort_values(["relaxed", "score_mean"]).dropna(subset="relaxed").iloc[-1]
     deepest = ", the deepest level run" if best.relaxed == best.deepest else ""
     text = (
-        f"{problem}IMP tickets reach {100 * rule.ratio:.4g} % of {dense} at up to"
+        f"{problem}{source.noun} reach {100 * rule.ratio:.4g} % of {dense} at up to"
         f" {formatting.percent(best.relaxed)} sparsity{deepest}."
     )
-    text += _scores(best)
+    text += _scores(best, controls)
     if pd.notna(best.prior):
         text += f" The question-only baseline scores {formatting.number(best.prior)}."
     return text + unscored
 
 
-def _scores(best: pd.Series) -> str:
-    """Return the winner's score and those of random tickets at its sparsity.
+def _scores(best: pd.Series, controls: Sequence[str]) -> str:
+    """Return the winner's score and those of the controls at its sparsity.
 
-    A warning follows if random tickets reach the line too.
+    A warning follows if a control reaches the line too.
     """
-    names = {"random": "random tickets", "random_layerwise": "layer-matched random tickets"}
     score = formatting.mean_sd(best.score_mean, best.score_sd)
     scores = [f"tickets from {formatting.theta(best.rewind)} score {score}"]
     scores += [
-        f"{name} {formatting.mean_sd(best[f'{control}_mean'], best[f'{control}_sd'])}"
-        for control, name in names.items()
+        f"{find_source(control).noun}"
+        f" {formatting.mean_sd(best[f'{control}_mean'], best[f'{control}_sd'])}"
+        for control in controls
         if pd.notna(best[f"{control}_mean"])
     ]
     listed = " and ".join(part for part in (", ".join(scores[:-1]), scores[-1]) if part)
     text = f" At that sparsity, {listed}."
-    if best[[f"{control}_mean" for control in RANDOM_SOURCES]].max() >= best.line:
-        text += (
-            " Random tickets also reach the line, so it does not distinguish winning tickets here."
-        )
-    return text
+    reaching = [control for control in controls if best[f"{control}_mean"] >= best.line]
+    return " ".join([text, *dict.fromkeys(map(_warning, reaching))])
+
+
+def _warning(control: str) -> str:
+    source = find_source(control)
+    noun = source.noun[:1].upper() + source.noun[1:]
+    return source.entry.warning or (
+        f"{noun} also reach the line, so it does not distinguish winning tickets here."
+    )

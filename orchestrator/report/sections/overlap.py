@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from orchestrator.report.data import formatting
-from orchestrator.report.data.verdicts import RANDOM_SOURCES
+from orchestrator.report.data import formatting, sources
+from orchestrator.sources.names import find_source
 from orchestrator.store.ticket import Ticket, compare_tickets
 
 MAX_TICKETS = 12
@@ -26,7 +26,9 @@ class TicketChoice:
     model: str
     sparsity: float
     kind: Literal["tasks", "chains"]
-    """IMP tickets of different tasks, or tickets of one task: seeds, rewind points, controls."""
+    """Found tickets of different tasks, or tickets of one task: seeds, rewind points, controls."""
+    source: str
+    """Source of the found tickets, such as `imp`."""
     tickets: pd.DataFrame
     """Rows of `tables.cell_scores` with a `label`."""
 
@@ -34,7 +36,8 @@ class TicketChoice:
 def choose_tickets(cells: pd.DataFrame, verdicts: pd.DataFrame) -> list[TicketChoice]:
     """Choose the tickets to compare for each model (and pool), each ticket once.
 
-    If several tasks (or pre-training) have IMP tickets, these are compared: first seed and rewind
+    If several tasks (or pre-training) have found tickets, these are compared: of the source that
+    comes first by rank, first seed and rewind
     point, at the two levels up to the median sparsity of the best winners. In addition, all tickets
     of one level are compared for the task that has the most: the best relaxed winner's level or, if
     no ticket wins, the deepest level with two tickets. A ticket that several cells use is named
@@ -43,25 +46,27 @@ def choose_tickets(cells: pd.DataFrame, verdicts: pd.DataFrame) -> list[TicketCh
     choices: list[TicketChoice] = []
     with_ticket = cells[cells.ticket != ""]
     for (model, total), group in with_ticket.groupby(["model", "total"], sort=False):
-        imp = verdicts[(verdicts.model == model) & (verdicts.source == "imp")]
+        source = sources.reference_source(group.source)
+        found = verdicts[(verdicts.model == model) & (verdicts.source == source)]
         several_pools = any(choice.model == model for choice in choices)
         name = f"{model}, {total:,} weights" if several_pools else str(model)
-        choices += [replace(choice, model=name) for choice in _of_tasks(group, imp)]
-        choices += [replace(choice, model=name) for choice in _of_chains(group, imp)]
+        choices += [replace(choice, model=name) for choice in _of_tasks(group, found, source)]
+        choices += [replace(choice, model=name) for choice in _of_chains(group, found, source)]
     return choices
 
 
-def _of_tasks(cells: pd.DataFrame, verdicts: pd.DataFrame) -> list[TicketChoice]:
-    """Choose the IMP tickets of different tasks at the levels that most tasks have."""
-    kind = cells.source.str.split(":").str[0]
-    imp = cells[(cells.adversary == "none") & kind.isin(["imp", "transfer"])]
-    origin = imp.source.str.removeprefix("transfer:").where(imp.source != "imp", imp.task)
-    first = imp.assign(label=origin, transferred=imp.source != "imp")
+def _of_tasks(cells: pd.DataFrame, verdicts: pd.DataFrame, source: str) -> list[TicketChoice]:
+    """Choose the found tickets of different tasks at the levels that most tasks have."""
+    applied = sources.where(
+        cells.source, lambda entry: entry.figure == "transfer" and entry.applies == source
+    )
+    found = cells[(cells.adversary == "none") & ((cells.source == source) | applied)]
+    first = found.assign(label=sources.ticket_origins(found), transferred=found.source != source)
     first = first.sort_values(["rewind", "seed", "transferred"], kind="stable")
     first = first.drop_duplicates(["label", "planned_sparsity"]).drop_duplicates("ticket")
     sizes = first.groupby("planned_sparsity").size()
     fullest = sorted(sizes[sizes == sizes.max()].index)
-    if not fullest or sizes.max() < 2 or len(set(imp.task)) < 2:
+    if not fullest or sizes.max() < 2 or len(set(found.task)) < 2:
         return []
     target = verdicts.groupby(["task", "metric"]).relaxed.max().median()
     last = len(fullest) - 1
@@ -72,20 +77,21 @@ def _of_tasks(cells: pd.DataFrame, verdicts: pd.DataFrame) -> list[TicketChoice]
     for sparsity in fullest[max(last - 1, 0) : last + 1]:
         tickets = first[first.planned_sparsity == sparsity]
         tickets = tickets.sort_values("label", key=lambda names: names.map(order))
-        choices.append(TicketChoice("", float(sparsity), "tasks", tickets.head(MAX_TICKETS)))
+        shown = tickets.head(MAX_TICKETS)
+        choices.append(TicketChoice("", float(sparsity), "tasks", source, shown))
     return choices
 
 
-def _of_chains(cells: pd.DataFrame, verdicts: pd.DataFrame) -> list[TicketChoice]:
+def _of_chains(cells: pd.DataFrame, verdicts: pd.DataFrame, source: str) -> list[TicketChoice]:
     """Choose the tickets of the task that has the most, at one level."""
-    tickets = cells[~cells.source.str.startswith("transfer:")].drop_duplicates("ticket")
+    tickets = cells[~sources.is_transferred(cells.source)].drop_duplicates("ticket")
     distinct = tickets.groupby("task", sort=False).size()
     if distinct.empty:
         return []
     task = distinct.idxmax()
-    rank = tickets.source.map(lambda s: 0 if s == "imp" else 2 if s in RANDOM_SOURCES else 1)
-    ranked = tickets.assign(rank=rank)[tickets.task == task].sort_values("rank", kind="stable")
-    sizes = ranked[ranked["rank"] == 0].groupby("planned_sparsity").size()
+    ranked = tickets.assign(rank=sources.standing(tickets.source))[tickets.task == task]
+    ranked = ranked.sort_values("rank", kind="stable")
+    sizes = ranked[ranked.source == source].groupby("planned_sparsity").size()
     if len(distinct) > 1 and sizes.max() < 2:
         return []  # a single chain adds nothing to the comparison of tasks
     sizes = ranked.groupby("planned_sparsity").size()
@@ -97,7 +103,8 @@ def _of_chains(cells: pd.DataFrame, verdicts: pd.DataFrame) -> list[TicketChoice
     if pd.notna(best):
         sparsity = min(comparable, key=lambda candidate: abs(candidate - best))
     at_level = ranked[ranked.planned_sparsity == sparsity].head(MAX_TICKETS)
-    return [TicketChoice("", float(sparsity), "chains", at_level.assign(label=_labels(at_level)))]
+    named = at_level.assign(label=_labels(at_level))
+    return [TicketChoice("", float(sparsity), "chains", source, named)]
 
 
 def _labels(tickets: pd.DataFrame) -> list[str]:
@@ -107,8 +114,11 @@ def _labels(tickets: pd.DataFrame) -> list[str]:
     ]
     labels = []
     for row in tickets.to_dict("records"):
-        name = formatting.source_name(row["source"])
-        rewind = "" if row["source"] == "random" else f" {formatting.theta(row['rewind'])}"
+        name, data_free = (
+            formatting.source_name(row["source"]),
+            find_source(row["source"]).entry.data_free,
+        )
+        rewind = "" if data_free else f" {formatting.theta(row['rewind'])}"
         extra = "".join(f" {row[column]}" for column in varying if row[column] != "default")
         labels.append(f"{name}{rewind}{extra} · s{row['seed']}")
     ambiguous = pd.Series(labels).duplicated(keep=False)

@@ -14,6 +14,7 @@ import yaml
 from orchestrator.report.data import formatting
 from orchestrator.report.data.tables import Labels
 from orchestrator.report.page.page import RichText, Table, TableEntry
+from orchestrator.sources.names import find_source
 
 PAPER_TITLE = "Gan et al., “Playing Lottery Tickets with Vision and Language”, AAAI 2022"
 
@@ -76,12 +77,13 @@ def _numbers(table: Mapping[str, Any]) -> Iterator[dict[str, object]]:
 def source_kind(source: str, labels: Labels) -> str:
     """Replace a source's label by its task: `transfer:wiki` becomes `transfer:pretraining`.
 
-    `init:LABEL` becomes `init:bert` if the label contains the word `bert`.
+    The label of a model becomes `bert` if it contains that word, as in `init:bert-base`.
     """
-    prefix, _, label = source.partition(":")
-    if prefix == "transfer" and label in labels.tasks:
-        return f"transfer:{labels.tasks[label]}"
-    return "init:bert" if prefix == "init" and _BERT.search(label.lower()) else source
+    named = find_source(source)
+    parameter, label = named.entry.parameter, named.argument
+    if parameter == "task" and label in labels.tasks:
+        return f"{named.name}:{labels.tasks[label]}"
+    return f"{named.name}:bert" if parameter == "model" and _BERT.search(label.lower()) else source
 
 
 def add_published_scores(table: pd.DataFrame, labels: Labels) -> pd.DataFrame:
@@ -102,10 +104,10 @@ def add_published_scores(table: pd.DataFrame, labels: Labels) -> pd.DataFrame:
 
 
 def published_sparsity(row: Mapping[str, Any], labels: Labels) -> float | None:
-    """Return the sparsity, 0..1, of the paper's IMP tickets for the row's model and column."""
+    """Return the sparsity, 0..1, of the paper's tickets for the row's source, model and column."""
     spec, rows = labels.models[row["model"]], published_scores()
     matching = rows[
-        (rows.kind == "imp")
+        (rows.kind == source_kind(row["source"], labels))
         & (rows.architecture == spec.architecture)
         & (rows["size"] == spec.size)
         & (rows.task_name == labels.tasks[row["task"]])

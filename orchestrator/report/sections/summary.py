@@ -12,6 +12,7 @@ from orchestrator.plan.graph import DENSE, Plan
 from orchestrator.report.data import formatting
 from orchestrator.report.data.tables import CURVE_KEY, trial_states
 from orchestrator.report.page.page import Table, make_table
+from orchestrator.sources.names import main_sources
 from orchestrator.store.record import Record
 
 _KINDS = {"train": "training run", "prune": "pruning", "rewind": "rewind point"}
@@ -34,9 +35,11 @@ def facts(
     for name in ("missing", "failed", "blocked"):
         if trials[name]:
             facts.append((str(trials[name]), f"trials {name}"))
-    imp = verdicts[verdicts.source == "imp"]
-    if imp.groupby(["model", "task"]).ngroups == 1 and imp.relaxed.notna().any():
-        facts.append((formatting.percent(imp.relaxed.max()), "sparsity of the best relaxed winner"))
+    found = verdicts[verdicts.source.isin(main_sources(verdicts.source))]
+    if found.groupby(["model", "task"]).ngroups == 1 and found.relaxed.notna().any():
+        facts.append(
+            (formatting.percent(found.relaxed.max()), "sparsity of the best relaxed winner")
+        )
     return [*facts, (formatting.duration(seconds), "spent in trials")]
 
 
@@ -163,13 +166,12 @@ def cell_table(cells: pd.DataFrame) -> Table:
 
 def _cell_row(row: dict[str, object]) -> tuple[str, ...]:
     sparsity, kept = float(str(row["sparsity"])), row["kept"]
-    name = str(row["source"])
     return (
         *(
             str(row[column])
             for column in ("study", "model", "task", "metric", "recipe", "schedule")
         ),
-        name if name == "dense" else formatting.curve_label(name, int(str(row["rewind"]))),
+        formatting.curve_label(str(row["source"]), int(str(row["rewind"]))),
         str(row["seed"]),
         str(row["level"]),
         f"{100 * sparsity:.3f} %",

@@ -9,6 +9,7 @@ from functools import lru_cache
 import pandas as pd
 
 from orchestrator.report.data import formatting
+from orchestrator.report.data.sources import tickets_of
 from orchestrator.report.page.page import PageFigure, Section
 from orchestrator.report.sections import overlap, summary, ticket_figures
 from orchestrator.report.sections.base import ReportData, SectionPart, slug
@@ -54,7 +55,7 @@ def tickets_section(data: ReportData, fetch_ticket: Callable[[str], Ticket]) -> 
 def _overlap_figure(choice: overlap.TicketChoice, pairs: pd.DataFrame) -> PageFigure:
     tasks = choice.kind == "tasks"
     caption = (
-        "IMP tickets of the tasks, first seed."
+        f"{tickets_of([choice.source])} of the tasks, first seed."
         if tasks
         else "Names: source of the ticket, weights it was pruned from, seed (s0, s1 …)."
     )
@@ -67,14 +68,16 @@ def _overlap_figure(choice: overlap.TicketChoice, pairs: pd.DataFrame) -> PageFi
 def _layers_figure(
     choice: overlap.TicketChoice, fetched: Mapping[str, Ticket]
 ) -> PageFigure | None:
-    """Draw the IMP tickets of a choice; None if it has none."""
-    all_imp = choice.kind == "tasks"  # transferred tickets are IMP tickets too
-    labels = [row.label for row in choice.tickets.itertuples() if all_imp or row.source == "imp"]
+    """Draw the found tickets of a choice; None if it has none."""
+    every = choice.kind == "tasks"  # transferred tickets were found too
+    chosen = (row for row in choice.tickets.itertuples() if every or row.source == choice.source)
+    labels = [row.label for row in chosen]
     if not labels:
         return None
     layers = overlap.layer_sparsity({label: fetched[label] for label in labels})
-    figure = ticket_figures.layers_figure(layers, f"Where IMP prunes, {_subject(choice)}")
-    caption = f"Mean of {formatting.plural(len(labels), 'IMP ticket')}: {', '.join(labels)}."
+    source = formatting.source_name(choice.source)
+    figure = ticket_figures.layers_figure(layers, f"Where {source} prunes, {_subject(choice)}")
+    caption = f"Mean of {formatting.plural(len(labels), f'{source} ticket')}: {', '.join(labels)}."
     return PageFigure(name=slug("layers", choice.model), figure=figure, caption=caption)
 
 

@@ -6,17 +6,17 @@ from typing import Any
 
 import pandas as pd
 
-from orchestrator.report.data import formatting
+from orchestrator.report.data import formatting, sources
 from orchestrator.report.data.tables import SCORE_KEY, DenseNetworks, Labels
 from orchestrator.report.data.verdicts import level_verdict
 from orchestrator.report.page import layout
 from orchestrator.report.page.layout import Row
 from orchestrator.report.page.page import Table, TableEntry
+from orchestrator.sources.names import find_source
 from orchestrator.sweep.config import Win
 
 MATRIX_KEY = ["model", "recipe", "schedule", "rewind", "variant"]
 """Columns that identify a matrix."""
-RANDOM_ROW = "random"
 _KEPT = ["mean", "sd", "n", "planned"]
 _SCORES = [*_KEPT, "of_dense", "of_own", "verdict"]
 _COLUMNS = [*MATRIX_KEY, "level", "sparsity", "ticket", *SCORE_KEY, *_SCORES]
@@ -28,25 +28,25 @@ def transfer_scores(
     """Return one row per matrix, level, ticket and target column of the sweep.
 
     Only standard training counts, and only tasks that receive tickets of other tasks. `ticket` is
-    the task whose IMP ticket is applied (the target, another task, or pre-training), or `random`.
+    the task whose ticket is applied (the target, another task, or pre-training), or the source of a
+    control whose tickets belong to no task (`random`).
     `of_dense` and `of_own` are the score in percent of the dense network's score and of the score
     of the target's own ticket.
     """
-    kind = levels.source.str.split(":").str[0]
-    rows = levels[(levels.adversary == "none") & kind.isin(["imp", "random", "transfer"])]
-    rows = rows.assign(ticket=rows.source.str.removeprefix("transfer:"))
-    rows.loc[rows.source == "imp", "ticket"] = rows.task
-    transferred = rows.source.str.startswith("transfer:") & ~rows.ticket.map(
-        labels.is_pretraining
-    ).astype(bool)
+    transferred = sources.is_transferred(levels.source)
+    applied = sources.applied_sources(levels.source[transferred])
+    own, control = levels.source.isin(applied), is_control(levels.source)
+    rows = levels[(levels.adversary == "none") & (transferred | own | control)]
+    rows = rows.assign(ticket=sources.ticket_origins(rows).where(~control, rows.source))
+    transferred = transferred[rows.index] & ~rows.ticket.map(labels.is_pretraining).astype(bool)
     selected = transferred.groupby([rows[name] for name in MATRIX_KEY]).transform("any")
     results: list[dict[str, Any]] = []
     for key, column in rows[selected].groupby([*MATRIX_KEY, *SCORE_KEY], sort=False):
         named = dict(zip([*MATRIX_KEY, *SCORE_KEY], key, strict=True))
-        if column.ticket.isin([RANDOM_ROW, named["task"]]).all():
+        if (is_control(column.source) | (column.ticket == named["task"])).all():
             continue  # this task receives no ticket of another task
         network = networks.find(column.iloc[0])
-        own_ticket = column[column.source == "imp"].drop_duplicates("level")
+        own_ticket = column[column.source.isin(applied)].drop_duplicates("level")
         own_scores = own_ticket.set_index("level")["mean"]
         for _, row in column.iterrows():
             results.append(
@@ -64,20 +64,32 @@ def transfer_scores(
     return pd.DataFrame(results, columns=_COLUMNS).astype({"of_dense": float, "of_own": float})
 
 
+def is_control(sources_or_tickets: pd.Series) -> pd.Series:
+    """Return whether each row of a matrix shows a control, whose tickets belong to no task."""
+    return sources.where(sources_or_tickets, lambda entry: entry.is_comparison and entry.data_free)
+
+
 def _share(mean: float, of: float | None) -> float | None:
     return 100 * mean / of if of is not None and of > 0 else None
 
 
 def ticket_order(matrix: pd.DataFrame, labels: Labels) -> list[str]:
-    """Return the rows of a matrix: tasks in the order of its columns, pre-training, random."""
+    """Return the rows of a matrix: tasks in the order of its columns, pre-training, controls."""
     targets = list(matrix.task.unique())
+    controls = set(matrix.ticket[is_control(matrix.ticket)])
 
     def rank(ticket: str) -> int:
         if ticket in targets:
             return targets.index(ticket)
-        return len(targets) + (2 if ticket == RANDOM_ROW else int(labels.is_pretraining(ticket)))
+        return len(targets) + (2 if ticket in controls else int(labels.is_pretraining(ticket)))
 
     return sorted(matrix.ticket.unique(), key=rank)
+
+
+def ticket_name(ticket: str) -> str:
+    """Return the name of a row: the task, or the control's name in tables."""
+    entry = find_source(ticket).entry
+    return entry.label if entry.is_comparison and entry.data_free else ticket
 
 
 def choose_level(matrix: pd.DataFrame, verdicts: pd.DataFrame) -> int:
@@ -88,8 +100,8 @@ def choose_level(matrix: pd.DataFrame, verdicts: pd.DataFrame) -> int:
     """
     scored = matrix[matrix.n > 0].groupby("level").size()
     fullest = scored[scored == scored.max()].index
-    imp = verdicts[(verdicts.source == "imp") & (verdicts.model == matrix.model.iloc[0])]
-    median = imp.relaxed.median()
+    own = verdicts.source == sources.reference_source(verdicts.source)
+    median = verdicts[own & (verdicts.model == matrix.model.iloc[0])].relaxed.median()
     target = 0.7 if pd.isna(median) else median
     sparsity = matrix.drop_duplicates("level").set_index("level").sparsity[fullest]
     return int((sparsity - target).abs().idxmin())
@@ -104,7 +116,7 @@ def score_table(matrix: pd.DataFrame, level: int, labels: Labels) -> Table:
     columns = layout.score_columns(matrix)
     by_key = layout.rows_by_key(at_level, "ticket")
     body: list[list[TableEntry]] = [
-        [ticket, *(_entry(by_key.get((ticket, *column))) for column in columns)]
+        [ticket_name(ticket), *(_entry(by_key.get((ticket, *column))) for column in columns)]
         for ticket in ticket_order(matrix, labels)
     ]
     sparsity = formatting.percent(at_level.sparsity.iloc[0])

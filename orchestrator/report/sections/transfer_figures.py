@@ -24,7 +24,7 @@ from orchestrator.report.page.heatmap import (
     text_color,
 )
 from orchestrator.report.page.style import GRID_COLOR, HUES, MUTED, RC
-from orchestrator.report.sections.transfer import RANDOM_ROW
+from orchestrator.report.sections.transfer import is_control, ticket_name
 
 _SIDE, _SMALL_SIDE = (0.74, 0.46), 0.2
 _MAPS_PER_ROW = 5
@@ -45,7 +45,7 @@ def matrix_figure(matrix: pd.DataFrame, tickets: Sequence[str], level: int, titl
         figure = Figure(figsize=(max(left + wide + 0.3, 4.6), bottom + high + 0.75))
         axes = add_axes_inches(figure, left, bottom, wide, high)
         _tiles(axes, at_level, tickets, columns, _norm(matrix), texts=True)
-        set_tick_names(axes, names, tickets)
+        set_tick_names(axes, names, [*map(ticket_name, tickets)])
         axes.set_ylabel("ticket of")
         add_titles(
             figure, axes, title, "% of the dense score (large), score (small); framed: own ticket"
@@ -78,7 +78,7 @@ def levels_figure(matrix: pd.DataFrame, tickets: Sequence[str], title: str) -> F
             set_tick_names(
                 axes,
                 names if bottom_row else [""] * len(names),
-                tickets if not column else [""] * len(tickets),
+                [*map(ticket_name, tickets)] if not column else [""] * len(tickets),
             )
             axes.tick_params(labelsize=8)
             axes.set_title(formatting.percent(sparsity), size=9, pad=4, weight="normal")
@@ -93,9 +93,9 @@ def levels_figure(matrix: pd.DataFrame, tickets: Sequence[str], title: str) -> F
 def _norm(matrix: pd.DataFrame) -> Normalize:
     """Scale colours from light, at 100 % of the dense score, to dark, at the lowest ticket.
 
-    Random tickets are left out: they score so much lower that other differences would fade.
+    Controls are left out: they score so much lower that other differences would fade.
     """
-    lowest = matrix[matrix.ticket != RANDOM_ROW].of_dense.min()
+    lowest = matrix[~is_control(matrix.ticket)].of_dense.min()
     return Normalize(-100, -min(lowest, 95) if pd.notna(lowest) else -95, clip=True)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from orchestrator.plan.graph import DENSE
-from orchestrator.report.data import formatting
+from orchestrator.report.data import formatting, sources
 from orchestrator.report.data.formatting import PAPER
 from orchestrator.report.data.tables import SCORE_KEY, DenseNetworks, Labels
 from orchestrator.report.data.verdicts import level_verdict
@@ -28,8 +28,8 @@ def universal_scores(
     The dense scores are level 0. `ticket` is the pre-training task. `drop` is the loss relative to
     the dense score, in percent.
     """
-    origin = levels.source.str.removeprefix("transfer:")
-    selected = levels.source.str.startswith("transfer:") & (levels.adversary == "none")
+    origin = sources.ticket_origins(levels)
+    selected = sources.is_transferred(levels.source) & (levels.adversary == "none")
     selected &= origin.map(labels.is_pretraining).astype(bool)
     rows: list[dict[str, Any]] = []
     chosen = levels.assign(ticket=origin)[selected]

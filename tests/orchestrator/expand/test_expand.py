@@ -8,13 +8,12 @@ import pytest
 from hypothesis import given, settings
 
 from orchestrator.errors import ConfigError
-from orchestrator.expand.sources import SOURCES
 from orchestrator.plan.counts import count_plan, critical_path, training_ancestry
 from orchestrator.plan.graph import DENSE
 from orchestrator.plan.work import work_of
 from orchestrator.schedule.frontier import Frontier
 from orchestrator.store.record import Record
-from tests.support.sweeps import plan_of, studies, sweep_document
+from tests.support.sweeps import CONTROLS, plan_of, studies, sweep_document
 from trainables.spec import PruneSpec, RewindSpec, TrainSpec
 
 POOLS = {"uniter-tiny": {"encoder+pooler": 102_400}}
@@ -137,7 +136,7 @@ def test_random_tickets_are_the_default_control_and_can_be_turned_off() -> None:
 
 
 def test_every_control_has_the_sparsities_of_imp() -> None:
-    plan = plan_of(sweep_document(controls=sorted(SOURCES)))
+    plan = plan_of(sweep_document(controls=CONTROLS))
     by_source: dict[str, dict[int, float]] = {}
     for cell in plan.cells:
         if cell.ticket:
@@ -145,7 +144,7 @@ def test_every_control_has_the_sparsities_of_imp() -> None:
             assert isinstance(spec, PruneSpec)
             assert spec.sparsity == cell.sparsity
             by_source.setdefault(cell.curve.source, {})[cell.level] = cell.sparsity
-    assert set(by_source) == set(SOURCES)
+    assert set(by_source) == set(CONTROLS)
     assert all(levels == by_source["imp"] for levels in by_source.values())
 
 
