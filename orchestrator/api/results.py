@@ -57,10 +57,10 @@ class SweepData:
         """Return one row per trial, parents before their children.
 
         Columns: `key` (64 hex digits), `kind` (`train`, `prune` or `rewind`), `model`, `task` and
-        `level` as in the sweep, `state` (`done`, `running`, `failed`, `blocked` or `missing`),
-        `sparsity` (0 to 1, of the ticket that the trial makes or applies: exact if it is done,
-        planned for a ticket that is not), `score` (percent), `steps` and `seconds` as measured,
-        `error` (the last one, if the trial failed), `produced_by` (key of the training run whose
+        `level` as in the sweep, `state` (`done`, `running`, `failed`, `blocked`, `skipped` or
+        `missing`), `sparsity` (0 to 1, of the ticket that the trial makes or applies: exact if it
+        is done, planned for a ticket that is not), `score` (percent), `steps` and `seconds` as
+        measured, `error` (the last one, if the trial failed), `produced_by` (key of the training run whose
         by-product the trial is, or empty) and `parents` (keys that must be done before).
         """
         import pandas as pd
@@ -78,12 +78,14 @@ class SweepData:
         are its highest and last value during training, `prior` is the score of the question-only
         baseline. `sparsity` is the pruned share, 0 to 1, exact if the ticket exists and otherwise
         `planned_sparsity`; `kept` of `total` weights remain. `seconds` is the time of the run.
-        `state` is `done`, `failed`, `blocked` or `missing`. `trial`, `prune_trial` and `ticket`
-        are the key of the run, the key of the trial that made the ticket, and the ticket's hash.
+        `state` is `done`, `failed`, `blocked`, `skipped` or `missing`. `trial`, `prune_trial` and
+        `ticket` are the key of the run, the key of the trial that made the ticket, and the ticket's
+        hash.
         """
         from orchestrator.report.data import tables
 
-        return tables.cell_scores(self.graph, self.stored.records, self.stored.failures)
+        stored = self.stored
+        return tables.cell_scores(self.graph, stored.records, stored.failures, stored.skipped)
 
     def counts(self) -> dict[str, int]:
         """Return the number of training runs in each state that occurs."""
@@ -96,10 +98,13 @@ class SweepData:
     def _states(self) -> dict[str, str]:
         from orchestrator.report.data.tables import trial_states
 
-        records, failures, running = self.stored.records, self.stored.failures, self.stored.running
-        states: dict[str, str] = dict(trial_states(self.graph, records, failures))
+        stored = self.stored
+        states: dict[str, str] = dict(
+            trial_states(self.graph, stored.records, stored.failures, stored.skipped)
+        )
         for trial in self.graph:
-            if trial.key not in records and {trial.key, trial.produced_by} & running.keys():
+            running = {trial.key, trial.produced_by} & stored.running.keys()
+            if running and trial.key not in stored.records:
                 states[trial.key] = "running"
         return states
 
@@ -183,8 +188,9 @@ class SweepReport(SweepData):
         dense score, up to the rule's share of it, and the last level before the first one that
         misses that share. `dense_mean`, `_sd` and `_n` are those of the dense network, over seeds;
         `line` is the score that the rule requires; `score_*` and, for each control of the same
-        size, `random_*`, `random_layerwise_*` are those at the sparsity `relaxed`. `prior` is the score of the question-only baseline,
-        `deepest` the highest sparsity with enough seeds, `open` the number of missing scores.
+        size, `random_*`, `random_layerwise_*` are those at the sparsity `relaxed`. `prior` is the
+        score of the question-only baseline, `deepest` the highest sparsity with enough seeds,
+        `open` the number of missing scores.
         """
         from orchestrator.report.data import tables
         from orchestrator.report.data.verdicts import curve_verdicts
@@ -212,6 +218,8 @@ class RunResult:
     failed: int
     blocked: int
     """Those that depend on a failed one."""
+    skipped: int
+    """Those that the sweep's search did not want; they are no failure."""
     seconds: float
     failures: Mapping[str, str]
     """Key of a failed trial -> its last error, in one line."""
@@ -239,6 +247,7 @@ class RunResult:
 
     def __str__(self) -> str:
         counts = f"{self.done} done, {self.failed} failed, {self.blocked} blocked"
+        counts += f", {self.skipped} skipped" if self.skipped else ""
         return f"{self.name}: {counts} in {format_duration(self.seconds)}"
 
 

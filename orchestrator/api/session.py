@@ -22,6 +22,7 @@ from orchestrator.credentials import aws_credentials
 from orchestrator.errors import ConfigError, InputError
 from orchestrator.files import make_folder
 from orchestrator.monitor.board import Board, board_from_records
+from orchestrator.monitor.event_log import EventLog
 from orchestrator.monitor.observers import (
     CompositeObserver,
     FailureObserver,
@@ -32,6 +33,7 @@ from orchestrator.monitor.status import Status, last_errors, read_status
 from orchestrator.monitor.terminal import no_display
 from orchestrator.plan.counts import PlanCounts, count_plan, remaining_runs
 from orchestrator.plan.work import CostFunction, trial_seconds, work_of
+from orchestrator.schedule.strategy import scores_of
 from orchestrator.store.lease_watch import LeaseWatcher
 from orchestrator.store.leases import Leases
 from orchestrator.worker.protocol import Context
@@ -56,17 +58,18 @@ def preview_sweep(sweep: PlannedSweep, *, offline: bool = False) -> SweepPlan:
     if not offline and has_store(placement, sweep.home):
         with connect(placement, sweep.home, tracking=False) as connections:
             records = connections.store.records(plan.trials)
-    counts = count_plan(plan, records, sweep.pools())
-    costs = estimate(plan, records, placement, sweep.profile)
-    return SweepPlan(plan, Status(records=records), counts, costs)
+    skipped = sweep.skipped(records)
+    counts = count_plan(plan, records, sweep.pools(), skipped)
+    costs = estimate(plan, records, placement, sweep.profile, skipped)
+    return SweepPlan(plan, Status(records=records, skipped=skipped), counts, costs)
 
 
 def sweep_status(sweep: PlannedSweep) -> SweepStatus:
     """Read the status of the sweep. A store that does not exist yet is not created."""
-    placement, status = sweep.config.placement, Status()
+    placement, status = sweep.config.placement, Status(skipped=sweep.skipped({}))
     if has_store(placement, sweep.home):
         with connect(placement, sweep.home, tracking=False) as connections:
-            status = read_status(sweep.plan, connections.store)
+            status = read_status(sweep.plan, connections.store, sweep.strategy)
     return SweepStatus(sweep.plan, status)
 
 
@@ -111,20 +114,26 @@ def run_sweep(
     plan, placement, profile = sweep.plan, sweep.config.placement, sweep.profile
     store = connections.store
     records = store.records(plan.trials)
+    skipped = sweep.skipped(records)
+    counts = count_plan(plan, records, sweep.pools(), skipped)
     context = _context(sweep, connections)
     lease_watcher = LeaseWatcher(store, Leases(store.objects, context.run))
-    with TrackingObserver(plan, store, connections.mlflow_uri, records) as tracking:
-        board = board_from_records(plan, records)
+    with (
+        TrackingObserver(plan, store, connections.mlflow_uri, records) as tracking,
+        EventLog(folder, context.run) as events,
+    ):
+        board = board_from_records(plan, records, skipped=skipped)
         cost = trial_seconds(plan, records) or work_of
-        pending = remaining_runs(plan, records)
+        pending = remaining_runs(plan, records, skipped)
         meter = BudgetMeter(profile, placement, budget, cost, pending) if profile else None
-        with display(count_plan(plan, records, sweep.pools()), board, cost) as progress:
+        with display(counts, board, cost) as progress:
             timeline = Timeline(placement)
             meters = [meter] if meter else []
             observer = CompositeObserver(
                 progress,
                 tracking,
                 FailureObserver(store, plan),
+                events,
                 PrometheusObserver(board),
                 timeline,
                 *meters,
@@ -138,6 +147,8 @@ def run_sweep(
                 placement,
                 observer,
                 cost,
+                strategy=sweep.strategy,
+                scores=scores_of(records),
                 lease_watcher=lease_watcher,
                 budget=meter,
                 max_slots=max_slots(profile, placement) if profile else None,
@@ -153,7 +164,8 @@ def run_sweep(
         result = replace(result, bill=bill)
     if summary.exhausted:
         records = store.records(plan.trials)
-        result = replace(result, remaining=remaining_summary(plan, records, placement, profile))
+        remaining = remaining_summary(plan, records, placement, profile, sweep.skipped(records))
+        result = replace(result, remaining=remaining)
     if summary.outage:  # without the store there is nothing to report from
         return result
     report = report_sweep(sweep, connections, folder)
@@ -167,6 +179,7 @@ def _result(sweep: PlannedSweep, summary: Summary, usage: str) -> RunResult:
         done=summary.finished,
         failed=summary.failed,
         blocked=summary.blocked,
+        skipped=summary.skipped,
         seconds=summary.seconds,
         failures=summary.failures,
         interrupted=summary.interrupted,
@@ -206,7 +219,7 @@ def read_report(sweep: PlannedSweep, folder: Path | None) -> SweepReport:
     """Open the store of the sweep and return its report; write it too, unless `folder` is None."""
     placement = sweep.config.placement
     if folder is None and not has_store(placement, sweep.home):
-        return SweepReport(sweep.plan, Status(), sweep.config.win)
+        return SweepReport(sweep.plan, Status(skipped=sweep.skipped({})), sweep.config.win)
     with connect(placement, sweep.home, tracking=False) as connections:
         return report_sweep(sweep, connections, folder)
 
@@ -215,7 +228,11 @@ def report_sweep(sweep: PlannedSweep, connections: Connections, folder: Path | N
     """Read the results from the store, and write the report into `folder`, unless it is None."""
     plan, store, rule = sweep.plan, connections.store, sweep.config.win
     records, failures = store.records(plan.trials), last_errors(store, plan)
-    status = Status(records=records, failures={k: {"error": e} for k, e in failures.items()})
+    status = Status(
+        records=records,
+        failures={key: {"error": error} for key, error in failures.items()},
+        skipped=sweep.skipped(records),
+    )
     files = None
     if folder is not None:
         from orchestrator.report.write import write_report
@@ -228,6 +245,7 @@ def report_sweep(sweep: PlannedSweep, connections: Connections, folder: Path | N
             rule,
             command=f"sweepstakes run {sweep.argument}",
             failures=failures,
+            skipped=status.skipped,
         )
     return SweepReport(plan, status, rule, files)
 

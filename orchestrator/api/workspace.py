@@ -19,15 +19,17 @@ from cluster.local.services import ServiceName
 from cluster.profile import Profile
 from orchestrator.cost import prices
 from orchestrator.environment import set_variables
-from orchestrator.errors import ConfigError, InputError, MissingFile
+from orchestrator.errors import ConfigError, InputError, MissingFile, suggest
 from orchestrator.expand.studies import expand_sweep
 from orchestrator.plan.graph import Plan
+from orchestrator.schedule.strategy import STRATEGIES, Strategy, scores_of, skipped_trials
 from orchestrator.sweep import yaml_file
 from orchestrator.sweep.config import Placement, StoreConfig, Sweep
 from orchestrator.sweep.fingerprints import caching_fingerprint, path_fingerprint
 from orchestrator.sweep.resolve import ResolvedInputs, resolve_inputs
 
 if TYPE_CHECKING:
+    from orchestrator.store.record import Record
     from orchestrator.store.s3 import StoreAddress
     from orchestrator.store.tickets import TicketStore
 
@@ -68,6 +70,15 @@ class PlannedSweep:
         """Number of weights in each prunable pool, by model label."""
         return {label: dict(model.pools) for label, model in self.inputs.models.items()}
 
+    @property
+    def strategy(self) -> Strategy:
+        """Decides which trials of the plan are wanted."""
+        return STRATEGIES[self.config.search].create(self.config)
+
+    def skipped(self, records: Mapping[str, Record]) -> frozenset[str]:
+        """Keys of the trials that are not wanted with the results in `records`."""
+        return skipped_trials(self.plan, records, self.strategy, scores_of(records))
+
 
 @dataclass(frozen=True, slots=True)
 class Connections:
@@ -95,6 +106,7 @@ def plan_sweep(sweep: AnySweep, home: Path, *, offline: bool = False) -> Planned
         )
         inputs = resolve_inputs(config, fingerprint)
         _check_workers(config.placement)
+        _check_search(config.search)
         plan = expand_sweep(config, inputs)
         return PlannedSweep(path, home, config, inputs, plan, _profile(config.placement))
     except (ConfigError, MissingFile) as error:
@@ -125,6 +137,11 @@ def _check_workers(placement: Placement) -> None:
             f"placement.gpus = {placement.gpus:g} is not allowed with {placement.workers} workers;"
             " use 1, the GPU of each worker, or 0"
         )
+
+
+def _check_search(name: str) -> None:
+    if name not in STRATEGIES:
+        raise ConfigError(f"search = {name!r} is no known strategy; {suggest(name, STRATEGIES)}")
 
 
 def _profile(placement: Placement) -> Profile | None:

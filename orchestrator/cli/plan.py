@@ -60,6 +60,8 @@ def _count_rows(counts: PlanCounts) -> Iterator[tuple[str, str, str]]:
     yield "existing", f"{counts.committed_trials:,}", "trials of any kind in the store"
     yield "to run", f"{counts.new_runs:,}", "training runs that are missing"
     yield "replays", f"{counts.replays:,}", "re-runs for artifacts requested later"
+    if counts.skipped_runs:
+        yield "skipped", f"{counts.skipped_runs:,}", "not needed with the results so far"
     yield "critical path", f"{counts.critical_path:,}", "training runs in sequence"
     yield "steps", f"{counts.remaining_steps:,}", "optimizer steps left"
     yield "store", _size(counts.store_bytes), "new tickets and records"

@@ -326,6 +326,10 @@ class Sweep(StrictModel):
     """Whether the runs of a chain are also scored: `shared` prunes level k + 1 from the run that
     scores level k; `separate` gives chains runs of their own, as BERT-Tickets' code does (918
     instead of 783 fine-tunes for VLT's grid)."""
+    search: str = "all"
+    """Which trials of the plan run: `all`, the whole grid, or the name of a strategy that an
+    installed package registers as an entry point of `sweepstakes.strategies`. Trials that it does
+    not want are skipped; it never affects a trial key."""
     win: Win = Win()
     """When a ticket counts as winning in the report."""
     placement: Placement = Placement()

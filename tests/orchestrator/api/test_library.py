@@ -236,7 +236,7 @@ def test_a_sweep_that_is_done_runs_nothing_and_gives_frames(
 
 
 RESULT: dict[str, Any] = {
-    **dict.fromkeys(("failed", "blocked"), 0),
+    **dict.fromkeys(("failed", "blocked", "skipped"), 0),
     **dict.fromkeys(("outage", "usage", "remaining"), ""),
     **dict.fromkeys(("interrupted", "budget_spent"), False),
     **dict.fromkeys(("bill", "report"), None),
