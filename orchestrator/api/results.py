@@ -60,8 +60,8 @@ class SweepData:
         `level` as in the sweep, `state` (`done`, `running`, `failed`, `blocked`, `skipped` or
         `missing`), `sparsity` (0 to 1, of the ticket that the trial makes or applies: exact if it
         is done, planned for a ticket that is not), `score` (percent), `steps` and `seconds` as
-        measured, `error` (the last one, if the trial failed), `produced_by` (key of the training run whose
-        by-product the trial is, or empty) and `parents` (keys that must be done before).
+        measured, `error` (the last one, if the trial failed), `produced_by` (key of the training
+        run whose by-product the trial is, or empty) and `parents` (keys that must be done before).
         """
         import pandas as pd
 
