@@ -2,6 +2,7 @@
 
 TrainableError
 ├── DataError          a data file is missing, damaged, or not the one the trial was planned for
+├── ModelError         a model has no such size or setting, or a value that is not allowed
 ├── CheckpointError    a weights file does not fit the model
 ├── TicketMismatch     a ticket does not fit the model that it is applied to
 ├── RecipeError        a recipe cannot be trained as it is written
@@ -14,12 +15,30 @@ TrainableError
 Stopped                the run was asked to end early and saved a checkpoint; not an error
 """
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def suggest(name: str, allowed: Iterable[str]) -> str:
+    """Return advice for an unknown name: the nearest allowed one, or else all of them."""
+    names = list(allowed)
+    similar = difflib.get_close_matches(name, names, n=1)
+    if similar:
+        return f"did you mean `{similar[0]}`?"
+    return f"use one of {', '.join(names) or 'none'}"
+
 
 class TrainableError(Exception):
     """Base of every error a trial raises on purpose. Its text is one line and says what to do."""
 
 
 class DataError(TrainableError):
+    pass
+
+
+class ModelError(TrainableError):
     pass
 
 

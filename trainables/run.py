@@ -23,24 +23,33 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainables.check import check_training
 from trainables.distributed.collectives import Peers, current_peers
 from trainables.distributed.process import Device, prepare_process
 from trainables.errors import RecipeError, TicketMismatch
 from trainables.models import MODELS
 from trainables.models.base import Backbone
+from trainables.optim import OPTIMIZERS
 from trainables.pruning import PRUNERS
 from trainables.pruning.choose import prune_sharded_weights, prune_weights
 from trainables.seeds import derive
-from trainables.spec import BACKBONE, HEAD, PruneSpec, TrainSpec
+from trainables.spec import BACKBONE, HEAD, TASK_STATE, PruneSpec, TrainSpec
 from trainables.tasks import TASKS
 from trainables.tasks.base import Task, TaskSource
 from trainables.tickets.weights import Masks, applied, check_fit, kept_sha256
 from trainables.training import checks
 from trainables.training.adversary import training_objective
 from trainables.training.engine import compiling, start_engine
-from trainables.training.loop import RunPlan, TrainState, resume, train
+from trainables.training.loop import (
+    RunPlan,
+    TrainState,
+    init_task_state,
+    load_task_state,
+    resume,
+    task_state,
+    train,
+)
 from trainables.training.network import Network, load_weights
-from trainables.training.recipe import check_recipe
 from trainables.training.sink import Sink
 from trainables.training.start import (
     extend_embeddings,
@@ -65,7 +74,8 @@ class RunInputs:
     weights: Path | None = None
     """Published checkpoint file of a `pretrained` start."""
     rewind: Mapping[str, Tensor] | None = None
-    """Rewind point of a `rewind` start: `backbone.*` and `head.*`, float32, on CPU."""
+    """Rewind point of a `rewind` start: `backbone.*` and `head.*`, weights in float32 and buffers,
+    and `task.*` if the task has state; on CPU."""
     ticket: Masks | None = None
     """Ticket to apply, by the backbone's own tensor names."""
     reference: Masks | None = None
@@ -121,7 +131,7 @@ def run(
     errors of `trainables.errors`.
     """
     install_parts(spec, inputs.modules)
-    check_recipe(spec.recipe)
+    check_training(spec, current_peers().world_size)
     prepare_process(inputs.device, inputs.threads)
     entry = TASKS[spec.task.name]
     extensions = entry.embedding_extensions.get(spec.model.architecture, ())
@@ -148,6 +158,7 @@ def train_network(
     peers = current_peers()
     masks = _ticket_masks(spec, inputs)
     start = _initial_weights(spec, backbone, task, inputs)
+    start |= init_task_state(task, start)
     check_fit(masks, start)
     # Hash the parents' results before any code of this run can have changed them.
     theta_sha256 = checks.check_start_hash(start, inputs.theta_sha256, peers)
@@ -160,26 +171,34 @@ def train_network(
         first_step=spec.first_step,
         last_step=spec.recipe.steps if until is None else until,
         rewind_steps=frozenset(rewinds),
+        masks=masks,
     )
     _check_steps(plan)
     net = Network(backbone, task.build_head(backbone))
-    load_weights(net, start)
+    load_weights(net, {n: value for n, value in start.items() if not n.startswith(TASK_STATE)})
+    load_task_state(task, start, masks)
     # Find the names now: at ZeRO 3 DeepSpeed empties the weights, and their shapes are lost.
     pools = {each.pool: backbone.prunable(each.pool) for each in prunes.values()}
     net.to(inputs.device)
     compiled = compiling(net) if spec.recipe.compile else nullcontext()
-    with compiled, applied(net, masks), start_engine(net, spec.recipe, inputs.device) as engine:
+    groups = MODELS[spec.model.architecture].groups
+    started = start_engine(net, spec.recipe, inputs.device, groups)
+    with compiled, applied(net, masks), started as engine:
         checks.check_engine_start(engine.owned_shards(), start, masks, peers)
-        state = resume(engine, plan, inputs.checkpoint)
+        checks.check_fresh_optimizer(engine.has_fresh_state(), peers)
+        state = resume(engine, task, plan, inputs.checkpoint)
         train(engine, task, plan, state, sink)
         rates = state.first_rates, state.last_rates
         steps = plan.first_step, state.step
         checks.check_schedule(spec.recipe, steps, rates, engine.update_count())
         local_weights, shards = engine.local_weights(), engine.owned_shards()
     nonzero = checks.check_end(start, theta_sha256, local_weights, shards, masks, peers)
-    if peers.world_size > 1 and spec.recipe.zero < 3:
-        checks.check_ranks_agree(local_weights, peers)
+    if peers.world_size > 1:
+        partitioned = {n for n, _ in net.named_parameters()} if spec.recipe.zero == 3 else set()
+        replicated = {n: each for n, each in local_weights.items() if n not in partitioned}
+        checks.check_ranks_agree(replicated, peers)
     final = peers.gather_shards(shards, engine.shapes)
+    final_state = task_state(task, peers)
     if until is None:
         for key, prune_spec in prunes.items():
             PRUNERS.check_source(prune_spec.method, prune_spec.source)
@@ -193,7 +212,7 @@ def train_network(
             "pruned_nonzero": nonzero,
             "theta_sha256": theta_sha256,
             "start_sha256": start_sha256,
-            "final_sha256": kept_sha256(final, {}),
+            "final_sha256": kept_sha256(final | final_state, {}),
         },
         costs=_costs(state, plan, inputs.device, peers),
         gpu=torch.cuda.get_device_name() if inputs.device == "cuda" else "",
@@ -230,6 +249,7 @@ def install_parts(spec: TrainSpec | PruneSpec, modules: Iterable[UserModule]) ->
     MODELS.check_source(spec.model.architecture, spec.model.source)
     if isinstance(spec, TrainSpec):
         TASKS.check_source(spec.task.name, spec.task.source)
+        OPTIMIZERS.check_source(spec.recipe.optimizer, spec.optimizer_source)
     else:
         PRUNERS.check_source(spec.method, spec.source)
 

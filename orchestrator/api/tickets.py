@@ -16,7 +16,7 @@ from orchestrator.api.workspace import (
     store_address,
 )
 from orchestrator.errors import InputError
-from orchestrator.plan.keys import ambiguous_prefix
+from orchestrator.plan.keys import match_prefix
 from orchestrator.store import tickets
 from orchestrator.store.objects import ReadOnlyObjects
 from orchestrator.store.record import Record
@@ -163,7 +163,8 @@ class TicketStore:
         Raises:
             InputError: no trial or several trials match.
         """
-        return self._store.record(_only_key(sorted(self._store.keys(prefix)), prefix, "records"))
+        keys = sorted(self._store.keys(prefix))
+        return self._store.record(match_prefix(prefix, keys, "record", "`records` returns all"))
 
     def rewind_point(self, prefix: str) -> dict[str, Tensor]:
         """Return the weights (float32, on the CPU) of the rewind trial whose key starts with
@@ -176,7 +177,8 @@ class TicketStore:
 
         records = self._store.records(self._store.keys(prefix)).values()
         keys = [record.key for record in records if record.kind == "rewind"]
-        return load(self._store.rewind_point(_only_key(keys, prefix, "rewind points")))
+        missing = "find their keys in `report(SWEEP).trials()`"
+        return load(self._store.rewind_point(match_prefix(prefix, keys, "rewind point", missing)))
 
     def log(self, prefix: str) -> str:
         """Return the log of all attempts at the trial whose key starts with `prefix`.
@@ -193,14 +195,6 @@ def _placement(source: AnySweep | StoreConfig | None) -> Placement:
     if isinstance(source, StoreConfig):
         return Placement(store=source)
     return read_sweep(source).placement
-
-
-def _only_key(keys: list[str], prefix: str, what: str) -> str:
-    if len(keys) > 1:
-        raise ambiguous_prefix(prefix, keys, what)
-    if not keys:
-        raise InputError(f"{prefix!r} does not match the key of any of the {what} in this store")
-    return keys[0]
 
 
 def ticket_records(store: tickets.TicketStore) -> list[Record]:
@@ -248,20 +242,11 @@ def find_ticket(store: tickets.TicketStore, prefix: str) -> Record:
     Raises:
         InputError: no ticket matches, or several different ones do.
     """
-    matches = [
-        record
-        for record in ticket_records(store)
-        if record.key.startswith(prefix)
-        or (record.ticket is not None and record.ticket.sha256.startswith(prefix))
-    ]
-    if not matches:
-        raise InputError(
-            f"{prefix!r} does not match the key or the hash of any ticket; list them with"
-            " `sweepstakes tickets list`"
-        )
-    if len({record.ticket.sha256 for record in matches if record.ticket}) > 1:
-        raise ambiguous_prefix(prefix, [record.key for record in matches], "tickets")
-    return matches[0]
+    records = ticket_records(store)
+    by_name = {record.ticket.sha256: record for record in records if record.ticket is not None}
+    by_name |= {record.key: record for record in records}
+    missing = "list them with `sweepstakes tickets list`"
+    return by_name[match_prefix(prefix, by_name, "ticket", missing)]
 
 
 def read_ticket(store: tickets.TicketStore, prefix: str) -> StoredTicket:
@@ -278,15 +263,16 @@ def find_log(store: tickets.TicketStore, prefix: str) -> str:
     Raises:
         InputError: no log matches, or several do.
     """
-    keys = store.log_keys(prefix)
-    if len(keys) > 1:
-        raise ambiguous_prefix(prefix, keys, "logs")
-    if not keys:
-        runs = {store.record(key).spec.get("run") for key in store.keys(prefix)}
-        keys = [key for key in runs if isinstance(key, str) and key in store.log_keys(key)]
-    if len(keys) != 1:
-        raise InputError(
-            f"{prefix!r} does not match the key of any log; a trial has a log once a worker has"
-            " started it, and `sweepstakes status SWEEP` lists failed trials"
-        )
-    return store.log(keys[0])
+    logs = {key: key for key in store.log_keys(prefix)}
+    if not logs:
+        runs = {key: store.record(key).spec.get("run") for key in store.keys(prefix)}
+        logs = {
+            key: run
+            for key, run in runs.items()
+            if isinstance(run, str) and run in store.log_keys(run)
+        }
+    missing = (
+        "a trial has a log once a worker has started it, and `sweepstakes status SWEEP` lists"
+        " failed trials"
+    )
+    return store.log(logs[match_prefix(prefix, logs, "log", missing)])

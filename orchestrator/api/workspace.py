@@ -26,7 +26,7 @@ from orchestrator.schedule.strategy import STRATEGIES, Strategy, scores_of, skip
 from orchestrator.sweep import yaml_file
 from orchestrator.sweep.config import Placement, StoreConfig, Sweep
 from orchestrator.sweep.fingerprints import caching_fingerprint, path_fingerprint
-from orchestrator.sweep.resolve import ResolvedInputs, resolve_inputs
+from orchestrator.sweep.resolve import Resolver
 
 if TYPE_CHECKING:
     from orchestrator.store.record import Record
@@ -51,7 +51,7 @@ class PlannedSweep:
     """The sweep's file; None if it was made from a dict or from objects."""
     home: Path
     config: Sweep
-    inputs: ResolvedInputs
+    inputs: Resolver
     plan: Plan
     profile: Profile | None
     """The profile of `placement.cluster`; None if the sweep does not name one."""
@@ -104,10 +104,9 @@ def plan_sweep(sweep: AnySweep, home: Path, *, offline: bool = False) -> Planned
         fingerprint = (
             path_fingerprint if offline else caching_fingerprint(home / "fingerprints.json")
         )
-        inputs = resolve_inputs(config, fingerprint)
-        _check_workers(config.placement)
         _check_search(config.search)
-        plan = expand_sweep(config, inputs)
+        inputs = Resolver(config, fingerprint)
+        plan = expand_sweep(inputs)
         return PlannedSweep(path, home, config, inputs, plan, _profile(config.placement))
     except (ConfigError, MissingFile) as error:
         raise type(error)(f"{path or config.name}: {error}") from None
@@ -124,19 +123,6 @@ def read_sweep(sweep: AnySweep) -> Sweep:
     if isinstance(sweep, str | Path):
         return Sweep.from_file(sweep)
     return Sweep.from_dict(sweep)
-
-
-def _check_workers(placement: Placement) -> None:
-    if placement.workers % placement.nodes:
-        raise ConfigError(
-            f"placement.workers = {placement.workers} is not allowed with {placement.nodes} nodes;"
-            f" use a multiple of {placement.nodes}, so that each node has the same number"
-        )
-    if placement.workers > 1 and placement.gpus not in (0, 1):
-        raise ConfigError(
-            f"placement.gpus = {placement.gpus:g} is not allowed with {placement.workers} workers;"
-            " use 1, the GPU of each worker, or 0"
-        )
 
 
 def _check_search(name: str) -> None:

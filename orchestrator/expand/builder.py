@@ -10,6 +10,8 @@ from orchestrator.plan.graph import Trial
 from orchestrator.plan.keys import key_of
 from orchestrator.sweep.config import Schedule, Study
 from orchestrator.sweep.resolve import ModelInput, TaskInput
+from trainables.check import check_start
+from trainables.optim import OPTIMIZERS
 from trainables.pruning import PRUNERS
 from trainables.spec import (
     PRUNE_SEMANTICS,
@@ -56,10 +58,7 @@ class GridPoint:
 
     def scored_levels(self) -> Iterator[int]:
         """Return the levels that get cells; level 1 has the first ticket."""
-        levels = self.study.score_levels
-        if isinstance(levels, dict):
-            levels = levels.get(self.task.label)
-        return iter(range(1, self.schedule.levels + 1) if levels is None else levels)
+        return iter(self.study.levels_of(self.task.label, self.schedule))
 
 
 def pruning_rule(point: GridPoint) -> dict[str, Any]:
@@ -119,12 +118,17 @@ class PlanBuilder:
         level: int = 0,
         role: Role = "evaluation",
     ) -> str:
-        """Add a training run and return its key."""
+        """Add a training run and return its key.
+
+        Raises RecipeError if the model cannot be trained from that start.
+        """
+        check_start(start, point.model.spec)
         rewound = start.kind == "rewind" and point.rewind > 0
         spec = TrainSpec(
             model=point.model.spec,
             task=point.task.spec,
             recipe=point.recipe,
+            optimizer_source=OPTIMIZERS.source_of(point.recipe.optimizer),
             seeds=Seeds(head=point.seed_of("head"), data=point.seed_of("data")),
             start=start,
             ticket=ticket,
@@ -163,7 +167,7 @@ class PlanBuilder:
         spec = PruneSpec(
             model=point.model.spec,
             sparsity=point.schedule.sparsity(level),
-            pool=point.study.pool,
+            pool=point.model.pool(point.study),
             semantics=PRUNE_SEMANTICS,
             **rule,
         )
@@ -183,6 +187,7 @@ class PlanBuilder:
             model=pretraining.model.spec,
             task=pretraining.task.spec,
             recipe=pretraining.recipe,
+            optimizer_source=OPTIMIZERS.source_of(pretraining.recipe.optimizer),
             seeds=Seeds(head=pretraining.seed, data=pretraining.seed),
             start=pretraining.model.start(pretraining.seed),
         )

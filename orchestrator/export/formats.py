@@ -96,6 +96,6 @@ def _tensors(arrays: Arrays, ticket: Ticket) -> bytes:
     from safetensors import numpy as safetensors
 
     # safetensors reads the buffer of a non-contiguous array in the wrong order
-    contiguous = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
+    contiguous = {name: np.asarray(values, order="C") for name, values in arrays.items()}
     data: bytes = safetensors.save(contiguous, {"format": "pt", "ticket_sha256": ticket.sha256})
     return data

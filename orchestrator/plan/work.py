@@ -14,7 +14,7 @@ from statistics import median
 from typing import Literal, Protocol, TypeAlias
 
 from orchestrator.plan.graph import Plan, Trial
-from trainables.models import MODELS
+from trainables.models import MODELS, pool_sizes
 from trainables.spec import Recipe, TrainSpec
 from trainables.tasks import TASKS
 
@@ -46,12 +46,12 @@ def work_of(trial: Trial) -> float:
     spec = trial.spec
     if not isinstance(spec, TrainSpec):
         return 0.0
-    entry = MODELS[spec.model.architecture]
-    weights = max(entry.sizes[spec.model.size].values())
+    modality = MODELS[spec.model.architecture].modality
+    weights = max(pool_sizes(spec.model).values())
     recipe = spec.recipe
     sequences = TASKS[spec.task.name].sequences.get(spec.model.architecture, 1)
     tokens = recipe.tokens * recipe.accumulate
-    tokens = tokens or recipe.batch_size * TOKENS_PER_SEQUENCE[entry.modality] * sequences
+    tokens = tokens or recipe.batch_size * TOKENS_PER_SEQUENCE[modality] * sequences
     return steps_of(trial) * weights * tokens * passes_per_step(recipe) / 1e12
 
 

@@ -13,6 +13,7 @@ from trainables.data.schema.examples import Pixels, Regions, Split
 
 Rows = NDArray[Any]
 """(B,): integers that number rows of a `Ragged` array or of an array of images."""
+Colour = tuple[float, float, float]
 
 
 def text_batch(split: Split, rows: Rows) -> dict[str, Tensor]:
@@ -26,15 +27,21 @@ def text_batch(split: Split, rows: Rows) -> dict[str, Tensor]:
 
 
 def image_batch(
-    image_data: Regions | Pixels, rows: Rows, *, patch: int = 0, blind: bool = False
+    image_data: Regions | Pixels,
+    rows: Rows,
+    *,
+    patch: int = 0,
+    mean: Colour = (0.5, 0.5, 0.5),
+    std: Colour = (0.5, 0.5, 0.5),
+    blind: bool = False,
 ) -> dict[str, Tensor]:
     """Return the model inputs for the images numbered in `rows` (B,).
 
     Regions: `region_features` (B, N, D) float32, `region_boxes` (B, N, 7), `region_mask` (B, N).
-    Pixels, for a model with patches of side `patch`: `pixel_values` (B, 3, height, width) in
-    [-1, 1], zero past each image's end, and `patch_mask` (B, rows, columns). `blind` sets the
-    contents of all images to zero and keeps their shapes, so that a model can only learn from the
-    text.
+    Pixels, for a model with patches of side `patch`: `pixel_values` (B, 3, height, width), which
+    are 0 to 1 before `mean` is subtracted and `std` divides, zero past each image's end, and
+    `patch_mask` (B, rows, columns). `blind` sets the contents of all images to zero and keeps their
+    shapes, so that a model can only learn from the text.
     """
     if isinstance(image_data, Regions):
         features, lengths = image_data.features.padded(rows)
@@ -46,14 +53,14 @@ def image_batch(
         }
         mask = {"region_mask": _mask(lengths, features.shape[1])}
     else:
-        inputs, mask = _pixel_inputs(image_data, rows, patch)
+        inputs, mask = _pixel_inputs(image_data, rows, patch, mean, std)
     if blind:
         inputs = {name: torch.zeros_like(value) for name, value in inputs.items()}
     return inputs | mask
 
 
 def _pixel_inputs(
-    images: Pixels, rows: Rows, patch: int
+    images: Pixels, rows: Rows, patch: int, mean: Colour, std: Colour
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     sizes = images.sizes[rows]
     height, width = sizes.max(axis=0).tolist()
@@ -66,7 +73,8 @@ def _pixel_inputs(
         mask[i, : h // patch, : w // patch] = True
     # The whole batch is converted at once: image by image it takes three times as long.
     values = torch.from_numpy(padded).permute(0, 3, 1, 2).contiguous().float()
-    values = values.div_(127.5).sub_(1.0)
+    centre, scale = (torch.tensor(each).view(3, 1, 1) for each in (mean, std))
+    values = values.div_(255 * scale).sub_(centre / scale)
     if (sizes != sizes[0]).any():  # images of one size have no padding to clear
         values = values.mul_(inside)
     return {"pixel_values": values}, {"patch_mask": mask}

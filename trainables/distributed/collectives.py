@@ -25,6 +25,11 @@ from trainables.errors import InvariantError
 T = TypeVar("T")
 Number = TypeVar("Number", bound=np.generic)
 
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.uint8, torch.bool)
+"""The dtypes that `Peers.gather` can send. The order must be the same in all processes."""
+MAX_AXES = 8
+"""The largest number of axes of a tensor that `Peers.gather` can send."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shard:
@@ -91,13 +96,13 @@ class Peers:
     def gather(self, value: Tensor | None) -> list[Tensor | None]:
         """Return the tensors of all processes, by rank, at rank 0, and an empty list elsewhere.
 
-        Each is float32 on CPU with up to 7 axes, or None.
+        Each is on CPU, of a dtype of `DTYPES` and with up to `MAX_AXES` axes, or None.
         """
         if self.world_size == 1:
             return [value]
-        header = np.full(8, -1)
+        header = np.full(MAX_AXES + 2, -1)
         if value is not None:
-            header[: value.ndim + 1] = value.ndim, *value.shape
+            header[: value.ndim + 2] = value.ndim, DTYPES.index(value.dtype), *value.shape
         headers = self.all_gather(header)
         if not self.is_first:
             if value is not None:
@@ -108,7 +113,8 @@ class Peers:
             axes = int(headers[rank, 0])
             tensor = None
             if axes >= 0:
-                tensor = torch.empty(*headers[rank, 1 : axes + 1].tolist())
+                shape = headers[rank, 2 : axes + 2].tolist()
+                tensor = torch.empty(shape, dtype=DTYPES[headers[rank, 1]])
                 dist.recv(tensor, rank)
             received.append(tensor)
         return received
@@ -123,18 +129,17 @@ class Peers:
         """Return full tensors, assembled from the shards of all processes, at rank 0; an empty
         mapping elsewhere.
 
-        All processes must name the same tensors. The shards of each rank other than 0 must have one
-        dtype: the rank sends them in one message, and rank 0 receives one rank after another. A
-        process alone gets its shards back without a copy.
+        All processes must name the same tensors, of the same dtypes. A rank other than 0 sends its
+        shards of each dtype in one message, and rank 0 receives one rank after another. A process
+        alone gets its shards back without a copy.
         """
         if self.world_size == 1:
-            return {name: each.values.view(*shapes[name]) for name, each in shards.items()}
+            return {name: each.values.view(tuple(shapes[name])) for name, each in shards.items()}
         layout = [(each.start, each.values.numel()) for each in shards.values()]
         layouts = self.all_gather(np.array(layout, np.int64).reshape(-1, 2))
         if not self.is_first:
-            values = [each.values for each in shards.values() if each.values.numel()]
-            if values:
-                dist.send(torch.cat(values).cpu(), 0)
+            for same in _by_dtype([each.values for each in shards.values() if each.values.numel()]):
+                dist.send(torch.cat(same).cpu(), 0)
             return {}
         sizes = [math.prod(shapes[name]) for name in shards]
         if layouts[:, :, 1].sum(axis=0).tolist() != sizes:
@@ -144,7 +149,7 @@ class Peers:
                 "please report it"
             )
         tensors = {
-            name: torch.empty(*shapes[name], dtype=each.values.dtype)
+            name: torch.empty(tuple(shapes[name]), dtype=each.values.dtype)
             for name, each in shards.items()
         }
         for shard, tensor in zip(shards.values(), tensors.values(), strict=True):
@@ -153,17 +158,47 @@ class Peers:
             self._receive_shards(rank, layouts[rank], list(tensors.values()))
         return tensors
 
+    def all_gather_shards(
+        self, shards: Mapping[str, Shard], shapes: Mapping[str, torch.Size]
+    ) -> dict[str, Tensor]:
+        """Return full tensors, assembled from the shards of all processes, in each process.
+
+        All processes must name the same tensors, which must have one dtype. A process alone gets
+        its shards back without a copy.
+        """
+        if self.world_size > 1:
+            sizes = [shapes[name].numel() for name in shards]
+            # DeepSpeed's empty shards are on the CPU, whatever the device.
+            held = max((each.values for each in shards.values()), key=Tensor.numel)
+            flat = held.new_zeros(sum(sizes))
+            parts = torch.split(flat, sizes)
+            for shard, part in zip(shards.values(), parts, strict=True):
+                part[shard.start : shard.start + shard.values.numel()] = shard.values.detach()
+            dist.all_reduce(flat)  # every element is zero in all processes but one
+            shards = {name: Shard(0, part) for name, part in zip(shards, parts, strict=True)}
+        return {name: each.values.detach().view(shapes[name]) for name, each in shards.items()}
+
     def _receive_shards(self, rank: int, layout: NDArray[np.int64], tensors: list[Tensor]) -> None:
-        sizes = layout[:, 1]
-        dtypes = {each.dtype for each, size in zip(tensors, sizes, strict=True) if size}
-        if not dtypes:
-            return
-        (dtype,) = dtypes
-        message = torch.empty(int(sizes.sum()), dtype=dtype)
-        dist.recv(message, rank)
-        parts = torch.split(message, sizes.tolist())
-        for tensor, start, part in zip(tensors, layout[:, 0].tolist(), parts, strict=True):
-            _write(tensor, Shard(start, part))
+        sent = [
+            (tensor, start, size)
+            for tensor, (start, size) in zip(tensors, layout.tolist(), strict=True)
+            if size
+        ]
+        for dtype in dict.fromkeys(tensor.dtype for tensor, _, _ in sent):
+            same = [each for each in sent if each[0].dtype == dtype]
+            sizes = [size for _, _, size in same]
+            message = torch.empty(sum(sizes), dtype=dtype)
+            dist.recv(message, rank)
+            for (tensor, start, _), part in zip(same, torch.split(message, sizes), strict=True):
+                _write(tensor, Shard(start, part))
+
+
+def _by_dtype(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
+    """Group tensors by dtype, in the order in which the dtypes first occur."""
+    groups: dict[torch.dtype, list[Tensor]] = {}
+    for tensor in tensors:
+        groups.setdefault(tensor.dtype, []).append(tensor)
+    return list(groups.values())
 
 
 SINGLE_PROCESS = Peers()

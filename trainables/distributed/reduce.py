@@ -1,4 +1,5 @@
-"""All-reduce of gradients over the processes of a trial, at the stage where DeepSpeed does none."""
+"""All-reduces over the processes of a trial that DeepSpeed does not make: of gradients at the stage
+where it makes none, and of buffers."""
 
 from __future__ import annotations
 
@@ -18,8 +19,8 @@ def all_reduce_gradients(weights: Iterable[nn.Parameter], peers: Peers) -> None:
     """Replace every gradient by its sum over all processes.
 
     A weight that has no gradient in any process, such as the mask embedding in a task that masks
-    nothing, still has none afterwards, and Adam skips it. DeepSpeed's own sum would give it zeros,
-    and Adam would decay it.
+    nothing, still has none afterwards, and the optimizer skips it. DeepSpeed's own sum would give
+    it zeros, and weight decay would move it.
     """
     if peers.world_size == 1:
         return
@@ -33,6 +34,19 @@ def all_reduce_gradients(weights: Iterable[nn.Parameter], peers: Peers) -> None:
             bucket, size = [], 0
     if bucket:
         _all_reduce_bucket(bucket)
+
+
+def average_buffers(buffers: Iterable[Tensor], peers: Peers) -> None:
+    """Replace every floating-point buffer by its mean over all processes, in place."""
+    floats = [each for each in buffers if each.is_floating_point()]
+    if peers.world_size == 1 or not floats:
+        return
+    flat = torch.cat([each.reshape(-1).float() for each in floats])
+    dist.all_reduce(flat)
+    flat /= peers.world_size
+    means = torch.split(flat, [each.numel() for each in floats])
+    for buffer, mean in zip(floats, means, strict=True):
+        buffer.copy_(mean.view_as(buffer))
 
 
 def _all_reduce_bucket(bucket: Sequence[nn.Parameter]) -> None:

@@ -1,8 +1,7 @@
-"""The protocol of architecture modules, and their shared code: configs, pools, initial weights.
+"""The protocol of model modules, and code that they share.
 
-A module `trainables.models.NAME` has
+The module that a `ModelEntry` names has
 
-* `CONFIGS: dict[str, Config]`: the configuration of each size;
 * `build(spec, *, dropout) -> Backbone`: a backbone with random weights from torch's current
   generator, which the caller seeds;
 * `load(path, spec, *, fill=None) -> Checkpoint`: a published file as the float32 state dict of that
@@ -18,54 +17,36 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from dataclasses import fields
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from trainables.errors import TrainableError
-from trainables.models import Modality
-from trainables.spec import ModelSpec
+from trainables.models.encoder import EncoderConfig
+from trainables.models.entry import Modality, ModelConfig
 
 
 class Encoded(NamedTuple):
-    """A backbone's output for B sequences of T text tokens and N regions or patches."""
+    """A backbone's output for B sequences of T text tokens and N regions, patches or positions."""
 
     pooled: Tensor
     """(B, hidden_size)"""
     text: Tensor
-    """(B, T, hidden_size)"""
+    """(B, T, hidden_size). A model that reads no text returns (B, 0, hidden_size)."""
     image: Tensor
     """(B, N, hidden_size). ViLT's begins with the image's own [CLS], and its patches are in reading
     order without gaps, so N - 1 is the largest number of patches in the batch."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BlockConfig:
-    """Sizes of a BERT-like encoder and its text embeddings, named as in transformers."""
-
-    hidden_size: int = 768
-    num_hidden_layers: int = 12
-    """In a model with several stacks, the layers that read only text."""
-    num_attention_heads: int = 12
-    intermediate_size: int = 3072
-    vocab_size: int
-    max_position_embeddings: int
-    type_vocab_size: int = 2
-    initializer_range: float = 0.02
-
-
-Pools: TypeAlias = Mapping[str, tuple[str, ...]]
-"""Pool -> prefixes of the names of its weights, in order of depth."""
-
-
 class Backbone(nn.Module, ABC):
     """The interface of a model without its task head.
 
-    `forward` takes a batch of B sequences with T text tokens: `input_ids` (B, T) int64, `text_mask`
-    (B, T) bool, True at tokens; and the inputs of its modality:
+    `forward` takes a batch of B sequences: the text, if the model reads one, and the inputs of its
+    modality:
 
+    * text of T tokens: `input_ids` (B, T) int64, `text_mask` (B, T) bool, True at tokens;
     * regions: `region_features` (B, N, region_dim) and `region_boxes` (B, N, 7), optionally
       `region_mask` (B, N) bool, True at regions;
     * pixels: `pixel_values` (B, 3, height, width), optionally `patch_mask` (B, rows, columns) bool,
@@ -79,104 +60,58 @@ class Backbone(nn.Module, ABC):
     and ignores `image_kinds` and `masked_regions`.
 
     Floating-point inputs of any dtype are cast to the dtype of the weights.
+
+    The state of a backbone is its parameters and its persistent buffers, such as the running
+    statistics of BatchNorm: both are saved, rewound and hashed. A ticket masks parameters only.
     """
 
     architecture: str
-    """The architecture's name in `MODELS`."""
-    modality: Modality
+    """The model's name in `MODELS`."""
     hidden_size: int
-    vocab_size: int
-    max_text: int
+    """Width of `Encoded.pooled`."""
+    vocab_size: int = 0
+    """0 for a model that reads no text, like `max_text`."""
+    max_text: int = 0
     """Maximum number of text tokens, [CLS] and [SEP] included."""
-    region_dim: int
+    region_dim: int = 0
     """0 where the modality has no regions."""
-    image_size: int
+    image_size: int = 0
     """Shorter side of an image in pixels; 0 where the modality has no pixels."""
-    patch_size: int
-    """Side of a patch in pixels; 0 where the modality has none."""
-    pools: Pools
-    """By default, those of a model whose encoder is one stack of layers."""
+    patch_size: int = 0
+    """Side of a patch in pixels; 0 where the model has none."""
 
-    def __init__(self, config: BlockConfig) -> None:
+    def __init__(self, architecture: str, config: ModelConfig) -> None:
+        """Take the pools from `config`, and the attributes above that it has too."""
         super().__init__()
-        self.hidden_size = config.hidden_size
-        self.vocab_size = config.vocab_size
-        self.max_text = config.max_position_embeddings
-        self.pools = {"encoder": ("encoder.",), "encoder+pooler": ("encoder.", "pooler.")}
+        self.architecture = architecture
+        self._pools = {pool: list(shapes) for pool, shapes in config.pools().items()}
+        for name in _CONFIGURED:
+            if hasattr(config, name):
+                setattr(self, name, getattr(config, name))
+
+    @property
+    def modality(self) -> Modality:
+        return "pixels" if self.image_size else "regions"
 
     @abstractmethod
     def forward(self, batch: Mapping[str, Tensor]) -> Encoded: ...
 
     def prunable(self, pool: str) -> list[str]:
-        """Return the names of the pool's weights, all 2-D, in order of depth.
+        """Return the names of the pool's weights, in order of depth.
 
         Raises TrainableError for an unknown pool.
         """
-        if pool not in self.pools:
-            raise TrainableError(f"no pool of weights {pool!r}; pools: {', '.join(self.pools)}")
-        matrices = [name for name, weight in self.named_parameters() if weight.dim() == 2]
-        return [name for prefix in self.pools[pool] for name in matrices if name.startswith(prefix)]
+        if pool not in self._pools:
+            raise TrainableError(f"no pool of weights {pool!r}; pools: {', '.join(self._pools)}")
+        return list(self._pools[pool])
 
 
-TINY: dict[str, Any] = {
-    "hidden_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 256,
-    "vocab_size": 128,
-    "max_position_embeddings": 32,
-    # 1 / sqrt(hidden_size). With BERT's 0.02, meant for 768 and more, such a small network stays on
-    # its first plateau for long: see the recipe in trainables/tasks.
-    "initializer_range": 0.125,
-}
-"""The encoder of every model's size `tiny`, for tests and laptops."""
-
-Config = TypeVar("Config", bound=BlockConfig)
+_CONFIGURED = ("hidden_size", "vocab_size", "max_text", "region_dim", "image_size", "patch_size")
 
 
-def block_settings(config: BlockConfig) -> dict[str, Any]:
+def block_settings(config: EncoderConfig) -> dict[str, Any]:
     """Return the values that transformers' configurations take under the same names."""
-    return {field.name: getattr(config, field.name) for field in fields(BlockConfig)}
-
-
-def resolve_config(configs: Mapping[str, Config], spec: ModelSpec) -> Config:
-    """Return the configuration of `spec`'s size with its overrides.
-
-    Raises TrainableError for an unknown size or setting and for a value that is not allowed.
-    """
-    if spec.size not in configs:
-        raise TrainableError(
-            f"model {spec.architecture}: no size {spec.size!r}; sizes: {', '.join(configs)}"
-        )
-    config = configs[spec.size]
-    allowed = {field.name: type(getattr(config, field.name)) for field in fields(config)}
-    for name, value in spec.overrides:
-        if name not in allowed:
-            raise TrainableError(
-                f"model {spec.architecture}: no setting {name!r}; settings: {', '.join(allowed)}"
-            )
-        if type(value) is not allowed[name] or isinstance(value, str) or value <= 0:
-            raise TrainableError(
-                f"model {spec.architecture}: {name} = {value!r}; "
-                f"give a positive {allowed[name].__name__}"
-            )
-    values: dict[str, Any] = dict(spec.overrides)
-    config = replace(config, **values)
-    if config.hidden_size % config.num_attention_heads:
-        raise TrainableError(
-            f"model {spec.architecture}: hidden_size {config.hidden_size} is not a multiple of "
-            f"num_attention_heads {config.num_attention_heads}; change one of them"
-        )
-    return config
-
-
-def check_image_type(spec: ModelSpec, setting: str, rows: int) -> None:
-    """Raise TrainableError unless the type table, whose size is `setting`, has a row for images."""
-    if rows < 2:
-        raise TrainableError(
-            f"model {spec.architecture}: {setting} = {rows}; images are of type 1, "
-            "so give 2 or more"
-        )
+    return {field.name: getattr(config, field.name) for field in fields(EncoderConfig)}
 
 
 def embed_text(embeddings: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:

@@ -19,7 +19,8 @@ from trainables.spec import ModelSpec
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """The weights of a published file, split into backbone and heads: float32, on the CPU."""
+    """The weights of a published file, split into backbone and heads: float32, except for buffers
+    of integers, on the CPU."""
 
     backbone: dict[str, Tensor]
     """The model's complete state dict."""
@@ -95,7 +96,7 @@ def fit_state_dict(
     spec: ModelSpec,
     fill: Mapping[str, Tensor] | None,
 ) -> dict[str, Tensor]:
-    """Return `weights` in float32 and in the order of `expected`.
+    """Return `weights` in the dtypes and the order of `expected`.
 
     Missing weights are taken from `fill` where it is given. Raises CheckpointError if names or
     shapes differ, or if none of the names is expected: the file is then another model's.
@@ -122,7 +123,7 @@ def fit_state_dict(
         raise CheckpointError(
             f"{path}: does not fit model {spec.architecture} {spec.size}: {summary}; {advice}"
         )
-    return {name: weights[name].to(torch.float32).contiguous() for name in expected}
+    return {name: weights[name].to(each.dtype).contiguous() for name, each in expected.items()}
 
 
 def _plain_name(name: str, prefixes: tuple[str, ...]) -> str:

@@ -24,7 +24,7 @@ from trainables.models.base import Backbone
 from trainables.seeds import Rng
 from trainables.tasks import common
 from trainables.tasks.base import Batch, Indices
-from trainables.tasks.heads import CLASSIFIERS
+from trainables.tasks.heads import answer_head
 from trainables.tasks.prior import flatten_rows, most_frequent_labels, number_texts
 
 YES_NO = frozenset({"yes", "no"})
@@ -59,14 +59,14 @@ class AnswerTask(common.PublishedTask):
 
     def build_head(self, backbone: Backbone) -> nn.Module:
         hidden = backbone.hidden_size
-        return CLASSIFIERS[self.architecture](hidden, 2 * hidden, len(self.data.answers))
+        return answer_head(self.architecture, hidden, 2 * hidden, len(self.data.answers))
 
     def init_from_pretrained(
         self, head: dict[str, Tensor], published: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
         """Use LXMERT's answer head if the checkpoint file has one; else keep the random head."""
         prefix = "answer_head.logit_fc."
-        if self.architecture != "lxmert" or f"{prefix}3.weight" not in published:
+        if f"{prefix}3.weight" not in published:
             return head
         weights = {name: published[f"{prefix}{name}"] for name in head}
         path, count = self.folder / PRETRAINED_ANSWERS, len(weights["3.bias"])

@@ -13,11 +13,11 @@ from trainables.data import batches
 from trainables.data.open import open_data
 from trainables.data.schema.examples import Data, Pixels, Regions, Split
 from trainables.data.schema.layouts import LAYOUTS
-from trainables.errors import DataError, TrainableError
+from trainables.errors import DataError
 from trainables.models import MODELS
 from trainables.models.base import Backbone
-from trainables.spec import Scalar, TaskSpec
-from trainables.tasks import TASKS
+from trainables.spec import TaskSpec
+from trainables.tasks import data_format, resolve_options
 from trainables.tasks.base import Batch, Indices, Task, TaskSource
 from trainables.tasks.heads import symmetric_kl
 
@@ -33,6 +33,7 @@ class PublishedTask(Task):
         self.blind = bool(self.options["blind"])
         self.architecture = backbone.architecture
         self.patch_size = backbone.patch_size
+        self.model = MODELS[backbone.architecture]
 
     @classmethod
     def open(cls, source: TaskSource, spec: TaskSpec, backbone: Backbone) -> Self:
@@ -51,25 +52,14 @@ class PublishedTask(Task):
 
     def image_batch(self, split: Split, rows: batches.Rows) -> dict[str, Tensor]:
         """Return the model inputs for the images numbered in `rows` (B,)."""
-        return batches.image_batch(split.image_data, rows, patch=self.patch_size, blind=self.blind)
-
-
-def resolve_options(spec: TaskSpec) -> dict[str, Scalar]:
-    """Return the task's options with the defaults filled in.
-
-    Raises TrainableError for an option that the task does not have, or of another type.
-    """
-    defaults = TASKS[spec.name].options
-    for name, value in spec.options:
-        if name not in defaults:
-            known = ", ".join(defaults) or "none"
-            raise TrainableError(f"task {spec.name}: no option {name!r}; options: {known}")
-        if type(value) is not type(defaults[name]):
-            raise TrainableError(
-                f"task {spec.name}: option {name} = {value!r}; "
-                f"give a {type(defaults[name]).__name__}, such as {defaults[name]!r}"
-            )
-    return {**defaults, **dict(spec.options)}
+        return batches.image_batch(
+            split.image_data,
+            rows,
+            patch=self.patch_size,
+            mean=self.model.pixel_mean,
+            std=self.model.pixel_std,
+            blind=self.blind,
+        )
 
 
 def open_task_data(source: TaskSource, spec: TaskSpec, backbone: Backbone) -> Data:
@@ -77,7 +67,7 @@ def open_task_data(source: TaskSource, spec: TaskSpec, backbone: Backbone) -> Da
 
     Raises DataError unless the data fit the backbone.
     """
-    form = MODELS[backbone.architecture].format
+    form = data_format(spec.name, backbone.architecture)
     data = open_data(
         source.data,
         source.cache,

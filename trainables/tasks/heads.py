@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import kl_div, log_softmax
 
+from trainables.models import MODELS
 from trainables.models.base import Encoded
 from trainables.tasks.base import Batch
 
@@ -43,12 +44,23 @@ def norm_first_classifier(hidden: int, wide: int, classes: int) -> PooledHead:
     )
 
 
-CLASSIFIERS = {
-    "uniter": classifier,
-    "lxmert": classifier,
-    "vilt": norm_first_classifier,
+def linear_classifier(hidden: int, wide: int, classes: int) -> PooledHead:
+    """Build the head of an image classifier, one linear layer; `wide` is not used."""
+    return PooledHead(nn.Linear(hidden, classes))
+
+
+_CLASSIFIERS = {
+    "linear": linear_classifier,
+    "gelu_norm": classifier,
+    "norm_gelu": norm_first_classifier,
 }
-"""Architecture -> the answer head of its authors."""
+"""`HeadStyle.layers` -> the head."""
+
+
+def answer_head(architecture: str, hidden: int, wide: int, classes: int) -> PooledHead:
+    """Build a model's answer head in its authors' style, `HeadStyle.layers`: pooled outputs
+    (B, hidden) to logits (B, classes). `wide` is the width between two linear layers."""
+    return _CLASSIFIERS[MODELS[architecture].head.layers](hidden, wide, classes)
 
 
 def symmetric_kl(clean: Tensor, perturbed: Tensor) -> Tensor:

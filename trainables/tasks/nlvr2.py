@@ -17,11 +17,12 @@ from torch.nn.functional import cross_entropy
 
 from trainables.data.batches import text_batch
 from trainables.data.schema.examples import Split
+from trainables.models import MODELS
 from trainables.models.base import Backbone, Encoded
 from trainables.seeds import Rng
 from trainables.tasks import TASKS, common
 from trainables.tasks.base import Batch, Indices
-from trainables.tasks.heads import CLASSIFIERS
+from trainables.tasks.heads import answer_head
 from trainables.tasks.prior import flatten_rows, most_frequent_labels, number_texts
 
 
@@ -42,10 +43,10 @@ class Nlvr2Task(common.PublishedTask):
         return both
 
     def build_head(self, backbone: Backbone) -> nn.Module:
-        if backbone.architecture == "uniter":
+        if MODELS[backbone.architecture].head.pairs == "attention":
             return PairedAttention(backbone)
         width = 2 * backbone.hidden_size
-        return CLASSIFIERS[backbone.architecture](width, width, 2)
+        return answer_head(backbone.architecture, width, width, 2)
 
     def train_batch(self, indices: Indices, rng: Rng) -> Batch:
         return self._batch(self.data.train, indices)

@@ -23,7 +23,7 @@ class SnliVeTask(AnswerTask):
         return {answer: frozenset({answer}) for answer in self.data.answers}
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        if self.architecture == "vilt":
+        if self.model.head.loss == "softmax":
             return cross_entropy(logits, batch["targets"])
         return super().loss(logits, batch)
 

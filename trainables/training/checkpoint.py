@@ -2,8 +2,8 @@
 bytes.
 
 All metadata is one JSON text under one key, because safetensors writes several keys in arbitrary
-order. Weights are float32 masters by name, so a checkpoint can be loaded at any ZeRO stage and
-precision.
+order. Weights are float32 masters by name, beside the persistent buffers, so a checkpoint can be
+loaded at any ZeRO stage and precision.
 """
 
 from __future__ import annotations

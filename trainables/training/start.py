@@ -7,8 +7,6 @@ may be such a shared copy: never write to it.
 from __future__ import annotations
 
 import importlib
-import re
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -19,16 +17,13 @@ import torch
 from torch import Tensor
 
 from trainables.data import fingerprint
-from trainables.errors import CheckpointError, DataError, RecipeError
-from trainables.models import MODELS
-from trainables.models.base import Backbone, resolve_config
+from trainables.errors import CheckpointError, DataError
+from trainables.models import MODELS, depth_roles, model_config
+from trainables.models.base import Backbone
 from trainables.models.checkpoint import Checkpoint
 from trainables.seeds import derive, permutation
 from trainables.spec import BACKBONE, ModelSpec, Start
 from trainables.tasks import EmbeddingExtension
-
-SHUFFLED_POOL = "encoder+pooler"
-"""The pool whose tensors the shuffled controls permute."""
 
 
 def model_module(model: ModelSpec) -> ModuleType:
@@ -48,8 +43,7 @@ def extended_backbone(
 ) -> Backbone:
     """Return a backbone whose embedding tables have the rows that a task adds. Its weights are
     still to be loaded."""
-    module = model_module(model)
-    config = resolve_config(module.CONFIGS, model)
+    config = model_config(model)
     larger = {each.setting: getattr(config, each.setting) + each.extra_rows for each in extensions}
     overrides = tuple(sorted((dict(model.overrides) | larger).items()))
     return init_backbone(replace(model, overrides=overrides), 0, dropout)
@@ -85,26 +79,27 @@ def start_weights(
     rewind: Mapping[str, Tensor] | None,
     prunable: Callable[[str], list[str]],
 ) -> dict[str, Tensor]:
-    """Return `backbone.*`, and for a rewind point `head.*` too, in float32 on CPU.
+    """Return `backbone.*`, and for a rewind point `head.*` too: weights in float32 and buffers, on
+    CPU.
 
     `weights` is the file of a `pretrained` start, `rewind` the rewind point of a `rewind` start.
-    `prunable` returns the names of a pool's tensors.
+    `prunable` returns the names of a pool's tensors; a shuffle permutes the model's default pool.
 
     Raises DataError if the file at `weights` is not the one that the trial was planned for, and
     CheckpointError if it does not fit the model.
     """
     if start.kind == "init":
-        state = _add_prefix("backbone", _random_weights(model, start.seed))
+        state = _backbone_names(_random_weights(model, start.seed))
     elif start.kind == "pretrained":
         if weights is None:
             raise DataError("start weights: no checkpoint file was given; name it in the sweep")
-        state = _add_prefix("backbone", load_published(model, start, weights).backbone)
+        state = _backbone_names(load_published(model, start, weights).backbone)
     elif rewind is None:
         raise CheckpointError(f"start weights: the rewind point of {start.trial[:12]} is missing")
     else:
         state = dict(rewind)
     if start.shuffle != "none":
-        names = [BACKBONE + name for name in prunable(SHUFFLED_POOL)]
+        names = [BACKBONE + name for name in prunable(MODELS[model.architecture].pool)]
         pool = {name: state[name] for name in names}
         if start.shuffle == "within_layer":
             state |= shuffle_within_layer(pool, start.shuffle_seed)
@@ -130,13 +125,8 @@ def shuffle_across_depth(weights: Mapping[str, Tensor], seed: int) -> dict[str, 
     BERT-Tickets' code draws any permutation of the layers, which may leave some of them in place
     (of two layers, both). Here the layers move along one random cycle, so that every one moves.
     """
-    roles: dict[tuple[str, torch.Size], list[str]] = defaultdict(list)
-    for name, value in weights.items():
-        roles[re.sub(r"\.\d+\.", ".#.", name), value.shape].append(name)
-    if all(len(names) == 1 for names in roles.values()):
-        raise RecipeError("start.shuffle = across_depth needs a model of two layers or more")
     result = {}
-    for names in roles.values():
+    for names in depth_roles({name: tuple(value.shape) for name, value in weights.items()}):
         cycle = permutation(len(names), seed, "across")
         for target, source in zip(cycle, [*cycle[1:], cycle[0]], strict=True):
             result[names[target]] = weights[names[source]]
@@ -163,5 +153,6 @@ def _read_published(
     return checkpoint
 
 
-def _add_prefix(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {f"{prefix}.{name}": value for name, value in state.items()}
+def _backbone_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a backbone's weights under the names that they have in the network."""
+    return {BACKBONE + name: value for name, value in state.items()}

@@ -13,7 +13,7 @@ from transformers import ViltModel
 from orchestrator.errors import InputError
 from orchestrator.export.formats import apply_ticket, mask_files, prune_state_files, write_files
 from orchestrator.store.ticket import Ticket
-from trainables.models import vilt
+from trainables.models.vilt import model as vilt
 from trainables.spec import ModelSpec
 
 
@@ -35,18 +35,20 @@ def test_masks_are_exported_as_safetensors(tmp_path: Path) -> None:
 
 def test_a_module_under_torch_prune_loads_the_state(tmp_path: Path) -> None:
     def build() -> torch.nn.Sequential:
-        return torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.Linear(4, 2))
+        """The batch norm counts its batches in an integer without axes."""
+        return torch.nn.Sequential(
+            torch.nn.Linear(6, 4), torch.nn.Conv1d(3, 3, 2), torch.nn.BatchNorm1d(3)
+        )
 
     source, target = build(), build()
-    ticket = random_ticket({"0.weight": (4, 6), "1.weight": (2, 4)})
+    ticket = random_ticket({"0.weight": (4, 6), "1.weight": (3, 3, 2)})
     weights = {name: value.numpy() for name, value in source.state_dict().items()}
     (path,) = write_files(tmp_path, prune_state_files(ticket, weights))
 
-    for layer in target:
+    for layer in target[:2]:
         prune.identity(layer, "weight")  # type: ignore[no-untyped-call]
     target.load_state_dict(load_file(path), strict=True)
-    data = torch.randn(3, 6)
-    target(data)  # the forward pre-hook computes the pruned weight
+    target(torch.randn(2, 3, 6))  # the forward pre-hook computes the pruned weight
     for index, mask in enumerate(ticket.masks().values()):
         before, after = source[index].weight, target[index].weight
         assert isinstance(before, torch.Tensor)

@@ -10,18 +10,19 @@ import pytest
 
 from orchestrator.api.workspace import PlannedSweep, plan_sweep
 from orchestrator.errors import ConfigError
-from tests.support import own_files, plugins
-from tests.support.sweeps import write_sweep
+from tests.support import own_files, plugins, toy_runs
+from tests.support.sweeps import sweep_document, write_sweep
+from trainables.models import MODELS
 from trainables.pruning import PRUNERS
-from trainables.spec import PruneSpec, TrainSpec
+from trainables.spec import PruneSpec, RewindSpec, TrainSpec
 from trainables.tasks import TASKS
 
 
 @pytest.fixture(autouse=True)
 def _clean() -> Iterator[None]:
     yield
-    for registry in (PRUNERS, TASKS):
-        for name in ("my_task", "first_weights"):
+    for registry in (MODELS, PRUNERS, TASKS):
+        for name in ("my_task", "first_weights", "toy_model"):
             plugins.remove(registry, name)
 
 
@@ -49,6 +50,40 @@ def test_the_source_of_a_file_is_part_of_the_keys_of_the_trials_that_use_it(tmp_
     # The dense run, the random ticket and its run do not depend on the pruning method.
     assert len(same) == 3
     assert len(changed) == len(sweep.plan.trials) == 5
+
+
+def toy_sweep(folder: Path, **model: Any) -> dict[str, Any]:
+    """Return a sweep of the toy model, whose file has a task too, on generated data."""
+    file = str(toy_runs.FILE)
+    data = str(toy_runs.write_data(folder / "textures"))
+    study = {"model": "toy", "task": "textures", "recipe": "default", "controls": ["random"]}
+    return sweep_document(**study) | {
+        "models": {"toy": {"module": file, "size": "tiny"} | model},
+        "tasks": {"textures": {"module": file, "data": data}},
+    }
+
+
+def test_a_model_in_a_file_prunes_its_own_default_pool(tmp_path: Path) -> None:
+    sweep = planned(tmp_path, toy_sweep(tmp_path, overrides={"hidden_size": 16}))
+    assert {module.name for module in sweep.inputs.modules} == {"toy_model"}
+    convolutions = 16 * 3 * 9 + 4 * 256 * 9
+    assert sweep.pools() == {"toy": {"convolutions": convolutions, "blocks": 4 * 256 * 9}}
+    for trial in sweep.plan:
+        assert not isinstance(trial.spec, RewindSpec)
+        assert trial.spec.model.source == toy_runs.module().sha256
+        if isinstance(trial.spec, PruneSpec):
+            assert trial.spec.pool == "convolutions"
+
+
+def test_a_model_in_a_file_is_checked_while_planning(tmp_path: Path) -> None:
+    content = toy_sweep(tmp_path, overrides={"image_size": 7})
+    with pytest.raises(ConfigError, match=r"models\.toy\.overrides: .*image_size 7 is odd"):
+        planned(tmp_path, content)
+    content = toy_sweep(tmp_path)
+    with pytest.raises(ConfigError, match=r"task = 'textures': .* texts, which toy_model does not"):
+        planned(tmp_path, content | {"tasks": {"textures": {"task": "easy_vqa"}}})
+    with pytest.raises(ConfigError, match=r"models\.toy: has both of `architecture` and `module`"):
+        planned(tmp_path, toy_sweep(tmp_path, architecture="vilt"))
 
 
 @pytest.mark.parametrize(

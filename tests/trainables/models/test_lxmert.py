@@ -25,8 +25,8 @@ from tests.support.model_inputs import (
 )
 from tests.support.runs import micro_batches
 from trainables.distributed.process import prepare_process
-from trainables.models import lxmert
 from trainables.models.base import Backbone
+from trainables.models.lxmert import model as lxmert
 from trainables.spec import ModelSpec, Recipe
 from trainables.tasks.heads import classifier
 from trainables.training.adversary import plain_objective

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import fields
 from importlib import import_module
 
 import pytest
 import torch
 
-from trainables.errors import TrainableError
-from trainables.models import MODELS
+from trainables.errors import ModelError, TrainableError
+from trainables.models import MODELS, check_model, model_config, pool_sizes
 from trainables.models.base import Backbone
 from trainables.spec import ModelSpec
 
@@ -30,10 +29,11 @@ def _build_on_meta(spec: ModelSpec) -> Backbone:
 def test_registry_counts_match_the_built_model(name: str, size: str) -> None:
     backbone = _build_on_meta(ModelSpec(architecture=name, size=size))
     state = backbone.state_dict()
-    pools = MODELS[name].sizes[size]
-    counts = {pool: sum(state[w].numel() for w in backbone.prunable(pool)) for pool in pools}
-    assert counts == pools
-    assert all(state[w].dim() == 2 for pool in pools for w in backbone.prunable(pool))
+    spec = ModelSpec(architecture=name, size=size)
+    for pool, shapes in model_config(spec).pools().items():
+        assert {w: tuple(state[w].shape) for w in shapes} == shapes
+        assert backbone.prunable(pool) == list(shapes)
+        assert pool_sizes(spec)[pool] == sum(state[w].numel() for w in shapes)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_published_parameter_counts() -> None:
 def test_pools_are_in_order_of_depth(name: str) -> None:
     backbone = _build_on_meta(ModelSpec(architecture=name, size="base"))
     stacks = ("encoder.layer", "encoder.r_layers", "encoder.x_layers")
-    for pool in MODELS[name].sizes["base"]:
+    for pool in MODELS[name].sizes["base"].pools():
         names = backbone.prunable(pool)
         if pool == "encoder+pooler":
             assert names.pop() == "pooler.dense.weight"
@@ -92,34 +92,28 @@ def test_pools_are_in_order_of_depth(name: str) -> None:
         assert len(set(names)) == len(names)
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_settings_are_the_fields_of_the_configuration(name: str) -> None:
-    configs = import_module(MODELS[name].module).CONFIGS
-    assert set(configs) == set(MODELS[name].sizes)
-    for config in configs.values():
-        assert {field.name for field in fields(config)} == set(MODELS[name].settings)
-
-
 def test_overrides_change_the_configuration() -> None:
     spec = ModelSpec(architecture="uniter", size="tiny", overrides=(("num_hidden_layers", 1),))
     assert len(_build_on_meta(spec).prunable("encoder")) == 6
+    assert pool_sizes(spec)["encoder"] == 4 * 64 * 64 + 2 * 64 * 256
 
 
 def test_a_type_table_without_a_row_for_images_is_an_error() -> None:
     for name, setting in (("uniter", "type_vocab_size"), ("vilt", "modality_types")):
         spec = ModelSpec(architecture=name, size="tiny", overrides=((setting, 1),))
-        with pytest.raises(TrainableError, match=f"{setting} = 1; images are of type 1, so give 2"):
-            _build_on_meta(spec)
+        with pytest.raises(ModelError, match=f"{setting} = 1; images are of type 1, so give 2"):
+            check_model(spec)
 
 
 @pytest.mark.parametrize(
     ("size", "overrides", "message"),
     [
-        ("huge", (), "no size 'huge'; sizes: tiny, base, large"),
-        ("tiny", (("layers", 1),), "no setting 'layers'; settings: hidden_size"),
+        ("huge", (), "no size 'huge'; use one of tiny, base, large"),
+        ("tiny", (("layers", 1),), "no setting 'layers'; use one of hidden_size"),
         ("tiny", (("num_hidden_layers", "two"),), "'two'; give a positive int"),
         ("tiny", (("num_hidden_layers", True),), "True; give a positive int"),
         ("tiny", (("initializer_range", -0.1),), "-0.1; give a positive float"),
+        ("tiny", (("hidden_size", 65),), "65 is not a multiple of num_attention_heads 4"),
         ("tiny", (("num_attention_heads", 5),), "64 is not a multiple of num_attention_heads 5"),
     ],
 )
@@ -127,8 +121,8 @@ def test_invalid_sizes_and_overrides_are_errors(
     size: str, overrides: tuple[tuple[str, int | float | str | bool], ...], message: str
 ) -> None:
     spec = ModelSpec(architecture="uniter", size=size, overrides=overrides)
-    with pytest.raises(TrainableError) as caught:
-        _build_on_meta(spec)
+    with pytest.raises(ModelError) as caught:
+        check_model(spec)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 

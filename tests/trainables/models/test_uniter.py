@@ -21,8 +21,8 @@ from tests.support.model_inputs import (
     text_inputs,
 )
 from trainables.errors import CheckpointError
-from trainables.models import uniter
 from trainables.models.base import Backbone
+from trainables.models.uniter import model as uniter
 from trainables.spec import ModelSpec
 
 TINY = ModelSpec(architecture="uniter", size="tiny")

@@ -21,8 +21,8 @@ from tests.support.model_inputs import (
     noisy_backbone,
     text_inputs,
 )
-from trainables.models import vilt
 from trainables.models.base import Backbone
+from trainables.models.vilt import model as vilt
 from trainables.spec import ModelSpec
 
 TINY = ModelSpec(architecture="vilt", size="tiny")

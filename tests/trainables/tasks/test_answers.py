@@ -14,7 +14,7 @@ import torch
 from tests.support.toy_tasks import ANSWERS, UNUSED_SOURCE, backbone, toy_data, toy_split, toy_task
 from trainables.data.schema.examples import Data, Ragged, Split
 from trainables.errors import DataError
-from trainables.models import lxmert
+from trainables.models.lxmert import model as lxmert
 from trainables.seeds import Rng
 from trainables.spec import ModelSpec
 from trainables.tasks.answers import PRETRAINED_ANSWERS, normalise_answer

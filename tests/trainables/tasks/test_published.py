@@ -48,7 +48,7 @@ def _train(task: TaskSpec, architecture: str, folder: Path, settings: Options) -
 def test_every_task_and_model_trains_on_its_official_format(
     task: str, architecture: str, tmp_path: Path
 ) -> None:
-    form = MODELS[architecture].format
+    form = MODELS[architecture].formats[0]
     spec = published.write_task(tmp_path, task, form)
     scores = _train(spec, architecture, tmp_path, SETTINGS)
     assert {"score", "last", "best", "prior", "best_step"} < scores.keys()

@@ -19,7 +19,6 @@ although it is also the position of [CLS] and the type of all text.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,61 +28,33 @@ from transformers import LxmertConfig as HubConfig
 from transformers import LxmertModel
 from transformers.models.lxmert.modeling_lxmert import LxmertAttention
 
-from trainables.models import Modality
 from trainables.models.attention import attention_mask, fuse_attention, post_ln_layer
 from trainables.models.base import (
-    TINY,
     Backbone,
-    BlockConfig,
     Encoded,
-    Pools,
     block_settings,
     embed_text,
     image_input,
     init_weights,
-    resolve_config,
 )
 from trainables.models.checkpoint import Checkpoint, load_checkpoint
+from trainables.models.lxmert import MODEL, LxmertConfig
 from trainables.spec import ModelSpec
 
 _BOX_DIM = 4
 """x1, y1, x2, y2, each over the image's width or height: the first 4 of the 7 box numbers."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LxmertConfig(BlockConfig):
-    num_hidden_layers: int = 9
-    r_layers: int = 5
-    """Number of layers that read only regions."""
-    x_layers: int = 5
-    """Number of cross-modality layers, which read both."""
-    vocab_size: int = 30522
-    max_position_embeddings: int = 512
-    region_dim: int = 2048
-
-
-CONFIGS = {
-    "tiny": LxmertConfig(**TINY, r_layers=1, x_layers=2, region_dim=192),
-    "base": LxmertConfig(),
-}
-
-
 class Lxmert(Backbone):
     """Ignores `image_kinds` and `masked_regions`: it has no embedding for either."""
 
-    architecture = "lxmert"
-    modality: Modality = "regions"
-    image_size = patch_size = 0
-
     def __init__(self, config: LxmertConfig, *, dropout: float) -> None:
-        super().__init__(config)
-        self.region_dim = config.region_dim
+        super().__init__("lxmert", config)
         stock: Any = LxmertModel(_hub_config(config, dropout))
         self.embeddings = stock.embeddings
         self.encoder = stock.encoder
         self.pooler = stock.pooler
         fuse_attention(self.encoder, LxmertAttention)
-        self.pools = _pools(config.x_layers)
 
     def forward(self, batch: Mapping[str, Tensor]) -> Encoded:
         dtype = self.pooler.dense.weight.dtype
@@ -104,7 +75,7 @@ class Lxmert(Backbone):
 
 
 def build(spec: ModelSpec, *, dropout: float) -> Lxmert:
-    config = resolve_config(CONFIGS, spec)
+    config = MODEL.config(spec)
     model = Lxmert(config, dropout=dropout)
     init_weights(model, config.initializer_range)
     return model
@@ -121,7 +92,7 @@ def load(path: Path, spec: ModelSpec, *, fill: Mapping[str, Tensor] | None = Non
 def save_pretrained(state: Mapping[str, Tensor], spec: ModelSpec, folder: Path) -> None:
     """Write a folder that `transformers.LxmertModel.from_pretrained` loads."""
     with torch.device("meta"):
-        stock = LxmertModel(_hub_config(resolve_config(CONFIGS, spec), dropout=0.0))
+        stock = LxmertModel(_hub_config(MODEL.config(spec), dropout=0.0))
     stock.load_state_dict(dict(state), assign=True)
     stock.save_pretrained(folder)
 
@@ -130,18 +101,6 @@ _PRETRAINING_HEADS = ("cls.", "obj_predict_head.", "answer_head.")
 """Prefixes of the heads of masked language modelling and image-text matching; of objects,
 attributes and features; of question answering over 9,500 answers. Heads of fine-tuned tasks are not
 listed, because a fine-tuned file must not be the start of another task."""
-
-
-def _pools(x_layers: int) -> Pools:
-    single = ("encoder.layer.", "encoder.r_layers.")
-    encoder = (*single, "encoder.x_layers.")
-    last = f"encoder.x_layers.{x_layers - 1}."
-    before = tuple(f"encoder.x_layers.{n}." for n in range(x_layers - 1))
-    return {
-        "encoder": encoder,
-        "encoder+pooler": (*encoder, "pooler."),
-        "encoder-reached": (*single, *before, f"{last}visual_attention.", f"{last}lang_"),
-    }
 
 
 def _hub_config(config: LxmertConfig, dropout: float) -> HubConfig:

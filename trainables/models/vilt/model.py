@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,53 +26,27 @@ from transformers import ViltConfig as HubConfig
 from transformers import ViltModel
 from transformers.models.vilt.modeling_vilt import ViltSelfAttention
 
-from trainables.models import Modality
 from trainables.models.attention import attention_mask, fuse_attention
 from trainables.models.base import (
-    TINY,
     Backbone,
-    BlockConfig,
     Encoded,
     block_settings,
-    check_image_type,
     embed_text,
     image_input,
     image_type_embedding,
     init_weights,
-    resolve_config,
 )
 from trainables.models.checkpoint import Checkpoint, load_checkpoint
+from trainables.models.vilt import MODEL, ViltConfig
 from trainables.spec import ModelSpec
 
 TEXT_NORM_EPS, NORM_EPS = 1e-12, 1e-6
 """As in the official code; transformers has 1e-12 everywhere, which changes the output by 3e-6."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ViltConfig(BlockConfig):
-    vocab_size: int = 30522
-    max_position_embeddings: int = 40
-    image_size: int = 384
-    patch_size: int = 32
-    modality_types: int = 2
-    """Rows of the type table: 0 for text, 1 for an image, 2 for the second image of a pair."""
-
-
-CONFIGS = {
-    "tiny": ViltConfig(**TINY, image_size=32, patch_size=8),
-    "base": ViltConfig(),
-}
-
-
 class Vilt(Backbone):
-    architecture = "vilt"
-    modality: Modality = "pixels"
-    region_dim = 0
-
     def __init__(self, config: ViltConfig, *, dropout: float) -> None:
-        super().__init__(config)
-        self.image_size = config.image_size
-        self.patch_size = config.patch_size
+        super().__init__("vilt", config)
         stock = ViltModel(_hub_config(config, dropout))
         self.embeddings = stock.embeddings
         self.encoder = stock.encoder
@@ -134,8 +107,7 @@ class Vilt(Backbone):
 
 
 def build(spec: ModelSpec, *, dropout: float) -> Vilt:
-    config = resolve_config(CONFIGS, spec)
-    check_image_type(spec, "modality_types", config.modality_types)
+    config = MODEL.config(spec)
     model = Vilt(config, dropout=dropout)
     init_weights(model, config.initializer_range)
     for parameter in (model.embeddings.cls_token, model.embeddings.position_embeddings):
@@ -160,7 +132,7 @@ def save_pretrained(state: Mapping[str, Tensor], spec: ModelSpec, folder: Path) 
     """Write a folder that `transformers.ViltModel.from_pretrained` loads. All LayerNorms have eps
     1e-12 there."""
     with torch.device("meta"):
-        stock = ViltModel(_hub_config(resolve_config(CONFIGS, spec), dropout=0.0))
+        stock = ViltModel(_hub_config(MODEL.config(spec), dropout=0.0))
     stock.load_state_dict(dict(state), assign=True)
     stock.save_pretrained(folder)
 

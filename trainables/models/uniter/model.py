@@ -11,7 +11,6 @@ outputs agree within 2e-6, gradients within 1e-6 of the largest.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Never
 
@@ -26,43 +25,23 @@ from transformers.models.bert.modeling_bert import (
 )
 
 from trainables.errors import CheckpointError
-from trainables.models import Modality
 from trainables.models.attention import attention_mask, fuse_attention, post_ln_layer
 from trainables.models.base import (
-    TINY,
     Backbone,
-    BlockConfig,
     Encoded,
     block_settings,
-    check_image_type,
     embed_text,
     image_input,
     image_type_embedding,
     init_weights,
-    resolve_config,
 )
 from trainables.models.checkpoint import Checkpoint, load_checkpoint
+from trainables.models.uniter import MODEL, UniterConfig
 from trainables.spec import ModelSpec
 
 _BOX_DIM = 7
 """x1, y1, x2, y2, w, h, each over the image's width or height, and w * h."""
 LAYER_NORM_EPS = 1e-12
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class UniterConfig(BlockConfig):
-    vocab_size: int = 28996
-    max_position_embeddings: int = 512
-    region_dim: int = 2048
-
-
-CONFIGS = {
-    "tiny": UniterConfig(**TINY, region_dim=192),
-    "base": UniterConfig(),
-    "large": UniterConfig(
-        hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096
-    ),
-}
 
 
 class RegionEmbeddings(nn.Module):
@@ -97,13 +76,8 @@ class RegionEmbeddings(nn.Module):
 
 
 class Uniter(Backbone):
-    architecture = "uniter"
-    modality: Modality = "regions"
-    image_size = patch_size = 0
-
     def __init__(self, config: UniterConfig, *, dropout: float) -> None:
-        super().__init__(config)
-        self.region_dim = config.region_dim
+        super().__init__("uniter", config)
         bert = BertConfig(
             **block_settings(config),
             hidden_dropout_prob=dropout,
@@ -137,8 +111,7 @@ class Uniter(Backbone):
 
 
 def build(spec: ModelSpec, *, dropout: float) -> Uniter:
-    config = resolve_config(CONFIGS, spec)
-    check_image_type(spec, "type_vocab_size", config.type_vocab_size)
+    config = MODEL.config(spec)
     model = Uniter(config, dropout=dropout)
     init_weights(model, config.initializer_range)
     return model
