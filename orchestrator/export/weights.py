@@ -38,6 +38,7 @@ def export_ticket(
     Raises:
         InputError: `weights` is needed but not given, or does not exist.
         trainables.errors.CheckpointError: `weights` cannot be loaded.
+        trainables.errors.PluginError: the model is from outside the package, and not here.
     """
     assert record.ticket is not None
     ticket = store.ticket(record.ticket.sha256)
@@ -45,6 +46,7 @@ def export_ticket(
         return write_files(folder, mask_files(ticket))
     spec = from_json(record.spec)
     assert isinstance(spec, PruneSpec)
+    MODELS.check_source(spec.model.architecture, spec.model.source)
     arrays = {name: value.numpy() for name, value in _weights(store, spec, weights).items()}
     if file_format == "prune":
         return write_files(folder, prune_state_files(ticket, arrays))

@@ -15,6 +15,7 @@ from typing import Any
 
 from orchestrator.errors import ConfigError, MissingFile, suggest
 from orchestrator.sweep.config import ModelConfig, PretrainedBy, Study, Sweep, TaskConfig
+from trainables.check import check_recipe_for
 from trainables.data.schema.layouts import task_files
 from trainables.errors import DataError, PluginError, RecipeError, TrainableError
 from trainables.models import MODELS, check_model, pool_sizes
@@ -22,7 +23,7 @@ from trainables.pruning import PRUNERS
 from trainables.registry import Registry
 from trainables.spec import ModelSpec, Options, Recipe, Scalar, Start, TaskSpec
 from trainables.tasks import TASKS, data_format, default_recipe, resolve_options
-from trainables.training.recipe import changed_recipe, check_recipe, check_workers
+from trainables.training.recipe import changed_recipe
 from trainables.user_modules import UserModule, install, read_user_module
 
 DEFAULT_RECIPE = "default"
@@ -210,8 +211,7 @@ class Resolver:
         try:
             if label != DEFAULT_RECIPE:
                 recipe = changed_recipe(recipe, self.sweep.recipe_changes(label))
-            check_recipe(recipe, MODELS[model.spec.architecture].groups)
-            check_workers(recipe, task.spec.name, self.sweep.placement.workers)
+            check_recipe_for(recipe, model.spec, task.spec, self.sweep.placement.workers)
         except RecipeError as error:
             if label == DEFAULT_RECIPE:
                 raise ConfigError(f"{where} = {label!r}: {error}") from None

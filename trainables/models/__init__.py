@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from trainables.errors import ModelError, suggest
+from trainables.errors import ModelError, RecipeError, suggest
 from trainables.models import lxmert, uniter, vilt
 from trainables.models.entry import (
     HeadStyle,
@@ -24,7 +24,7 @@ from trainables.models.entry import (
     pool_sizes_of,
 )
 from trainables.registry import Registry
-from trainables.spec import ModelSpec
+from trainables.spec import ModelSpec, Recipe
 
 __all__ = [
     "MODELS",
@@ -34,6 +34,7 @@ __all__ = [
     "ModelConfig",
     "ModelEntry",
     "Shapes",
+    "check_adversary",
     "check_model",
     "depth_roles",
     "model_config",
@@ -66,6 +67,16 @@ def model_config(spec: ModelSpec) -> ModelConfig:
 def check_model(spec: ModelSpec) -> None:
     """Raise ModelError for a model that cannot be built."""
     model_config(spec)
+
+
+def check_adversary(recipe: Recipe, architecture: str) -> None:
+    """Raise RecipeError if the recipe's adversary perturbs texts, which the model does not read."""
+    texts = recipe.adversary in ("text", "both", "alternate")
+    if texts and not MODELS[architecture].tokenizer:
+        raise RecipeError(
+            f"recipe.adversary = {recipe.adversary} perturbs texts, which {architecture} does not "
+            "read; use image or none"
+        )
 
 
 def pool_sizes(spec: ModelSpec) -> Mapping[str, int]:

@@ -18,7 +18,7 @@ class _Float32BatchNorm(nn.modules.batchnorm._BatchNorm):
     input's dtype. With float32 weights it gives the bits of torch's class."""
 
     def forward(self, input: Tensor) -> Tensor:
-        self._check_input_dim(input)
+        self._check_input_dim(input)  # type: ignore[no-untyped-call]
         momentum = 0.0 if self.momentum is None else self.momentum
         if self.training and self.track_running_stats and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)

@@ -254,7 +254,9 @@ class Engine:
         """Return whether this process's part of the optimizer's state is zero, as before the first
         update."""
         return not any(
-            bool(value.any()) for state in self.optimizer.state.values() for value in state.values()
+            int(torch.count_nonzero(value))
+            for state in self.optimizer.state.values()
+            for value in state.values()
         )
 
     def _parameters(self) -> dict[str, nn.Parameter]:

@@ -12,7 +12,7 @@ from trainables.optim.schedules import SCHEDULES
 from trainables.spec import Recipe
 from trainables.tasks import TASKS
 
-_DEFAULTS = {field.name: field.default for field in fields(Recipe)}
+_DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(Recipe)}
 
 
 def check_recipe(recipe: Recipe, groups: Collection[str] = ()) -> None:

@@ -83,6 +83,7 @@ def with_value(path: str, value: Any) -> dict[str, Any]:
         ("studies.placement", STUDY | {"sede": 1}, "studies.placement.sede", "mean `seed`?"),
         ("models.int", {"size": "tiny"}, "models.int: has neither of", "`module`; give one"),
         ("tasks.int", {}, "tasks.int: has neither of `task`", "`module`; give one"),
+        ("pruners.int", {}, "pruners.int.module is missing", "add it"),
         ("tasks", {5: {"task": "vqa"}}, "tasks[5] = 5", "string"),
         ("studies.main.seed", 10**20, "studies.main.seed = 1000", "use 9223372036854775807 or"),
         ("placement.cpus", 10**400, "placement.cpus = 1000", "use 9223372036854775807 or less"),

@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 
 from tests.support import toy_runs
 from trainables.errors import CheckpointError, ModelError, RecipeError
-from trainables.models import MODELS, check_model, model_config, pool_sizes
+from trainables.models import MODELS, check_adversary, check_model, model_config, pool_sizes
 from trainables.run import prune
-from trainables.spec import Start
+from trainables.spec import Recipe, Start
 from trainables.tasks import data_format, default_recipe
 from trainables.training.start import init_backbone, model_module, start_weights
 
@@ -45,7 +45,7 @@ def test_pools_are_those_of_the_network_and_follow_overrides() -> None:
     ("setting", "value", "message"),
     [
         ("image_size", 7, "model toy_model: image_size 7 is odd; give an even number"),
-        ("vocab_size", 9, "no setting 'vocab_size'; settings: image_size, hidden_size, blocks"),
+        ("vocab_size", 9, "no setting 'vocab_size'; did you mean `image_size`"),
     ],
 )
 def test_its_own_rules_are_checked_without_building_it(
@@ -62,6 +62,13 @@ def test_a_task_with_texts_refuses_it_and_its_own_task_takes_it() -> None:
         default_recipe("toy_model", "vilt")
     assert default_recipe("toy_model", "toy_model").steps == 12
     assert data_format("toy_model", "toy_model") == ""
+
+
+def test_an_adversary_of_texts_refuses_it() -> None:
+    check_adversary(Recipe(adversary="image"), "toy_model")
+    for adversary in ("text", "both", "alternate"):
+        with pytest.raises(RecipeError, match=f"adversary = {adversary} perturbs texts"):
+            check_adversary(Recipe(adversary=adversary), "toy_model")  # type: ignore[arg-type]
 
 
 def test_a_model_can_bring_the_recipe_for_a_task_that_does_not_list_it() -> None:

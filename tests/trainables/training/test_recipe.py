@@ -29,7 +29,7 @@ GROUPS = ("fusion", "text")
         ({"optimizer": "adam"}, "recipe.optimizer = 'adam' is not known; did you mean `adamw`"),
         (
             {"decay": "multistep"},
-            "decay = 'multistep' is not known; did you mean `multi_step`",
+            "recipe.decay = 'multistep' is not known; did you mean `multi_step`",
         ),
         ({"momentum": 0.8}, "recipe.momentum = 0.8 is not read with optimizer adamw"),
         ({"optimizer": "sgd", "beta1": 0.8}, "recipe.beta1 .* only with adamw; remove it"),
