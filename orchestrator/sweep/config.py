@@ -402,8 +402,8 @@ class Placement(StrictModel):
     worker."""
     max_failures: Count = 3
     """Number of failures after which a trial is given up and the trials that depend on it are
-    blocked. The loss of a whole node, by preemption or otherwise, does not count, unless a trial
-    has lost 20 nodes."""
+    blocked. An error that another attempt would repeat gives it up at once. The loss of a whole
+    node, by preemption or otherwise, does not count, unless a trial has lost 20 nodes."""
     stall_timeout_s: Positive = 1800.0
     """Seconds without a training step or an evaluation batch after which a trial is ended, which
     counts as a failure. Before its first step a trial may take ten times as long; the time that a
