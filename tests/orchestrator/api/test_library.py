@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -36,7 +35,6 @@ from orchestrator import (
     status,
 )
 from orchestrator.api import session, workspace
-from orchestrator.api.results import RunResult
 from orchestrator.environment import set_variables
 from orchestrator.errors import StoreError
 from orchestrator.plan.keys import to_json
@@ -46,6 +44,7 @@ from orchestrator.store.record import Record
 from orchestrator.store.s3 import StoreAddress
 from orchestrator.store.ticket import Ticket
 from tests.support.paths import ROOT
+from tests.support.results import run_result
 from tests.support.sweeps import STUDY, sweep_document, write_sweep
 from trainables.spec import PruneSpec
 
@@ -235,25 +234,12 @@ def test_a_sweep_that_is_done_runs_nothing_and_gives_frames(
     assert capfd.readouterr() == ("", "")
 
 
-RESULT: dict[str, Any] = {
-    **dict.fromkeys(("failed", "blocked", "skipped"), 0),
-    **dict.fromkeys(("outage", "usage", "remaining"), ""),
-    **dict.fromkeys(("interrupted", "budget_spent"), False),
-    **dict.fromkeys(("bill", "report"), None),
-    "name": "test",
-    "done": 2,
-    "seconds": 3.0,
-    "failures": {},
-}
-"""A complete run."""
-
-
 @pytest.fixture
-def outcome(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
-    """What the next run ends with, instead of running."""
-    result = dict(RESULT)
-    monkeypatch.setattr(session, "run_sweep", lambda *_, **__: RunResult(**result))
-    return result
+def outcome(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """How the outcome of the next run, which is not run, differs from a complete one."""
+    changes: dict[str, Any] = {}
+    monkeypatch.setattr(session, "run_sweep", lambda *_, **__: run_result(**changes))
+    return changes
 
 
 def test_an_incomplete_run_is_an_error_unless_the_caller_checks(
@@ -276,7 +262,7 @@ def test_an_incomplete_run_is_an_error_unless_the_caller_checks(
     ],
 )
 def test_the_cause_of_an_incomplete_run_is_one_line(changes: dict[str, Any], message: str) -> None:
-    result = RunResult(**(RESULT | changes))
+    result = run_result(**changes)
     assert not result.complete
     assert message in str(IncompleteRun(result))
     assert "\n" not in str(IncompleteRun(result))
