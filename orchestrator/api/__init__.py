@@ -1,5 +1,5 @@
-"""What the command line and Python code call: a workspace and the operations on a sweep.
+"""What the command line and the library do: `orchestrator/__init__` exports its functions.
 
-It prints nothing, except for the progress of a run on the console that the caller passes in. It may
-import every package but `cli`; only `api` and `cli` import `cluster`.
+It prints nothing, except by a display that the caller passes in. It may import every package but
+`cli`; only `api` and `cli` import `cluster`.
 """

@@ -1,28 +1,38 @@
-"""Operations on a planned sweep whose store is open: run, report, rebuild the MLflow experiment."""
+"""Operations on a planned sweep: preview, run, status, report, rebuild the MLflow experiment.
+
+Nothing is printed here, except by the display that a caller passes to `run_sweep`.
+"""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 from uuid import uuid4
 
-from rich.console import Console
-
-from orchestrator.api.workspace import LOCAL, Connections, PlannedSweep
-from orchestrator.cost.estimate import remaining_summary
+from orchestrator.api.results import RunResult, SweepPlan, SweepReport, SweepStatus
+from orchestrator.api.workspace import LOCAL, Connections, PlannedSweep, connect, has_store
+from orchestrator.cost.estimate import estimate, remaining_summary
 from orchestrator.cost.prices import max_slots
 from orchestrator.credentials import aws_credentials
 from orchestrator.errors import ConfigError, InputError
-from orchestrator.monitor.board import board_from_records
+from orchestrator.files import make_folder
+from orchestrator.monitor.board import Board, board_from_records
 from orchestrator.monitor.event_log import EventLog
-from orchestrator.monitor.observers import CompositeObserver, FailureObserver, TrackingObserver
-from orchestrator.monitor.status import last_errors
-from orchestrator.monitor.terminal import TerminalProgress, format_duration
-from orchestrator.plan.counts import count_plan, remaining_runs
-from orchestrator.plan.work import trial_seconds, work_of
-from orchestrator.report import ReportFiles, make_folder, write_report
+from orchestrator.monitor.observers import (
+    CompositeObserver,
+    FailureObserver,
+    Observer,
+    TrackingObserver,
+)
+from orchestrator.monitor.status import Status, last_errors, read_status
+from orchestrator.monitor.terminal import no_display
+from orchestrator.plan.counts import PlanCounts, count_plan, remaining_runs
+from orchestrator.plan.work import CostFunction, trial_seconds, work_of
 from orchestrator.schedule.strategy import scores_of
 from orchestrator.store.lease_watch import LeaseWatcher
 from orchestrator.store.leases import Leases
@@ -34,18 +44,58 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+Display: TypeAlias = Callable[[PlanCounts, Board, CostFunction], AbstractContextManager[Observer]]
+"""Shows a run while it lasts. The observer that it yields also updates the board."""
+
+
+def preview_sweep(sweep: PlannedSweep, *, offline: bool = False) -> SweepPlan:
+    """Count what the sweep would run, and estimate the cost of what is missing.
+
+    With `offline` the store is not read. A store that does not exist yet is not created.
+    """
+    plan, placement = sweep.plan, sweep.config.placement
+    records = {}
+    if not offline and has_store(placement, sweep.home):
+        with connect(placement, sweep.home, tracking=False) as connections:
+            records = connections.store.records(plan.trials)
+    skipped = sweep.skipped(records)
+    counts = count_plan(plan, records, sweep.pools(), skipped)
+    costs = estimate(plan, records, placement, sweep.profile, skipped)
+    return SweepPlan(plan, Status(records=records, skipped=skipped), counts, costs)
+
+
+def sweep_status(sweep: PlannedSweep) -> SweepStatus:
+    """Read the status of the sweep. A store that does not exist yet is not created."""
+    placement, status = sweep.config.placement, Status(skipped=sweep.skipped({}))
+    if has_store(placement, sweep.home):
+        with connect(placement, sweep.home, tracking=False) as connections:
+            status = read_status(sweep.plan, connections.store, sweep.strategy)
+    return SweepStatus(sweep.plan, status)
+
+
+def check_budget(sweep: PlannedSweep, budget: float | None) -> None:
+    """Raise ConfigError if there is a budget, but no prices."""
+    if budget is not None and sweep.profile is None:
+        raise ConfigError(
+            f"{sweep.label}: placement.cluster is missing, and a budget needs its prices; name a"
+            " cluster profile there"
+        )
+
 
 def run_sweep(
     sweep: PlannedSweep,
     connections: Connections,
-    console: Console,
     folder: Path,
-    budget: float | None,
-) -> tuple[Summary, ReportFiles | None]:
-    """Run the missing trials with a live display on `console`, and send them to MLflow.
+    *,
+    budget: float | None = None,
+    display: Display = no_display,
+    observers: Sequence[Observer] = (),
+) -> RunResult:
+    """Run the missing trials, send them to MLflow, and write the report into `folder`.
 
-    The report and the timeline of the cluster are written into `folder`. There is no report if the
-    store became unreachable. `budget` is an amount of money; it requires a cluster profile.
+    The timeline of the cluster is written into `folder` as well. There is no report if the store
+    became unreachable. `budget` is an amount of money; it requires a cluster profile. `display`
+    shows the progress, and `observers` receive the events of the run.
 
     Raises:
         InputError: a trial does not fit on the cluster, the cluster cannot be joined, the store is
@@ -66,10 +116,6 @@ def run_sweep(
     records = store.records(plan.trials)
     skipped = sweep.skipped(records)
     counts = count_plan(plan, records, sweep.pools(), skipped)
-    console.print(
-        f"[bold]{plan.name}[/]  {counts.training_runs} trials for {counts.cells} scores"
-        f" ({counts.naive_training_runs} without sharing), {counts.new_runs} to run"
-    )
     context = _context(sweep, connections)
     lease_watcher = LeaseWatcher(store, Leases(store.objects, context.run))
     with (
@@ -80,7 +126,7 @@ def run_sweep(
         cost = trial_seconds(plan, records) or work_of
         pending = remaining_runs(plan, records, skipped)
         meter = BudgetMeter(profile, placement, budget, cost, pending) if profile else None
-        with TerminalProgress(board, console, cost) as progress:
+        with display(counts, board, cost) as progress:
             timeline = Timeline(placement)
             meters = [meter] if meter else []
             observer = CompositeObserver(
@@ -91,8 +137,9 @@ def run_sweep(
                 PrometheusObserver(board),
                 timeline,
                 *meters,
+                *observers,
             )
-            checks = [require_one_host(sweep.path)] if placement.store == LOCAL else []
+            checks = [require_one_host(sweep.label)] if placement.store == LOCAL else []
             summary = driver.run_plan(
                 plan,
                 set(records),
@@ -107,24 +154,42 @@ def run_sweep(
                 max_slots=max_slots(profile, placement) if profile else None,
                 contexts=[
                     *checks,
-                    check_capacity(sweep.path, placement),
+                    check_capacity(sweep.label, placement),
                     poll_nodes(timeline.observe_nodes, *(m.observe_nodes for m in meters)),
                 ],
             )
-        console.print(f"{board.summary()} in {format_duration(summary.seconds)}")
-        if usage := timeline.write(folder):
-            console.print(usage)
+        usage = timeline.write(folder)
+    result = _result(sweep, summary, usage)
     if meter and (bill := meter.bill()).hours:
-        console.print(str(bill))
+        result = replace(result, bill=bill)
     if summary.exhausted:
         records = store.records(plan.trials)
-        skipped = sweep.skipped(records)
-        console.print(remaining_summary(plan, records, placement, profile, skipped))
+        remaining = remaining_summary(plan, records, placement, profile, sweep.skipped(records))
+        result = replace(result, remaining=remaining)
     if summary.outage:  # without the store there is nothing to report from
-        return summary, None
-    files = report_sweep(sweep, connections, folder)
+        return result
+    report = report_sweep(sweep, connections, folder)
     _publish(sweep, connections, folder, complete=tracking.complete)
-    return summary, files
+    return replace(result, report=report)
+
+
+def _result(sweep: PlannedSweep, summary: Summary, usage: str) -> RunResult:
+    return RunResult(
+        name=sweep.plan.name,
+        done=summary.finished,
+        failed=summary.failed,
+        blocked=summary.blocked,
+        skipped=summary.skipped,
+        seconds=summary.seconds,
+        failures=summary.failures,
+        interrupted=summary.interrupted,
+        budget_spent=summary.exhausted,
+        outage=summary.outage,
+        usage=usage,
+        bill=None,
+        remaining="",
+        report=None,
+    )
 
 
 def _context(sweep: PlannedSweep, connections: Connections) -> Context:
@@ -150,20 +215,39 @@ def _context(sweep: PlannedSweep, connections: Connections) -> Context:
     )
 
 
-def report_sweep(sweep: PlannedSweep, connections: Connections, folder: Path) -> ReportFiles:
-    """Write the report from the sweep's records in the store."""
-    plan = sweep.plan
-    records = connections.store.records(plan.trials)
-    return write_report(
-        plan,
-        records,
-        connections.store.ticket,
-        folder,
-        sweep.config.win,
-        command=f"sweepstakes run {sweep.path}",
-        failures=last_errors(connections.store, plan),
+def read_report(sweep: PlannedSweep, folder: Path | None) -> SweepReport:
+    """Open the store of the sweep and return its report; write it too, unless `folder` is None."""
+    placement = sweep.config.placement
+    if folder is None and not has_store(placement, sweep.home):
+        return SweepReport(sweep.plan, Status(skipped=sweep.skipped({})), sweep.config.win)
+    with connect(placement, sweep.home, tracking=False) as connections:
+        return report_sweep(sweep, connections, folder)
+
+
+def report_sweep(sweep: PlannedSweep, connections: Connections, folder: Path | None) -> SweepReport:
+    """Read the results from the store, and write the report into `folder`, unless it is None."""
+    plan, store, rule = sweep.plan, connections.store, sweep.config.win
+    records, failures = store.records(plan.trials), last_errors(store, plan)
+    status = Status(
+        records=records,
+        failures={key: {"error": error} for key, error in failures.items()},
         skipped=sweep.skipped(records),
     )
+    files = None
+    if folder is not None:
+        from orchestrator.report.write import write_report
+
+        files = write_report(
+            plan,
+            records,
+            store.ticket,
+            folder,
+            rule,
+            command=f"sweepstakes run {sweep.argument}",
+            failures=failures,
+            skipped=status.skipped,
+        )
+    return SweepReport(plan, status, rule, files)
 
 
 def sync_sweep(sweep: PlannedSweep, connections: Connections, folder: Path) -> int:
@@ -176,7 +260,7 @@ def sync_sweep(sweep: PlannedSweep, connections: Connections, folder: Path) -> i
     uri = connections.mlflow_uri
     if not uri:
         raise ConfigError(
-            f"{sweep.path}: placement.tracking = none; set it to `local` or to an MLflow server"
+            f"{sweep.label}: placement.tracking = none; set it to `local` or to an MLflow server"
         )
     from mlflow.exceptions import MlflowException
 
@@ -204,4 +288,4 @@ def _publish(
         if connections.mlflow_uri:
             sync_sweep(sweep, connections, folder)
     except InputError as error:
-        log.warning("%s; catch up with `sweepstakes sync %s`", error, sweep.path)
+        log.warning("%s; catch up with `sweepstakes sync %s`", error, sweep.argument)

@@ -11,18 +11,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 from cluster.local import servers
 from cluster.local.servers import Services
 from cluster.local.services import ServiceName
 from cluster.profile import Profile
 from orchestrator.cost import prices
+from orchestrator.environment import set_variables
 from orchestrator.errors import ConfigError, InputError, MissingFile, suggest
 from orchestrator.expand.studies import expand_sweep
 from orchestrator.plan.graph import Plan
 from orchestrator.schedule.strategy import STRATEGIES, Strategy, scores_of, skipped_trials
-from orchestrator.sweep import sweep_file, yaml_file
+from orchestrator.sweep import yaml_file
 from orchestrator.sweep.config import Placement, StoreConfig, Sweep
 from orchestrator.sweep.fingerprints import caching_fingerprint, path_fingerprint
 from orchestrator.sweep.resolve import Resolver
@@ -32,21 +33,38 @@ if TYPE_CHECKING:
     from orchestrator.store.s3 import StoreAddress
     from orchestrator.store.tickets import TicketStore
 
+AnySweep: TypeAlias = Sweep | Mapping[str, Any] | str | Path
+"""A sweep, the content of a sweep file, or the path of one."""
+
+HOME_VARIABLE = "SWEEPSTAKES_HOME"
+JOB_ENV_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Set by Ray in the process of a job."""
 LOCAL = "local"
 NO_TRACKING = "none"
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedSweep:
-    """A sweep file with everything that follows from it before it runs."""
+    """A sweep with everything that follows from it before it runs."""
 
-    path: Path
+    path: Path | None
+    """The sweep's file; None if it was made from a dict or from objects."""
     home: Path
     config: Sweep
     inputs: Resolver
     plan: Plan
     profile: Profile | None
     """The profile of `placement.cluster`; None if the sweep does not name one."""
+
+    @property
+    def label(self) -> str:
+        """What messages call the sweep: its path, or else its name."""
+        return str(self.path or self.config.name)
+
+    @property
+    def argument(self) -> str:
+        """The sweep in commands that messages advise: its path, or else a placeholder."""
+        return str(self.path or "SWEEP")
 
     def pools(self) -> dict[str, dict[str, int]]:
         """Number of weights in each prunable pool, by model label."""
@@ -72,22 +90,39 @@ class Connections:
     """Empty without tracking."""
 
 
-def plan_sweep(path: Path, home: Path, *, offline: bool = False) -> PlannedSweep:
-    """Read and expand a sweep file. Nothing is read but the file and the data it names.
+def plan_sweep(sweep: AnySweep, home: Path, *, offline: bool = False) -> PlannedSweep:
+    """Expand a sweep. Nothing is read but its file, if it has one, and the data that it names.
 
     With `offline` the data are not read either: the counts are right, but the keys are not.
+
+    Raises:
+        ConfigError, MissingFile: one line that begins with the path or the name of the sweep.
     """
-    config = sweep_file.load_sweep(path)
+    path = Path(sweep) if isinstance(sweep, str | Path) else None
+    config = read_sweep(sweep)
     try:
         fingerprint = (
             path_fingerprint if offline else caching_fingerprint(home / "fingerprints.json")
         )
-        inputs = Resolver(config, fingerprint)
         _check_search(config.search)
+        inputs = Resolver(config, fingerprint)
         plan = expand_sweep(inputs)
         return PlannedSweep(path, home, config, inputs, plan, _profile(config.placement))
     except (ConfigError, MissingFile) as error:
-        raise type(error)(f"{path}: {error}") from None
+        raise type(error)(f"{path or config.name}: {error}") from None
+
+
+def read_sweep(sweep: AnySweep) -> Sweep:
+    """Return a sweep that is given in any form.
+
+    Raises:
+        ConfigError, MissingFile: it is invalid.
+    """
+    if isinstance(sweep, Sweep):
+        return sweep
+    if isinstance(sweep, str | Path):
+        return Sweep.from_file(sweep)
+    return Sweep.from_dict(sweep)
 
 
 def _check_search(name: str) -> None:
@@ -109,17 +144,36 @@ def _profile(placement: Placement) -> Profile | None:
     return profile
 
 
+def default_home() -> Path:
+    """Return `.sweepstakes` in the working directory, or in the home folder within a Ray job.
+
+    The working directory of a job is a copy that is deleted with the job. In the home folder, a
+    local store outlives the job, and the next job finds it.
+    """
+    return Path.home() / ".sweepstakes" if JOB_ENV_VARIABLE in os.environ else Path(".sweepstakes")
+
+
+def home_folder(home: str | Path | None) -> Path:
+    """Return an absolute path: of `home`, else of `$SWEEPSTAKES_HOME`, else of the default home."""
+    return Path(home or os.environ.get(HOME_VARIABLE) or default_home()).absolute()
+
+
+def report_folder(sweep: PlannedSweep) -> Path:
+    """Return the default folder for the report of a sweep."""
+    return sweep.home / "reports" / sweep.plan.name
+
+
 @contextmanager
 def connect(placement: Placement, home: Path, *, tracking: bool) -> Iterator[Connections]:
     """Open the store of a placement, and with `tracking` its MLflow server.
 
-    Local servers that do not run are started, and stopped at the end. Raises StoreError if the
-    store cannot be used.
+    Local servers that do not run are started, and stopped at the end; in between, the environment
+    of this process has their credentials. Raises StoreError if the store cannot be used.
     """
     from orchestrator.store.s3 import S3ObjectStore
     from orchestrator.store.tickets import TicketStore
 
-    with _store_address(placement, home) as address:
+    with store_address(placement, home) as address:
         objects = S3ObjectStore(address)
         objects.probe()  # before MLflow, whose start takes seconds and may be in vain
         with _mlflow_uri(placement, home, wanted=tracking) as uri:
@@ -127,15 +181,15 @@ def connect(placement: Placement, home: Path, *, tracking: bool) -> Iterator[Con
 
 
 @contextmanager
-def _store_address(placement: Placement, home: Path) -> Iterator[StoreAddress]:
-    """The address of the store. The local server, if used, runs within the `with` block."""
+def store_address(placement: Placement, home: Path) -> Iterator[StoreAddress]:
+    """The address of the store. The local server, if used, runs within the `with` block, and its
+    credentials are in the environment."""
     from orchestrator.store.s3 import StoreAddress
 
     if isinstance(placement.store, StoreConfig):
         yield StoreAddress(**placement.store.model_dump())
         return
-    with local_services(home, ["s3"]) as services:
-        os.environ.update(services.environment())
+    with local_services(home, ["s3"]) as services, set_variables(services.environment()):
         yield StoreAddress(
             url=services.bucket_url, endpoint=services.s3_endpoint, region=services.region
         )

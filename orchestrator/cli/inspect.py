@@ -5,21 +5,24 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 from rich.table import Table
 from rich.text import Text
 
 from orchestrator.api import workspace
-from orchestrator.cli.shared import KEY, STORE_OF, SWEEP, open_store, out, read_sweep
+from orchestrator.cli.shared import (
+    KEY,
+    STORE_OF,
+    SWEEP,
+    err,
+    open_store,
+    out,
+    placement_of,
+    read_sweep,
+)
 from orchestrator.errors import InputError
-from orchestrator.plan.keys import match_prefix
-from orchestrator.sweep import sweep_file
 from orchestrator.sweep.config import Placement
-
-if TYPE_CHECKING:
-    from orchestrator.store.tickets import TicketStore
 
 KEY_PREFIX = re.compile(r"[0-9a-f]{1,64}")
 
@@ -51,32 +54,17 @@ def status(home: Path, sweep: Path, watch: bool) -> None:
 @click.pass_obj
 def logs(home: Path, key: str, sweep: Path | None) -> None:
     """Print the log of a trial: all attempts. KEY may be a unique prefix."""
+    from orchestrator.api.tickets import find_log
+
     if not KEY_PREFIX.fullmatch(key):
         raise InputError(f"{key!r} is not a key; keys have up to 64 characters from 0-9 and a-f")
-    placement = sweep_file.load_sweep(sweep).placement if sweep else Placement()
+    placement = placement_of(sweep)
     if not workspace.has_store(placement, home):
         raise InputError(
             f"--home {home}: no sweep has run here; use another folder, or --sweep SWEEP"
         )
     with workspace.connect(placement, home, tracking=False) as connections:
-        click.echo(_log(connections.store, key), nl=False)
-
-
-def _log(store: TicketStore, prefix: str) -> str:
-    """Return the log of a trial; for a by-product, the log of its training run."""
-    logs = {key: key for key in store.log_keys(prefix)}
-    if not logs:
-        runs = {key: store.record(key).spec.get("run") for key in store.keys(prefix)}
-        logs = {
-            key: run
-            for key, run in runs.items()
-            if isinstance(run, str) and run in store.log_keys(run)
-        }
-    missing = (
-        "a trial has a log once a worker has started it, and `sweepstakes status SWEEP` lists"
-        " failed trials"
-    )
-    return store.log(logs[match_prefix(prefix, logs, "log", missing)])
+        click.echo(find_log(connections.store, key), nl=False)
 
 
 @click.command()
@@ -91,18 +79,17 @@ def explain(home: Path, sweep: Path, key: str, as_json: bool) -> None:
     scores depend on it, and where its ticket, scores, log and MLflow run are. KEY may be a unique
     prefix.
     """
+    from orchestrator.api import session
     from orchestrator.monitor import explain
     from orchestrator.monitor.event_log import read_events
-    from orchestrator.monitor.status import Status, read_status
 
     planned_sweep = read_sweep(sweep, home)
     plan, placement = planned_sweep.plan, planned_sweep.config.placement
     trial = explain.find_trial(plan, key)
-    status = Status(skipped=planned_sweep.skipped({}))
-    if workspace.has_store(placement, home):
-        with open_store(planned_sweep, home, tracking=False) as connections:
-            status = read_status(plan, connections.store, planned_sweep.strategy)
-    events = read_events(home / "reports" / plan.name, trial.produced_by or trial.key)
+    with err.status("opening the store"):
+        status = session.sweep_status(planned_sweep).stored
+    folder = workspace.report_folder(planned_sweep)
+    events = read_events(folder, trial.produced_by or trial.key)
     rows = explain.explain(
         plan, trial, status, str(sweep), mlflow=_mlflow(placement), events=events
     )

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Never
@@ -38,13 +39,13 @@ from orchestrator.cli.shared import (
     out,
     read_sweep,
 )
-from orchestrator.cli.submit import default_home, submit
+from orchestrator.cli.submit import submit
 from orchestrator.cli.tickets import tickets
-from orchestrator.errors import ConfigError, SweepstakesError
+from orchestrator.errors import SweepstakesError
 
 if TYPE_CHECKING:
-    from orchestrator.report import ReportFiles
-    from orchestrator.tune.driver import Summary
+    from orchestrator.api.results import RunResult
+    from orchestrator.report.write import ReportFiles
 
 DISK_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT)
 
@@ -54,8 +55,8 @@ DISK_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT)
 @click.option(
     "--home",
     type=click.Path(path_type=Path, file_okay=False),
-    default=default_home,
-    envvar="SWEEPSTAKES_HOME",
+    default=workspace.default_home,
+    envvar=workspace.HOME_VARIABLE,
     show_default=".sweepstakes; in a Ray job ~/.sweepstakes",
     help="Folder for reports and for the data of the local servers.",
 )
@@ -96,35 +97,40 @@ def run(home: Path, sweep: Path, budget: float | None) -> None:
     """
     from orchestrator.api import session
     from orchestrator.cli.verdicts import print_verdicts
+    from orchestrator.monitor.terminal import terminal_display
 
     planned_sweep = read_sweep(sweep, home)
-    if budget is not None and planned_sweep.profile is None:
-        raise ConfigError(
-            f"{sweep}: placement.cluster is missing, and --budget needs its prices; name a cluster"
-            " profile there"
-        )
+    session.check_budget(planned_sweep, budget)
     with open_store(planned_sweep, home, tracking=True) as connections:
-        folder = _report_folder(home, planned_sweep.plan.name)
-        summary, files = session.run_sweep(planned_sweep, connections, out, folder, budget)
-        if files:
-            print_verdicts(files)
-            _print_files(files)
+        result = session.run_sweep(
+            planned_sweep,
+            connections,
+            workspace.report_folder(planned_sweep),
+            budget=budget,
+            display=partial(terminal_display, out),
+        )
+        for line in (result.usage, str(result.bill or ""), result.remaining):
+            if line:
+                out.print(line)
+        if result.report and result.report.files:
+            print_verdicts(result.report.files)
+            _print_files(result.report.files)
             out.print("next      sweepstakes ui")
             out.print("          sweepstakes tickets list")
-    _print_problems(summary, sweep)
-    sys.exit(_exit_code(summary))
+    _print_problems(result, sweep)
+    sys.exit(_exit_code(result))
 
 
-def _print_problems(summary: Summary, sweep: Path) -> None:
-    for key, error in summary.failures.items():
+def _print_problems(result: RunResult, sweep: Path) -> None:
+    for key, error in result.failures.items():
         err.print(f"[red]failed[/] {key[:12]}: {escape(error)}", soft_wrap=True)
-    if summary.blocked:
-        err.print(f"{summary.blocked} blocked: they depend on failed trials")
-    if summary.outage:
-        err.print(f"[red]stopped[/]: {escape(summary.outage)}", soft_wrap=True)
-    if summary.exhausted:
+    if result.blocked:
+        err.print(f"{result.blocked} blocked: they depend on failed trials")
+    if result.outage:
+        err.print(f"[red]stopped[/]: {escape(result.outage)}", soft_wrap=True)
+    if result.budget_spent:
         err.print("[red]stopped[/]: the budget is spent; run again with a higher one")
-    if summary.interrupted or summary.outage or summary.exhausted:
+    if result.interrupted or result.outage or result.budget_spent:
         err.print(
             f"committed trials are kept; resume with `sweepstakes run {sweep}`", soft_wrap=True
         )
@@ -136,11 +142,10 @@ def _print_files(files: ReportFiles) -> None:
         out.print(f"figure    {figure}", soft_wrap=True)
 
 
-def _exit_code(summary: Summary) -> int:
-    if summary.interrupted:
+def _exit_code(result: RunResult) -> int:
+    if result.interrupted:
         return EXIT_INTERRUPTED
-    incomplete = summary.failed or summary.blocked or summary.outage or summary.exhausted
-    return EXIT_INCOMPLETE if incomplete else 0
+    return 0 if result.complete else EXIT_INCOMPLETE
 
 
 @cli.command()
@@ -161,9 +166,10 @@ def report(home: Path, sweep: Path, folder: Path | None) -> None:
     from orchestrator.cli.verdicts import print_verdicts
 
     planned_sweep = read_sweep(sweep, home)
-    folder = folder or _report_folder(home, planned_sweep.plan.name)
+    folder = folder or workspace.report_folder(planned_sweep)
     with open_store(planned_sweep, home, tracking=False) as connections:
-        files = session.report_sweep(planned_sweep, connections, folder)
+        files = session.report_sweep(planned_sweep, connections, folder).files
+    assert files is not None
     print_verdicts(files)
     _print_files(files)
 
@@ -176,10 +182,10 @@ def sync(home: Path, sweep: Path) -> None:
     from orchestrator.api import session
 
     planned_sweep = read_sweep(sweep, home)
-    name = planned_sweep.plan.name
+    folder = workspace.report_folder(planned_sweep)
     with open_store(planned_sweep, home, tracking=True) as connections:
-        count = session.sync_sweep(planned_sweep, connections, _report_folder(home, name))
-    out.print(f"MLflow holds the {count} committed trials of {name}")
+        count = session.sync_sweep(planned_sweep, connections, folder)
+    out.print(f"MLflow holds the {count} committed trials of {planned_sweep.plan.name}")
 
 
 @cli.command()
@@ -194,10 +200,6 @@ def ui(home: Path) -> None:
 
 for command in (status, logs, explain, tickets, data, submit, plan, cluster, schema):
     cli.add_command(command)
-
-
-def _report_folder(home: Path, name: str) -> Path:
-    return home / "reports" / name
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> Never:

@@ -10,11 +10,10 @@ from pathlib import Path
 import click
 from rich.table import Table
 
-from orchestrator.api import workspace
-from orchestrator.cli.shared import SWEEP, open_store, out, read_sweep
-from orchestrator.cost.estimate import Checkpointing, Estimate, estimate, format_number
+from orchestrator.cli.shared import SWEEP, err, out, read_sweep
+from orchestrator.cost.estimate import Checkpointing, Estimate, format_number
 from orchestrator.monitor.terminal import format_duration
-from orchestrator.plan.counts import PlanCounts, count_plan
+from orchestrator.plan.counts import PlanCounts
 from orchestrator.plan.graph import describe_trial
 from orchestrator.sweep.config import Placement
 
@@ -28,17 +27,15 @@ UNMEASURED = "not measured yet"
 @click.pass_obj
 def plan(home: Path, sweep: Path, as_json: bool, offline: bool) -> None:
     """Show a sweep's trials and the cost of the missing ones."""
+    from orchestrator.api import session
+
     planned_sweep = read_sweep(sweep, home, offline=offline)
-    plan, placement = planned_sweep.plan, planned_sweep.config.placement
-    records = {}
-    if not offline and workspace.has_store(placement, home):
-        with open_store(planned_sweep, home, tracking=False) as connections:
-            records = connections.store.records(plan.trials)
-    skipped = planned_sweep.skipped(records)
-    counts = count_plan(plan, records, planned_sweep.pools(), skipped)
-    costs = estimate(plan, records, placement, planned_sweep.profile, skipped)
+    with err.status("opening the store"):
+        preview = session.preview_sweep(planned_sweep, offline=offline)
+    counts, costs, placement = preview.totals, preview.estimate, planned_sweep.config.placement
     if as_json:
-        keys = {} if offline else {trial.key: describe_trial(trial) for trial in plan}
+        trials = () if offline else planned_sweep.plan
+        keys = {trial.key: describe_trial(trial) for trial in trials}
         values = counts.as_json() | {"estimate": asdict(costs) if costs else None, "keys": keys}
         click.echo(json.dumps(values, indent=2))
         return

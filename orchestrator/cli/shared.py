@@ -13,6 +13,7 @@ from rich.console import Console
 
 from orchestrator.api import workspace
 from orchestrator.api.workspace import Connections, PlannedSweep
+from orchestrator.sweep.config import Placement, Sweep
 
 PIPE_WIDTH = 10_000
 """Columns if the output is a pipe or a file, so that no line is cut or wrapped at 80."""
@@ -53,3 +54,8 @@ def open_store(sweep: PlannedSweep, home: Path, *, tracking: bool) -> Iterator[C
             connection = workspace.connect(sweep.config.placement, home, tracking=tracking)
             connections = stack.enter_context(connection)
         yield connections
+
+
+def placement_of(sweep: Path | None) -> Placement:
+    """Return the placement of a sweep file; without one, that of the local store."""
+    return Sweep.from_file(sweep).placement if sweep else Placement()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -17,25 +16,13 @@ from cluster.submit import (
     runtime_env,
     submit_job,
 )
-from orchestrator.cli.job_environment import check_sent_files, path_variables, sweep_paths
+from orchestrator.api.job_environment import check_sent_files, path_variables, sweep_paths
 from orchestrator.cli.shared import EXIT_INTERRUPTED, SWEEP, err, out
 from orchestrator.errors import ConfigError, InputError
-from orchestrator.sweep import sweep_file
-from orchestrator.sweep.config import Placement
+from orchestrator.sweep.config import Placement, Sweep
 
 DRIVER_RESOURCE_AMOUNT = 0.01
 """How much the driver takes of a custom resource, which marks nodes and does not limit them."""
-JOB_ENV_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-"""Set by Ray in the process of a job."""
-
-
-def default_home() -> Path:
-    """Return `.sweepstakes` in the working directory, or in the home folder within a Ray job.
-
-    The working directory of a job is a copy that is deleted with the job. In the home folder, a
-    local store outlives the job, and the next job finds it.
-    """
-    return Path.home() / ".sweepstakes" if JOB_ENV_VARIABLE in os.environ else Path(".sweepstakes")
 
 
 @click.command()
@@ -78,7 +65,7 @@ def submit(
     the cluster. The exit code is that of `sweepstakes run`. Ctrl-C leaves the job running. To
     resume a stopped job, submit the sweep again.
     """
-    placement = sweep_file.load_sweep(sweep).placement
+    placement = Sweep.from_file(sweep).placement
     command = shlex.join(["sweepstakes", "run", str(_path_in(folder, sweep))])
     excluded, variables = _excluded(home, folder), _variables(sweep, folder)
     environment = runtime_env(folder.absolute(), excluded, variables)

@@ -7,20 +7,16 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from rich.markup import escape
 from rich.table import Table
 
 from orchestrator.api import workspace
-from orchestrator.cli.shared import KEY, STORE_OF, check_finite, out
-from orchestrator.plan.keys import match_prefix
-from orchestrator.sweep import sweep_file
-from orchestrator.sweep.config import Placement
+from orchestrator.cli.shared import KEY, STORE_OF, check_finite, out, placement_of
 
 if TYPE_CHECKING:
-    from orchestrator.store.record import Record, TicketRef
     from orchestrator.store.tickets import TicketStore
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -38,8 +34,7 @@ def tickets(context: click.Context, sweep: Path | None) -> None:
 
     @contextmanager
     def open_store() -> Iterator[TicketStore]:
-        placement = sweep_file.load_sweep(sweep).placement if sweep else Placement()
-        with workspace.connect(placement, home, tracking=False) as connections:
+        with workspace.connect(placement_of(sweep), home, tracking=False) as connections:
             yield connections.store
 
     context.obj = open_store
@@ -54,8 +49,10 @@ OpenStore = Callable[[], "AbstractContextManager[TicketStore]"]
 @click.pass_obj
 def list_(open_store: OpenStore, as_json: bool) -> None:
     """List all tickets, one per row."""
+    from orchestrator.api.tickets import ticket_records, ticket_row
+
     with open_store() as store:
-        rows = [_row(record, record.ticket) for record in _ticket_records(store)]
+        rows = [ticket_row(record) for record in ticket_records(store)]
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
@@ -84,74 +81,28 @@ def list_(open_store: OpenStore, as_json: bool) -> None:
 _NUMBERS = ("level", "sparsity", "kept", "bytes")
 
 
-def _ticket_records(store: TicketStore) -> list[Record]:
-    """The records of all prune trials, ordered by model, task and level."""
-    records = store.records().values()
-    return sorted(
-        (record for record in records if record.kind == "prune"),
-        key=lambda r: (
-            str(r.labels.get("model")),
-            str(r.labels.get("task")),
-            r.labels.get("level", 0),
-        ),
-    )
-
-
-def _row(record: Record, ticket: TicketRef | None) -> dict[str, Any]:
-    assert ticket is not None
-    return {
-        "key": record.key,
-        "kind": record.spec.get("ticket_kind", "weights"),
-        "model": record.labels.get("model", ""),
-        "task": record.labels.get("task", ""),
-        "level": record.labels.get("level", 0),
-        "sparsity": 1 - ticket.kept / ticket.total,
-        "nnz": ticket.kept,
-        "bytes": ticket.bytes,
-        "hash": ticket.sha256,
-        "parents": list(record.parents),
-    }
-
-
-def _find(store: TicketStore, prefix: str) -> Record:
-    """Return the record of the ticket whose key or hash starts with `prefix`.
-
-    Raises:
-        InputError: no ticket matches, or several different ones do.
-    """
-    records = _ticket_records(store)
-    by_name = {record.ticket.sha256: record for record in records if record.ticket is not None}
-    by_name |= {record.key: record for record in records}
-    missing = "list them with `sweepstakes tickets list`"
-    return by_name[match_prefix(prefix, by_name, "ticket", missing)]
-
-
 @tickets.command()
 @KEY
 @JSON
 @click.pass_obj
 def show(open_store: OpenStore, key: str, as_json: bool) -> None:
     """Show a ticket's origin, and its sparsity by layer or other array."""
+    from orchestrator.api.tickets import read_ticket, ticket_layers, ticket_row
+
     with open_store() as store:
-        record = _find(store, key)
-        assert record.ticket is not None
-        ticket = store.ticket(record.ticket.sha256)
-    layers = [
-        {"name": t.name, "shape": list(t.shape), "kept": t.kept, "size": t.size}
-        for t in ticket.tensors
-    ]
+        ticket = read_ticket(store, key)
+    row, layers = ticket_row(ticket.record), ticket_layers(ticket)
     if as_json:
-        row = _row(record, record.ticket)
-        click.echo(json.dumps(row | {"spec": record.spec, "layers": layers}, indent=2))
+        spec = ticket.record.spec
+        click.echo(json.dumps(row | {"spec": spec, "layers": layers}, indent=2))
         return
-    for name, value in _row(record, record.ticket).items():
+    for name, value in row.items():
         out.print(f"[dim]{name:9}[/] {value}", soft_wrap=True)
     table = Table("layer", "shape", "kept", "sparsity", box=None, pad_edge=False)
-    for tensor in ticket.tensors:
-        shape = " x ".join(map(str, tensor.shape))
-        table.add_row(
-            tensor.name, shape, f"{tensor.kept:,}", f"{1 - tensor.kept / tensor.size:.1%}"
-        )
+    for layer in layers:
+        shape = " x ".join(map(str, layer["shape"]))
+        sparsity = 1 - layer["kept"] / layer["size"]
+        table.add_row(layer["name"], shape, f"{layer['kept']:,}", f"{sparsity:.1%}")
     out.print(table)
 
 
@@ -166,11 +117,11 @@ def diff(open_store: OpenStore, a: str, b: str, as_json: bool) -> None:
     The overlap is the number of weights, or other units, that both keep, divided by the number that
     either keeps. The tickets are of one kind.
     """
+    from orchestrator.api.tickets import read_ticket
     from orchestrator.store.ticket import compare_tickets
 
     with open_store() as store:
-        refs = [_find(store, key).ticket for key in (a, b)]
-        left, right = (store.ticket(ref.sha256) for ref in refs if ref is not None)
+        left, right = (read_ticket(store, key).packed for key in (a, b))
     comparison = compare_tickets(left, right)
     layers = [*comparison.layers, comparison.total]
     if as_json:
@@ -286,9 +237,10 @@ def export(
     open_store: OpenStore, key: str, folder: Path, file_format: str, weights: Path | None
 ) -> None:
     """Export a ticket as safetensors files."""
+    from orchestrator.api.tickets import find_ticket
     from orchestrator.export.weights import export_ticket
 
     with open_store() as store:
-        files = export_ticket(store, _find(store, key), file_format, folder, weights)
+        files = export_ticket(store, find_ticket(store, key), file_format, folder, weights)
     for file in files:
         out.print(str(file), soft_wrap=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from rich.table import Table
 
 from orchestrator.cli.shared import out
-from orchestrator.report import ReportFiles, verdict_table
+from orchestrator.report.data.formatting import verdict_table
+from orchestrator.report.write import ReportFiles
 
 MAX_VERDICTS = 16
 """Rows of the verdict table in a terminal. With more rows, only the headline is printed."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -12,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from orchestrator.monitor.board import Board, TrialState
+from orchestrator.plan.counts import PlanCounts
 from orchestrator.plan.work import CostFunction, work_of
 from orchestrator.schedule.frontier import WorkItem, WorkState
 from orchestrator.schedule.run_events import (
@@ -116,6 +119,27 @@ class TerminalProgress:
     def _print_lines(self) -> None:
         while not self._stop.wait(LINE_PERIOD_S):
             self._console.print(self.line(), highlight=False)
+
+
+@contextmanager
+def terminal_display(
+    console: Console, counts: PlanCounts, board: Board, cost: CostFunction
+) -> Iterator[TerminalProgress]:
+    """Show a run on `console`: what is to be run, the progress, and at the end how long it took."""
+    console.print(
+        f"[bold]{counts.name}[/]  {counts.training_runs} trials for {counts.cells} scores"
+        f" ({counts.naive_training_runs} without sharing), {counts.new_runs} to run"
+    )
+    begin = time.monotonic()
+    with TerminalProgress(board, console, cost) as progress:
+        yield progress
+    console.print(f"{board.summary()} in {format_duration(time.monotonic() - begin)}")
+
+
+@contextmanager
+def no_display(counts: PlanCounts, board: Board, cost: CostFunction) -> Iterator[TerminalProgress]:
+    """Keep the board of a run up to date, as `terminal_display` does, and print nothing."""
+    yield TerminalProgress(board, Console(quiet=True), cost)
 
 
 def time_left_s(cost: float, done: float, seconds: float) -> float | None:

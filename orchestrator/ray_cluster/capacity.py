@@ -6,7 +6,6 @@ import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -82,8 +81,9 @@ def has_autoscaler() -> bool:
 
 
 @contextmanager
-def require_one_host(path: Path) -> Iterator[None]:
-    """Check, for the sweep file `path` whose store is on this machine, that no other host joins.
+def require_one_host(sweep: str) -> Iterator[None]:
+    """Check, for a sweep whose store is on this machine, that no other host joins. `sweep` is what
+    messages call it.
 
     A context manager, like `check_capacity`, because `run_plan` enters it once Ray is connected.
 
@@ -94,7 +94,7 @@ def require_one_host(path: Path) -> Iterator[None]:
     if len(hosts) > 1 or has_autoscaler():
         reason = f"has {len(hosts)} hosts" if len(hosts) > 1 else "adds hosts when it needs them"
         raise ConfigError(
-            f"{path}: placement.store = local is not allowed here: the cluster {reason}, and only"
+            f"{sweep}: placement.store = local is not allowed here: the cluster {reason}, and only"
             " one could reach the store; use a store that all can reach, {url: s3://…, endpoint:"
             " https://…}"
         )
@@ -102,8 +102,9 @@ def require_one_host(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def check_capacity(path: Path, placement: Placement) -> Iterator[None]:
-    """Check that a trial of the sweep file `path` fits on the cluster; warn if none fits yet.
+def check_capacity(sweep: str, placement: Placement) -> Iterator[None]:
+    """Check that a trial of a sweep fits on the cluster; warn if none fits yet. `sweep` is what
+    messages call it.
 
     Raises:
         ConfigError: the cluster is this machine alone, where a trial will never fit.
@@ -114,7 +115,7 @@ def check_capacity(path: Path, placement: Placement) -> Iterator[None]:
         if is_local():
             has = nodes[0]["Resources"]
             raise ConfigError(
-                f"{path}: placement: {needs}, but this machine has {has.get('CPU', 0):g} CPUs and"
+                f"{sweep}: placement: {needs}, but this machine has {has.get('CPU', 0):g} CPUs and"
                 f" {has.get('GPU', 0):g} GPUs; lower `cpus`, `gpus` or `workers`, or set"
                 " RAY_ADDRESS to use a cluster"
             )

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from orchestrator.errors import StoreError
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ObjectInfo:
@@ -61,3 +63,34 @@ class ObjectStore(Protocol):
 
     def delete(self, path: str) -> None:
         """Remove the object if it exists."""
+
+
+class ReadOnlyObjects:
+    """An `ObjectStore` that refuses every change of another one."""
+
+    def __init__(self, objects: ObjectStore) -> None:
+        self._objects = objects
+
+    def url(self, path: str) -> str:
+        return self._objects.url(path)
+
+    def get(self, path: str) -> bytes:
+        return self._objects.get(path)
+
+    def stat(self, path: str) -> ObjectInfo | None:
+        return self._objects.stat(path)
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        return self._objects.list(prefix)
+
+    def put_new(self, path: str, data: bytes) -> bool:
+        raise self._refusal(path)
+
+    def put(self, path: str, data: bytes) -> None:
+        raise self._refusal(path)
+
+    def delete(self, path: str) -> None:
+        raise self._refusal(path)
+
+    def _refusal(self, path: str) -> StoreError:
+        return StoreError(f"{self.url(path)}: the store is open for reading only")

@@ -1,4 +1,4 @@
-"""The keys of a sweep file, their types and their defaults (`sweep_file` reads one).
+"""The keys of a sweep file, their types and their defaults (`Sweep.from_file` reads one).
 
 `studies` and what they refer to (`models`, `tasks`, `recipes`) decide the results and the trial
 keys. `placement` says where and how trials run and never affects a key. `win` is the rule by which
@@ -30,12 +30,15 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationError,
     create_model,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
 from cluster.addresses import Endpoint, StoreUrl, Tracking
+from orchestrator.errors import ConfigError
+from orchestrator.sweep.yaml_file import explain_validation_error, load_yaml, validate
 from trainables.data.reference import is_remote
 from trainables.spec import Count, CountOrZero, Factors, Positive, Recipe, Scalar
 
@@ -52,6 +55,18 @@ class StrictModel(BaseModel):
         allow_inf_nan=False,
         use_attribute_docstrings=True,  # they become the descriptions in the JSON schema
     )
+
+    def __init__(self, **values: Any) -> None:
+        """Create the object from keyword arguments. Raises ConfigError for an invalid one."""
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            message = explain_validation_error(error, type(self), values)
+            raise ConfigError(message.removeprefix(": ")) from None
+
+    # Otherwise pydantic calls `__init__` for each object inside another one as well, and an error
+    # there would not say where it is.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
 
 def _expanded(path: Path) -> Path:
@@ -467,6 +482,26 @@ class Sweep(StrictModel):
     """When a ticket counts as winning in the report."""
     placement: Placement = Placement()
     """Where and how trials run."""
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Self:
+        """Read a sweep file (YAML).
+
+        Raises:
+            MissingFile, ConfigError: one line that begins with the path.
+        """
+        return load_yaml(Path(path), cls, kind="sweep")
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        """Create a sweep from what a sweep file holds, as `yaml.safe_load` returns it. Values may
+        also be objects, such as a `Study`.
+
+        Raises:
+            ConfigError: one line, as for a file.
+        """
+        data = dict(content) if isinstance(content, Mapping) else content
+        return validate(data, cls, kind="sweep")
 
     def recipe_changes(self, label: str) -> dict[str, Any]:
         """Return the fields that the recipe `label` changes."""

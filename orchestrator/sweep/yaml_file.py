@@ -73,14 +73,26 @@ def load_yaml(path: Path, model: type[M], *, kind: str) -> M:
         raise ConfigError(
             f"{path}: not YAML ({str(error)[:MAX_VALUE_LENGTH]}); fix the YAML"
         ) from None
+    try:
+        return validate(data, model, kind=kind)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def validate(data: Any, model: type[M], *, kind: str) -> M:
+    """Return the content of a file as a model; `kind` names the file in messages.
+
+    Raises:
+        ConfigError: one line.
+    """
     if not isinstance(data, dict):
         required = [name for name, field in model.model_fields.items() if field.is_required()]
         keys = " and ".join(f"`{name}`" for name in required)
-        raise ConfigError(f"{path}: holds no keys; a {kind} needs at least {keys}")
+        raise ConfigError(f"holds no keys; a {kind} needs at least {keys}")
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {explain_validation_error(error, model, data)}") from None
+        raise ConfigError(explain_validation_error(error, model, data)) from None
 
 
 def explain_validation_error(

@@ -8,9 +8,9 @@ nothing explains it.
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,6 +21,7 @@ from types import FrameType, MappingProxyType
 from ray import tune
 from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
 
+from orchestrator.environment import set_variables
 from orchestrator.errors import RunError
 from orchestrator.monitor.observers import Observer
 from orchestrator.plan.graph import Plan
@@ -99,17 +100,16 @@ def run_plan(
     maximum size, if known. The `contexts` are entered once the cluster is available, and exited
     before it is released.
 
-    The first SIGINT or SIGTERM lets running trials save their state; a second one ends the run
-    immediately. Raises RunError when some items are not settled and no interrupt, exhausted budget
-    or outage explains it.
+    In the main thread, the first SIGINT or SIGTERM lets running trials save their state, and a
+    second one ends the run immediately. Another thread receives no signals. Raises RunError when
+    some items are not settled and no interrupt, exhausted budget or outage explains it.
     """
     begin = time.perf_counter()
     search = Search(plan, strategy, scores)
     frontier = Frontier(plan, committed, cost=cost, wanted=search.wanted())
     if frontier.settled:
         return _summary(frontier, begin)
-    os.environ.update(_TUNE_SETTINGS)
-    with joined_cluster(), ExitStack() as stack:
+    with set_variables(_TUNE_SETTINGS), joined_cluster(), ExitStack() as stack:
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="sweepstakes-"))
         for context in contexts:
             stack.enter_context(context)
@@ -217,7 +217,11 @@ def _summary(
 @contextmanager
 def _interruptible(searcher: PlanSearcher) -> Iterator[None]:
     """On the first signal let the trials save their state; on the second end the run immediately,
-    which loses nothing that was committed."""
+    which loses nothing that was committed. Only the main thread can handle signals; in another one
+    they are left to the caller."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def stop(signum: int, frame: FrameType | None) -> None:
         if searcher.interrupted:
@@ -230,4 +234,5 @@ def _interruptible(searcher: PlanSearcher) -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            # None: the handler was not set from Python, and cannot be restored.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -37,7 +37,7 @@ from orchestrator.plan.counts import count_plan
 from orchestrator.plan.graph import Plan
 from orchestrator.store.s3 import S3ObjectStore, StoreAddress
 from orchestrator.store.tickets import TicketStore
-from orchestrator.sweep import config, sweep_file
+from orchestrator.sweep import config
 from orchestrator.sweep.resolve import Resolver
 from orchestrator.tune.driver import run_plan
 from orchestrator.worker.protocol import Context
@@ -88,7 +88,7 @@ def run() -> Iterator[Row]:
         other=f"plain Ray Tune, cell by cell: {tune_seconds:.0f} s",
         ratio=f"{tune_seconds / our_seconds:.1f}x",
     )
-    quickstart = sweep_file.load_sweep(QUICKSTART)
+    quickstart = config.Sweep.from_file(QUICKSTART)
     planned = expand_sweep(Resolver(quickstart, fingerprint))
     yield _runs(planned, f"training runs that {QUICKSTART} plans", 0)
 

@@ -25,7 +25,7 @@ from orchestrator.expand.studies import expand_sweep
 from orchestrator.plan.counts import count_plan
 from orchestrator.plan.graph import Plan, Trial
 from orchestrator.plan.keys import to_json
-from orchestrator.report import write_report
+from orchestrator.report.write import write_report
 from orchestrator.schedule.batching import next_chunk
 from orchestrator.schedule.frontier import Frontier
 from orchestrator.store import paths

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import ConfigError
-from orchestrator.sweep import sweep_file
+from orchestrator.sweep.config import Sweep
 from tests.support import hostile_files
 from trainables.data.formats.uniter.arrays import from_npz
 from trainables.errors import CheckpointError
@@ -41,7 +41,7 @@ def test_a_hostile_sweep_file_gives_a_one_line_error(tmp_path: Path, case: str) 
     flag, file = tmp_path / "flag", tmp_path / "sweep.yaml"
     file.write_text(WRONG[case].replace("FLAG", str(flag)))
     with pytest.raises(ConfigError) as caught:
-        sweep_file.load_sweep(file)
+        Sweep.from_file(file)
     message = str(caught.value)
     assert message.startswith(str(file))
     assert "\n" not in message

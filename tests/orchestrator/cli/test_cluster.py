@@ -16,7 +16,7 @@ from cluster.providers.base import Provider, SubmittedSweep
 from orchestrator.api.providers import PROVIDERS
 from orchestrator.cli.main import cli
 from orchestrator.errors import InputError
-from orchestrator.sweep import sweep_file
+from orchestrator.sweep.config import Sweep
 from tests.support import own_files, plugins
 from tests.support import shipped_profiles as profiles
 from tests.support.sweeps import sweep_document
@@ -87,9 +87,7 @@ def test_a_sweep_becomes_a_job_that_finds_its_profile(tmp_path: Path, profile: s
     for item in items:
         (mounted / item["path"]).write_text(config["data"][item["key"]])
     assert (mounted / profile).read_text() == Path(profile).read_text()
-    assert sweep_file.load_sweep(mounted / "test.sweep.yaml") == sweep_file.load_sweep(
-        Path("sweep.yaml")
-    )
+    assert Sweep.from_file(mounted / "test.sweep.yaml") == Sweep.from_file(Path("sweep.yaml"))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +28,10 @@ from orchestrator.store.record import Record
 from orchestrator.store.s3 import S3ObjectStore, StoreAddress
 from orchestrator.store.ticket import Ticket
 from orchestrator.store.tickets import TicketStore
-from orchestrator.tune.driver import Summary
 from tests.support.harness import CommandResult
 from tests.support.plugins import registered
 from tests.support.profiles import SPOT, profile
+from tests.support.results import run_result
 from tests.support.small_store import SHORT_TIMEOUTS, fill_store, small_server
 from tests.support.sweeps import plan_of, sweep_document, write_sweep
 from trainables.spec import ModelSpec, PruneSpec
@@ -302,9 +301,8 @@ def test_plan_as_json(call: Call, tmp_path: Path) -> None:
 
 
 def test_skipped_trials_are_a_success_and_blocked_ones_are_not() -> None:
-    skipped = Summary(finished=1, failed=0, blocked=0, skipped=3, seconds=1.0)
-    assert main._exit_code(skipped) == 0
-    assert main._exit_code(replace(skipped, blocked=1)) == shared.EXIT_INCOMPLETE
+    assert main._exit_code(run_result(skipped=3)) == 0
+    assert main._exit_code(run_result(skipped=3, blocked=1)) == shared.EXIT_INCOMPLETE
 
 
 class DenseOnly:

@@ -89,22 +89,22 @@ def test_the_number_of_concurrent_trials_follows_the_largest_cluster_size(machin
 def test_a_trial_that_never_fits_on_this_machine_is_refused(
     machine: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    too_large = check_capacity(Path("sweep.yaml"), Placement(gpus=1))
+    too_large = check_capacity("sweep.yaml", Placement(gpus=1))
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     with too_large:  # a cluster may grow
         pass
     monkeypatch.delenv("RAY_ADDRESS")
-    with check_capacity(Path("sweep.yaml"), Placement(cpus=5)):
+    with check_capacity("sweep.yaml", Placement(cpus=5)):
         pass
     with (
         pytest.raises(ConfigError, match=r"sweep\.yaml: placement: .* 1 GPUs .* 5 CPUs"),
-        check_capacity(Path("sweep.yaml"), Placement(gpus=1)),
+        check_capacity("sweep.yaml", Placement(gpus=1)),
     ):
         raise AssertionError("the run must not start")
 
 
 def test_an_autoscaler_allows_pending_trials_but_not_a_local_store(machine: None) -> None:
-    with require_one_host(Path("sweep.yaml")):
+    with require_one_host("sweep.yaml"):
         pass
     report = {"autoscaler_report": {"active_nodes": {"ray.head.default": 1}}}
     _internal_kv_put("__autoscaling_status", json.dumps(report))
@@ -112,7 +112,7 @@ def test_an_autoscaler_allows_pending_trials_but_not_a_local_store(machine: None
         assert max_concurrent_trials(Placement(cpus=2)) == MAX_PENDING_TRIALS
         with (
             pytest.raises(ConfigError, match=r"sweep\.yaml: placement\.store = local"),
-            require_one_host(Path("sweep.yaml")),
+            require_one_host("sweep.yaml"),
         ):
             raise AssertionError("the run must not start")
     finally:

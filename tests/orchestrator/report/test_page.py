@@ -16,7 +16,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from orchestrator.report import ReportFiles, write_report
+from orchestrator.report import write
+from orchestrator.report.write import ReportFiles, write_report
 from orchestrator.sweep.config import Win
 from tests.support import paper_report as paper
 from tests.support.synthetic_sweep import SyntheticSweep, quickstart_sweep, synthetic_ticket
@@ -103,7 +104,7 @@ def test_all_file_formats_are_written_and_agree(report: ReportFiles) -> None:
 def test_long_tables_are_shortened_on_the_page_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.report.write.MAX_TABLE_ROWS", 20)
+    monkeypatch.setattr(write, "MAX_TABLE_ROWS", 20)
     report = write_sweep_report(quickstart_sweep(), tmp_path)
     text = report.page.read_text()
     assert "the first 20 are shown, all are in tables/cells.csv" in text

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from orchestrator.plan.graph import DENSE
-from orchestrator.report import verdict_table
+from orchestrator.report.data.formatting import verdict_table
 from orchestrator.report.data.tables import cell_scores
 from orchestrator.report.data.verdicts import curve_verdicts
 from orchestrator.sweep.config import Win

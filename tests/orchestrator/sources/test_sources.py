@@ -13,11 +13,12 @@ from rich.console import Console
 from orchestrator.errors import ConfigError
 from orchestrator.monitor.status import Status, render_status
 from orchestrator.plan.graph import Plan
-from orchestrator.report import verdict_table, write_report
 from orchestrator.report.data.figure_groups import figure_groups
+from orchestrator.report.data.formatting import verdict_table
 from orchestrator.report.data.tables import cell_scores, level_scores
 from orchestrator.report.data.verdicts import curve_verdicts
 from orchestrator.report.sections.headline import headline
+from orchestrator.report.write import write_report
 from orchestrator.sources import SOURCES, Style, TicketSource
 from orchestrator.sources.names import find_source, parse_sources
 from orchestrator.store.record import Record

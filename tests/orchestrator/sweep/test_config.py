@@ -10,17 +10,16 @@ import pytest
 
 from orchestrator.errors import ConfigError, MissingFile
 from orchestrator.expand.studies import expand_sweep
-from orchestrator.sweep.config import Schedule
+from orchestrator.sweep.config import Schedule, Sweep
 from orchestrator.sweep.fingerprints import caching_fingerprint
 from orchestrator.sweep.resolve import Resolver
-from orchestrator.sweep.sweep_file import load_sweep
 from tests.support.sweeps import STUDY, fake_fingerprint, sweep_document, write_sweep
 
 REMOTE = {"url": "s3://bucket"}
 
 
 def load_and_plan(path: Path) -> None:
-    expand_sweep(Resolver(load_sweep(path), fake_fingerprint))
+    expand_sweep(Resolver(Sweep.from_file(path), fake_fingerprint))
 
 
 def with_value(path: str, value: Any) -> dict[str, Any]:
@@ -122,7 +121,7 @@ def test_one_line_names_the_key_and_says_what_to_do(
 )
 def test_errors_never_contain_a_password(tmp_path: Path, key: str, value: Any) -> None:
     with pytest.raises(ConfigError) as caught:
-        load_sweep(write_sweep(tmp_path, with_value(key, value)))
+        Sweep.from_file(write_sweep(tmp_path, with_value(key, value)))
     assert key in str(caught.value)
     assert "SEC" not in str(caught.value)
 
@@ -130,19 +129,19 @@ def test_errors_never_contain_a_password(tmp_path: Path, key: str, value: Any) -
 def test_zip_needs_lists_of_equal_length(tmp_path: Path) -> None:
     content = sweep_document(seed=[0, 1], rewind=[0, 1, 2], zip=[["seed", "rewind"]])
     with pytest.raises(ConfigError, match=r"studies\.main\.zip: seed has 2, rewind has 3"):
-        load_sweep(write_sweep(tmp_path, content))
+        Sweep.from_file(write_sweep(tmp_path, content))
 
 
 def test_a_missing_sweep_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(MissingFile, match=r"nowhere\.yaml"):
-        load_sweep(tmp_path / "nowhere.yaml")
+        Sweep.from_file(tmp_path / "nowhere.yaml")
 
 
 def test_missing_data_is_named_with_its_key(tmp_path: Path) -> None:
     content = sweep_document(task="mine") | {
         "tasks": {"mine": {"task": "easy_vqa", "data": "/no/data"}}
     }
-    sweep = load_sweep(write_sweep(tmp_path, content))
+    sweep = Sweep.from_file(write_sweep(tmp_path, content))
     with pytest.raises(MissingFile, match=r"tasks\.mine\.data = /no/data"):
         expand_sweep(Resolver(sweep, caching_fingerprint(tmp_path / "cache.json")))
 
@@ -158,14 +157,14 @@ def test_missing_data_is_named_with_its_key(tmp_path: Path) -> None:
 )
 def test_invalid_yaml_gives_one_line(tmp_path: Path, text: str, problem: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        load_sweep(write_sweep(tmp_path, text))
+        Sweep.from_file(write_sweep(tmp_path, text))
     assert problem in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_numbers_in_exponent_notation_need_no_decimal_point(tmp_path: Path) -> None:
     text = "name: a\nrecipes: {fast: {lr: 2e-3}}\nstudies: {}\n"
-    assert load_sweep(write_sweep(tmp_path, text)).recipe_changes("fast") == {"lr": 0.002}
+    assert Sweep.from_file(write_sweep(tmp_path, text)).recipe_changes("fast") == {"lr": 0.002}
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from orchestrator.errors import ConfigError
 from orchestrator.expand.studies import expand_sweep
 from orchestrator.plan.graph import Plan
+from orchestrator.sweep.config import Sweep
 from orchestrator.sweep.resolve import Resolver
-from orchestrator.sweep.sweep_file import load_sweep
 from tests.support.sweeps import STUDY, fake_fingerprint, sweep_document, write_sweep
 from trainables.check import check_training
 from trainables.spec import TrainSpec
@@ -24,7 +24,7 @@ PRETRAINING = {"task": "pretraining", "data": "/captions"}
 
 
 def plan_file(folder: Path, content: dict[str, Any]) -> Plan:
-    return expand_sweep(Resolver(load_sweep(write_sweep(folder, content)), fake_fingerprint))
+    return expand_sweep(Resolver(Sweep.from_file(write_sweep(folder, content)), fake_fingerprint))
 
 
 def with_task(entry: dict[str, Any], **options: Any) -> dict[str, Any]:

@@ -120,6 +120,19 @@ def test_every_item_runs_once_on_warm_processes(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("start-*"))) <= 2 * SLOTS
 
 
+def test_a_run_in_another_thread_leaves_signals_to_the_main_one(tmp_path: Path) -> None:
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    plan = plan_of(sweep_document(schedule={"rate": 0.2, "levels": 1}, controls=[]))
+    summaries: list[driver.Summary] = []
+    thread = threading.Thread(
+        target=lambda: summaries.append(run_with(plan, FileWorker, tmp_path)[0])
+    )
+    thread.start()
+    thread.join()
+    assert [summary.finished for summary in summaries] == [2]
+    assert handlers == {number: signal.getsignal(number) for number in handlers}
+
+
 def test_a_dead_worker_counts_as_one_failure_and_a_failed_item_blocks_its_chain(
     tmp_path: Path,
 ) -> None:
