@@ -84,15 +84,16 @@ def test_a_model_can_bring_the_recipe_for_a_task_that_does_not_list_it() -> None
 @pytest.mark.parametrize("method", ["magnitude", "random"])
 def test_kernels_are_pruned_like_matrices(scope: Any, method: str) -> None:
     rule = {"method": method, "scope": scope, "start": Start(seed=3)}
-    half = prune(toy_runs.prune_spec(**rule), toy_runs.inputs())
+    parent = prune(toy_runs.prune_spec(**rule), toy_runs.inputs())
+    half = parent.arrays
     state = init_backbone(toy_runs.model(), 3, 0.0).state_dict()
     assert {name: mask.shape for name, mask in half.items()} == {
         name: tuple(state[name].shape) for name in half
     }
     assert len(half) == 5
-    kept, total = (sum(each(mask) for mask in half.values()) for each in (np.sum, np.size))
-    assert kept == total / 2
-    less = prune(toy_runs.prune_spec(**rule, sparsity=0.8), toy_runs.inputs(ticket=half))
+    assert parent.kept == sum(mask.size for mask in half.values()) / 2
+    within = toy_runs.inputs(ticket=parent)
+    less = prune(toy_runs.prune_spec(**rule, sparsity=0.8), within).arrays
     assert all(np.all(half[name] >= less[name]) for name in half)
     if method == "magnitude":
         for name, mask in half.items() if scope == "layer" else ():
