@@ -24,15 +24,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainables.check import check_training
 from trainables.distributed.collectives import Peers, current_peers
 from trainables.distributed.process import Device, prepare_process
 from trainables.errors import RecipeError, TicketMismatch
-from trainables.models import MODELS, check_adversary
+from trainables.models import MODELS
 from trainables.models.base import Backbone
+from trainables.optim import OPTIMIZERS
 from trainables.pruning import PRUNERS, check_prune
 from trainables.pruning.choose import check_kind, method_module, prune_alone, prune_at_end
 from trainables.seeds import derive
-from trainables.spec import BACKBONE, HEAD, PruneSpec, TrainSpec
+from trainables.spec import BACKBONE, HEAD, TASK_STATE, PruneSpec, TrainSpec
 from trainables.tasks import TASKS
 from trainables.tasks.base import Task, TaskSource
 from trainables.tickets import TICKET_KINDS
@@ -47,9 +49,16 @@ from trainables.tickets.weights import kept_sha256
 from trainables.training import checks
 from trainables.training.adversary import TrainingObjective, training_objective
 from trainables.training.engine import compiling, start_engine
-from trainables.training.loop import RunPlan, TrainState, resume, train
+from trainables.training.loop import (
+    RunPlan,
+    TrainState,
+    init_task_state,
+    load_task_state,
+    resume,
+    task_state,
+    train,
+)
 from trainables.training.network import Network, load_weights
-from trainables.training.recipe import check_recipe
 from trainables.training.sink import Sink
 from trainables.training.start import (
     extend_embeddings,
@@ -79,7 +88,7 @@ class RunInputs:
     """Published checkpoint file of a `pretrained` start."""
     rewind: Mapping[str, Tensor] | None = None
     """Rewind point of a `rewind` start: `backbone.*` and `head.*`, weights in float32 and buffers,
-    on CPU."""
+    and `task.*` if the task has state; on CPU."""
     ticket: Ticket | None = None
     """Ticket to apply."""
     reference: Ticket | None = None
@@ -137,8 +146,7 @@ def run(
     errors of `trainables.errors`.
     """
     install_parts(spec, inputs.modules, prunes.values())
-    check_recipe(spec.recipe)
-    check_adversary(spec.recipe, spec.model.architecture)
+    check_training(spec, current_peers().world_size)
     prepare_process(inputs.device, inputs.threads)
     entry = TASKS[spec.task.name]
     extensions = entry.embedding_extensions.get(spec.model.architecture, ())
@@ -166,6 +174,7 @@ def train_network(
     ticket = _given_ticket(spec, inputs)
     masks = _weight_masks(ticket, backbone)
     start = _initial_weights(spec, backbone, task, inputs)
+    start |= init_task_state(task, start)
     check_fit(masks, shapes_of(start))
     # Hash the parents' results before any code of this run can have changed them.
     theta_sha256 = checks.check_start_hash(start, inputs.theta_sha256, peers)
@@ -178,12 +187,14 @@ def train_network(
         first_step=spec.first_step,
         last_step=spec.recipe.steps if until is None else until,
         rewind_steps=frozenset(rewinds),
+        masks=masks,
     )
     _check_steps(plan)
     _check_prunes(spec, ticket, prunes.values())
     _check_search(spec, rewinds)
     net = Network(backbone, task.build_head(backbone))
-    load_weights(net, start)
+    load_weights(net, {n: value for n, value in start.items() if not n.startswith(TASK_STATE)})
+    load_task_state(task, start, masks)
     # Find names and shapes now: at ZeRO 3 DeepSpeed empties the weights, and their shapes are lost.
     pools = {key: backbone.prunable(each.pool) for key, each in prunes.items()}
     spaces = {
@@ -193,6 +204,7 @@ def train_network(
     parameters = _count_parameters(net, ticket)
     net.to(inputs.device)
     compiled = compiling(net) if spec.recipe.compile else nullcontext()
+    groups = MODELS[spec.model.architecture].groups
     with compiled, _applied(net, ticket) as applied, _searching(spec, backbone) as wrap:
         net.to(inputs.device)  # what the search has added
         added = {
@@ -202,9 +214,10 @@ def train_network(
         }
         if wrap is not None:
             plan = replace(plan, objective=wrap(plan.objective))
-        with start_engine(net, spec.recipe, inputs.device) as engine:
+        with start_engine(net, spec.recipe, inputs.device, groups) as engine:
             checks.check_engine_start(engine.owned_shards(), start | added, masks, peers)
-            state = resume(engine, plan, inputs.checkpoint)
+            checks.check_fresh_optimizer(engine.has_fresh_state(), peers)
+            state = resume(engine, task, plan, inputs.checkpoint)
             train(engine, task, plan, state, sink)
             rates = state.first_rates, state.last_rates
             steps = plan.first_step, state.step
@@ -218,6 +231,7 @@ def train_network(
         replicated = {n: each for n, each in local_weights.items() if n not in partitioned}
         checks.check_ranks_agree(replicated, peers)
     final = peers.gather_shards(shards, engine.shapes)
+    final_state = task_state(task, peers)
     if until is None:
         shapes = _of_backbone(engine.shapes)
         for key, each in prunes.items():
@@ -232,7 +246,7 @@ def train_network(
             "pruned_nonzero": violations,
             "theta_sha256": theta_sha256,
             "start_sha256": start_sha256,
-            "final_sha256": kept_sha256(final, {}),
+            "final_sha256": kept_sha256(final | final_state, {}),
         },
         costs=_costs(state, plan, inputs.device, peers) | {"parameters": float(parameters)},
         gpu=torch.cuda.get_device_name() if inputs.device == "cuda" else "",
@@ -284,6 +298,7 @@ def install_parts(
     MODELS.check_source(spec.model.architecture, spec.model.source)
     if isinstance(spec, TrainSpec):
         TASKS.check_source(spec.task.name, spec.task.source)
+        OPTIMIZERS.check_source(spec.recipe.optimizer, spec.optimizer_source)
         if spec.search is not None:
             PRUNERS.check_source(spec.search.method, spec.search.source)
     for each in (spec, *prunes):

@@ -15,8 +15,7 @@ from rich.table import Table
 
 from orchestrator.api import workspace
 from orchestrator.cli.shared import KEY, STORE_OF, check_finite, out
-from orchestrator.errors import InputError
-from orchestrator.plan.keys import ambiguous_prefix
+from orchestrator.plan.keys import match_prefix
 from orchestrator.sweep import sweep_file
 from orchestrator.sweep.config import Placement
 
@@ -120,20 +119,11 @@ def _find(store: TicketStore, prefix: str) -> Record:
     Raises:
         InputError: no ticket matches, or several different ones do.
     """
-    matches = [
-        record
-        for record in _ticket_records(store)
-        if record.key.startswith(prefix)
-        or (record.ticket is not None and record.ticket.sha256.startswith(prefix))
-    ]
-    if not matches:
-        raise InputError(
-            f"{prefix!r} does not match the key or the hash of any ticket; list them with"
-            " `sweepstakes tickets list`"
-        )
-    if len({record.ticket.sha256 for record in matches if record.ticket}) > 1:
-        raise ambiguous_prefix(prefix, [record.key for record in matches], "tickets")
-    return matches[0]
+    records = _ticket_records(store)
+    by_name = {record.ticket.sha256: record for record in records if record.ticket is not None}
+    by_name |= {record.key: record for record in records}
+    missing = "list them with `sweepstakes tickets list`"
+    return by_name[match_prefix(prefix, by_name, "ticket", missing)]
 
 
 @tickets.command()

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from orchestrator.errors import ConfigError
 from orchestrator.plan.graph import Trial
 from orchestrator.plan.keys import key_of
 from orchestrator.sweep.config import Schedule, Study
 from orchestrator.sweep.resolve import ModelInput, TaskInput
-from trainables.errors import RecipeError
+from trainables.check import check_start
+from trainables.optim import OPTIMIZERS
 from trainables.pruning import PRUNERS, check_prune
 from trainables.spec import (
     PRUNE_SEMANTICS,
@@ -60,10 +60,7 @@ class GridPoint:
 
     def scored_levels(self) -> Iterator[int]:
         """Return the levels that get cells; level 1 has the first ticket."""
-        levels = self.study.score_levels
-        if isinstance(levels, dict):
-            levels = levels.get(self.task.label)
-        return iter(range(1, self.schedule.levels + 1) if levels is None else levels)
+        return iter(self.study.levels_of(self.task.label, self.schedule))
 
 
 def pruning_rule(point: GridPoint) -> dict[str, Any]:
@@ -124,12 +121,17 @@ class PlanBuilder:
         role: Role = "evaluation",
         search: Search | None = None,
     ) -> str:
-        """Add a training run and return its key."""
+        """Add a training run and return its key.
+
+        Raises RecipeError if the model cannot be trained from that start.
+        """
+        check_start(start, point.model.spec)
         rewound = start.kind == "rewind" and point.rewind > 0
         spec = TrainSpec(
             model=point.model.spec,
             task=point.task.spec,
             recipe=point.recipe,
+            optimizer_source=OPTIMIZERS.source_of(point.recipe.optimizer),
             seeds=Seeds(head=point.seed_of("head"), data=point.seed_of("data")),
             start=start,
             ticket=ticket,
@@ -180,10 +182,7 @@ class PlanBuilder:
             semantics=PRUNE_SEMANTICS,
             **rule,
         )
-        try:
-            check_prune(spec)
-        except RecipeError as error:
-            raise ConfigError(f"pruner = {point.study.pruner!r}: {error}") from None
+        check_prune(spec)
         return self.add(spec, point, parents=parents, produced_by=produced_by, level=level)
 
     def dense(self, point: GridPoint) -> str:
@@ -200,6 +199,7 @@ class PlanBuilder:
             model=pretraining.model.spec,
             task=pretraining.task.spec,
             recipe=pretraining.recipe,
+            optimizer_source=OPTIMIZERS.source_of(pretraining.recipe.optimizer),
             seeds=Seeds(head=pretraining.seed, data=pretraining.seed),
             start=pretraining.model.start(pretraining.seed),
         )

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load
 
 from orchestrator.errors import InputError
 from orchestrator.export.formats import (
@@ -18,10 +17,11 @@ from orchestrator.export.formats import (
 )
 from orchestrator.files import replace_files_in
 from orchestrator.plan.keys import from_json
+from orchestrator.store.parents import pruned_run, rewind_weights
 from orchestrator.store.record import Record
 from orchestrator.store.tickets import TicketStore
 from trainables.models import MODELS
-from trainables.spec import BACKBONE, PruneSpec, Start, TrainSpec
+from trainables.spec import BACKBONE, PruneSpec, Start
 from trainables.tickets import units
 from trainables.tickets.base import kind_module, shapes_of
 from trainables.training.start import init_backbone, start_weights
@@ -83,7 +83,7 @@ def _weights(store: TicketStore, spec: PruneSpec, path: Path | None) -> dict[str
         raise InputError("the ticket was chosen without weights; give --weights FILE")
     if start.kind == "pretrained" and path is None:
         raise InputError("the sweep started from a checkpoint file; give it with --weights FILE")
-    rewind = load(store.rewind_point(start.trial)) if start.kind == "rewind" else None
+    rewind = rewind_weights(store, start)
     prunable = init_backbone(spec.model, 0, 0.0).prunable
     state = start_weights(spec.model, start, path, rewind, prunable)
     return {
@@ -94,8 +94,5 @@ def _weights(store: TicketStore, spec: PruneSpec, path: Path | None) -> dict[str
 
 
 def _start(store: TicketStore, spec: PruneSpec) -> Start | None:
-    if not spec.run:
-        return spec.start
-    run = from_json(store.record(spec.run).spec)
-    assert isinstance(run, TrainSpec)
-    return run.start
+    parent = pruned_run(store, spec)
+    return parent[0].start if parent else spec.start

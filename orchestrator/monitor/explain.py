@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from orchestrator.errors import InputError
 from orchestrator.monitor.status import Status, logs_command
 from orchestrator.plan.graph import Cell, Plan, Trial, describe_trial
-from orchestrator.plan.keys import ambiguous_prefix
+from orchestrator.plan.keys import match_prefix
 from orchestrator.store import paths
 from trainables.spec import PruneSpec, TrainSpec
 from trainables.tickets import units
@@ -24,15 +23,11 @@ def find_trial(plan: Plan, prefix: str) -> Trial:
     Raises:
         InputError: no trial or several trials match.
     """
-    matches = [trial for trial in plan if trial.key.startswith(prefix)]
-    if len(matches) == 1:
-        return matches[0]
-    if not matches:
-        raise InputError(
-            f"{prefix!r} does not match any key of {plan.name}; list the keys with `sweepstakes"
-            " plan SWEEP --json` (they change when the sweep file does)"
-        )
-    raise ambiguous_prefix(prefix, [trial.key for trial in matches], "trials")
+    missing = (
+        f"list the keys of {plan.name} with `sweepstakes plan SWEEP --json` (they change when the"
+        " sweep file does)"
+    )
+    return plan.trials[match_prefix(prefix, plan.trials, "trial", missing)]
 
 
 def explain(

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from safetensors.torch import load
-
 from orchestrator.plan.keys import canonical_sha256, from_json
+from orchestrator.store.parents import pruned_run, rewind_weights
 from orchestrator.store.tickets import TicketStore
 from orchestrator.worker.protocol import Context
 from trainables.errors import DataError, TicketMismatch
@@ -33,7 +32,7 @@ class TrialInputs:
             data=self._path(spec.task.data),
             cache=Path(self.context.cache),
             weights=self._path(spec.start.weights) if spec.start.weights else None,
-            rewind=load(self.store.rewind_point(spec.start.trial)) if spec.start.trial else None,
+            rewind=rewind_weights(self.store, spec.start),
             ticket=self._ticket(spec.ticket, spec.model) if spec.ticket else None,
             theta_sha256=self._theta(spec) if spec.ticket else "",
             device=self.context.device,
@@ -48,7 +47,7 @@ class TrialInputs:
             data=Path(),  # pruning reads no examples
             cache=Path(self.context.cache),
             weights=self._path(start.weights) if start and start.weights else None,
-            rewind=load(self.store.rewind_point(start.trial)) if start and start.trial else None,
+            rewind=rewind_weights(self.store, start),
             reference=self._ticket(spec.like, spec.model) if spec.like else None,
             threads=self.context.threads,
             modules=self.context.modules,
@@ -88,14 +87,11 @@ class TrialInputs:
         `spec` have the same start; else an empty string. A chain must rewind to the same weights,
         head included, at every level."""
         prune = from_json(self.store.record(spec.ticket).spec)
-        if not isinstance(prune, PruneSpec) or not prune.run:
+        parent = pruned_run(self.store, prune) if isinstance(prune, PruneSpec) else None
+        if parent is None:
             return ""
-        record = self.store.record(prune.run)
-        producer = from_json(record.spec)
-        assert isinstance(producer, TrainSpec)
-        if _start(producer) != _start(spec):
-            return ""
-        return str(record.checks["theta_sha256"])
+        producer, record = parent
+        return str(record.checks["theta_sha256"]) if _start(producer) == _start(spec) else ""
 
 
 def model_digest(model: ModelSpec) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from trainables.distributed.collectives import SINGLE_PROCESS, Peers, Shard
 from trainables.errors import InvariantError
-from trainables.optim.adamw import correction_factors
+from trainables.optim.build import allowed_rates
 from trainables.optim.schedules import lr_at
 from trainables.spec import Recipe
 from trainables.tickets.base import Masks
@@ -73,27 +73,36 @@ def _masked_start(
     return np.where(shard.select(masks[name]), values, 0) if name in masks else values
 
 
+def check_fresh_optimizer(fresh: bool, peers: Peers) -> None:
+    """Check that the optimizer's state is zero before the run's first update; `fresh` is whether
+    this process's part is. Momentum from before the pruning would move pruned weights, and momentum
+    of another run any weight."""
+    if peers.all_reduce(np.array([not fresh], np.int64))[0]:
+        raise InvariantError(
+            "optimizer: its state is not zero before the first update, as if it were carried over "
+            f"from another run; {_REPORT}"
+        )
+
+
 def check_schedule(
     recipe: Recipe, steps: tuple[int, int], rates: tuple[list[float], list[float]], updates: int
 ) -> None:
     """Check that steps `steps[0]` to `steps[1]` of the recipe's own schedule were trained from
-    fresh moments, with the learning rates `rates` (by parameter group) in the first and the last of
-    them.
+    a fresh optimizer, with the learning rates `rates` (by parameter group) in the first and the
+    last of them.
 
     In BERT-Tickets' code all rounds share one schedule, so the rate falls only by a tenth in each.
     """
     first, end = steps
     if updates != end - first:
         raise InvariantError(
-            f"schedule: Adam has counted {updates} updates, the run trained {end - first} steps; "
-            f"its moments are not those of this run: {_REPORT}"
+            f"schedule: the optimizer has counted {updates} updates, the run trained {end - first} "
+            f"steps; its state is not that of this run: {_REPORT}"
         )
     if first == end:
         return
     for step, used in zip((first, end - 1), rates, strict=True):
-        lr_factor, _ = correction_factors(recipe, step + 1 - first)
-        lr = lr_at(recipe, step)
-        allowed = {lr * scale * lr_factor for scale in (1.0, recipe.head_lr_scale)}
+        allowed = allowed_rates(recipe, lr_at(recipe, step), step + 1 - first)
         if not set(used) <= allowed:
             raise InvariantError(
                 f"schedule: update {step + 1} used the learning rates {sorted(set(used))}, the "

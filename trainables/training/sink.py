@@ -15,8 +15,8 @@ class Sink(Protocol):
     a run that is killed later does not have to repeat it."""
 
     def rewind(self, step: int, payload: bytes) -> None:
-        """Save the weights after `step` optimizer steps: `backbone.*` and `head.*` as float32
-        safetensors."""
+        """Save the weights after `step` optimizer steps, and the task's state: `backbone.*` and
+        `head.*` as float32 safetensors, and `task.*`."""
 
     def ticket(self, key: str, ticket: Ticket) -> None:
         """Save the ticket of the prune trial `key`."""

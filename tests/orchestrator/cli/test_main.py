@@ -142,7 +142,7 @@ INVALID_SWEEPS = {
     ),
     "unknown model": (
         sweep_document(model="lxmret-tiny"),
-        "'lxmret-tiny' is not known; use one of",
+        "'lxmret-tiny' is not known; did you mean `lxmert-tiny`?",
     ),
     "unknown task": (sweep_document(task="easy_vqq"), "did you mean `easy_vqa`?"),
     "missing data": (

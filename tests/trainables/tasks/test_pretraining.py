@@ -34,8 +34,8 @@ from trainables.seeds import Rng
 from trainables.spec import ModelSpec, PruneSpec, Recipe, Seeds, TaskSpec, TrainSpec
 from trainables.tasks import transport
 from trainables.tasks.masking import mask_regions, mask_words
+from trainables.tasks.mixture import OBJECTIVE_NAMES, parse_mixture
 from trainables.tasks.objectives import OBJECTIVES, pretraining_objective
-from trainables.tasks.pretraining import parse_mixture
 from trainables.training.checkpoint import decode_checkpoint
 from trainables.training.evaluate import evaluate
 from trainables.training.network import Network
@@ -332,6 +332,10 @@ def test_an_invalid_mixture_is_an_error(objectives: str) -> None:
         TrainableError, match=r"objectives = .*; give some of itm, mlm, mrfr, mrc_kl"
     ):
         parse_mixture(objectives)
+
+
+def test_the_names_that_planning_checks_are_those_of_the_objectives() -> None:
+    assert (*OBJECTIVES,) == OBJECTIVE_NAMES
 
 
 def test_class_probabilities_are_needed_for_their_objective_only(data: Data) -> None:
