@@ -212,6 +212,19 @@ class Start:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Search:
+    """What a training run searches for beside its training, such as which blocks to skip."""
+
+    method: str
+    """Pruning method whose search it is: a name in `trainables.pruning.PRUNERS`."""
+    options: Options = ()
+    """Options of the search that differ from its defaults."""
+    source: str = ""
+    """Hash of the source of a method from outside the package (64 hex digits); empty
+    for a built-in one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TrainSpec:
     """Train a network, dense or under a ticket, and score it."""
 
@@ -237,11 +250,13 @@ class TrainSpec:
     sources: Options = ()
     """Hashes of the sources (64 hex digits) of the parts from outside the package that have no spec
     of their own, by registry and name (see `trainables.parts`)."""
+    search: Search | None = None
+    """Search of a pruning method that the run does while it trains; its result is a ticket."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PruneSpec:
-    """Choose which weights to keep.
+    """Choose which weights, or other units of a model, to keep.
 
     `magnitude` keeps the weights with the largest |w|. It ranks the final weights of the training
     run `run`, inside the ticket that was applied to that run; if `run` is empty, it ranks the
@@ -252,6 +267,8 @@ class PruneSpec:
     model: ModelSpec
     method: str = "magnitude"
     """Pruning method: a name in `trainables.pruning.PRUNERS`."""
+    ticket_kind: str = "weights"
+    """What the ticket keeps or removes: a name in `trainables.tickets.TICKET_KINDS`."""
     sparsity: float
     """Share of the pool that is pruned in total, 0 to 1: kept = total - round(total * sparsity)."""
     scope: Literal["global", "layer"] = "global"
@@ -271,6 +288,9 @@ class PruneSpec:
     source: str = ""
     """Hash of the source of a pruning method from outside the package (64 hex digits); empty
     for a built-in one."""
+    kind_source: str = ""
+    """Hash of the source of a ticket kind from outside the package (64 hex digits); empty for a
+    built-in one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

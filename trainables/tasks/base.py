@@ -25,7 +25,7 @@ from trainables.data.augmentation.apply import UNCHANGED, Augmentation
 from trainables.data.reference import DataReference, data_reference
 from trainables.models.base import Backbone
 from trainables.seeds import Rng
-from trainables.tickets.weights import Masks
+from trainables.tickets.base import Masks
 
 Batch: TypeAlias = Mapping[str, Tensor]
 """The inputs of `Backbone.forward`, and those of the task's head and loss, on the CPU."""

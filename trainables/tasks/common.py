@@ -14,12 +14,12 @@ from trainables.data.formats import FORMATS, choose_format
 from trainables.data.open import open_data
 from trainables.data.reference import DataReference
 from trainables.data.schema.examples import Data, Pixels, Regions, Split
-from trainables.errors import DataError, TrainableError
+from trainables.errors import DataError
 from trainables.models import MODELS
 from trainables.models.base import Backbone
 from trainables.seeds import Rng
-from trainables.spec import Scalar, TaskSpec
-from trainables.tasks import TASKS
+from trainables.spec import TaskSpec
+from trainables.tasks import resolve_options
 from trainables.tasks.base import Batch, Indices, Task, TaskSource
 from trainables.tasks.heads import symmetric_kl
 
@@ -66,24 +66,6 @@ class PublishedTask(Task):
             blind=self.blind,
             change=self.source.augmentation.of_batch(rng) if rng is not None else None,
         )
-
-
-def resolve_options(spec: TaskSpec) -> dict[str, Scalar]:
-    """Return the task's options with the defaults filled in.
-
-    Raises TrainableError for an option that the task does not have, or of another type.
-    """
-    defaults = TASKS[spec.name].options
-    for name, value in spec.options:
-        if name not in defaults:
-            known = ", ".join(defaults) or "none"
-            raise TrainableError(f"task {spec.name}: no option {name!r}; options: {known}")
-        if type(value) is not type(defaults[name]):
-            raise TrainableError(
-                f"task {spec.name}: option {name} = {value!r}; "
-                f"give a {type(defaults[name]).__name__}, such as {defaults[name]!r}"
-            )
-    return {**defaults, **dict(spec.options)}
 
 
 def open_task_data(source: TaskSource, spec: TaskSpec, backbone: Backbone) -> Data:

@@ -20,11 +20,12 @@ from torch.nn.functional import cross_entropy, interpolate, pad
 from trainables.data.augmentation.apply import UNCHANGED, Augmentation
 from trainables.data.formats import easy_vqa as reader
 from trainables.data.reference import DataReference
-from trainables.errors import DataError, TrainableError
+from trainables.errors import DataError
 from trainables.models import Modality
 from trainables.models.base import Backbone
 from trainables.seeds import Rng
 from trainables.spec import TaskSpec
+from trainables.tasks import resolve_options
 from trainables.tasks.base import Batch, Indices, Task, TaskSource
 from trainables.tasks.heads import classifier, symmetric_kl
 
@@ -145,8 +146,7 @@ class EasyVqaTask(Task):
 
 def open_task(source: TaskSource, spec: TaskSpec, backbone: Backbone) -> EasyVqaTask:
     """Open the task; the first call of a process decodes the images in about 2 s."""
-    if spec.options:
-        raise TrainableError(f"task easy_vqa: takes no option {spec.options[0][0]!r}; remove it")
+    resolve_options(spec)  # it has none
     input_size = backbone.region_dim or backbone.image_size
     reference = source.reference
     data = _load_data(reference, source.cache, spec.data, backbone.modality, input_size)

@@ -18,7 +18,8 @@ from trainables.errors import InvariantError
 from trainables.optim.build import allowed_rates
 from trainables.optim.schedules import lr_at
 from trainables.spec import Recipe
-from trainables.tickets.weights import Masks, kept_sha256, pruned_nonzero
+from trainables.tickets.base import Masks
+from trainables.tickets.weights import kept_sha256
 
 _REPORT = "this is a defect, please report it"
 
@@ -112,25 +113,22 @@ def check_schedule(
 def check_end(
     start: Mapping[str, Tensor],
     theta_sha256: str,
-    local_weights: Mapping[str, Shard],
     shards: Mapping[str, Shard],
-    masks: Masks,
+    violations: int,
+    violation: str,
     peers: Peers,
 ) -> int:
-    """Check the weights after training, and return the number of pruned weights that are not zero:
-    0.
+    """Check the state after training, and return the number of units that the ticket turns off and
+    that are not off: 0.
 
-    Pruned weights must be zero in the module's own `local_weights` and in the float32 masters, of
-    which `shards` are this process's part. The start weights must not have changed, because the
-    next run in this process may share them. All weights must be finite. Each process checks its
-    own.
+    `violations` is that number as this process sees it, and `violation` what to report with it.
+    The start weights must not have changed, because the next run in this process may share them.
+    All float32 masters, of which `shards` are this process's part, must be finite. Each process
+    checks its own.
     """
-    nonzero = _nonzero(local_weights, masks) + _nonzero(shards, masks)
-    nonzero = int(peers.all_reduce(np.array([nonzero], np.int64))[0])
-    if nonzero:
-        raise InvariantError(
-            f"ticket: {nonzero} pruned weights are not zero after training; {_REPORT}"
-        )
+    violations = int(peers.all_reduce(np.array([violations], np.int64))[0])
+    if violations:
+        raise InvariantError(f"ticket: {violations} {violation}; {_REPORT}")
     if kept_sha256(start, {}) != theta_sha256:
         raise InvariantError(f"start weights: training changed them; {_REPORT}")
     diverged = [n for n, each in shards.items() if not bool(torch.isfinite(each.values).all())]
@@ -138,7 +136,7 @@ def check_end(
         raise InvariantError(
             f"weights: {diverged[0]} is not finite after training; lower the learning rate"
         )
-    return nonzero
+    return violations
 
 
 def check_ranks_agree(replicated: Mapping[str, Shard], peers: Peers) -> None:
@@ -153,10 +151,3 @@ def check_ranks_agree(replicated: Mapping[str, Shard], peers: Peers) -> None:
             f"weights: process {peers.rank} of {peers.world_size} ended with other weights than "
             f"process 0; {_REPORT}"
         )
-
-
-def _nonzero(weights: Mapping[str, Shard], masks: Masks) -> int:
-    return pruned_nonzero(
-        {name: weights[name].values for name in masks},
-        {name: weights[name].select(mask) for name, mask in masks.items()},
-    )

@@ -23,7 +23,8 @@ from trainables.optim import schedules
 from trainables.seeds import Rng, derive
 from trainables.spec import TASK_STATE, Recipe
 from trainables.tasks.base import Task
-from trainables.tickets.weights import Masks, kept_sha256
+from trainables.tickets.base import Masks
+from trainables.tickets.weights import kept_sha256
 from trainables.training import checkpoint
 from trainables.training.adversary import TrainingObjective
 from trainables.training.engine import Engine, MicroBatch, pin_batch

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import ConfigError
+from orchestrator.expand.studies import expand_sweep
 from orchestrator.sweep.config import Sweep
-from orchestrator.sweep.resolve import resolve_inputs
+from orchestrator.sweep.resolve import Resolver
 from tests.support.outside_data import INVERT, LINES, TOY_SCHEME, installed
 from tests.support.sweeps import plan_of, sweep_document
 from trainables.data.reference import data_reference
@@ -56,9 +57,10 @@ def test_a_remote_reference_is_planned_without_reading_it() -> None:
     def unread(path: Path, patterns: tuple[str, ...] = ()) -> str:
         raise AssertionError(path)
 
-    inputs = resolve_inputs(sweep, unread)
+    resolver = Resolver(sweep, unread)
+    expand_sweep(resolver)
     expected = data_reference("toy://7@3").fingerprint()
-    assert inputs.locations() == {expected: "toy://7@3"}
+    assert resolver.locations() == {expected: "toy://7@3"}
     assert {spec.task.data for spec in runs(content).values()} == {expected}
 
 
@@ -85,7 +87,7 @@ def test_an_augmentation_from_outside_is_part_of_the_keys() -> None:
         (document(format="linse"), r"tasks\.mine.*no data in the format linse; formats with: un"),
         (
             document(task="easy_vqa", format="uniter"),
-            r"tasks\.mine\.format: .*easy_vqa reads files of its own; remove the key",
+            r"tasks\.mine\.format: .*easy_vqa reads files of its own, not the format uniter",
         ),
         (document(data="toy://7"), r"tasks\.mine\.data: toy://7: names no revision"),
         (document(data="hf://a@b"), r"tasks\.mine\.data: hf://a@b: the scheme hf is not known"),
@@ -95,7 +97,7 @@ def test_an_augmentation_from_outside_is_part_of_the_keys() -> None:
         ),
         (
             document(recipe={"augmentation": "crop"}),
-            r"recipes\.short\.augmentation = 'crop' is not known; use one of none, crop_flip",
+            r"recipes\.short\.augmentation = 'crop' is not known; did you mean `crop_flip`",
         ),
     ],
 )
