@@ -247,11 +247,11 @@ class TrainSpec:
     first_step: int = 0
     """Number of steps of the schedule that led to the start weights and are not repeated. Above 0,
     a rewound run trains only the rest of the schedule, on the rest of the data order."""
+    search: Search | None = None
+    """Search of a pruning method that the run does while it trains; its result is a ticket."""
     sources: Options = ()
     """Hashes of the sources (64 hex digits) of the parts from outside the package that have no spec
     of their own, by registry and name (see `trainables.parts`)."""
-    search: Search | None = None
-    """Search of a pruning method that the run does while it trains; its result is a ticket."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,12 +16,14 @@ from orchestrator.cost.prices import max_slots
 from orchestrator.credentials import aws_credentials
 from orchestrator.errors import ConfigError, InputError
 from orchestrator.monitor.board import board_from_records
+from orchestrator.monitor.event_log import EventLog
 from orchestrator.monitor.observers import CompositeObserver, FailureObserver, TrackingObserver
 from orchestrator.monitor.status import last_errors
 from orchestrator.monitor.terminal import TerminalProgress, format_duration
 from orchestrator.plan.counts import count_plan, remaining_runs
 from orchestrator.plan.work import trial_seconds, work_of
 from orchestrator.report import ReportFiles, make_folder, write_report
+from orchestrator.schedule.strategy import scores_of
 from orchestrator.store.lease_watch import LeaseWatcher
 from orchestrator.store.leases import Leases
 from orchestrator.worker.protocol import Context
@@ -62,17 +64,21 @@ def run_sweep(
     plan, placement, profile = sweep.plan, sweep.config.placement, sweep.profile
     store = connections.store
     records = store.records(plan.trials)
-    counts = count_plan(plan, records, sweep.pools())
+    skipped = sweep.skipped(records)
+    counts = count_plan(plan, records, sweep.pools(), skipped)
     console.print(
         f"[bold]{plan.name}[/]  {counts.training_runs} trials for {counts.cells} scores"
         f" ({counts.naive_training_runs} without sharing), {counts.new_runs} to run"
     )
     context = _context(sweep, connections)
     lease_watcher = LeaseWatcher(store, Leases(store.objects, context.run))
-    with TrackingObserver(plan, store, connections.mlflow_uri, records) as tracking:
-        board = board_from_records(plan, records)
+    with (
+        TrackingObserver(plan, store, connections.mlflow_uri, records) as tracking,
+        EventLog(folder, context.run) as events,
+    ):
+        board = board_from_records(plan, records, skipped=skipped)
         cost = trial_seconds(plan, records) or work_of
-        pending = remaining_runs(plan, records)
+        pending = remaining_runs(plan, records, skipped)
         meter = BudgetMeter(profile, placement, budget, cost, pending) if profile else None
         with TerminalProgress(board, console, cost) as progress:
             timeline = Timeline(placement)
@@ -81,6 +87,7 @@ def run_sweep(
                 progress,
                 tracking,
                 FailureObserver(store, plan),
+                events,
                 PrometheusObserver(board),
                 timeline,
                 *meters,
@@ -93,6 +100,8 @@ def run_sweep(
                 placement,
                 observer,
                 cost,
+                strategy=sweep.strategy,
+                scores=scores_of(records),
                 lease_watcher=lease_watcher,
                 budget=meter,
                 max_slots=max_slots(profile, placement) if profile else None,
@@ -109,7 +118,8 @@ def run_sweep(
         console.print(str(bill))
     if summary.exhausted:
         records = store.records(plan.trials)
-        console.print(remaining_summary(plan, records, placement, profile))
+        skipped = sweep.skipped(records)
+        console.print(remaining_summary(plan, records, placement, profile, skipped))
     if summary.outage:  # without the store there is nothing to report from
         return summary, None
     files = report_sweep(sweep, connections, folder)
@@ -143,14 +153,16 @@ def _context(sweep: PlannedSweep, connections: Connections) -> Context:
 def report_sweep(sweep: PlannedSweep, connections: Connections, folder: Path) -> ReportFiles:
     """Write the report from the sweep's records in the store."""
     plan = sweep.plan
+    records = connections.store.records(plan.trials)
     return write_report(
         plan,
-        connections.store.records(plan.trials),
+        records,
         connections.store.ticket,
         folder,
         sweep.config.win,
         command=f"sweepstakes run {sweep.path}",
         failures=last_errors(connections.store, plan),
+        skipped=sweep.skipped(records),
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +18,17 @@ from cluster.local.servers import Services
 from cluster.local.services import ServiceName
 from cluster.profile import Profile
 from orchestrator.cost import prices
-from orchestrator.errors import ConfigError, InputError, MissingFile
+from orchestrator.errors import ConfigError, InputError, MissingFile, suggest
 from orchestrator.expand.studies import expand_sweep
 from orchestrator.plan.graph import Plan
+from orchestrator.schedule.strategy import STRATEGIES, Strategy, scores_of, skipped_trials
 from orchestrator.sweep import sweep_file, yaml_file
 from orchestrator.sweep.config import Placement, StoreConfig, Sweep
 from orchestrator.sweep.fingerprints import caching_fingerprint, path_fingerprint
 from orchestrator.sweep.resolve import Resolver
 
 if TYPE_CHECKING:
+    from orchestrator.store.record import Record
     from orchestrator.store.s3 import StoreAddress
     from orchestrator.store.tickets import TicketStore
 
@@ -50,6 +52,15 @@ class PlannedSweep:
         """Number of weights in each prunable pool, by model label."""
         return {label: dict(model.pools) for label, model in self.inputs.models.items()}
 
+    @property
+    def strategy(self) -> Strategy:
+        """Decides which trials of the plan are wanted."""
+        return STRATEGIES[self.config.search].create(self.config)
+
+    def skipped(self, records: Mapping[str, Record]) -> frozenset[str]:
+        """Keys of the trials that are not wanted with the results in `records`."""
+        return skipped_trials(self.plan, records, self.strategy, scores_of(records))
+
 
 @dataclass(frozen=True, slots=True)
 class Connections:
@@ -72,10 +83,16 @@ def plan_sweep(path: Path, home: Path, *, offline: bool = False) -> PlannedSweep
             path_fingerprint if offline else caching_fingerprint(home / "fingerprints.json")
         )
         inputs = Resolver(config, fingerprint)
+        _check_search(config.search)
         plan = expand_sweep(inputs)
         return PlannedSweep(path, home, config, inputs, plan, _profile(config.placement))
     except (ConfigError, MissingFile) as error:
         raise type(error)(f"{path}: {error}") from None
+
+
+def _check_search(name: str) -> None:
+    if name not in STRATEGIES:
+        raise ConfigError(f"search = {name!r} is no known strategy; {suggest(name, STRATEGIES)}")
 
 
 def _profile(placement: Placement) -> Profile | None:

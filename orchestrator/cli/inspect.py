@@ -36,12 +36,13 @@ def status(home: Path, sweep: Path, watch: bool) -> None:
     from orchestrator.monitor.status import read_status, render_status, watch_status
 
     planned_sweep = read_sweep(sweep, home)
-    plan = planned_sweep.plan
+    plan, strategy = planned_sweep.plan, planned_sweep.strategy
     with open_store(planned_sweep, home, tracking=False) as connections:
         if watch:
-            watch_status(plan, connections.store, str(sweep), out)
+            watch_status(plan, connections.store, str(sweep), out, strategy)
         else:
-            out.print(render_status(plan, read_status(plan, connections.store), str(sweep)))
+            status = read_status(plan, connections.store, strategy)
+            out.print(render_status(plan, status, str(sweep)))
 
 
 @click.command()
@@ -86,20 +87,25 @@ def _log(store: TicketStore, prefix: str) -> str:
 def explain(home: Path, sweep: Path, key: str, as_json: bool) -> None:
     """Show a trial's state, dependencies and results.
 
-    It shows why the trial runs or does not, which scores depend on it, and where its ticket,
-    scores, log and MLflow run are. KEY may be a unique prefix.
+    It shows why the trial runs or does not, what happened to it in runs from this machine, which
+    scores depend on it, and where its ticket, scores, log and MLflow run are. KEY may be a unique
+    prefix.
     """
     from orchestrator.monitor import explain
+    from orchestrator.monitor.event_log import read_events
     from orchestrator.monitor.status import Status, read_status
 
     planned_sweep = read_sweep(sweep, home)
     plan, placement = planned_sweep.plan, planned_sweep.config.placement
     trial = explain.find_trial(plan, key)
-    status = Status()
+    status = Status(skipped=planned_sweep.skipped({}))
     if workspace.has_store(placement, home):
         with open_store(planned_sweep, home, tracking=False) as connections:
-            status = read_status(plan, connections.store)
-    rows = explain.explain(plan, trial, status, str(sweep), mlflow=_mlflow(placement))
+            status = read_status(plan, connections.store, planned_sweep.strategy)
+    events = read_events(home / "reports" / plan.name, trial.produced_by or trial.key)
+    rows = explain.explain(
+        plan, trial, status, str(sweep), mlflow=_mlflow(placement), events=events
+    )
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return

@@ -34,8 +34,9 @@ def plan(home: Path, sweep: Path, as_json: bool, offline: bool) -> None:
     if not offline and workspace.has_store(placement, home):
         with open_store(planned_sweep, home, tracking=False) as connections:
             records = connections.store.records(plan.trials)
-    counts = count_plan(plan, records, planned_sweep.pools())
-    costs = estimate(plan, records, placement, planned_sweep.profile)
+    skipped = planned_sweep.skipped(records)
+    counts = count_plan(plan, records, planned_sweep.pools(), skipped)
+    costs = estimate(plan, records, placement, planned_sweep.profile, skipped)
     if as_json:
         keys = {} if offline else {trial.key: describe_trial(trial) for trial in plan}
         values = counts.as_json() | {"estimate": asdict(costs) if costs else None, "keys": keys}
@@ -62,6 +63,8 @@ def _count_rows(counts: PlanCounts) -> Iterator[tuple[str, str, str]]:
     yield "existing", f"{counts.committed_trials:,}", "trials of any kind in the store"
     yield "to run", f"{counts.new_runs:,}", "training runs that are missing"
     yield "replays", f"{counts.replays:,}", "re-runs for artifacts requested later"
+    if counts.skipped_runs:
+        yield "skipped", f"{counts.skipped_runs:,}", "not needed with the results so far"
     yield "critical path", f"{counts.critical_path:,}", "training runs in sequence"
     yield "steps", f"{counts.remaining_steps:,}", "optimizer steps left"
     yield "store", _size(counts.store_bytes), "new tickets and records"

@@ -10,7 +10,7 @@ nodes take to boot or to be released, are not included.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.cost import prices
@@ -93,8 +93,10 @@ def estimate(
     committed: Mapping[str, MeasuredRecord],
     placement: Placement,
     profile: PricedProfile | None,
+    skipped: Collection[str] = (),
 ) -> Estimate | None:
-    """Estimate the remaining runs of a plan; None if nothing was measured.
+    """Estimate the remaining runs of a plan without the `skipped` ones; None if nothing was
+    measured.
 
     Raises:
         ConfigError: no node of `profile` fits a trial.
@@ -103,14 +105,14 @@ def estimate(
     throughput = measure_throughput(plan, committed)
     if throughput is None:
         return None
-    remaining = remaining_runs(plan, committed)
+    remaining = remaining_runs(plan, committed, skipped)
     cost = throughput.cost("mean")
     seconds = list(map(cost, remaining))
     checkpointing = _checkpointing(placement, committed, max(seconds, default=0.0))
     hours = _hours(throughput, remaining, checkpointing)
     wall = money = None
     if slots:
-        schedule = forecast(Frontier(plan, committed, cost=cost), slots)
+        schedule = forecast(Frontier(plan, [*committed, *skipped], cost=cost), slots)
         wall = hours * (schedule.wall_s / sum(seconds) if any(seconds) else 0.0)
         money = _money(profile, placement, hours, wall, schedule) if profile else None
     return Estimate(
@@ -131,10 +133,11 @@ def remaining_summary(
     committed: Mapping[str, MeasuredRecord],
     placement: Placement,
     profile: PricedProfile | None,
+    skipped: Collection[str] = (),
 ) -> str:
     """Summarize what is left: `41 training runs are left, for 12 to 30 USD`."""
-    count = len(remaining_runs(plan, committed))
-    remaining = estimate(plan, committed, placement, profile)
+    count = len(remaining_runs(plan, committed, skipped))
+    remaining = estimate(plan, committed, placement, profile, skipped)
     money = f", for {remaining.money} {remaining.currency}" if remaining and remaining.money else ""
     return f"{count:,} training run{'s are' if count != 1 else ' is'} left{money}"
 

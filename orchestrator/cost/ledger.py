@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.cost.estimate import format_number
@@ -92,7 +92,7 @@ class CostProjection:
             )
         self._running.pop(item.key, None)
 
-    def chunk_ended(self, chunk: list[WorkItem]) -> None:
+    def chunk_ended(self, chunk: Sequence[WorkItem]) -> None:
         for item in chunk:
             self._running.pop(item.key, None)
 

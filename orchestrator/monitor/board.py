@@ -26,6 +26,8 @@ class TrialState(Enum):
     FAILED = ("✗", "bold red")
     BLOCKED = ("–", "red")
     """Depends on a trial that has failed."""
+    SKIPPED = ("○", "dim")
+    """Not needed for what the sweep's search wants so far."""
 
 
 class Board:
@@ -62,7 +64,7 @@ class Board:
         return dict(self._counts)
 
     def settled(self) -> bool:
-        """Whether every training run is done, failed or blocked."""
+        """Whether every training run is done, failed, blocked or skipped."""
         return not self._counts[TrialState.PENDING] and not self._counts[TrialState.RUNNING]
 
     def unfinished(self) -> Iterator[Trial]:
@@ -72,7 +74,8 @@ class Board:
                 yield self.plan.trials[key]
 
     def summary(self) -> str:
-        """`50/52 trials, 1 running, 0 failed`; with the number of blocked ones if there are any."""
+        """`50/52 trials, 1 running, 0 failed`; with the number of blocked and of skipped ones if
+        there are any."""
         counts = self._counts
         parts = [f"{counts[TrialState.DONE]}/{len(self._runs)} trials"]
         if not self.settled():
@@ -80,6 +83,8 @@ class Board:
         parts.append(f"{counts[TrialState.FAILED]} failed")
         if counts[TrialState.BLOCKED]:
             parts.append(f"{counts[TrialState.BLOCKED]} blocked")
+        if counts[TrialState.SKIPPED]:
+            parts.append(f"{counts[TrialState.SKIPPED]} skipped")
         return ", ".join(parts)
 
     def table(self) -> Table:
@@ -107,6 +112,8 @@ class Board:
                 levels += f", {counts[TrialState.RUNNING]} running"
             if counts[TrialState.FAILED]:
                 levels += f", {counts[TrialState.FAILED]} failed"
+            if counts[TrialState.SKIPPED]:
+                levels += f", {counts[TrialState.SKIPPED]} skipped"
             table.add_row(source, "", levels, "")
         return table
 
@@ -136,7 +143,7 @@ class Board:
             state = self.state(trial.key)
             if state is TrialState.FAILED:
                 lost.add(trial.key)
-            elif state is not TrialState.DONE and lost.intersection(
+            elif state not in (TrialState.DONE, TrialState.SKIPPED) and lost.intersection(
                 (*trial.parents, trial.produced_by)
             ):
                 lost.add(trial.key)
@@ -148,12 +155,15 @@ def board_from_records(
     records: Mapping[str, Record],
     failed: Iterable[str] = (),
     running: Iterable[str] = (),
+    skipped: Iterable[str] = (),
 ) -> Board:
     """Return the board of a sweep whose store holds `records`.
 
-    A record takes precedence over `running`, and `running` over an earlier failure.
+    A record takes precedence over `running`, `running` over an earlier failure, and that over
+    `skipped`.
     """
-    states = dict.fromkeys(failed, TrialState.FAILED) | dict.fromkeys(running, TrialState.RUNNING)
+    states = dict.fromkeys(skipped, TrialState.SKIPPED)
+    states |= dict.fromkeys(failed, TrialState.FAILED) | dict.fromkeys(running, TrialState.RUNNING)
     scores = {key: r.scores["score"] for key, r in records.items() if "score" in r.scores}
     return Board(plan, states | dict.fromkeys(records, TrialState.DONE), scores)
 

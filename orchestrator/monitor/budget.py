@@ -17,7 +17,7 @@ from orchestrator.cost.prices import HEAD_GROUP, PricedProfile
 from orchestrator.plan.graph import Trial
 from orchestrator.plan.work import CostFunction, work_of
 from orchestrator.ray_cluster.node_watch import Node
-from orchestrator.schedule.frontier import WorkItem
+from orchestrator.schedule.run_events import ChunkEnded, ItemCommitted, ItemStarted, RunEvent
 from orchestrator.sweep.config import Placement
 
 NODE_TYPE_LABEL = "ray.io/node-group"
@@ -72,21 +72,16 @@ class BudgetMeter:
             self._ledger.update(node_types(nodes), time.monotonic())
         self._changed = True
 
-    def chunk_started(self, chunk: list[WorkItem]) -> None: ...
-
-    def item_started(self, item: WorkItem) -> None:
-        self._projection.item_started(item, time.monotonic())
-        self._changed = True
-
-    def item_committed(self, item: WorkItem, keys: list[str], score: float | None) -> None:
-        self._projection.item_committed(item, time.monotonic())
-        self._changed = True
-
-    def item_failed(self, item: WorkItem) -> None:
-        """Do nothing: the end of the item's chunk follows."""
-
-    def chunk_ended(self, chunk: list[WorkItem]) -> None:
-        self._projection.chunk_ended(chunk)
+    def on_event(self, event: RunEvent) -> None:
+        match event:
+            case ItemStarted(item=item):
+                self._projection.item_started(item, time.monotonic())
+                self._changed = True
+            case ItemCommitted(item=item):
+                self._projection.item_committed(item, time.monotonic())
+                self._changed = True
+            case ChunkEnded(items=items):
+                self._projection.chunk_ended(items)
 
     def exhausted(self) -> bool:
         """Whether the running trials and one more would exceed the budget. Never reverts."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from orchestrator.monitor.status import Status, logs_command
 from orchestrator.plan.graph import Cell, Plan, Trial, describe_trial
@@ -13,6 +13,7 @@ from trainables.tickets import units
 
 MAX_LINES = 12
 """Lines below one heading: a dense run may have hundreds of children."""
+MAX_EVENTS = 40
 FAILURE_FIELDS = ("error", "attempts", "host", "at")
 """Fields of a failure that are shown. The traceback is left out, since the log has it too."""
 
@@ -31,16 +32,24 @@ def find_trial(plan: Plan, prefix: str) -> Trial:
 
 
 def explain(
-    plan: Plan, trial: Trial, status: Status, sweep: str, *, mlflow: str = ""
+    plan: Plan,
+    trial: Trial,
+    status: Status,
+    sweep: str,
+    *,
+    mlflow: str = "",
+    events: Sequence[str] = (),
 ) -> dict[str, list[str]]:
     """Return headings, each with the lines below it. Empty headings are left out.
 
     `sweep` is the path of the sweep file. `mlflow` is the address of its MLflow server, or the
-    command that serves it; empty without tracking.
+    command that serves it; empty without tracking. `events` is what has happened to the trial in
+    runs from this machine (see `event_log.read_events`).
     """
     rows = {
         "trial": [trial.key, describe_trial(trial)],
         "state": [explain_state(trial, status)],
+        "events": _last(events),
         "requested by": _cells(plan, trial.key),
         "produced by": [_line(plan, trial.produced_by, status)] if trial.produced_by else [],
         "needs": [_line(plan, key, status) for key in trial.parents if key != trial.produced_by],
@@ -59,12 +68,14 @@ def explain(
 
 
 def trial_state(trial: Trial, status: Status) -> str:
-    """Return `committed`, `running`, `failed` or `pending`."""
+    """Return `committed`, `running`, `failed`, `skipped` or `pending`."""
     if trial.key in status.records:
         return "committed"
     if trial.key in status.running or trial.produced_by in status.running:
         return "running"
-    return "failed" if trial.key in status.failures else "pending"
+    if trial.key in status.failures:
+        return "failed"
+    return "skipped" if trial.key in status.skipped else "pending"
 
 
 def explain_state(trial: Trial, status: Status) -> str:
@@ -77,6 +88,8 @@ def explain_state(trial: Trial, status: Status) -> str:
             return f"{state}: a worker holds its lease"
         case "failed":
             return f"{state}: the next run retries it"
+        case "skipped":
+            return f"{state}: not needed for what the sweep's search wants so far"
     if trial.produced_by and trial.produced_by in status.records:
         return (
             f"{state}: will be produced by a replay of {trial.produced_by[:12]}, which was"
@@ -125,6 +138,11 @@ def _truncated(lines: Iterable[str]) -> list[str]:
     all_lines = list(lines)
     more = len(all_lines) - MAX_LINES
     return [*all_lines[:MAX_LINES], f"and {more:,} more"] if more > 0 else all_lines
+
+
+def _last(lines: Sequence[str]) -> list[str]:
+    earlier = len(lines) - MAX_EVENTS
+    return [f"{earlier:,} earlier", *lines[earlier:]] if earlier > 0 else list(lines)
 
 
 def _result(plan: Plan, trial: Trial, status: Status) -> dict[str, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from orchestrator.credentials import redact_secrets
 from orchestrator.errors import StoreError
 from orchestrator.plan.graph import Plan
-from orchestrator.schedule.frontier import WorkItem
+from orchestrator.schedule.run_events import ItemCommitted, ItemFailed, RunEvent
 from orchestrator.store.record import Record
 from orchestrator.store.tickets import TicketStore
 
@@ -21,22 +22,10 @@ MLFLOW_TIMEOUT_S = 120.0
 
 
 class Observer(Protocol):
-    """Receives the events of a run as they happen. Every method must return at once."""
+    """Receives the events of a run as they happen, in the driver's thread."""
 
-    def chunk_started(self, chunk: list[WorkItem]) -> None:
-        """A chunk is assigned to a worker."""
-
-    def item_started(self, item: WorkItem) -> None:
-        """A worker starts the item: the first of its chunk, or the next after a commit."""
-
-    def item_committed(self, item: WorkItem, keys: list[str], score: float | None) -> None:
-        """A worker of this run, or of another run, has committed the item."""
-
-    def item_failed(self, item: WorkItem) -> None:
-        """The item has failed for the last time: it has reached `max_failures`."""
-
-    def chunk_ended(self, chunk: list[WorkItem]) -> None:
-        """The chunk's worker is free, or gone."""
+    def on_event(self, event: RunEvent) -> None:
+        """Take in an event, and return at once. Ignore the kinds that do not matter."""
 
 
 class CompositeObserver:
@@ -45,25 +34,9 @@ class CompositeObserver:
     def __init__(self, *observers: Observer) -> None:
         self._observers = observers
 
-    def chunk_started(self, chunk: list[WorkItem]) -> None:
+    def on_event(self, event: RunEvent) -> None:
         for observer in self._observers:
-            observer.chunk_started(chunk)
-
-    def item_started(self, item: WorkItem) -> None:
-        for observer in self._observers:
-            observer.item_started(item)
-
-    def item_committed(self, item: WorkItem, keys: list[str], score: float | None) -> None:
-        for observer in self._observers:
-            observer.item_committed(item, keys, score)
-
-    def item_failed(self, item: WorkItem) -> None:
-        for observer in self._observers:
-            observer.item_failed(item)
-
-    def chunk_ended(self, chunk: list[WorkItem]) -> None:
-        for observer in self._observers:
-            observer.chunk_ended(chunk)
+            observer.on_event(event)
 
 
 class TrackingObserver:
@@ -93,16 +66,11 @@ class TrackingObserver:
         if self._projector is not None:
             self.complete = self._projector.close(MLFLOW_TIMEOUT_S)
 
-    def item_committed(self, item: WorkItem, keys: list[str], score: float | None) -> None:
-        if self._projector is not None:
-            self._pool.submit(self._add, self._projector, keys)
+    def on_event(self, event: RunEvent) -> None:
+        if isinstance(event, ItemCommitted) and self._projector is not None:
+            self._pool.submit(self._add, self._projector, event.keys)
 
-    def chunk_started(self, chunk: list[WorkItem]) -> None: ...
-    def item_started(self, item: WorkItem) -> None: ...
-    def item_failed(self, item: WorkItem) -> None: ...
-    def chunk_ended(self, chunk: list[WorkItem]) -> None: ...
-
-    def _add(self, projector: Projector, keys: list[str]) -> None:
+    def _add(self, projector: Projector, keys: Sequence[str]) -> None:
         for key in keys:
             projector.add(self._store.record(key))
 
@@ -114,13 +82,11 @@ class FailureObserver:
         self._store = store
         self._earlier = store.failures(plan.trials)
 
-    def item_failed(self, item: WorkItem) -> None:
+    def on_event(self, event: RunEvent) -> None:
+        if not isinstance(event, ItemFailed):
+            return
+        item = event.item
         with suppress(StoreError):
             note = self._store.failures([item.key]).get(item.key)
             if note == self._earlier.get(item.key):  # no attempt of this run has stored its error
                 self._store.put_failure(item.key, {"error": redact_secrets(item.error)})
-
-    def chunk_started(self, chunk: list[WorkItem]) -> None: ...
-    def item_started(self, item: WorkItem) -> None: ...
-    def item_committed(self, item: WorkItem, keys: list[str], score: float | None) -> None: ...
-    def chunk_ended(self, chunk: list[WorkItem]) -> None: ...

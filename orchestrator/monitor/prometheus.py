@@ -11,7 +11,7 @@ import time
 from ray.util.metrics import Gauge, Histogram
 
 from orchestrator.monitor.board import Board, TrialState
-from orchestrator.schedule.frontier import WorkItem
+from orchestrator.schedule.run_events import ChunkEnded, ItemCommitted, ItemStarted, RunEvent
 
 STATE_LABELS = {
     TrialState.DONE: "done",
@@ -19,6 +19,7 @@ STATE_LABELS = {
     TrialState.BLOCKED: "blocked",
     TrialState.PENDING: "queued",
     TrialState.RUNNING: "running",
+    TrialState.SKIPPED: "skipped",
 }
 BOUNDARIES_S = (1, 3, 10, 30, 60, 180, 600, 1800, 3600, 10800, 36000, 86400)
 """From no-op trials to a day of pre-training."""
@@ -44,25 +45,18 @@ class PrometheusObserver:
             tag_keys=("sweep", "model", "task"),
         )
 
-    def chunk_started(self, chunk: list[WorkItem]) -> None: ...
-
-    def item_started(self, item: WorkItem) -> None:
-        self._started_at[item.key] = time.monotonic()
-        self._report()
-
-    def item_committed(self, item: WorkItem, keys: list[str], score: float | None) -> None:
-        started_at = self._started_at.pop(item.key, None)
-        if started_at is not None:  # otherwise another run has executed it
-            tags = {"sweep": self._board.plan.name, "model": item.model, "task": item.task}
-            self._seconds.observe(time.monotonic() - started_at, tags)
-        self._report()
-
-    def item_failed(self, item: WorkItem) -> None:
-        self._report()
-
-    def chunk_ended(self, chunk: list[WorkItem]) -> None:
-        for item in chunk:
-            self._started_at.pop(item.key, None)
+    def on_event(self, event: RunEvent) -> None:
+        match event:
+            case ItemStarted(item=item):
+                self._started_at[item.key] = time.monotonic()
+            case ItemCommitted(item=item):
+                started_at = self._started_at.pop(item.key, None)
+                if started_at is not None:  # otherwise another run has executed it
+                    tags = {"sweep": self._board.plan.name, "model": item.model, "task": item.task}
+                    self._seconds.observe(time.monotonic() - started_at, tags)
+            case ChunkEnded(items=items):
+                for item in items:
+                    self._started_at.pop(item.key, None)
         self._report()
 
     def _report(self) -> None:

@@ -19,6 +19,7 @@ from orchestrator.plan import work
 from orchestrator.plan.graph import Plan, describe_trial
 from orchestrator.schedule.forecast import forecast
 from orchestrator.schedule.frontier import Frontier
+from orchestrator.schedule.strategy import ALL, Strategy, scores_of, skipped_trials
 from orchestrator.store.leases import LeaseHolder, Leases
 from orchestrator.store.record import Record
 from orchestrator.store.tickets import TicketStore
@@ -45,12 +46,14 @@ class Status:
     """Holders of active leases by key of the work item, including replays of committed runs."""
     failures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """The last failure of each trial that is neither committed nor running."""
+    skipped: frozenset[str] = frozenset()
+    """Trials that the strategy does not want with the results so far."""
 
     def board(self, plan: Plan) -> Board:
-        return board_from_records(plan, self.records, self.failures, self.running)
+        return board_from_records(plan, self.records, self.failures, self.running, self.skipped)
 
 
-def read_status(plan: Plan, store: TicketStore) -> Status:
+def read_status(plan: Plan, store: TicketStore, strategy: Strategy = ALL) -> Status:
     """Read the status of a plan. Raises a StoreError if the store cannot be read."""
     # Leases first: a trial that ends meanwhile then counts as done.
     leases = Leases(store.objects, run="").active()
@@ -62,7 +65,8 @@ def read_status(plan: Plan, store: TicketStore) -> Status:
         for key in plan.trials  # in the plan's order, so parents come first
         if key in notes and key not in records and key not in running
     }
-    return Status(records=records, running=running, failures=failures)
+    skipped = skipped_trials(plan, records, strategy, scores_of(records))
+    return Status(records=records, running=running, failures=failures, skipped=skipped)
 
 
 def eta_s(board: Board, status: Status, now: datetime) -> float | None:
@@ -82,7 +86,7 @@ def eta_s(board: Board, status: Status, now: datetime) -> float | None:
     done = sum(cost(plan.trials[record.key]) for record in recent)
     elapsed = max(now.timestamp(), _ended_at(recent[0])) - since
     by_throughput = time_left_s(sum(map(cost, board.unfinished())), done, elapsed)
-    closed_states = (TrialState.FAILED, TrialState.BLOCKED)
+    closed_states = (TrialState.FAILED, TrialState.BLOCKED, TrialState.SKIPPED)
     closed = [trial.key for trial in plan if board.state(trial.key) in closed_states]
     elapsed_by_key = {
         key: holder.lease_age_s
@@ -173,13 +177,15 @@ def _first_line(note: Mapping[str, Any]) -> str:
     return next(iter(str(note["error"]).splitlines()), "")
 
 
-def watch_status(plan: Plan, store: TicketStore, sweep: str, console: Console) -> None:
+def watch_status(
+    plan: Plan, store: TicketStore, sweep: str, console: Console, strategy: Strategy = ALL
+) -> None:
     """Refresh the status every few seconds until no trial is left that could still run."""
-    status = read_status(plan, store)
+    status = read_status(plan, store, strategy)
     idle_polls = 0 if status.running else MAX_IDLE_POLLS
     with Live(render_status(plan, status, sweep), console=console, auto_refresh=False) as live:
         while not status.board(plan).settled() or (idle_polls < MAX_IDLE_POLLS and status.failures):
             time.sleep(WATCH_PERIOD_S)
-            status = read_status(plan, store)
+            status = read_status(plan, store, strategy)
             idle_polls = 0 if status.running else idle_polls + 1
             live.update(render_status(plan, status, sweep), refresh=True)

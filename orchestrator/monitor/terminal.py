@@ -13,7 +13,15 @@ from rich.table import Table
 
 from orchestrator.monitor.board import Board, TrialState
 from orchestrator.plan.work import CostFunction, work_of
-from orchestrator.schedule.frontier import WorkItem
+from orchestrator.schedule.frontier import WorkItem, WorkState
+from orchestrator.schedule.run_events import (
+    ChunkEnded,
+    ItemCommitted,
+    ItemFailed,
+    ItemStarted,
+    ItemsWanted,
+    RunEvent,
+)
 
 LINE_PERIOD_S = 15.0
 """Interval of the progress lines that are printed if the output is not a terminal."""
@@ -49,30 +57,35 @@ class TerminalProgress:
         if self._live.is_started:
             self._live.stop()
 
-    def chunk_started(self, chunk: list[WorkItem]) -> None: ...
+    def on_event(self, event: RunEvent) -> None:
+        match event:
+            case ItemStarted(item=item):
+                if self._started_at is None:
+                    self._started_at = time.monotonic()
+                self._set_state(item, TrialState.RUNNING)
+            case ItemCommitted(item=item, score=score):
+                self._set_state(item, TrialState.DONE)
+                if score is not None:
+                    self._board.scores[item.key] = score
+                self._done_cost += item.cost
+            case ItemFailed(item=item):
+                self._on_failed(item)
+            case ItemsWanted(items=items):
+                for item in items:
+                    blocked = item.state is WorkState.BLOCKED
+                    self._set_state(item, TrialState.BLOCKED if blocked else TrialState.PENDING)
+                    self._total_cost += 0.0 if blocked else item.cost
+            case ChunkEnded(items=items):
+                for item in items:
+                    if self._board.state(item.key) is TrialState.RUNNING:  # requeued
+                        self._set_state(item, TrialState.PENDING)
 
-    def item_started(self, item: WorkItem) -> None:
-        if self._started_at is None:
-            self._started_at = time.monotonic()
-        self._set_state(item, TrialState.RUNNING)
-
-    def item_committed(self, item: WorkItem, keys: list[str], score: float | None) -> None:
-        self._set_state(item, TrialState.DONE)
-        if score is not None:
-            self._board.scores[item.key] = score
-        self._done_cost += item.cost
-
-    def item_failed(self, item: WorkItem) -> None:
+    def _on_failed(self, item: WorkItem) -> None:
         self._set_state(item, TrialState.FAILED)
         with self._lock:
             self._total_cost = self._done_cost + sum(map(self._cost, self._board.unfinished()))
         error = escape(item.error)
         self._console.print(f"[red]failed[/] {item.key[:12]}: {error}", soft_wrap=True)
-
-    def chunk_ended(self, chunk: list[WorkItem]) -> None:
-        for item in chunk:
-            if self._board.state(item.key) is TrialState.RUNNING:  # requeued
-                self._set_state(item, TrialState.PENDING)
 
     def _set_state(self, item: WorkItem, state: TrialState) -> None:
         with self._lock:

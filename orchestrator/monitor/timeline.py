@@ -17,7 +17,7 @@ import pandas as pd
 from orchestrator.ray_cluster.capacity import slots_on
 from orchestrator.ray_cluster.node_watch import Node
 from orchestrator.report.sections.capacity import utilization, write_capacity
-from orchestrator.schedule.frontier import WorkItem
+from orchestrator.schedule.run_events import ChunkEnded, ChunkStarted, RunEvent
 from orchestrator.sweep.config import Placement
 
 MAX_SAMPLES = 20_000
@@ -54,15 +54,12 @@ class Timeline:
             self._nodes, self._slots = len(nodes), min(slots, self._placement.slots or slots)
             self._last_node_sample = self._sample()
 
-    def chunk_started(self, chunk: list[WorkItem]) -> None:
-        self._add_busy(1)
-
-    def chunk_ended(self, chunk: list[WorkItem]) -> None:
-        self._add_busy(-1)
-
-    def item_started(self, item: WorkItem) -> None: ...
-    def item_committed(self, item: WorkItem, keys: list[str], score: float | None) -> None: ...
-    def item_failed(self, item: WorkItem) -> None: ...
+    def on_event(self, event: RunEvent) -> None:
+        match event:
+            case ChunkStarted():
+                self._add_busy(1)
+            case ChunkEnded():
+                self._add_busy(-1)
 
     def samples(self) -> pd.DataFrame:
         """One row per `Sample`, by its fields. The last row is the last observation of nodes."""

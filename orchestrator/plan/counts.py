@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Container, Mapping
 from dataclasses import asdict, dataclass
 
 from orchestrator.plan.graph import Plan, Trial
@@ -60,6 +60,8 @@ class PlanCounts:
     replays: int
     """Committed runs that must be repeated because a ticket or rewind point of theirs was requested
     later."""
+    skipped_runs: int
+    """Training runs that the search does not want with the results so far."""
     critical_path: int
     """Length of the longest chain of training runs that must follow one another."""
     remaining_steps: int
@@ -76,13 +78,14 @@ def count_plan(
     plan: Plan,
     committed: Mapping[str, object],
     pools: Mapping[str, Mapping[str, int]],
+    skipped: Collection[str] = (),
 ) -> PlanCounts:
     """Count the plan.
 
     `committed` has the keys of committed trials; its values are not used. `pools` maps each model's
-    label to the number of weights in each pool.
+    label to the number of weights in each pool. `skipped` are trials that the search does not want.
     """
-    remaining = remaining_runs(plan, committed)
+    remaining = remaining_runs(plan, committed, skipped)
     replays = sum(trial.key in committed for trial in remaining)
     studies = _study_counts(plan)
     return PlanCounts(
@@ -97,19 +100,25 @@ def count_plan(
         committed_trials=sum(key in committed for key in plan.trials),
         new_runs=len(remaining) - replays,
         replays=replays,
+        skipped_runs=sum(plan.trials[key].kind == "train" for key in skipped),
         critical_path=critical_path(plan),
         remaining_steps=sum(map(steps_of, remaining)),
-        store_bytes=_store_bytes(plan, committed, pools),
+        store_bytes=_store_bytes(plan, {*committed, *skipped}, pools),
     )
 
 
-def remaining_runs(plan: Plan, committed: Container[str]) -> list[Trial]:
+def remaining_runs(
+    plan: Plan, committed: Container[str], skipped: Container[str] = ()
+) -> list[Trial]:
     """Return the training runs still to be done, in the plan's order.
 
-    A committed run is among them if a ticket or rewind point that it produces is missing.
+    A committed run is among them if a ticket or rewind point that it produces is missing. Trials in
+    `skipped` are left out.
     """
     keys = dict.fromkeys(
-        trial.produced_by or trial.key for trial in plan if trial.key not in committed
+        trial.produced_by or trial.key
+        for trial in plan
+        if trial.key not in committed and trial.key not in skipped
     )
     return [trial for key in keys if (trial := plan.trials[key]).kind == "train"]
 
@@ -182,7 +191,7 @@ def critical_path(plan: Plan) -> int:
 
 
 def _store_bytes(
-    plan: Plan, committed: Mapping[str, object], pools: Mapping[str, Mapping[str, int]]
+    plan: Plan, committed: Container[str], pools: Mapping[str, Mapping[str, int]]
 ) -> int:
     total = 0.0
     for trial in plan:

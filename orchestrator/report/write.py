@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,16 +65,18 @@ def write_report(
     *,
     command: str,
     failures: Mapping[str, str],
+    skipped: Collection[str] = (),
 ) -> ReportFiles:
     """Write `report.html`, `figures/*.png|svg` and `tables/*.md|csv|parquet` under `out`.
 
     Any part of the plan may lack records; the report shows what is missing. `fetch_ticket` is
     called once for the hash of each ticket that the overlap and layer figures show. `command` is
     shown on the page as the way to run the sweep again. `failures` maps the keys of failed trials
-    to a one-line error. Raises InputError if `out` cannot be written.
+    to a one-line error. `skipped` are the keys of trials that the sweep's search does not want.
+    Raises InputError if `out` cannot be written.
     """
     make_folder(out)
-    cells = tables.cell_scores(plan, records, failures)
+    cells = tables.cell_scores(plan, records, failures, skipped)
     merged = tables.unify_recipe_names(cells)
     verdicts = curve_verdicts(merged, rule)
     data = build_report_data(merged, tables.sweep_labels(plan), rule, verdicts)
@@ -95,7 +97,7 @@ def write_report(
         name=plan.name,
         headline=sentences,
         details=details,
-        facts=summary.facts(plan, records, failures, verdicts),
+        facts=summary.facts(plan, records, failures, verdicts, skipped),
         sections=[
             *(part.section for part in parts),
             *_closing_sections(plan, records, merged, verdicts),

@@ -1,4 +1,5 @@
-"""Pure scheduling: which trials may start, how they are batched, and how long the rest will take.
+"""Pure scheduling: which trials may start, in which batches and order, and what follows a failure.
 
-It may import `plan`.
+`Scheduler.handle` takes events and the time, and returns commands. The package may import `plan`
+and `sweep`.
 """

@@ -2,9 +2,10 @@
 
 A work item is a single trial, or a training run together with its by-products: the prune trials and
 rewind points that it produces. An item is ready when every trial it needs is committed. A committed
-run with a missing by-product is ready again, as a replay. After `max_failures` failures an item
-fails and blocks its descendants. The frontier is pure, and every operation costs at most one heap
-step, because the searcher calls it in every iteration of Ray Tune's loop.
+run with a missing by-product is ready again, as a replay. An item that is given up blocks its
+descendants. An item that no wanted trial needs is skipped until one does. The frontier is pure, and
+every operation costs at most one heap step for each item that it affects, because the scheduler
+calls it in every iteration of Ray Tune's loop.
 """
 
 from __future__ import annotations
@@ -28,11 +29,17 @@ class WorkState(Enum):
     FAILED = "failed"
     BLOCKED = "blocked"
     """Depends on an item that has failed."""
+    SKIPPED = "skipped"
+    """Not needed for what is wanted so far."""
 
     @property
     def settled(self) -> bool:
-        """Whether the state is final."""
-        return self in (WorkState.FINISHED, WorkState.FAILED, WorkState.BLOCKED)
+        """Whether a run may end with items in this state."""
+        return self in _SETTLED
+
+
+_SETTLED = (WorkState.FINISHED, WorkState.FAILED, WorkState.BLOCKED, WorkState.SKIPPED)
+_UNSETTLED = tuple(state for state in WorkState if state not in _SETTLED)
 
 
 @dataclass(slots=True, eq=False)
@@ -62,7 +69,7 @@ class Frontier:
     """The state of all work items of a plan that are not committed yet.
 
     `committed` holds the keys of committed trials. `cost` weighs the items, so that the longest
-    remaining path comes first.
+    remaining path comes first. `wanted` holds the keys of the trials to run; by default all.
     """
 
     def __init__(
@@ -70,10 +77,9 @@ class Frontier:
         plan: Plan,
         committed: Iterable[str] = (),
         *,
-        max_failures: int = 3,
         cost: CostFunction = work_of,
+        wanted: Iterable[str] | None = None,
     ) -> None:
-        self._max_failures = max_failures
         done = set(committed)
         self._item_of: dict[str, WorkItem] = {}
         self._waiting_for: dict[str, list[WorkItem]] = {}
@@ -91,8 +97,13 @@ class Frontier:
         self.counts = dict.fromkeys(WorkState, 0)
         """Number of items by state."""
         self.counts[WorkState.WAITING] = len(self.items)
-        for item in self.items:
-            self._update_ready(item)
+        if wanted is None:
+            for item in self.items:
+                self._update_ready(item)
+        else:
+            for item in self.items:
+                self._move(item, WorkState.SKIPPED)
+            self.want(wanted)
 
     def _link(self, plan: Plan, done: set[str]) -> None:
         for item in self.items:
@@ -106,8 +117,8 @@ class Frontier:
 
     @property
     def settled(self) -> bool:
-        """Whether every item is finished, failed or blocked."""
-        return not any(self.counts[state] for state in WorkState if not state.settled)
+        """Whether every item is finished, failed, blocked or skipped."""
+        return not any(self.counts[state] for state in _UNSETTLED)
 
     def peek(self) -> WorkItem | None:
         """Return the ready item with the largest `path_cost`: delaying it would delay the end."""
@@ -132,8 +143,32 @@ class Frontier:
         if item is None:
             return
         item.members.discard(key)
-        if not item.members and not item.state.settled:
+        if not item.members and (not item.state.settled or item.state is WorkState.SKIPPED):
             self._move(item, WorkState.FINISHED)
+
+    def want(self, keys: Iterable[str]) -> list[WorkItem]:
+        """Stop skipping the items that commit the trials `keys`, and all items that these need.
+
+        Return the items that were skipped before.
+        """
+        wanted: list[WorkItem] = []
+        stack = [self._item_of[key] for key in keys if key in self._item_of]
+        while stack:
+            item = stack.pop()
+            if item.state is WorkState.SKIPPED:
+                self._move(item, WorkState.WAITING)
+                wanted.append(item)
+                stack += [self._item_of[key] for key in item.needs]
+        lost = (WorkState.FAILED, WorkState.BLOCKED)
+        for item in wanted:
+            parents = (self._item_of[key] for key in item.needs)
+            failed = next((parent for parent in parents if parent.state in lost), None)
+            if failed is None:
+                self._update_ready(item)
+            elif not item.state.settled:
+                self._block(item, failed.key)
+                self._block_descendants(item)
+        return wanted
 
     def requeue(self, item: WorkItem) -> None:
         """Return an item whose worker ended before it ran the item; this is not a failure."""
@@ -152,17 +187,12 @@ class Frontier:
             self._move(item, WorkState.WAITING)
             self._update_ready(item)
 
-    def record_failure(self, item: WorkItem, error: str) -> None:
-        """Count a failed attempt: the item is requeued, or fails at its `max_failures`-th."""
-        if item.state is not WorkState.RUNNING:
-            return
-        item.failures += 1
+    def fail(self, item: WorkItem, error: str) -> list[WorkItem]:
+        """Give a running item up; return the descendants that this blocks."""
+        assert item.state is WorkState.RUNNING, f"{item.key} is {item.state.value}"
         item.error = error
-        if item.failures < self._max_failures:
-            self.requeue(item)
-            return
         self._move(item, WorkState.FAILED)
-        self._block_descendants(item)
+        return self._block_descendants(item)
 
     def item(self, key: str) -> WorkItem:
         """Return the item that commits the trial `key`."""
@@ -180,15 +210,20 @@ class Frontier:
             self._order += 1
             heapq.heappush(self._ready, (-item.path_cost, self._order, item))
 
-    def _block_descendants(self, failed: WorkItem) -> None:
-        stack = [failed]
+    def _block(self, item: WorkItem, by: str) -> None:
+        self._move(item, WorkState.BLOCKED)
+        item.error = f"blocked by {by[:12]}"
+
+    def _block_descendants(self, failed: WorkItem) -> list[WorkItem]:
+        blocked, stack = [], [failed]
         while stack:
             parent = stack.pop()
             for child in parent.children:
                 if not child.state.settled and child.needs & parent.members:
-                    self._move(child, WorkState.BLOCKED)
-                    child.error = f"blocked by {failed.key[:12]}"
+                    self._block(child, failed.key)
+                    blocked.append(child)
                     stack.append(child)
+        return blocked
 
 
 def _work_items(plan: Plan, done: set[str], cost: CostFunction) -> list[WorkItem]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 
 from orchestrator.errors import StoreError
@@ -24,6 +24,8 @@ class LeaseEvent:
 
     key: str
     committed: tuple[str, ...]
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """Score of the item's training run, if it is among the committed trials."""
 
 
 class LeaseWatcher:
@@ -80,5 +82,7 @@ class LeaseWatcher:
         leased = self._leases.leased_by_other(key)
         committed = tuple(trial for trial in sorted(trials) if self._store.has(trial))
         if len(committed) == len(trials) or not leased:
+            scores = self._store.record(key).scores if key in committed else {}
+            score = {key: scores["score"]} if "score" in scores else {}
             del self._watched[key]
-            self._events.put(LeaseEvent(key, committed))
+            self._events.put(LeaseEvent(key, committed, score))

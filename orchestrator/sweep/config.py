@@ -404,8 +404,8 @@ class Placement(StrictModel):
     worker."""
     max_failures: Count = 3
     """Number of failures after which a trial is given up and the trials that depend on it are
-    blocked. The loss of a whole node, by preemption or otherwise, does not count, unless a trial
-    has lost 20 nodes."""
+    blocked. An error that another attempt would repeat gives it up at once. The loss of a whole
+    node, by preemption or otherwise, does not count, unless a trial has lost 20 nodes."""
     stall_timeout_s: Positive = 1800.0
     """Seconds without a training step or an evaluation batch after which a trial is ended, which
     counts as a failure. Before its first step a trial may take ten times as long; the time that a
@@ -459,6 +459,10 @@ class Sweep(StrictModel):
     """Whether the runs of a chain are also scored: `shared` prunes level k + 1 from the run that
     scores level k; `separate` gives chains runs of their own, as BERT-Tickets' code does (918
     instead of 783 fine-tunes for VLT's grid)."""
+    search: str = "all"
+    """Which trials of the plan run: `all`, the whole grid, or the name of a strategy that an
+    installed package registers as an entry point of `sweepstakes.strategies`. Trials that it does
+    not want are skipped; it never affects a trial key."""
     win: Win = Win()
     """When a ticket counts as winning in the report."""
     placement: Placement = Placement()

@@ -17,7 +17,7 @@ import ray
 from ray.exceptions import RayError
 
 from orchestrator.ray_cluster.actors import local_actor
-from orchestrator.worker.protocol import Command
+from orchestrator.schedule.commands import WorkerCommand
 
 MAX_PENDING_CALLS = 20_000
 """Calls that may wait in the actor; each worker has two."""
@@ -25,18 +25,18 @@ MAX_PENDING_CALLS = 20_000
 
 class _ChannelActor:
     def __init__(self) -> None:
-        self._command: Command = "continue"
+        self._command: WorkerCommand = "continue"
         self._waiting: dict[str, asyncio.Event] = {}
         self._closed: set[str] = set()
         self._chunks: dict[str, tuple[int, list[str] | None]] = {}
         self._assigned: dict[str, asyncio.Event] = {}
 
-    async def send(self, command: Command) -> None:
+    async def send(self, command: WorkerCommand) -> None:
         self._command = command
         for changed in self._waiting.values():
             changed.set()
 
-    async def next_command(self, poller: str, known: Command) -> Command:
+    async def next_command(self, poller: str, known: WorkerCommand) -> WorkerCommand:
         """Return the command as soon as it differs from `known` or the poller is closed."""
         changed = self._waiting[poller] = asyncio.Event()
         while self._command == known and poller not in self._closed:
@@ -75,7 +75,7 @@ class Channel:
         self.actor = local_actor(_ChannelActor, max_concurrency=MAX_PENDING_CALLS)
         self._numbers = count(1)
 
-    def send(self, command: Command) -> None:
+    def send(self, command: WorkerCommand) -> None:
         """Send a command to all workers. Return at once; they receive it within milliseconds."""
         self.actor.send.remote(command)
 
@@ -97,11 +97,11 @@ class CommandPoller:
     def __init__(self, channel: Any) -> None:
         self._channel = channel
         self._name = uuid.uuid4().hex
-        self._command: Command = "continue"
+        self._command: WorkerCommand = "continue"
         self._closed = False
         threading.Thread(target=self._receive, name="command poller", daemon=True).start()
 
-    def __call__(self) -> Command:
+    def __call__(self) -> WorkerCommand:
         return self._command
 
     def close(self) -> None:

@@ -12,10 +12,11 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
-from types import FrameType
+from types import FrameType, MappingProxyType
 
 from ray import tune
 from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
@@ -26,7 +27,10 @@ from orchestrator.plan.graph import Plan
 from orchestrator.plan.work import CostFunction, work_of
 from orchestrator.ray_cluster.capacity import max_concurrent_trials, trial_resources
 from orchestrator.ray_cluster.join import joined_cluster
+from orchestrator.schedule.failures import LimitedRetries
 from orchestrator.schedule.frontier import Frontier, WorkItem, WorkState
+from orchestrator.schedule.scheduler import Scheduler
+from orchestrator.schedule.strategy import ALL, Search, Strategy
 from orchestrator.store.lease_watch import LeaseWatcher
 from orchestrator.sweep.config import Placement
 from orchestrator.tune.channel import Channel
@@ -60,6 +64,8 @@ class Summary:
     failed: int
     blocked: int
     seconds: float
+    skipped: int = 0
+    """Items that the strategy did not want. They are no failure."""
     failures: dict[str, str] = field(default_factory=dict)
     interrupted: bool = False
     exhausted: bool = False
@@ -77,15 +83,18 @@ def run_plan(
     observer: Observer,
     cost: CostFunction = work_of,
     *,
+    strategy: Strategy = ALL,
+    scores: Mapping[str, float] = MappingProxyType({}),
     lease_watcher: LeaseWatcher | None = None,
     budget: Budget | None = None,
     max_slots: int | None = None,
     contexts: Iterable[AbstractContextManager[object]] = (),
 ) -> Summary:
-    """Run every trial of the plan that is not in `committed`.
+    """Run the trials of the plan that `strategy` wants and that are not in `committed`.
 
     `start_worker` creates the worker of a process. `cost` weighs the trials, so that the longest
-    remaining path starts first. `lease_watcher` follows the items that other runs hold leases of.
+    remaining path starts first. `scores` are those of the committed training runs, for the
+    strategy. `lease_watcher` follows the items that other runs hold leases of.
     `budget` may end the run. `max_slots` is the number of trials that fit on the cluster at its
     maximum size, if known. The `contexts` are entered once the cluster is available, and exited
     before it is released.
@@ -95,7 +104,8 @@ def run_plan(
     or outage explains it.
     """
     begin = time.perf_counter()
-    frontier = Frontier(plan, committed, max_failures=placement.max_failures, cost=cost)
+    search = Search(plan, strategy, scores)
+    frontier = Frontier(plan, committed, cost=cost, wanted=search.wanted())
     if frontier.settled:
         return _summary(frontier, begin)
     os.environ.update(_TUNE_SETTINGS)
@@ -105,11 +115,16 @@ def run_plan(
             stack.enter_context(context)
         slots = max_concurrent_trials(placement, max_slots)
         channel = Channel()
-        searcher = PlanSearcher(
+        scheduler = Scheduler(
             frontier,
-            observer,
             slots=slots,
             max_leaves=placement.chunk_size,
+            failures=LimitedRetries(placement.max_failures),
+            search=search,
+        )
+        searcher = PlanSearcher(
+            scheduler,
+            observer,
             send=channel.send,
             assign=channel.assign,
             lease_watcher=lease_watcher,
@@ -144,14 +159,33 @@ def run_plan(
                 tuner.fit()
         except KeyboardInterrupt:
             searcher.interrupted = True
-    summary = _summary(frontier, begin, searcher)
-    if not (frontier.settled or summary.interrupted or summary.exhausted or summary.outage):
-        counts = {state.value: n for state, n in frontier.counts.items() if n}
-        raise RunError(
-            f"the sweep ended early, with work items {counts}; run it again, and report a bug if"
-            " this repeats"
-        )
+    summary = _summary(
+        frontier,
+        begin,
+        interrupted=searcher.interrupted,
+        exhausted=scheduler.exhausted,
+        outage=scheduler.outage,
+    )
+    if not (summary.interrupted or summary.exhausted or summary.outage):
+        check_settled(frontier)
     return summary
+
+
+def check_settled(frontier: Frontier) -> None:
+    """Raise RunError unless every item is finished, failed, blocked or skipped.
+
+    The items themselves are counted, so that a run whose bookkeeping is wrong fails too.
+    """
+    counts = Counter(item.state for item in frontier.items)
+    if not all(state.settled for state in counts) or not frontier.settled:
+        raise RunError(
+            f"the sweep ended early, with work items {_names(counts)}; run it again, and report a"
+            " bug if this repeats"
+        )
+
+
+def _names(counts: Mapping[WorkState, int]) -> dict[str, int]:
+    return {state.value: counts[state] for state in WorkState if counts.get(state)}
 
 
 def _assignment(plan: Plan, item: WorkItem) -> Assignment:
@@ -159,16 +193,24 @@ def _assignment(plan: Plan, item: WorkItem) -> Assignment:
     return Assignment(plan.trials[item.key], tuple(members))
 
 
-def _summary(frontier: Frontier, begin: float, searcher: PlanSearcher | None = None) -> Summary:
+def _summary(
+    frontier: Frontier,
+    begin: float,
+    *,
+    interrupted: bool = False,
+    exhausted: bool = False,
+    outage: str = "",
+) -> Summary:
     return Summary(
         finished=frontier.counts[WorkState.FINISHED],
         failed=frontier.counts[WorkState.FAILED],
         blocked=frontier.counts[WorkState.BLOCKED],
+        skipped=frontier.counts[WorkState.SKIPPED],
         seconds=time.perf_counter() - begin,
         failures={i.key: i.error for i in frontier.items if i.state is WorkState.FAILED},
-        interrupted=searcher is not None and searcher.interrupted and not frontier.settled,
-        exhausted=searcher is not None and searcher.exhausted and not frontier.settled,
-        outage=searcher.outage if searcher is not None else "",
+        interrupted=interrupted and not frontier.settled,
+        exhausted=exhausted and not frontier.settled,
+        outage=outage,
     )
 
 

@@ -11,6 +11,7 @@ from ray.tune import Callback, Stopper
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler
 
+from orchestrator.schedule.events import NodeLost, WorkerExited, WorkerRestarting, WorkerStarted
 from orchestrator.tune.searcher import PlanSearcher
 
 
@@ -23,12 +24,12 @@ class WorkerHook(Callback):
     def on_trial_start(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
-        self._searcher.on_worker_started(trial.trial_id)
+        self._searcher.handle(WorkerStarted(trial.trial_id))
 
     def on_trial_recover(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
-        self._searcher.on_worker_restarting(trial.trial_id)
+        self._searcher.handle(WorkerRestarting(trial.trial_id))
 
 
 class NodeLossHook(FIFOScheduler):
@@ -47,10 +48,11 @@ class NodeLossHook(FIFOScheduler):
         # Ray gives the reason only in the message.
         message = str(error)
         if error.preempted or "node has died" in message or "node was terminated" in message:
-            self._searcher.on_node_lost(trial.trial_id)
+            self._searcher.handle(NodeLost(trial.trial_id))
         elif error.actor_init_failed:
             last = message.strip().splitlines()[-1]
-            self._searcher.on_worker_exited(trial.trial_id, f"the worker failed to start: {last}")
+            cause = f"the worker failed to start: {last}"
+            self._searcher.handle(WorkerExited(trial.trial_id, cause))
 
 
 class StopHook(Stopper):

@@ -11,8 +11,10 @@ from ray import tune
 from ray.exceptions import RayError
 
 from orchestrator.errors import MachineLost, StoreFull, StoreUnreachable, SweepstakesError
+from orchestrator.schedule.events import ItemResult
+from orchestrator.schedule.failures import repeats
 from orchestrator.tune.channel import CommandPoller
-from orchestrator.tune.searcher import SESSION
+from orchestrator.tune.searcher import RESULT, SESSION
 from orchestrator.tune.work_table import WorkTable
 from orchestrator.worker.protocol import Poll, Worker
 from trainables.errors import TrainableError
@@ -52,42 +54,46 @@ class WorkerLoop(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Run one item. Unless it is complete the chunk ends, since later items may need it."""
-        result: dict[str, Any] = {"key": "", "committed": [], "score": None, "error": ""}
-        result |= {"done": False, "broken": False}
+        result = self._run_item()
+        self._broken = self._broken or result.broken
+        if result.end != "complete":
+            self._chunk = []
+        return {RESULT: result, "done": result.last}
+
+    def _run_item(self) -> ItemResult:
         try:
             self._await_chunk()
         except RayError as error:
-            return result | {
-                "end": "outage",
-                "error": f"the driver does not answer: {str(error).splitlines()[0]}",
-                "done": True,
-            }
+            text = f"the driver does not answer: {str(error).splitlines()[0]}"
+            return ItemResult(end="outage", error=text, last=True)
         if not self._chunk:
             if self._broken:  # Ray Tune does not reuse a process that has raised
                 raise RuntimeError("this process is replaced after an unexpected error")
-            return result | {"end": "idle", "done": True}
-        result["key"] = key = self._chunk.pop(0)
+            return ItemResult(end="idle", last=True)
+        key = self._chunk.pop(0)
         if self._poll() != "continue":
-            return result | {"end": "stopped", "done": True}
+            return ItemResult(key=key, end="stopped", last=True)
         try:
             done = self._worker.perform(self._work_table[key])
-            result |= {"committed": done.committed, "score": done.score, "end": done.end}
         except MachineLost as error:
-            result |= {"end": "lost", "error": str(error)}
+            return ItemResult(key=key, end="lost", error=str(error))
         except (StoreUnreachable, StoreFull) as error:  # not a failure of the item
-            result |= {"end": "outage", "error": str(error)}
+            return ItemResult(key=key, end="outage", error=str(error), last=True)
         except (TrainableError, SweepstakesError) as error:
-            result |= {"end": "error", "error": str(error)}
+            return ItemResult(key=key, end="error", error=str(error), repeats=repeats(error))
         except Exception as error:
             # A bug, ours or a library's, or a device that no longer responds. It counts as a
             # failure of the item, and the process is replaced, so that no other item is affected.
-            text = f"{type(error).__name__}: {error}"
-            result |= {"end": "error", "error": text, "broken": True}
-            self._broken = True
             log.exception("trial %s failed", key)
-        if result["end"] != "complete":
-            self._chunk = []
-        return result | {"done": result["end"] in ("stopped", "outage")}
+            text = f"{type(error).__name__}: {error}"
+            return ItemResult(key=key, end="error", error=text, broken=True)
+        return ItemResult(
+            key=key,
+            end=done.end,
+            committed=done.committed,
+            score=done.score,
+            last=done.end == "stopped",
+        )
 
     def _await_chunk(self) -> None:
         """Once the chunk is done, wait for the next one; an empty one ends the session."""

@@ -10,12 +10,9 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
 
 from orchestrator.plan.graph import Trial
+from orchestrator.schedule.commands import WorkerCommand
 from orchestrator.store.s3 import StoreAddress
 from trainables.user_modules import UserModule
-
-Command: TypeAlias = Literal["continue", "drain", "stop"]
-"""What the driver sends to its workers. `drain`: finish the current work item and start no other.
-`stop`: save its state and return."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,5 +79,5 @@ class Worker(Protocol):
         """Run and commit a work item. Raises the errors of `TrialWorker.perform`."""
 
 
-Poll: TypeAlias = Callable[[], Command]
+Poll: TypeAlias = Callable[[], WorkerCommand]
 """Return the driver's current command at once."""

@@ -71,6 +71,8 @@ class TrialWorker:
             members = assignment.members
             missing = [trial for trial in members if not self.store.has(trial.key)]
             result = WorkResult([trial.key for trial in members if trial not in missing])
+            if assignment.trial.key in result.committed:  # by another run, in the meantime
+                result.score = self.store.record(assignment.trial.key).scores.get("score")
             if missing:
                 self._attempt(assignment.trial, missing, result)
             return result

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from orchestrator.schedule.frontier import WorkItem
+from orchestrator.schedule.run_events import ChunkStarted, ItemCommitted, RunEvent
 from orchestrator.sweep.config import Placement
 from tests.benchmarks.alone import alone
 from tests.benchmarks.scheduling import Runner, dag, run_driver, run_tune, time_run
@@ -36,15 +36,12 @@ class MemoryObserver:
     seconds: float = 0.0
     starts: int = 0
 
-    def chunk_started(self, chunk: list[WorkItem]) -> None:
-        self.chunks += 1
-
-    def item_committed(self, item: WorkItem, keys: list[str], score: float | None) -> None:
-        self.points.append((time.perf_counter(), _resident_kib()))
-
-    def item_started(self, item: WorkItem) -> None: ...
-    def item_failed(self, item: WorkItem) -> None: ...
-    def chunk_ended(self, chunk: list[WorkItem]) -> None: ...
+    def on_event(self, event: RunEvent) -> None:
+        match event:
+            case ChunkStarted():
+                self.chunks += 1
+            case ItemCommitted():
+                self.points.append((time.perf_counter(), _resident_kib()))
 
     def rate(self) -> float:
         """Trials per second."""

@@ -26,6 +26,7 @@ from ray.tune.search import Searcher
 from orchestrator.monitor.observers import Observer
 from orchestrator.plan.graph import Plan, Trial
 from orchestrator.schedule.frontier import Frontier, WorkItem
+from orchestrator.schedule.run_events import ItemCommitted, RunEvent
 from orchestrator.sweep.config import Placement
 from orchestrator.tune import driver
 from orchestrator.worker.protocol import Assignment, Poll, WorkResult
@@ -95,11 +96,7 @@ class Runner(Protocol):
 class NullObserver:
     """An Observer that ignores all events."""
 
-    def chunk_started(self, chunk: list[WorkItem]) -> None: ...
-    def item_started(self, item: WorkItem) -> None: ...
-    def item_committed(self, item: WorkItem, keys: list[str], score: float | None) -> None: ...
-    def item_failed(self, item: WorkItem) -> None: ...
-    def chunk_ended(self, chunk: list[WorkItem]) -> None: ...
+    def on_event(self, event: RunEvent) -> None: ...
 
 
 NULL_OBSERVER = NullObserver()
@@ -186,7 +183,7 @@ class NodeSearcher(Searcher):
         assert not error
         item = self.running.pop(trial_id)
         self.frontier.commit(item.key)
-        self.observer.item_committed(item, [item.key], 0.0)
+        self.observer.on_event(ItemCommitted(item, [item.key], 0.0))
 
 
 def run_tune(plan: Plan, folder: Path, observer: Observer, *, slots: int) -> None:
@@ -228,4 +225,4 @@ def _run_pool(plan: Plan, folder: Path, observer: Observer) -> None:
             actor, item = running.pop(reference)
             idle.append(actor)
             frontier.commit(item.key)
-            observer.item_committed(item, [item.key], 0.0)
+            observer.on_event(ItemCommitted(item, [item.key], 0.0))

@@ -46,6 +46,7 @@ def test_a_run_that_fails_blocks_its_descendants_only(home: Home, tmp_path: Path
     lines = {line.split()[1]: line for line in result.err.splitlines() if line.startswith("failed")}
     assert set(lines) == {f"{diverging[:12]}:", f"{no_data[:12]}:"}
     assert "lower the learning rate" in lines[f"{diverging[:12]}:"]
+    assert all("not retried" in line for line in lines.values())
     assert str(data) in lines[f"{no_data[:12]}:"]
     assert "2 blocked" in result.err
     assert "Traceback" not in result.out + result.err
@@ -55,14 +56,14 @@ def test_a_run_that_fails_blocks_its_descendants_only(home: Home, tmp_path: Path
     with home.store() as store:
         notes = store.failures()
     assert set(notes) == {diverging, no_data}
-    assert {note["attempts"] for note in notes.values()} == {3}
+    assert {note["attempts"] for note in notes.values()} == {1}, "they would fail again"
     assert all("Traceback" in note["trace"] for note in notes.values())
     with workspace.local_services(home.path, ["s3"]):  # for all of the commands
         watched = home.run("status", file, "--watch")
         assert "2/6 trials, 2 failed, 2 blocked" in watched.out
         assert f"failed {diverging[:12]}" in watched.out
         logs = home.run("logs", diverging[:12])
-        assert logs.out.count("=== attempt") == 3
+        assert logs.out.count("=== attempt") == 1
         assert "lower the learning rate" in logs.out
         assert "Traceback" in logs.out
         (trained,) = (
@@ -72,5 +73,7 @@ def test_a_run_that_fails_blocks_its_descendants_only(home: Home, tmp_path: Path
         explained = home.run("explain", file, trained[:12]).out
         assert "committed" in explained
         assert "score" in explained
+        explained = home.run("explain", file, no_data[:12]).out
+        assert "given up" in explained
     page = (home.path / "reports" / "failing" / "report.html").read_text()
     assert diverging[:12] in page

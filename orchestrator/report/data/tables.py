@@ -2,7 +2,7 @@
 
 A task may report several scores (`TaskEntry.columns`: image and text retrieval). Each is a
 *column*, the pair (task, metric), and a cell has a row for each. A cell without a record stays in
-every table, as `missing`, `failed` or `blocked`: a partial sweep must look partial.
+every table, as `missing`, `failed`, `blocked` or `skipped`: a partial sweep must look partial.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from orchestrator.store.record import Record
 from trainables.spec import ModelSpec, TrainSpec
 from trainables.tasks import TASKS
 
-CellState: TypeAlias = Literal["done", "failed", "blocked", "missing"]
+CellState: TypeAlias = Literal["done", "failed", "blocked", "skipped", "missing"]
+"""`blocked`: a trial that it needs failed. `skipped`: the search does not want it so far."""
 
 SCORE_KEY = ["task", "metric"]
 """Columns that identify a column of the paper's tables. `metric` is empty if a task has one."""
@@ -59,9 +60,13 @@ def sweep_labels(plan: Plan) -> Labels:
 
 
 def trial_states(
-    plan: Plan, records: Mapping[str, Record], failed: Collection[str]
+    plan: Plan,
+    records: Mapping[str, Record],
+    failed: Collection[str],
+    skipped: Collection[str] = (),
 ) -> dict[str, CellState]:
-    """Return the state of every trial: `blocked` if it is not done and a trial it needs failed."""
+    """Return the state of every trial. `skipped` are trials that the sweep's search does not
+    want."""
     states: dict[str, CellState] = {}
     for trial in plan:
         needs = (*trial.parents, *([trial.produced_by] if trial.produced_by else []))
@@ -69,6 +74,8 @@ def trial_states(
             states[trial.key] = "done"
         elif trial.key in failed:
             states[trial.key] = "failed"
+        elif trial.key in skipped:
+            states[trial.key] = "skipped"
         elif any(states.get(need) in ("failed", "blocked") for need in needs):
             states[trial.key] = "blocked"
         else:
@@ -77,14 +84,17 @@ def trial_states(
 
 
 def cell_scores(
-    plan: Plan, records: Mapping[str, Record], failed: Collection[str] = ()
+    plan: Plan,
+    records: Mapping[str, Record],
+    failed: Collection[str] = (),
+    skipped: Collection[str] = (),
 ) -> pd.DataFrame:
     """Return one row per cell of the plan and metric of its task, in the plan's order.
 
     Scores are in percent, sparsities in 0..1. `sparsity` is exact (1 - kept / total) if the ticket
     exists, else as planned. `prune_trial` is the key of the trial that produces the ticket.
     """
-    state = trial_states(plan, records, failed)
+    state = trial_states(plan, records, failed, skipped)
     rows = [
         row
         for cell in plan.cells

@@ -21,10 +21,14 @@ _MAX_NAMES = 8
 
 
 def facts(
-    plan: Plan, records: Mapping[str, Record], failed: Collection[str], verdicts: pd.DataFrame
+    plan: Plan,
+    records: Mapping[str, Record],
+    failed: Collection[str],
+    verdicts: pd.DataFrame,
+    skipped: Collection[str] = (),
 ) -> list[tuple[str, str]]:
     """Return the numbers shown under the title, with their descriptions."""
-    state = trial_states(plan, records, failed)
+    state = trial_states(plan, records, failed, skipped)
     trials = Counter(state.values())
     cells = Counter(state[cell.trial] for cell in plan.cells)
     seconds = sum(_seconds(records[trial.key]) for trial in plan if trial.key in records)
@@ -35,6 +39,8 @@ def facts(
     for name in ("missing", "failed", "blocked"):
         if trials[name]:
             facts.append((str(trials[name]), f"trials {name}"))
+    if trials["skipped"]:
+        facts.append((str(trials["skipped"]), "trials skipped: not needed"))
     found = verdicts[verdicts.source.isin(main_sources(verdicts.source))]
     if found.groupby(["model", "task"]).ngroups == 1 and found.relaxed.notna().any():
         facts.append(

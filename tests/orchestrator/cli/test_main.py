@@ -8,7 +8,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,15 @@ from orchestrator.cli import main, shared
 from orchestrator.errors import StoreFull
 from orchestrator.plan.graph import Plan, describe_trial
 from orchestrator.plan.keys import key_of, to_json
+from orchestrator.schedule.strategy import STRATEGIES, StrategyEntry
 from orchestrator.store import paths
 from orchestrator.store.record import Record
 from orchestrator.store.s3 import S3ObjectStore, StoreAddress
 from orchestrator.store.ticket import Ticket
 from orchestrator.store.tickets import TicketStore
+from orchestrator.tune.driver import Summary
 from tests.support.harness import CommandResult
+from tests.support.plugins import registered
 from tests.support.profiles import SPOT, profile
 from tests.support.small_store import SHORT_TIMEOUTS, fill_store, small_server
 from tests.support.sweeps import plan_of, sweep_document, write_sweep
@@ -62,7 +66,8 @@ OPTIONS = {
 PLAN_KEYS = (
     *("name", "cells", "training_runs", "naive_training_runs"),
     *("pretraining_runs", "naive_pretraining_runs", "studies", "trials_by_kind"),
-    *("committed_trials", "new_runs", "replays", "critical_path", "remaining_steps", "store_bytes"),
+    *("committed_trials", "new_runs", "replays", "skipped_runs"),
+    *("critical_path", "remaining_steps", "store_bytes"),
     *("estimate", "keys"),
 )
 PROFILE = yaml.safe_dump(profile(SPOT).model_dump())
@@ -294,6 +299,32 @@ def test_plan_as_json(call: Call, tmp_path: Path) -> None:
     plan = plan_of(sweep_document())
     assert len(shown["keys"]) == len(plan)
     assert set(shown["keys"].values()) == {describe_trial(trial) for trial in plan}
+
+
+def test_skipped_trials_are_a_success_and_blocked_ones_are_not() -> None:
+    skipped = Summary(finished=1, failed=0, blocked=0, skipped=3, seconds=1.0)
+    assert main._exit_code(skipped) == 0
+    assert main._exit_code(replace(skipped, blocked=1)) == shared.EXIT_INCOMPLETE
+
+
+class DenseOnly:
+    """A strategy that wants no ticket."""
+
+    def wanted(self, plan: Plan, results: Mapping[str, float]) -> list[str]:
+        return [trial.key for trial in plan.training_runs() if trial.level == 0]
+
+
+def test_a_search_from_outside_skips_trials(call: Call, home: Path, tmp_path: Path) -> None:
+    keys = json.loads(call("plan", write_sweep(tmp_path, sweep_document()), "--json").out)["keys"]
+    sweep = write_sweep(tmp_path, sweep_document() | {"search": "dense"})
+    assert "search = 'dense'" in refused(call("plan", sweep), home)
+    with registered(STRATEGIES, "dense", StrategyEntry(create=lambda sweep: DenseOnly())):
+        shown = json.loads(call("plan", sweep, "--json").out)
+        assert (shown["training_runs"], shown["new_runs"], shown["skipped_runs"]) == (9, 1, 8)
+        assert shown["keys"] == keys, "a search never changes a key"
+        last = next(key for key, trial in keys.items() if trial.endswith("level 4"))
+        explained = json.loads(call("explain", sweep, last, "--json").out)
+        assert explained["state"][0].startswith("skipped: not needed")
 
 
 def on_cluster(folder: Path, text: str, **placement: Any) -> Path:

@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.errors import InputError
-from orchestrator.monitor.explain import MAX_LINES, explain, explain_state, find_trial
+from orchestrator.monitor.explain import (
+    MAX_EVENTS,
+    MAX_LINES,
+    explain,
+    explain_state,
+    find_trial,
+)
 from orchestrator.monitor.status import Status
 from orchestrator.plan.graph import DENSE, Plan
 from orchestrator.store.leases import LeaseHolder
@@ -63,6 +69,7 @@ def test_the_state_of_a_trial_is_explained(plan: Plan) -> None:
         ticket_key, Status(records=records_of(plan, dense))
     )
     assert explanation(dense, Status(failures={dense: {"error": "it broke"}})).startswith("failed")
+    assert explanation(first, Status(skipped=frozenset([first]))).startswith("skipped: not needed")
 
 
 def test_a_dense_run_is_explained(plan: Plan) -> None:
@@ -131,3 +138,12 @@ def test_many_children_fit_on_a_screen() -> None:
     produced = explain(wide, wide.trials[dense], Status(), "x.yaml")["produces"]
     assert len(produced) == MAX_LINES + 1
     assert produced[-1] == "and 2 more", "10 rewind points and 4 tickets"
+
+
+def test_the_last_events_of_a_trial_are_shown(plan: Plan) -> None:
+    dense, _ = cell(plan, DENSE, 0)
+    events = [f"event {n}" for n in range(MAX_EVENTS + 3)]
+    rows = explain(plan, plan.trials[dense], Status(), "x.yaml", events=events[:2])
+    assert rows["events"] == events[:2]
+    rows = explain(plan, plan.trials[dense], Status(), "x.yaml", events=events)
+    assert rows["events"] == ["3 earlier", *events[3:]]

@@ -14,6 +14,12 @@ import ray
 from orchestrator.monitor.board import Board, TrialState
 from orchestrator.monitor.prometheus import PrometheusObserver
 from orchestrator.schedule.frontier import Frontier, WorkItem
+from orchestrator.schedule.run_events import (
+    ChunkEnded,
+    ItemCommitted,
+    ItemFailed,
+    ItemStarted,
+)
 from tests.support.sweeps import plan_of, sweep_document
 
 SCRAPE_TIMEOUT_S = 90.0
@@ -74,11 +80,11 @@ def test_trials_by_state_and_seconds_per_trial(scrape: Scrape) -> None:
 
     chunk = [dense, first, second, third]
     set_state(dense, TrialState.RUNNING)
-    metrics.item_started(dense)
+    metrics.on_event(ItemStarted("s", dense))
     set_state(dense, TrialState.DONE)
-    metrics.item_committed(dense, [dense.key], 90.0)
+    metrics.on_event(ItemCommitted(dense, [dense.key], 90.0))
     set_state(first, TrialState.RUNNING)
-    metrics.item_started(first)
+    metrics.on_event(ItemStarted("s", first))
     wait_for(
         scrape,
         {
@@ -91,11 +97,13 @@ def test_trials_by_state_and_seconds_per_trial(scrape: Scrape) -> None:
         },
     )
     set_state(first, TrialState.DONE)
-    metrics.item_committed(first, [first.key], 90.0)
+    metrics.on_event(ItemCommitted(first, [first.key], 90.0))
     set_state(second, TrialState.FAILED)
-    metrics.item_failed(second)
-    metrics.chunk_ended(chunk)
-    metrics.item_committed(third, [third.key], None)  # by another run, so it was not timed here
+    metrics.on_event(ItemFailed(second))
+    metrics.on_event(ChunkEnded("s", chunk))
+    metrics.on_event(
+        ItemCommitted(third, [third.key], None)
+    )  # by another run, so it was not timed here
     wait_for(
         scrape,
         {

@@ -107,6 +107,24 @@ def test_failed_and_blocked_runs_take_no_time() -> None:
     assert after == pytest.approx(before / 2)
 
 
+def test_skipped_runs_take_no_time_and_a_sweep_without_others_is_done() -> None:
+    plan = independent_runs(10)
+    keys = runs(plan)
+    skipped = frozenset(keys[14:])
+    records = done(plan, 8, every_s=15.0)
+    before = time_left(plan, records, *keys[8:12])
+    status = Status(
+        records=records, running={key: holder("a") for key in keys[8:12]}, skipped=skipped
+    )
+    after = eta_s(status.board(plan), status, NOON)
+    assert before is not None
+    assert after == pytest.approx(before / 2)
+    rest = {trial.key: record(plan, trial.key, NOON) for trial in plan if trial.key not in skipped}
+    text = render(plan, Status(records=rest, skipped=skipped))
+    assert "14/20 trials, 0 failed, 6 skipped" in text
+    assert "resume" not in text
+
+
 def render(plan: Plan, status: Status) -> str:
     console = Console(file=io.StringIO(), width=200)
     console.print(render_status(plan, status, "x.yaml"))

@@ -12,6 +12,13 @@ from orchestrator.monitor.board import MAX_CHAIN_ROWS, Board, TrialState
 from orchestrator.monitor.terminal import TerminalProgress, format_duration
 from orchestrator.plan.graph import DENSE, Plan
 from orchestrator.schedule.frontier import Frontier, WorkItem
+from orchestrator.schedule.run_events import (
+    ChunkEnded,
+    ItemCommitted,
+    ItemFailed,
+    ItemStarted,
+    ItemsWanted,
+)
 from tests.support.sweeps import plan_of, sweep_document
 
 
@@ -49,6 +56,7 @@ def test_a_board_counts_each_run_once(plan: Plan) -> None:
         TrialState.DONE: 1,
         TrialState.FAILED: 1,
         TrialState.BLOCKED: 0,
+        TrialState.SKIPPED: 0,
     }
     assert board.summary() == "1/9 trials, 1 running, 1 failed"
     board.set_state(first, TrialState.FAILED)
@@ -75,6 +83,21 @@ def test_descendants_of_a_failed_run_are_blocked_and_not_unfinished(plan: Plan) 
     assert len(unfinished) == 6
     assert not unfinished & {dense, first, second}
     assert board.summary() == "1/9 trials, 0 running, 1 failed, 1 blocked"
+
+
+def test_skipped_runs_are_settled_until_they_are_wanted(plan: Plan, console: Console) -> None:
+    _, first, second = chain(plan, 0)
+    runs = [trial.key for trial in plan.training_runs()]
+    states = {key: TrialState.DONE for key in runs if key not in (first, second)}
+    board = Board(plan, states | dict.fromkeys((first, second), TrialState.SKIPPED))
+    assert board.settled()
+    assert board.summary() == "7/9 trials, 0 failed, 2 skipped"
+    assert "●○○" in render(board)[1]
+    progress = TerminalProgress(board, console)
+    _, wanted, _ = items(plan, 3)
+    progress.on_event(ItemsWanted([wanted]))
+    assert [trial.key for trial in board.unfinished()] == [first]
+    assert board.summary() == "7/9 trials, 0 running, 0 failed, 1 skipped"
 
 
 def test_each_chain_has_a_row_and_all_random_tickets_share_one(plan: Plan) -> None:
@@ -119,14 +142,14 @@ def test_progress_follows_a_chunk_item_by_item(plan: Plan, console: Console) -> 
     board = Board(plan)
     progress = TerminalProgress(board, console)
     assert progress.eta_s() is None
-    progress.item_started(chunk[0])
+    progress.on_event(ItemStarted("s", chunk[0]))
     assert [board.state(item.key) for item in chunk] == [
         TrialState.RUNNING,
         TrialState.PENDING,
         TrialState.PENDING,
     ]
-    progress.item_committed(chunk[0], [chunk[0].key], 90.0)
-    progress.item_started(chunk[1])
+    progress.on_event(ItemCommitted(chunk[0], [chunk[0].key], 90.0, "s"))
+    progress.on_event(ItemStarted("s", chunk[1]))
     assert [board.state(item.key) for item in chunk] == [
         TrialState.DONE,
         TrialState.RUNNING,
@@ -134,7 +157,7 @@ def test_progress_follows_a_chunk_item_by_item(plan: Plan, console: Console) -> 
     ]
     assert board.scores == {chunk[0].key: 90.0}
     assert progress.line().startswith("1/9 trials, 1 running, 0 failed, about 0:00 left")
-    progress.chunk_ended(chunk)  # its worker has exited
+    progress.on_event(ChunkEnded("s", chunk))  # its worker has exited
     assert [board.state(item.key) for item in chunk] == [
         TrialState.DONE,
         TrialState.PENDING,
@@ -153,8 +176,8 @@ def test_the_time_left_follows_the_throughput(
     progress = TerminalProgress(Board(plan), console)
     now = 50.0  # before a worker has started
     for item in items(plan, 3):
-        progress.item_started(item)
-        progress.item_committed(item, [item.key], None)
+        progress.on_event(ItemStarted("s", item))
+        progress.on_event(ItemCommitted(item, [item.key], None, "s"))
     now = 150.0
     assert progress.eta_s() == pytest.approx(200.0)
 
@@ -164,7 +187,7 @@ def test_an_error_is_printed_in_full_and_verbatim(plan: Plan, console: Console) 
     (item,) = items(plan, 1)
     item.error = "KeyError: [/data/x] is not in [bold] " + "long " * 20
     board = Board(plan)
-    TerminalProgress(board, console).item_failed(item)
+    TerminalProgress(board, console).on_event(ItemFailed(item))
     assert board.state(item.key) is TrialState.FAILED
     (line,) = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert line.strip() == f"failed {item.key[:12]}: {item.error}".strip()

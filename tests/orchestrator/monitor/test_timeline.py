@@ -27,6 +27,7 @@ from orchestrator.ray_cluster.capacity import (
 )
 from orchestrator.ray_cluster.node_watch import poll_nodes
 from orchestrator.report.sections.capacity import utilization, write_capacity
+from orchestrator.schedule.run_events import ChunkEnded, ChunkStarted
 from orchestrator.sweep.config import Placement
 
 
@@ -123,13 +124,8 @@ def test_a_timeline_covers_a_run_from_start_to_end(machine: None, tmp_path: Path
     assert timeline.write(tmp_path) == ""
     assert not list(tmp_path.iterdir())
     with poll_nodes(timeline.observe_nodes):
-        for record_event in (
-            timeline.chunk_started,
-            timeline.chunk_started,
-            timeline.chunk_ended,
-            timeline.chunk_ended,
-        ):
-            record_event([])
+        for event in (*[ChunkStarted("s", [])] * 2, *[ChunkEnded("s", [])] * 2):
+            timeline.on_event(event)
             time.sleep(0.005)  # samples have a resolution of a millisecond
     summary = timeline.write(tmp_path)
     assert summary.startswith("1 node, slots busy ")
@@ -158,8 +154,8 @@ def test_the_number_of_samples_is_limited(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("orchestrator.monitor.timeline.MAX_SAMPLES", 20)
     timeline = Timeline(Placement())
     for _ in range(500):
-        timeline.chunk_started([])
-        timeline.chunk_ended([])
+        timeline.on_event(ChunkStarted("s", []))
+        timeline.on_event(ChunkEnded("s", []))
     samples = timeline.samples()
     assert 10 <= len(samples) <= 21  # plus the last one
     assert samples.seconds.is_monotonic_increasing

@@ -62,6 +62,16 @@ def test_trials_that_depend_on_a_failed_one_are_blocked() -> None:
     ]
 
 
+def test_skipped_trials_are_not_missing_but_results_come_first() -> None:
+    sweep = SyntheticSweep()
+    run = sweep.add_cell("imp", 1, 0.1, 0, None)
+    done = sweep.add_cell("imp", 2, 0.2, 0, 81.0)
+    prune_trial = sweep.trials[run].parents[0]
+    states = trial_states(sweep.plan(), sweep.records, (), {run, prune_trial, done})
+    assert (states[run], states[prune_trial], states[done]) == ("skipped", "skipped", "done")
+    assert list(cell_scores(sweep.plan(), sweep.records, (), {run}).state) == ["skipped", "done"]
+
+
 def test_a_dense_run_shared_by_several_curves_counts_once() -> None:
     sweep = SyntheticSweep()
     for seed, score in enumerate((80.0, 82.0)):

@@ -88,20 +88,17 @@ def test_leaves_are_batched_but_no_slot_starves() -> None:
     assert max(lengths) <= sum(lengths) / 4
 
 
-def test_an_item_fails_at_max_failures_and_blocks_its_descendants() -> None:
+def test_an_item_that_is_given_up_blocks_its_descendants_only() -> None:
     plan = plan_of(sweep_document(seed=[0, 1], controls=[]))
-    frontier = Frontier(plan, max_failures=3)
+    frontier = Frontier(plan)
     chunk = next_chunk(frontier, slots=1, max_leaves=1)
     run_item(frontier, chunk[0], [], plan)
     failing = chunk[1]
-    for failures in range(3):
-        assert failing.failures == failures
-        for item in chunk[2:]:
-            frontier.requeue(item)
-        frontier.record_failure(failing, "boom")
-        if failures < 2:
-            assert failing.state is WorkState.READY
-            frontier.start([failing])
+    for item in chunk[1:]:
+        frontier.requeue(item)
+    assert failing.state is WorkState.READY
+    frontier.start([failing])
+    assert frontier.fail(failing, "boom") == chunk[2:]
     assert failing.state is WorkState.FAILED
     assert frontier.counts[WorkState.BLOCKED] == 3
     rest = list(iter(lambda: next_chunk(frontier, slots=1, max_leaves=1), []))
@@ -110,6 +107,39 @@ def test_an_item_fails_at_max_failures_and_blocks_its_descendants() -> None:
         run_item(frontier, item, list(plan.trials), plan)
     assert frontier.settled
     assert frontier.counts[WorkState.FINISHED] == 6
+
+
+def test_only_what_wanted_trials_need_runs_and_the_rest_is_skipped() -> None:
+    plan = plan_of(sweep_document(seed=[0, 1], controls=["random"]))
+    second = next(t.key for t in plan.training_runs() if t.level == 2)
+    frontier = Frontier(plan, wanted=[second])
+    committed = []
+    while not frontier.settled:
+        for item in next_chunk(frontier, slots=1, max_leaves=1):
+            run_item(frontier, item, committed, plan)
+    assert {plan.trials[key].level for key in committed if plan.trials[key].kind == "train"} == {
+        *(0, 1, 2)
+    }
+    assert frontier.counts[WorkState.SKIPPED] > 0
+    again = Frontier(plan, committed, wanted=plan.trials)
+    while not again.settled:
+        for item in next_chunk(again, slots=1, max_leaves=1):
+            run_item(again, item, committed, plan)
+    assert sorted(committed) == sorted(plan.trials), "each once, by-products included"
+
+
+def test_an_item_that_is_wanted_after_a_parent_failed_is_blocked() -> None:
+    plan = plan_of(sweep_document(controls=[]))
+    chain = [t.key for t in plan.training_runs()]
+    frontier = Frontier(plan, wanted=chain[:2])
+    dense, first, *later = (frontier.item(key) for key in chain)
+    assert {item.state for item in later} == {WorkState.SKIPPED}
+    frontier.start([dense])
+    assert frontier.fail(dense, "boom") == [first]
+    assert frontier.settled
+    assert {item.key for item in frontier.want(chain)} == set(chain[2:])
+    assert {item.state for item in later} == {WorkState.BLOCKED}
+    assert frontier.settled
 
 
 def test_an_early_rewind_point_makes_the_items_that_need_only_it_ready() -> None:
@@ -125,5 +155,4 @@ def test_an_early_rewind_point_makes_the_items_that_need_only_it_ready() -> None
     assert frontier.counts[WorkState.READY] == 0
     frontier.commit(rewind_point)
     assert frontier.counts[WorkState.READY] == 4
-    frontier.record_failure(dense, "died")
-    assert frontier.counts[WorkState.BLOCKED] == 0
+    assert frontier.fail(dense, "died") == []

@@ -41,8 +41,8 @@ def test_an_event_follows_when_the_lease_ends_or_all_trials_are_committed(
     assert next_events(watcher) == [LeaseEvent(TRAIN, (PRUNE,))]
     with Leases(store.objects, "other").acquire(TRAIN):
         watcher.watch(TRAIN, [TRAIN, PRUNE])
-        store.commit(Record(key=TRAIN, kind="train", spec={}))
-        assert next_events(watcher) == [LeaseEvent(TRAIN, (TRAIN, PRUNE))]
+        store.commit(Record(key=TRAIN, kind="train", spec={}, scores={"score": 71.0}))
+        assert next_events(watcher) == [LeaseEvent(TRAIN, (TRAIN, PRUNE), {TRAIN: 71.0})]
 
 
 class BrokenStore(TicketStore):

@@ -7,20 +7,24 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 import ray
 
-from orchestrator.errors import StoreUnreachable
+from orchestrator.errors import RunError, StoreUnreachable
 from orchestrator.plan.graph import Plan
-from orchestrator.schedule.frontier import WorkItem
+from orchestrator.schedule.frontier import Frontier, WorkState
+from orchestrator.schedule.run_events import ItemCommitted, ItemFailed, RunEvent
+from orchestrator.schedule.strategy import ALL, Strategy
 from orchestrator.sweep.config import Placement
 from orchestrator.tune import driver
 from orchestrator.worker.protocol import Assignment, Poll, WorkResult
 from tests.support.sweeps import plan_of, sweep_document
+from trainables.errors import TicketMismatch
 
 SLOTS = 2
 
@@ -80,23 +84,29 @@ class RecordingObserver:
         self.committed: list[str] = []
         self.failed: list[str] = []
 
-    def chunk_started(self, chunk: list[WorkItem]) -> None: ...
-    def item_started(self, item: WorkItem) -> None: ...
-    def chunk_ended(self, chunk: list[WorkItem]) -> None: ...
-
-    def item_committed(self, item: WorkItem, keys: list[str], score: float | None) -> None:
-        self.committed += keys
-
-    def item_failed(self, item: WorkItem) -> None:
-        self.failed.append(item.key)
+    def on_event(self, event: RunEvent) -> None:
+        match event:
+            case ItemCommitted(keys=keys):
+                self.committed += keys
+            case ItemFailed(item=item):
+                self.failed.append(item.key)
 
 
 def run_with(
-    plan: Plan, worker: type[FileWorker], folder: Path
+    plan: Plan,
+    worker: type[FileWorker],
+    folder: Path,
+    *,
+    strategy: Strategy = ALL,
+    scores: Mapping[str, float] = MappingProxyType({}),
+    committed: Iterable[str] = (),
 ) -> tuple[driver.Summary, RecordingObserver]:
     observer = RecordingObserver()
-    start_worker = partial(worker, folder)
-    summary = driver.run_plan(plan, set(), start_worker, Placement(slots=SLOTS), observer)
+    summary = driver.run_plan(
+        *(plan, set(committed), partial(worker, folder), Placement(slots=SLOTS), observer),
+        strategy=strategy,
+        scores=scores,
+    )
     return summary, observer
 
 
@@ -128,6 +138,85 @@ def test_a_dead_worker_counts_as_one_failure_and_a_failed_item_blocks_its_chain(
     assert attempts[failing] == 3
     assert {attempts[t.key] for t in plan.training_runs() if t.level == 1} == {2}
     assert {attempts[t.key] for t in plan.training_runs() if t.level == 0} == {1}
+
+
+class MismatchedWorker(FileWorker):
+    """Meets an error at level 2 that repeats by nature."""
+
+    def before_result(self, assignment: Assignment, attempt: int) -> None:
+        if assignment.trial.level == 2:
+            raise TicketMismatch("ticket 1a2b is of another model")
+
+
+def test_an_error_that_repeats_is_tried_once(tmp_path: Path) -> None:
+    plan = plan_of(sweep_document(seed=[0], controls=[]))
+    summary, observer = run_with(plan, MismatchedWorker, tmp_path)
+    assert (summary.finished, summary.failed, summary.blocked) == (2, 1, 2)
+    (failed,) = observer.failed
+    assert "not retried" in summary.failures[failed]
+    assert len(list(tmp_path.glob(f"did-{failed}-*"))) == 1
+
+
+class FirstLosingLevel:
+    """Wants each chain up to its first level whose score is below 70."""
+
+    def wanted(self, plan: Plan, results: Mapping[str, float]) -> Iterator[str]:
+        chains: dict[tuple[str, int], list[str]] = {}
+        for cell in plan.cells:
+            chains.setdefault((cell.curve.task, cell.curve.seed), []).append(cell.trial)
+        for runs in chains.values():
+            for key in runs:
+                yield key
+                if results.get(key, 0.0) < 70:
+                    break
+
+
+class ScoringWorker(FileWorker):
+    """Scores 90, and 20 less at each level."""
+
+    def perform(self, assignment: Assignment) -> WorkResult:
+        result = super().perform(assignment)
+        result.score = 90.0 - 20 * assignment.trial.level
+        return result
+
+
+def test_trials_that_no_result_makes_wanted_are_skipped_and_run_later(tmp_path: Path) -> None:
+    plan = plan_of(sweep_document(seed=[0, 1], controls=[]))
+    summary, observer = run_with(plan, ScoringWorker, tmp_path, strategy=FirstLosingLevel())
+    levels = {plan.trials[key].level for key in observer.committed if key in runs_of(plan)}
+    assert levels == {0, 1, 2}, "levels 0 and 1 pass, level 2 does not"
+    assert (summary.finished, summary.skipped) == (6, 4)
+    assert summary.failed == summary.blocked == 0
+    scores = {key: 90.0 - 20 * plan.trials[key].level for key in observer.committed}
+    again, _ = run_with(
+        *(plan, ScoringWorker, tmp_path),
+        strategy=FirstLosingLevel(),
+        scores=scores,
+        committed=observer.committed,
+    )
+    assert (again.finished, again.skipped) == (0, 4), "there is nothing to do"
+    rest, later = run_with(plan, ScoringWorker, tmp_path, committed=observer.committed)
+    assert (rest.finished, rest.skipped) == (4, 0)
+    assert sorted(observer.committed + later.committed) == sorted(plan.trials)
+
+
+def runs_of(plan: Plan) -> set[str]:
+    return {trial.key for trial in plan.training_runs()}
+
+
+def test_a_run_with_an_unaccounted_item_fails_loudly() -> None:
+    plan = plan_of(sweep_document(seed=[0], controls=[]))
+    runs = [trial.key for trial in plan.training_runs()]
+    frontier = Frontier(plan, wanted=runs[:2])
+    dense, first, *_ = (frontier.item(key) for key in runs)
+    with pytest.raises(RunError, match="'waiting': 1, 'ready': 1, 'skipped': 3"):
+        driver.check_settled(frontier)
+    frontier.start([dense])
+    frontier.fail(dense, "broken")
+    driver.check_settled(frontier)
+    first.state = WorkState.RUNNING  # a defect: the counts do not know it
+    with pytest.raises(RunError, match="'running': 1"):
+        driver.check_settled(frontier)
 
 
 def test_a_store_outage_stops_the_run_without_a_failure(tmp_path: Path) -> None:

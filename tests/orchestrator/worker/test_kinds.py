@@ -17,7 +17,7 @@ from orchestrator.plan.graph import Plan
 from orchestrator.store.s3 import S3ObjectStore, StoreAddress
 from orchestrator.store.tickets import TicketStore
 from orchestrator.sweep.config import Sweep
-from orchestrator.sweep.resolve import resolve_inputs
+from orchestrator.sweep.resolve import Resolver
 from orchestrator.worker.protocol import Assignment, Context
 from orchestrator.worker.trial import TrialWorker
 from tests.support import plugins
@@ -53,8 +53,8 @@ def performed(store: TicketStore, file: str, **study: Any) -> tuple[Plan, TrialW
         "recipes": {"short": {"steps": 3, "batch_size": 8, "eval_examples": 32}},
     }
     sweep = Sweep.model_validate(content)
-    resolved = resolve_inputs(sweep, fingerprint)
-    plan = expand_sweep(sweep, resolved)
+    resolved = Resolver(sweep, fingerprint)
+    plan = expand_sweep(resolved)
     context = Context(
         sweep="test",
         run="run",
