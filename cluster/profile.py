@@ -7,11 +7,12 @@ of secrets.
 
 from __future__ import annotations
 
-import re
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from cluster.addresses import Endpoint, StoreUrl
 
 KubernetesName: TypeAlias = Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$")]
 """A DNS label, short enough that names derived from it are DNS labels too (63 characters)."""
@@ -113,24 +114,12 @@ class WorkerGroup(Machine):
 class ProfileStore(ProfileModel):
     """The ticket store, with the same keys as a sweep's `placement.store`."""
 
-    url: Annotated[str, Field(pattern=r"^s3://[a-z0-9][a-z0-9.-]+(/.*)?$")]
+    url: StoreUrl
     """The store's bucket and optional prefix, as `s3://BUCKET/PREFIX`."""
-    endpoint: str = ""
-    """The URL of the S3 server; empty for AWS."""
+    endpoint: Endpoint = ""
+    """The URL of the S3 server, without user and password; empty for AWS."""
     region: Annotated[str, Field(pattern="^[a-z0-9-]*$")] = "us-east-1"
     """The region of the bucket."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _check_no_credentials(cls, data: Any) -> Any:
-        """This runs before the fields' own checks, whose messages repeat the value."""
-        for key in ("url", "endpoint"):
-            if isinstance(data, dict) and re.match("[^/]*//[^/]*@", str(data.get(key))):
-                raise ValueError(
-                    f"{key} contains a user name or password; remove it: credentials come from"
-                    " AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-                )
-        return data
 
 
 class Mount(ProfileModel):
@@ -258,9 +247,3 @@ class Profile(ProfileModel):
                     raise ValueError(f"{key} = {value!r} is not allowed; use one that is not taken")
                 taken.add(value)
         return self
-
-    def prices(self) -> dict[str, float]:
-        """Return the price of a node-hour by node type; the head's node type is `head`."""
-        return {HEAD_NODE_TYPE: self.head.price_per_hour} | {
-            group.name: group.price_per_hour for group in self.workers
-        }

@@ -18,17 +18,7 @@ SweepstakesError
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
-
-
-def suggest(name: str, allowed: Iterable[str]) -> str:
-    """Return advice for an unknown name: the nearest allowed one, or else all of them."""
-    names = list(allowed)
-    similar = difflib.get_close_matches(name, names, n=1)
-    if similar:
-        return f"did you mean `{similar[0]}`?"
-    return f"use one of {', '.join(names) or 'none'}"
+from trainables.errors import suggest as suggest
 
 
 class SweepstakesError(Exception):

@@ -12,35 +12,53 @@ from __future__ import annotations
 import importlib
 import resource
 import sys
-from collections.abc import Collection, Iterable, Mapping
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainables.check import check_training
 from trainables.distributed.collectives import Peers, current_peers
 from trainables.distributed.process import Device, prepare_process
 from trainables.errors import RecipeError, TicketMismatch
-from trainables.models import MODELS, check_adversary
+from trainables.models import MODELS
 from trainables.models.base import Backbone
-from trainables.pruning import PRUNERS
-from trainables.pruning.choose import prune_sharded_weights, prune_weights
+from trainables.optim import OPTIMIZERS
+from trainables.pruning import PRUNERS, check_prune
+from trainables.pruning.choose import check_kind, method_module, prune_alone, prune_at_end
 from trainables.seeds import derive
-from trainables.spec import BACKBONE, HEAD, PruneSpec, TrainSpec
+from trainables.spec import BACKBONE, HEAD, TASK_STATE, PruneSpec, TrainSpec
 from trainables.tasks import TASKS
 from trainables.tasks.base import Task, TaskSource
-from trainables.tickets.weights import Masks, applied, check_fit, kept_sha256
+from trainables.tickets import TICKET_KINDS
+from trainables.tickets.base import (
+    Applied,
+    Ticket,
+    check_fit,
+    kind_module,
+    shapes_of,
+)
+from trainables.tickets.weights import kept_sha256
 from trainables.training import checks
-from trainables.training.adversary import training_objective
+from trainables.training.adversary import TrainingObjective, training_objective
 from trainables.training.engine import compiling, start_engine
-from trainables.training.loop import RunPlan, TrainState, resume, train
+from trainables.training.loop import (
+    RunPlan,
+    TrainState,
+    init_task_state,
+    load_task_state,
+    resume,
+    task_state,
+    train,
+)
 from trainables.training.network import Network, load_weights
-from trainables.training.recipe import check_recipe
 from trainables.training.sink import Sink
 from trainables.training.start import (
     extend_embeddings,
@@ -52,6 +70,10 @@ from trainables.training.start import (
 from trainables.user_modules import UserModule, install
 
 __all__ = ["RunInputs", "RunOutcome", "Sink", "prune", "run"]
+
+T = TypeVar("T")
+Wrap: TypeAlias = Callable[[TrainingObjective], TrainingObjective]
+"""Makes the objective of a search from that of the task."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,11 +88,11 @@ class RunInputs:
     """Published checkpoint file of a `pretrained` start."""
     rewind: Mapping[str, Tensor] | None = None
     """Rewind point of a `rewind` start: `backbone.*` and `head.*`, weights in float32 and buffers,
-    on CPU."""
-    ticket: Masks | None = None
-    """Ticket to apply, by the backbone's own tensor names."""
-    reference: Masks | None = None
-    """Ticket whose count in each tensor a random ticket copies."""
+    and `task.*` if the task has state; on CPU."""
+    ticket: Ticket | None = None
+    """Ticket to apply."""
+    reference: Ticket | None = None
+    """Ticket whose count in each array a random ticket copies."""
     theta_sha256: str = ""
     """Hash of the start weights of the run that produced the ticket, if this run must start from
     the same ones: any other start is then refused."""
@@ -94,12 +116,14 @@ class RunOutcome:
     """Points of the curves. Each has `step` and some of: `loss` and `lr` (about 200 points),
     `score` (one point per evaluation)."""
     checks: dict[str, str | int]
-    """`pruned_nonzero`, the number of pruned weights that are not zero (always 0), and three hashes
-    (64 hex digits): `theta_sha256` of all start weights, `start_sha256` of those that the ticket
-    keeps, and `final_sha256` of the final weights."""
+    """`pruned_nonzero`, the number of units that the ticket turns off and that are not off, such as
+    pruned weights that are not zero (always 0), and three hashes (64 hex digits): `theta_sha256` of
+    all start weights, `start_sha256` of those that the ticket does not hold at zero, and
+    `final_sha256` of the final weights."""
     costs: dict[str, float] = field(compare=False)
     """`seconds`, `steps`, `evaluation_seconds`, `checkpoints` (their number) and
-    `checkpoint_seconds`, `peak_rss_mb`; on CUDA also `gpus` and `gpu_peak_mb`. Peaks of memory are
+    `checkpoint_seconds`, `peak_rss_mb`, `parameters` (the number of those that take part in a
+    forward pass under the ticket); on CUDA also `gpus` and `gpu_peak_mb`. Peaks of memory are
     in MiB, of one process."""
     gpu: str = field(compare=False, default="")
     """Name of the GPU that the trial ran on, which may not be the caller's; empty on CPUs."""
@@ -121,9 +145,8 @@ def run(
     points. Results do not depend on which tickets and rewind points are requested. Raises the
     errors of `trainables.errors`.
     """
-    install_parts(spec, inputs.modules)
-    check_recipe(spec.recipe)
-    check_adversary(spec.recipe, spec.model.architecture)
+    install_parts(spec, inputs.modules, prunes.values())
+    check_training(spec, current_peers().world_size)
     prepare_process(inputs.device, inputs.threads)
     entry = TASKS[spec.task.name]
     extensions = entry.embedding_extensions.get(spec.model.architecture, ())
@@ -148,9 +171,11 @@ def train_network(
 ) -> RunOutcome:
     """Do what `run` does with a given backbone and task. The backbone's weights are replaced."""
     peers = current_peers()
-    masks = _ticket_masks(spec, inputs)
+    ticket = _given_ticket(spec, inputs)
+    masks = _weight_masks(ticket, backbone)
     start = _initial_weights(spec, backbone, task, inputs)
-    check_fit(masks, start)
+    start |= init_task_state(task, start)
+    check_fit(masks, shapes_of(start))
     # Hash the parents' results before any code of this run can have changed them.
     theta_sha256 = checks.check_start_hash(start, inputs.theta_sha256, peers)
     start_sha256 = kept_sha256(start, masks) if masks else theta_sha256
@@ -162,80 +187,125 @@ def train_network(
         first_step=spec.first_step,
         last_step=spec.recipe.steps if until is None else until,
         rewind_steps=frozenset(rewinds),
+        masks=masks,
     )
     _check_steps(plan)
+    _check_prunes(spec, ticket, prunes.values())
+    _check_search(spec, rewinds)
     net = Network(backbone, task.build_head(backbone))
-    load_weights(net, start)
-    # Find the names now: at ZeRO 3 DeepSpeed empties the weights, and their shapes are lost.
-    pools = {each.pool: backbone.prunable(each.pool) for each in prunes.values()}
+    load_weights(net, {n: value for n, value in start.items() if not n.startswith(TASK_STATE)})
+    load_task_state(task, start, masks)
+    # Find names and shapes now: at ZeRO 3 DeepSpeed empties the weights, and their shapes are lost.
+    pools = {key: backbone.prunable(each.pool) for key, each in prunes.items()}
+    spaces = {
+        key: kind_module(each.ticket_kind).space(backbone, each.pool)
+        for key, each in prunes.items()
+    }
+    parameters = _count_parameters(net, ticket)
     net.to(inputs.device)
     compiled = compiling(net) if spec.recipe.compile else nullcontext()
-    with compiled, applied(net, masks), start_engine(net, spec.recipe, inputs.device) as engine:
-        checks.check_engine_start(engine.owned_shards(), start, masks, peers)
-        state = resume(engine, plan, inputs.checkpoint)
-        train(engine, task, plan, state, sink)
-        rates = state.first_rates, state.last_rates
-        steps = plan.first_step, state.step
-        checks.check_schedule(spec.recipe, steps, rates, engine.update_count())
-        local_weights, shards = engine.local_weights(), engine.owned_shards()
-    nonzero = checks.check_end(start, theta_sha256, local_weights, shards, masks, peers)
+    groups = MODELS[spec.model.architecture].groups
+    with compiled, _applied(net, ticket) as applied, _searching(spec, backbone) as wrap:
+        net.to(inputs.device)  # what the search has added
+        added = {
+            name: value.detach().to("cpu", copy=True)
+            for name, value in net.state_dict().items()
+            if name not in start
+        }
+        if wrap is not None:
+            plan = replace(plan, objective=wrap(plan.objective))
+        with start_engine(net, spec.recipe, inputs.device, groups) as engine:
+            checks.check_engine_start(engine.owned_shards(), start | added, masks, peers)
+            checks.check_fresh_optimizer(engine.has_fresh_state(), peers)
+            state = resume(engine, task, plan, inputs.checkpoint)
+            train(engine, task, plan, state, sink)
+            rates = state.first_rates, state.last_rates
+            steps = plan.first_step, state.step
+            checks.check_schedule(spec.recipe, steps, rates, engine.update_count())
+            local_weights, shards = engine.local_weights(), engine.owned_shards()
+    violations = applied.violations(_of_backbone(local_weights), _of_backbone(shards))
+    violation = TICKET_KINDS[ticket.kind].violation if ticket else ""
+    violations = checks.check_end(start, theta_sha256, shards, violations, violation, peers)
     if peers.world_size > 1:
         partitioned = {n for n, _ in net.named_parameters()} if spec.recipe.zero == 3 else set()
         replicated = {n: each for n, each in local_weights.items() if n not in partitioned}
         checks.check_ranks_agree(replicated, peers)
     final = peers.gather_shards(shards, engine.shapes)
+    final_state = task_state(task, peers)
     if until is None:
-        for key, prune_spec in prunes.items():
-            PRUNERS.check_source(prune_spec.method, prune_spec.source)
-            names = pools[prune_spec.pool]
-            ticket = prune_sharded_weights(prune_spec, names, shards, final, inputs.ticket, peers)
-            sink.ticket(key, ticket)
+        shapes = _of_backbone(engine.shapes)
+        for key, each in prunes.items():
+            own, full = _of_backbone(shards), _of_backbone(final)
+            chosen = prune_at_end(each, spaces[key], pools[key], own, shapes, full, ticket, peers)
+            if chosen is not None:
+                sink.ticket(key, chosen)
     return RunOutcome(
         scores=_scores(spec, task, state),
         history=tuple(state.history),
         checks={
-            "pruned_nonzero": nonzero,
+            "pruned_nonzero": violations,
             "theta_sha256": theta_sha256,
             "start_sha256": start_sha256,
-            "final_sha256": kept_sha256(final, {}),
+            "final_sha256": kept_sha256(final | final_state, {}),
         },
-        costs=_costs(state, plan, inputs.device, peers),
+        costs=_costs(state, plan, inputs.device, peers) | {"parameters": float(parameters)},
         gpu=torch.cuda.get_device_name() if inputs.device == "cuda" else "",
     )
 
 
-def prune(spec: PruneSpec, inputs: RunInputs) -> dict[str, NDArray[np.bool_]]:
+def prune(spec: PruneSpec, inputs: RunInputs) -> Ticket:
     """Return the ticket of a prune trial that needs no training run: a random ticket, or one from
-    the untrained start weights (OMP). It maps tensor names of the backbone to masks, True where a
-    weight is kept."""
+    the untrained start weights (OMP).
+
+    Raises RecipeError for a ticket that a training run produces, and the other errors of
+    `trainables.errors`.
+    """
     install_parts(spec, inputs.modules)
     torch.set_num_threads(inputs.threads)
+    start: Mapping[str, Tensor] = {}
     if PRUNERS[spec.method].needs == "nothing":
         with torch.device("meta"):  # only names and shapes count
             backbone = init_backbone(spec.model, 0, 0.0)
-        start = {BACKBONE + name: value for name, value in backbone.state_dict().items()}
     elif spec.start is not None:
         backbone = init_backbone(spec.model, 0, 0.0)
         start = start_weights(
             spec.model, spec.start, inputs.weights, inputs.rewind, backbone.prunable
         )
     else:
-        raise ValueError(
-            f"prune: the run {spec.run[:12]} produces this ticket; pass it to run() in `prunes`"
+        raise RecipeError(
+            f"prune: the training run {spec.run[:12]} produces this ticket; pass it to run() in "
+            "`prunes`"
         )
-    names = backbone.prunable(spec.pool)
-    return prune_weights(spec, names, start, inputs.ticket, inputs.reference)
+    return prune_alone(
+        spec,
+        kind_module(spec.ticket_kind).space(backbone, spec.pool),
+        backbone.prunable(spec.pool),
+        _of_backbone(start),
+        inputs.ticket,
+        inputs.reference,
+    )
 
 
-def install_parts(spec: TrainSpec | PruneSpec, modules: Iterable[UserModule]) -> None:
-    """Install the user's own files, and check that the parts that a trial uses are those that it
-    was planned with. Raises PluginError if they are not."""
+def install_parts(
+    spec: TrainSpec | PruneSpec,
+    modules: Iterable[UserModule],
+    prunes: Iterable[PruneSpec] = (),
+) -> None:
+    """Install the user's own files, and check that the parts that a trial and its by-products
+    `prunes` use are those that it was planned with. Raises PluginError if they are not, and
+    RecipeError for a ticket that its method does not make."""
     install(modules)
     MODELS.check_source(spec.model.architecture, spec.model.source)
     if isinstance(spec, TrainSpec):
         TASKS.check_source(spec.task.name, spec.task.source)
-    else:
-        PRUNERS.check_source(spec.method, spec.source)
+        OPTIMIZERS.check_source(spec.recipe.optimizer, spec.optimizer_source)
+        if spec.search is not None:
+            PRUNERS.check_source(spec.search.method, spec.search.source)
+    for each in (spec, *prunes):
+        if isinstance(each, PruneSpec):
+            check_prune(each)
+            PRUNERS.check_source(each.method, each.source)
+            TICKET_KINDS.check_source(each.ticket_kind, each.kind_source)
 
 
 def _data_seed(spec: TrainSpec) -> int:
@@ -244,12 +314,84 @@ def _data_seed(spec: TrainSpec) -> int:
     return seed if spec.role == "evaluation" else derive(seed, spec.role)
 
 
-def _ticket_masks(spec: TrainSpec, inputs: RunInputs) -> dict[str, NDArray[np.bool_]]:
-    """Return the ticket by the network's tensor names; empty for a dense run."""
+def _given_ticket(spec: TrainSpec, inputs: RunInputs) -> Ticket | None:
     if bool(spec.ticket) != (inputs.ticket is not None):
         expected, given = ("a ticket", "none") if spec.ticket else ("no ticket", "one")
         raise TicketMismatch(f"ticket: the run expects {expected} but was given {given}")
-    return {BACKBONE + name: mask for name, mask in (inputs.ticket or {}).items()}
+    return inputs.ticket
+
+
+def _weight_masks(ticket: Ticket | None, backbone: Backbone) -> dict[str, NDArray[np.bool_]]:
+    """Return the masks of the weights that the ticket holds at zero, by the network's names."""
+    if ticket is None:
+        return {}
+    shapes = shapes_of(dict(backbone.named_parameters()))
+    masks = kind_module(ticket.kind).weight_masks(shapes, ticket.arrays)
+    return {BACKBONE + name: mask for name, mask in masks.items()}
+
+
+@contextmanager
+def _applied(net: Network, ticket: Ticket | None) -> Iterator[Applied]:
+    """Put the network under the ticket, if there is one."""
+    if ticket is None:
+        yield Applied(violations=lambda local_weights, masters: 0)
+        return
+    with kind_module(ticket.kind).applied(net.backbone, ticket.arrays) as applied:
+        if applied.transform is not None:
+            transform = applied.transform
+            net.register_forward_pre_hook(lambda _, batch: (transform(batch[0]),))
+        yield applied
+
+
+def _searching(spec: TrainSpec, backbone: Backbone) -> AbstractContextManager[Wrap | None]:
+    """Return the context in which the run searches, if it does."""
+    if spec.search is None:
+        return nullcontext()
+    torch.manual_seed(derive(spec.seeds.data, "search"))
+    searching: AbstractContextManager[Wrap | None] = method_module(spec.search.method).searching(
+        backbone, spec
+    )
+    return searching
+
+
+def _check_prunes(spec: TrainSpec, ticket: Ticket | None, prunes: Iterable[PruneSpec]) -> None:
+    """Raise TicketMismatch if a ticket is of another kind than the applied one, and RecipeError if
+    it needs another search than the run's."""
+    method = spec.search and spec.search.method
+    for each in prunes:
+        check_kind(each, ticket)
+        if PRUNERS[each.method].needs == "search" and each.method != method:
+            raise RecipeError(
+                f"pruning method {each.method!r}: needs a run that searches with it; this run "
+                + (f"searches with {method!r}" if method else "does not search")
+            )
+
+
+def _check_search(spec: TrainSpec, rewinds: Collection[int]) -> None:
+    """Raise RecipeError if a run with a search is to save weights, from which no other run could
+    start."""
+    if spec.search is not None and rewinds:
+        raise RecipeError(
+            f"search {spec.search.method!r}: its run saves no rewind points, because a network in "
+            "search has other weights than the model; take them from a run without a search"
+        )
+
+
+def _count_parameters(net: Network, ticket: Ticket | None) -> int:
+    """Count the parameters that take part in a forward pass under the ticket."""
+    head = sum(weight.numel() for weight in net.head.parameters())
+    if ticket is None:
+        return head + sum(weight.numel() for weight in net.backbone.parameters())
+    return head + kind_module(ticket.kind).budget(net.backbone, ticket.arrays).parameters
+
+
+def _of_backbone(named: Mapping[str, T]) -> dict[str, T]:
+    """Return the entries of the backbone's tensors, by its own names."""
+    return {
+        name.removeprefix(BACKBONE): value
+        for name, value in named.items()
+        if name.startswith(BACKBONE)
+    }
 
 
 def _initial_weights(

@@ -13,17 +13,15 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from trainables.check import check_training
 from trainables.distributed.collectives import current_peers
 from trainables.distributed.launch import CallHandler, ParentCall, run_processes
 from trainables.distributed.process import release_memory
-from trainables.run import RunInputs, RunOutcome
+from trainables.run import RunInputs, RunOutcome, install_parts
 from trainables.run import run as run_in_process
 from trainables.spec import PruneSpec, TrainSpec
+from trainables.tickets.base import Ticket
 from trainables.training import checkpoint
-from trainables.training.recipe import check_recipe
 from trainables.training.sink import Action, Sink
 
 
@@ -47,7 +45,8 @@ def run(
         outcome = run_in_process(spec, inputs, sink, prunes=prunes, rewinds=rewinds, until=until)
         release_memory(inputs.device)
         return outcome
-    check_recipe(spec.recipe)
+    install_parts(spec, inputs.modules)
+    check_training(spec, workers)
     argument = pack_arguments(spec, inputs, prunes=prunes, rewinds=rewinds, until=until)
     group_outcome: RunOutcome = run_processes(
         f"{__name__}:run_member",
@@ -101,8 +100,8 @@ class _RemoteSink:
     def rewind(self, step: int, payload: bytes) -> None:
         self._forward("rewind", step, blob=payload)
 
-    def ticket(self, key: str, masks: Mapping[str, NDArray[np.bool_]]) -> None:
-        self._forward("ticket", key, dict(masks))
+    def ticket(self, key: str, ticket: Ticket) -> None:
+        self._forward("ticket", key, ticket)
 
     def checkpoint(self, payload: bytes) -> None:
         self._forward("checkpoint", blob=payload)

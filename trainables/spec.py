@@ -17,6 +17,8 @@ from annotated_types import Ge, Gt, Le, Lt
 BACKBONE = "backbone."
 HEAD = "head."
 """Prefixes of the names of a network's tensors: the backbone's, and the task head's."""
+TASK_STATE = "task."
+"""Prefix of the names of a task's state, next to the network's tensors."""
 
 Scalar: TypeAlias = str | int | float | bool
 Options: TypeAlias = tuple[tuple[str, Scalar], ...]
@@ -31,6 +33,8 @@ PositiveOrZero: TypeAlias = Annotated[float, Ge(0)]
 Role: TypeAlias = Literal["evaluation", "round"]
 Share: TypeAlias = Annotated[float, Ge(0), Le(1)]
 Momentum: TypeAlias = Annotated[float, Ge(0), Lt(1)]
+Factors: TypeAlias = tuple[tuple[str, Positive], ...]
+"""Sorted (name, factor) pairs: a small hashable mapping."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,21 +89,38 @@ class Recipe:
     accumulate: Count = 1
     """Micro-batches per optimizer step, whose gradients are averaged. It must divide `batch_size`,
     unless `tokens` is above 0."""
+    optimizer: str = "adamw"
+    """Optimizer: `adamw`, `sgd` (as `torch.optim.SGD`) or `lars` (You et al. 2017). `lars` needs
+    `zero` 0 and `fp32`."""
     lr: Positive = 1e-4
     """Peak learning rate, reached at the end of the warm-up."""
     head_lr_scale: Positive = 1.0
     """Factor on the learning rate of the task head, which learns at `lr * head_lr_scale`."""
+    lr_scales: Factors = ()
+    """Factors on the learning rates of groups of weights that the model names, such as
+    `{fusion: 5.0}`; by default none."""
     warmup: Share = 0.1
     """Share of `steps`, from 0 to below 1, in which the learning rate rises linearly from 0 to
     `lr`."""
-    decay: Literal["linear", "constant"] = "linear"
+    decay: str = "linear"
     """Learning rate after the warm-up: `linear` falls to 0 at the last step, `constant` stays at
-    `lr`."""
+    `lr`, `cosine` falls along half a cosine to `lr_end`, `multi_step` is multiplied by `gamma` at
+    each of `milestones`, and `polynomial` falls to `lr_end` with the power `power`."""
+    milestones: tuple[Count, ...] = ()
+    """Numbers of steps, ascending, after which `multi_step` multiplies the learning rate by
+    `gamma`."""
+    gamma: Positive = 0.1
+    """Factor on the learning rate at each of `milestones`."""
+    power: Positive = 1.0
+    """Power of `polynomial`; 1 falls linearly."""
+    lr_end: PositiveOrZero = 0.0
+    """Learning rate of the last step under `cosine` and `polynomial`."""
     weight_decay: PositiveOrZero = 0.01
-    """Decoupled weight decay of AdamW. Biases and LayerNorm weights are exempt unless
-    `decay_vectors` is set."""
+    """Weight decay: decoupled under `adamw`, added to the gradient (L2) under `sgd` and `lars`.
+    Biases and normalization weights are exempt unless `decay_vectors` is set."""
     decay_vectors: bool = False
-    """Whether weight decay applies to biases and LayerNorm weights too, as in LXMERT's BertAdam."""
+    """Whether weight decay applies to biases and normalization weights too, as in LXMERT's
+    BertAdam. Under `lars` their learning rate is then scaled by the trust ratio too."""
     beta1: Momentum = 0.9
     """Decay rate of Adam's running mean of gradients."""
     beta2: Momentum = 0.98
@@ -108,6 +129,12 @@ class Recipe:
     """Constant that Adam adds to the denominator of its update."""
     bias_correction: bool = True
     """Whether Adam corrects the bias of its moments towards zero. LXMERT's BertAdam does not."""
+    momentum: Momentum = 0.9
+    """Momentum of `sgd` and `lars`."""
+    nesterov: bool = False
+    """Whether `sgd` uses Nesterov momentum."""
+    trust_coefficient: Positive = 0.001
+    """Factor of LARS on the ratio of a layer's weight norm to its gradient norm."""
     clip_norm: PositiveOrZero = 1.0
     """Largest global L2 norm of the gradient, to which it is scaled down; 0 turns clipping off."""
     dropout: Momentum = 0.1
@@ -179,6 +206,19 @@ class Start:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Search:
+    """What a training run searches for beside its training, such as which blocks to skip."""
+
+    method: str
+    """Pruning method whose search it is: a name in `trainables.pruning.PRUNERS`."""
+    options: Options = ()
+    """Options of the search that differ from its defaults."""
+    source: str = ""
+    """Hash of the source of a method from outside the package (64 hex digits); empty
+    for a built-in one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TrainSpec:
     """Train a network, dense or under a ticket, and score it."""
 
@@ -198,14 +238,19 @@ class TrainSpec:
     """`round` marks a run whose only purpose is to prune the next ticket, in a sweep that trains
     separate runs to score tickets (as BERT-Tickets does). Its data order differs from that of the
     evaluation at the same level."""
+    optimizer_source: str = ""
+    """Hash of the source of an optimizer from outside the package (64 hex digits); empty for a
+    built-in one."""
     first_step: int = 0
     """Number of steps of the schedule that led to the start weights and are not repeated. Above 0,
     a rewound run trains only the rest of the schedule, on the rest of the data order."""
+    search: Search | None = None
+    """Search of a pruning method that the run does while it trains; its result is a ticket."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PruneSpec:
-    """Choose which weights to keep.
+    """Choose which weights, or other units of a model, to keep.
 
     `magnitude` keeps the weights with the largest |w|. It ranks the final weights of the training
     run `run`, inside the ticket that was applied to that run; if `run` is empty, it ranks the
@@ -216,6 +261,8 @@ class PruneSpec:
     model: ModelSpec
     method: str = "magnitude"
     """Pruning method: a name in `trainables.pruning.PRUNERS`."""
+    ticket_kind: str = "weights"
+    """What the ticket keeps or removes: a name in `trainables.tickets.TICKET_KINDS`."""
     sparsity: float
     """Share of the pool that is pruned in total, 0 to 1: kept = total - round(total * sparsity)."""
     scope: Literal["global", "layer"] = "global"
@@ -235,6 +282,9 @@ class PruneSpec:
     source: str = ""
     """Hash of the source of a pruning method from outside the package (64 hex digits); empty
     for a built-in one."""
+    kind_source: str = ""
+    """Hash of the source of a ticket kind from outside the package (64 hex digits); empty for a
+    built-in one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -25,7 +25,7 @@ from orchestrator.schedule.strategy import STRATEGIES, Strategy, scores_of, skip
 from orchestrator.sweep import sweep_file, yaml_file
 from orchestrator.sweep.config import Placement, StoreConfig, Sweep
 from orchestrator.sweep.fingerprints import caching_fingerprint, path_fingerprint
-from orchestrator.sweep.resolve import ResolvedInputs, resolve_inputs
+from orchestrator.sweep.resolve import Resolver
 
 if TYPE_CHECKING:
     from orchestrator.store.record import Record
@@ -43,7 +43,7 @@ class PlannedSweep:
     path: Path
     home: Path
     config: Sweep
-    inputs: ResolvedInputs
+    inputs: Resolver
     plan: Plan
     profile: Profile | None
     """The profile of `placement.cluster`; None if the sweep does not name one."""
@@ -82,26 +82,12 @@ def plan_sweep(path: Path, home: Path, *, offline: bool = False) -> PlannedSweep
         fingerprint = (
             path_fingerprint if offline else caching_fingerprint(home / "fingerprints.json")
         )
-        inputs = resolve_inputs(config, fingerprint)
-        _check_workers(config.placement)
         _check_search(config.search)
-        plan = expand_sweep(config, inputs)
+        inputs = Resolver(config, fingerprint)
+        plan = expand_sweep(inputs)
         return PlannedSweep(path, home, config, inputs, plan, _profile(config.placement))
     except (ConfigError, MissingFile) as error:
         raise type(error)(f"{path}: {error}") from None
-
-
-def _check_workers(placement: Placement) -> None:
-    if placement.workers % placement.nodes:
-        raise ConfigError(
-            f"placement.workers = {placement.workers} is not allowed with {placement.nodes} nodes;"
-            f" use a multiple of {placement.nodes}, so that each node has the same number"
-        )
-    if placement.workers > 1 and placement.gpus not in (0, 1):
-        raise ConfigError(
-            f"placement.gpus = {placement.gpus:g} is not allowed with {placement.workers} workers;"
-            " use 1, the GPU of each worker, or 0"
-        )
 
 
 def _check_search(name: str) -> None:

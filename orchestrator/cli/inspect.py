@@ -14,7 +14,7 @@ from rich.text import Text
 from orchestrator.api import workspace
 from orchestrator.cli.shared import KEY, STORE_OF, SWEEP, open_store, out, read_sweep
 from orchestrator.errors import InputError
-from orchestrator.plan.keys import ambiguous_prefix
+from orchestrator.plan.keys import match_prefix
 from orchestrator.sweep import sweep_file
 from orchestrator.sweep.config import Placement
 
@@ -64,18 +64,19 @@ def logs(home: Path, key: str, sweep: Path | None) -> None:
 
 def _log(store: TicketStore, prefix: str) -> str:
     """Return the log of a trial; for a by-product, the log of its training run."""
-    keys = store.log_keys(prefix)
-    if len(keys) > 1:
-        raise ambiguous_prefix(prefix, keys, "logs")
-    if not keys:
-        runs = {store.record(key).spec.get("run") for key in store.keys(prefix)}
-        keys = [key for key in runs if isinstance(key, str) and key in store.log_keys(key)]
-    if len(keys) != 1:
-        raise InputError(
-            f"{prefix!r} does not match the key of any log; a trial has a log once a worker has"
-            " started it, and `sweepstakes status SWEEP` lists failed trials"
-        )
-    return store.log(keys[0])
+    logs = {key: key for key in store.log_keys(prefix)}
+    if not logs:
+        runs = {key: store.record(key).spec.get("run") for key in store.keys(prefix)}
+        logs = {
+            key: run
+            for key, run in runs.items()
+            if isinstance(run, str) and run in store.log_keys(run)
+        }
+    missing = (
+        "a trial has a log once a worker has started it, and `sweepstakes status SWEEP` lists"
+        " failed trials"
+    )
+    return store.log(logs[match_prefix(prefix, logs, "log", missing)])
 
 
 @click.command()

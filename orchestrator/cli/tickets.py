@@ -15,8 +15,7 @@ from rich.table import Table
 
 from orchestrator.api import workspace
 from orchestrator.cli.shared import KEY, STORE_OF, check_finite, out
-from orchestrator.errors import InputError
-from orchestrator.plan.keys import ambiguous_prefix
+from orchestrator.plan.keys import match_prefix
 from orchestrator.sweep import sweep_file
 from orchestrator.sweep.config import Placement
 
@@ -102,6 +101,7 @@ def _row(record: Record, ticket: TicketRef | None) -> dict[str, Any]:
     assert ticket is not None
     return {
         "key": record.key,
+        "kind": record.spec.get("ticket_kind", "weights"),
         "model": record.labels.get("model", ""),
         "task": record.labels.get("task", ""),
         "level": record.labels.get("level", 0),
@@ -119,20 +119,11 @@ def _find(store: TicketStore, prefix: str) -> Record:
     Raises:
         InputError: no ticket matches, or several different ones do.
     """
-    matches = [
-        record
-        for record in _ticket_records(store)
-        if record.key.startswith(prefix)
-        or (record.ticket is not None and record.ticket.sha256.startswith(prefix))
-    ]
-    if not matches:
-        raise InputError(
-            f"{prefix!r} does not match the key or the hash of any ticket; list them with"
-            " `sweepstakes tickets list`"
-        )
-    if len({record.ticket.sha256 for record in matches if record.ticket}) > 1:
-        raise ambiguous_prefix(prefix, [record.key for record in matches], "tickets")
-    return matches[0]
+    records = _ticket_records(store)
+    by_name = {record.ticket.sha256: record for record in records if record.ticket is not None}
+    by_name |= {record.key: record for record in records}
+    missing = "list them with `sweepstakes tickets list`"
+    return by_name[match_prefix(prefix, by_name, "ticket", missing)]
 
 
 @tickets.command()
@@ -140,7 +131,7 @@ def _find(store: TicketStore, prefix: str) -> Record:
 @JSON
 @click.pass_obj
 def show(open_store: OpenStore, key: str, as_json: bool) -> None:
-    """Show a ticket's origin and its sparsity by layer."""
+    """Show a ticket's origin, and its sparsity by layer or other array."""
     with open_store() as store:
         record = _find(store, key)
         assert record.ticket is not None
@@ -172,7 +163,8 @@ def show(open_store: OpenStore, key: str, as_json: bool) -> None:
 def diff(open_store: OpenStore, a: str, b: str, as_json: bool) -> None:
     """Compare two tickets with the overlap expected by chance.
 
-    The overlap is the number of weights that both keep, divided by the number that either keeps.
+    The overlap is the number of weights, or other units, that both keep, divided by the number that
+    either keeps. The tickets are of one kind.
     """
     from orchestrator.store.ticket import compare_tickets
 
@@ -280,7 +272,8 @@ def gc(open_store: OpenStore, dry_run: bool, older_than: float, abandoned: bool)
     type=click.Choice(["masks", "prune", "pretrained"]),
     default="masks",
     show_default=True,
-    help="Boolean masks, a torch.nn.utils.prune state dict, or a folder for from_pretrained.",
+    help="Boolean masks, or for tickets that set weights to zero a torch.nn.utils.prune state dict"
+    " or a folder for from_pretrained.",
 )
 @click.option(
     "--weights",

@@ -98,8 +98,7 @@ def offers(profile: PricedProfile, placement: Placement) -> list[Offer]:
     fitting = [
         Offer(node=node, trials_per_node=per_node, nodes_per_trial=placement.nodes)
         for node in profile.workers
-        if (per_node := workers_on(node.cpus, node.gpus, placement) // placement.workers_per_node)
-        and node.max >= placement.nodes
+        if (per_node := trials_on(node.cpus, node.gpus, placement)) and node.max >= placement.nodes
     ]
     if not fitting:
         raise ConfigError(
@@ -125,9 +124,10 @@ def max_slots(profile: PricedProfile, placement: Placement) -> int:
     return sum(offer.slots for offer in offers(profile, placement))
 
 
-def workers_on(cpus: float, gpus: float, placement: Placement) -> int:
-    """Return how many workers of trials fit on a node with these CPUs and GPUs."""
+def trials_on(cpus: float, gpus: float, placement: Placement) -> int:
+    """Return of how many trials a node with these CPUs and GPUs can run a share at once."""
     ratios = [cpus / placement.cpus]
     if placement.gpus:
         ratios.append(gpus / placement.gpus)
-    return int(min(ratios) + 1e-9)  # 0.9 / 0.3 must give 3
+    workers = int(min(ratios) + 1e-9)  # 0.9 / 0.3 must give 3
+    return workers // placement.workers_per_node

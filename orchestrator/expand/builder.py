@@ -10,18 +10,22 @@ from orchestrator.plan.graph import Trial
 from orchestrator.plan.keys import key_of
 from orchestrator.sweep.config import Schedule, Study
 from orchestrator.sweep.resolve import ModelInput, TaskInput
-from trainables.pruning import PRUNERS
+from trainables.check import check_start
+from trainables.optim import OPTIMIZERS
+from trainables.pruning import PRUNERS, check_prune
 from trainables.spec import (
     PRUNE_SEMANTICS,
     PruneSpec,
     Recipe,
     RewindSpec,
     Role,
+    Search,
     Seeds,
     Start,
     TrainSpec,
     TrialSpec,
 )
+from trainables.tickets import TICKET_KINDS
 
 LevelRuns: TypeAlias = Iterator[tuple[int, tuple[str, str]]]
 """Yields (level, (key of the training run, key of the ticket applied to it))."""
@@ -56,10 +60,7 @@ class GridPoint:
 
     def scored_levels(self) -> Iterator[int]:
         """Return the levels that get cells; level 1 has the first ticket."""
-        levels = self.study.score_levels
-        if isinstance(levels, dict):
-            levels = levels.get(self.task.label)
-        return iter(range(1, self.schedule.levels + 1) if levels is None else levels)
+        return iter(self.study.levels_of(self.task.label, self.schedule))
 
 
 def pruning_rule(point: GridPoint) -> dict[str, Any]:
@@ -118,13 +119,19 @@ class PlanBuilder:
         ticket: str = "",
         level: int = 0,
         role: Role = "evaluation",
+        search: Search | None = None,
     ) -> str:
-        """Add a training run and return its key."""
+        """Add a training run and return its key.
+
+        Raises RecipeError if the model cannot be trained from that start.
+        """
+        check_start(start, point.model.spec)
         rewound = start.kind == "rewind" and point.rewind > 0
         spec = TrainSpec(
             model=point.model.spec,
             task=point.task.spec,
             recipe=point.recipe,
+            optimizer_source=OPTIMIZERS.source_of(point.recipe.optimizer),
             seeds=Seeds(head=point.seed_of("head"), data=point.seed_of("data")),
             start=start,
             ticket=ticket,
@@ -133,6 +140,7 @@ class PlanBuilder:
             if rewound and point.study.rewind_schedule == "remaining"
             else 0,
             role=role,
+            search=search,
         )
         parents = tuple(key for key in (ticket, start.trial) if key)
         return self.add(spec, point, parents=parents, level=level)
@@ -158,15 +166,23 @@ class PlanBuilder:
     ) -> str:
         """Add a prune trial to the sparsity of `level` and return its key.
 
-        `rule` has the fields of `PruneSpec` that say how weights are chosen.
+        `rule` has the fields of `PruneSpec` that say how units are chosen. All tickets of a study,
+        its controls included, are of the kind that its pruning method makes.
+
+        Raises:
+            ConfigError: the method cannot make this ticket.
         """
+        kind = PRUNERS[point.study.pruner].default_kind
         spec = PruneSpec(
             model=point.model.spec,
+            ticket_kind=kind,
+            kind_source=TICKET_KINDS.source_of(kind) if kind in TICKET_KINDS else "",
             sparsity=point.schedule.sparsity(level),
             pool=point.model.pool(point.study),
             semantics=PRUNE_SEMANTICS,
             **rule,
         )
+        check_prune(spec)
         return self.add(spec, point, parents=parents, produced_by=produced_by, level=level)
 
     def dense(self, point: GridPoint) -> str:
@@ -183,6 +199,7 @@ class PlanBuilder:
             model=pretraining.model.spec,
             task=pretraining.task.spec,
             recipe=pretraining.recipe,
+            optimizer_source=OPTIMIZERS.source_of(pretraining.recipe.optimizer),
             seeds=Seeds(head=pretraining.seed, data=pretraining.seed),
             start=pretraining.model.start(pretraining.seed),
         )
@@ -208,11 +225,14 @@ class PlanBuilder:
         return self._starts.setdefault(point.chain_id(), Start(kind="rewind", trial=rewind))
 
     def imp_ticket(self, point: GridPoint, level: int) -> str:
-        """Return the key of the iterative-magnitude-pruning ticket of `level` (VLT, Algorithm 1).
+        """Return the key of the study's ticket of `level`: that of iterative magnitude pruning
+        (VLT, Algorithm 1), or that of the search if the pruning method has one.
 
         The run that scores ticket k also yields ticket k+1: it trains the full schedule from the
         same weights, so no second run is needed.
         """
+        if PRUNERS[point.study.pruner].needs == "search":
+            return self.searched_ticket(point, level)
         chain = self._chains.setdefault(point.chain_id(), [])
         while len(chain) < level:
             depth = len(chain)
@@ -231,6 +251,16 @@ class PlanBuilder:
                 )
             )
         return chain[level - 1]
+
+    def searched_ticket(self, point: GridPoint, level: int) -> str:
+        """Return the key of the ticket of `level` that the pruning method's search finds. One run
+        from theta_0 searches for all levels."""
+        method = point.study.pruner
+        search = Search(method=method, source=PRUNERS.source_of(method))
+        run = self.train(point, start=self.theta_0(point), role="round", search=search)
+        return self.prune(
+            point, level, parents=(run,), produced_by=run, run=run, **pruning_rule(point)
+        )
 
     def ticket_point(self, point: GridPoint) -> GridPoint:
         """Return the point whose chain the tickets of `point` come from."""

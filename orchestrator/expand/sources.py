@@ -30,8 +30,8 @@ class RelatedPoints:
 
     tasks: Callable[[], list[str]]
     """Return the labels of the study's other tasks."""
-    on_task: Callable[[str], GridPoint]
-    """Return the point on the task with this label."""
+    on_task: Callable[[str, NamedSource], GridPoint]
+    """Return the point on the task with this label, for a source."""
     on_model: Callable[[NamedSource], GridPoint]
     """Return the point on the weights of the model that a source names. Raises ConfigError if that
     model differs in more than its weights."""
@@ -59,8 +59,8 @@ def source_levels(
     left out.
 
     Raises:
-        ConfigError: the source's function cannot be imported, or the model that it names cannot
-            be used.
+        ConfigError: the source's function cannot be imported, or the task or model that it
+            names cannot be used.
     """
     generate = _function(source)
     if source.entry.parameter == "model":
@@ -68,7 +68,8 @@ def source_levels(
     elif source.entry.parameter == "task":
         for task in [source.argument] if source.argument else related.tasks():
             if task != point.task.label:
-                yield f"{source.name}:{task}", generate(builder, point, related.on_task(task))
+                other = related.on_task(task, source)
+                yield f"{source.name}:{task}", generate(builder, point, other)
     else:
         yield source.name, generate(builder, point)
 

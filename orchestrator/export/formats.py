@@ -20,24 +20,27 @@ from orchestrator.store.ticket import Ticket
 from trainables.spec import BACKBONE
 
 Arrays = Mapping[str, npt.NDArray[Any]]
+Masks = Mapping[str, npt.NDArray[np.bool_]]
 
 
 def mask_files(ticket: Ticket) -> dict[str, bytes]:
-    """Return `masks.safetensors`: a boolean tensor per prunable weight, True = kept."""
-    return {"masks.safetensors": _tensors(ticket.masks(), ticket)}
+    """Return `masks.safetensors`: a boolean tensor per array of the ticket, True = kept; for a
+    ticket over weights, one per prunable weight."""
+    return {"masks.safetensors": _tensors(ticket.arrays(), ticket)}
 
 
-def prune_state_files(ticket: Ticket, weights: Arrays) -> dict[str, bytes]:
+def prune_state_files(ticket: Ticket, masks: Masks, weights: Arrays) -> dict[str, bytes]:
     """Return `prune_state.safetensors`: the state dict of a model under `torch.nn.utils.prune`.
 
     A pruned weight is two tensors of its own dtype, `<name>_orig` with all values and `<name>_mask`
-    of ones and zeros; all other tensors are unchanged.
+    of ones and zeros; all other tensors are unchanged. `masks` are those of the weights that the
+    ticket sets to zero.
 
     Raises:
-        InputError: the weights lack a tensor of the ticket, or have it in another shape.
+        InputError: the weights lack a tensor of the masks, or have it in another shape.
     """
     state = dict(weights)
-    for name, mask in ticket.masks().items():
+    for name, mask in masks.items():
         weight_name = _weight_name(name, mask.shape, weights)
         values = state.pop(weight_name)
         state[f"{weight_name}_orig"] = values
@@ -45,14 +48,14 @@ def prune_state_files(ticket: Ticket, weights: Arrays) -> dict[str, bytes]:
     return {"prune_state.safetensors": _tensors(state, ticket)}
 
 
-def apply_ticket(ticket: Ticket, weights: Arrays) -> dict[str, npt.NDArray[Any]]:
-    """Return all of `weights`, with those that the ticket prunes set to zero.
+def apply_masks(masks: Masks, weights: Arrays) -> dict[str, npt.NDArray[Any]]:
+    """Return all of `weights`, with those that the masks do not keep set to zero.
 
     Raises:
-        InputError: the weights lack a tensor of the ticket, or have it in another shape.
+        InputError: the weights lack a tensor of the masks, or have it in another shape.
     """
     arrays = dict(weights)
-    for name, mask in ticket.masks().items():
+    for name, mask in masks.items():
         weight_name = _weight_name(name, mask.shape, weights)
         values = weights[weight_name]
         arrays[weight_name] = np.where(mask, values, values.dtype.type(0))

@@ -7,21 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load
 
 from orchestrator.errors import InputError
 from orchestrator.export.formats import (
-    apply_ticket,
+    apply_masks,
     mask_files,
     prune_state_files,
     write_files,
 )
 from orchestrator.files import replace_files_in
 from orchestrator.plan.keys import from_json
+from orchestrator.store.parents import pruned_run, rewind_weights
 from orchestrator.store.record import Record
 from orchestrator.store.tickets import TicketStore
 from trainables.models import MODELS
-from trainables.spec import BACKBONE, PruneSpec, Start, TrainSpec
+from trainables.spec import BACKBONE, PruneSpec, Start
+from trainables.tickets import units
+from trainables.tickets.base import kind_module, shapes_of
 from trainables.training.start import init_backbone, start_weights
 
 
@@ -30,13 +32,15 @@ def export_ticket(
 ) -> list[Path]:
     """Write the ticket of the prune trial `record` into `folder`; return the files written.
 
-    `file_format` is `masks` (one boolean tensor per prunable weight), `prune` (the state dict of
-    the network under `torch.nn.utils.prune`) or `pretrained` (a pruned checkpoint for transformers'
-    `from_pretrained`). `weights` is the published checkpoint that the sweep started from, or
-    another checkpoint of that model to apply the ticket to.
+    `file_format` is `masks` (the ticket's boolean tensors, of any kind of ticket), `prune` (the
+    state dict of the network under `torch.nn.utils.prune`) or `pretrained` (a pruned checkpoint for
+    transformers' `from_pretrained`); the last two are for tickets that set weights to zero.
+    `weights` is the published checkpoint that the sweep started from, or another checkpoint of that
+    model to apply the ticket to.
 
     Raises:
-        InputError: `weights` is needed but not given, or does not exist.
+        InputError: `weights` is needed but not given, or does not exist, or the ticket sets no
+            weights to zero.
         trainables.errors.CheckpointError: `weights` cannot be loaded.
         trainables.errors.PluginError: the model is from outside the package, and not here.
     """
@@ -47,10 +51,18 @@ def export_ticket(
     spec = from_json(record.spec)
     assert isinstance(spec, PruneSpec)
     MODELS.check_source(spec.model.architecture, spec.model.source)
+    with torch.device("meta"):  # only names and shapes count
+        parameters = dict(init_backbone(spec.model, 0, 0.0).named_parameters())
+    masks = kind_module(ticket.kind).weight_masks(shapes_of(parameters), ticket.arrays())
+    if not masks:
+        raise InputError(
+            f"ticket {ticket.sha256[:12]}: a ticket over {units(ticket.kind)} sets no weights to "
+            f"zero, so the format {file_format!r} has nothing to show; use `--format masks`"
+        )
     arrays = {name: value.numpy() for name, value in _weights(store, spec, weights).items()}
     if file_format == "prune":
-        return write_files(folder, prune_state_files(ticket, arrays))
-    pruned = {name: torch.from_numpy(v) for name, v in apply_ticket(ticket, arrays).items()}
+        return write_files(folder, prune_state_files(ticket, masks, arrays))
+    pruned = {name: torch.from_numpy(v) for name, v in apply_masks(masks, arrays).items()}
     module: Any = importlib.import_module(MODELS[spec.model.architecture].module)
     with replace_files_in(folder) as scratch:
         module.save_pretrained(pruned, spec.model, scratch)
@@ -68,10 +80,10 @@ def _weights(store: TicketStore, spec: PruneSpec, path: Path | None) -> dict[str
         loaded: dict[str, torch.Tensor] = module.load(path, spec.model).backbone
         return loaded
     if start is None:
-        raise InputError("a random ticket has no weights of its own; give --weights FILE")
+        raise InputError("the ticket was chosen without weights; give --weights FILE")
     if start.kind == "pretrained" and path is None:
         raise InputError("the sweep started from a checkpoint file; give it with --weights FILE")
-    rewind = load(store.rewind_point(start.trial)) if start.kind == "rewind" else None
+    rewind = rewind_weights(store, start)
     prunable = init_backbone(spec.model, 0, 0.0).prunable
     state = start_weights(spec.model, start, path, rewind, prunable)
     return {
@@ -82,8 +94,5 @@ def _weights(store: TicketStore, spec: PruneSpec, path: Path | None) -> dict[str
 
 
 def _start(store: TicketStore, spec: PruneSpec) -> Start | None:
-    if not spec.run:
-        return spec.start
-    run = from_json(store.record(spec.run).spec)
-    assert isinstance(run, TrainSpec)
-    return run.start
+    parent = pruned_run(store, spec)
+    return parent[0].start if parent else spec.start

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from orchestrator.errors import InputError
 from orchestrator.monitor.status import Status, logs_command
 from orchestrator.plan.graph import Cell, Plan, Trial, describe_trial
-from orchestrator.plan.keys import ambiguous_prefix
+from orchestrator.plan.keys import match_prefix
 from orchestrator.store import paths
+from trainables.spec import PruneSpec, TrainSpec
+from trainables.tickets import units
 
 MAX_LINES = 12
 """Lines below one heading: a dense run may have hundreds of children."""
@@ -23,15 +24,11 @@ def find_trial(plan: Plan, prefix: str) -> Trial:
     Raises:
         InputError: no trial or several trials match.
     """
-    matches = [trial for trial in plan if trial.key.startswith(prefix)]
-    if len(matches) == 1:
-        return matches[0]
-    if not matches:
-        raise InputError(
-            f"{prefix!r} does not match any key of {plan.name}; list the keys with `sweepstakes"
-            " plan SWEEP --json` (they change when the sweep file does)"
-        )
-    raise ambiguous_prefix(prefix, [trial.key for trial in matches], "trials")
+    missing = (
+        f"list the keys of {plan.name} with `sweepstakes plan SWEEP --json` (they change when the"
+        " sweep file does)"
+    )
+    return plan.trials[match_prefix(prefix, plan.trials, "trial", missing)]
 
 
 def explain(
@@ -61,7 +58,7 @@ def explain(
             plan, (t for t in plan if trial.key in t.parents and t.produced_by != trial.key), status
         ),
         "affects": [_affected_scores(plan, trial.key)],
-        **_result(trial, status),
+        **_result(plan, trial, status),
         "log": [logs_command(trial.produced_by or trial.key, sweep)],
     }
     if trial.kind == "train" and mlflow:
@@ -148,7 +145,7 @@ def _last(lines: Sequence[str]) -> list[str]:
     return [f"{earlier:,} earlier", *lines[earlier:]] if earlier > 0 else list(lines)
 
 
-def _result(trial: Trial, status: Status) -> dict[str, list[str]]:
+def _result(plan: Plan, trial: Trial, status: Status) -> dict[str, list[str]]:
     """Contents of the trial's record, and of the note on its last failure."""
     note = status.failures.get(trial.key, {})
     rows = {"last failure": [f"{name} {note[name]}" for name in FAILURE_FIELDS if name in note]}
@@ -159,7 +156,7 @@ def _result(trial: Trial, status: Status) -> dict[str, list[str]]:
         kept, total = record.ticket.kept, record.ticket.total
         rows["ticket" if trial.kind == "prune" else "applied ticket"] = [
             paths.ticket(record.ticket.sha256),
-            f"keeps {kept:,} of {total:,} weights: {1 - kept / total:.2%} pruned",
+            f"keeps {kept:,} of {total:,} {_units(plan, trial)}: {1 - kept / total:.2%} pruned",
         ]
     if record.weights is not None:
         rows["weights"] = [f"{record.weights.path} ({record.weights.bytes:,} bytes)"]
@@ -168,3 +165,12 @@ def _result(trial: Trial, status: Status) -> dict[str, list[str]]:
     rows["record"] = [paths.record(trial.key), f"created {record.created_at}"]
     rows["machine"] = [f"{name} {value}" for name, value in record.environment.items()]
     return rows
+
+
+def _units(plan: Plan, trial: Trial) -> str:
+    """Return what the ticket that the trial makes or applies is over, such as `weights`."""
+    ticket = trial.spec if isinstance(trial.spec, PruneSpec) else None
+    if isinstance(trial.spec, TrainSpec):
+        applied = plan.trials[trial.spec.ticket].spec
+        ticket = applied if isinstance(applied, PruneSpec) else None
+    return units(ticket.ticket_kind if ticket else "")

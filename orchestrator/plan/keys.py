@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -58,12 +58,24 @@ def canonical_sha256(value: Any) -> str:
     return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
-def ambiguous_prefix(prefix: str, keys: Sequence[str], what: str) -> InputError:
-    """Return the error for a prefix that several keys share; `what` names what they are keys of."""
-    examples = ", ".join(key[: len(prefix) + 6] for key in keys[:3])
-    return InputError(
-        f"{prefix!r} matches the keys of {len(keys)} {what} ({examples}, …); give more digits"
-    )
+def match_prefix(prefix: str, keys: Iterable[str], what: str, missing: str) -> str:
+    """Return the only key that starts with `prefix`.
+
+    `what` names what the keys are keys of; `missing` says what to do if none matches.
+
+    Raises:
+        InputError: no key or several keys match.
+    """
+    matches = [key for key in keys if key.startswith(prefix)]
+    if not matches:
+        raise InputError(f"{prefix!r} does not match the key of any {what}; {missing}")
+    if len(matches) > 1:
+        examples = ", ".join(key[: len(prefix) + 6] for key in matches[:3])
+        raise InputError(
+            f"{prefix!r} matches the keys of {len(matches)} {what}s ({examples}, …); give more"
+            " digits"
+        )
+    return matches[0]
 
 
 def key_of(spec: TrialSpec) -> str:

@@ -14,7 +14,7 @@ from ray.autoscaler.v2.utils import is_autoscaler_v2
 from ray.experimental.internal_kv import _internal_kv_get
 from ray.tune import PlacementGroupFactory
 
-from orchestrator.cost.prices import describe_needs, workers_on
+from orchestrator.cost.prices import describe_needs, trials_on
 from orchestrator.errors import ConfigError
 from orchestrator.ray_cluster.join import is_local
 from orchestrator.sweep.config import Placement
@@ -34,9 +34,9 @@ _FIXED_NODE_PREFIX = "node_"
 
 def slots_on(nodes: Iterable[Mapping[str, Any]], placement: Placement) -> int:
     """Return how many trials fit on the live ones of `nodes`, given as by `ray.nodes()`."""
-    workers = [_workers(node["Resources"], placement) for node in nodes if node["Alive"]]
-    per_node = placement.workers_per_node
-    shares = [count // per_node for count in workers if count >= per_node]
+    resources = [node["Resources"] for node in nodes if node["Alive"]]
+    counts = [trials_on(each.get("CPU", 0), each.get("GPU", 0), placement) for each in resources]
+    shares = [count for count in counts if count]
     return sum(shares) // placement.nodes if len(shares) >= placement.nodes else 0
 
 
@@ -120,7 +120,3 @@ def check_capacity(path: Path, placement: Placement) -> Iterator[None]:
             )
         log.warning("no node of the cluster has room yet (%s); waiting for one", needs)
     yield
-
-
-def _workers(resources: Mapping[str, float], placement: Placement) -> int:
-    return workers_on(resources.get("CPU", 0), resources.get("GPU", 0), placement)

@@ -31,9 +31,6 @@ Role: TypeAlias = Literal["dense", "ticket", "baseline", "control"]
 Figure: TypeAlias = Literal["score", "weights", "transfer"]
 Parameter: TypeAlias = Literal["", "task", "model"]
 
-ANY_METHOD: tuple[Needs, ...] = ("nothing", "weights", "trained", "search")
-"""A source that prunes a trained network serves every pruning method."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Style:
@@ -119,10 +116,19 @@ BUILTIN: dict[str, TicketSource] = {
         module="orchestrator.expand.magnitude",
         function="imp",
         label="IMP",
-        pruner_needs=ANY_METHOD,
+        pruner_needs=("nothing", "weights", "trained"),
         chained=True,
         rank=10,
         style=Style(dash=(), marker="o"),
+    ),
+    "search": TicketSource(
+        module="orchestrator.expand.search",
+        function="search",
+        label="search",
+        noun="searched tickets",
+        pruner_needs=("search",),
+        rank=11,
+        style=Style(dash=(), marker="v"),
     ),
     "omp": TicketSource(
         module="orchestrator.expand.magnitude",

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from tenacity import (
     wait_random,
 )
 
+from cluster import addresses
 from orchestrator.errors import (
     ConfigError,
     Damaged,
@@ -53,7 +53,6 @@ from orchestrator.store.s3_errors import (
     server_time,
     to_store_error,
 )
-from orchestrator.sweep.config import BUCKET_PATTERN, SERVER_PATTERN
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -74,24 +73,18 @@ class StoreAddress:
     region: str = "us-east-1"
 
     def __post_init__(self) -> None:
-        if not self.url.startswith("s3://") or not re.fullmatch(BUCKET_PATTERN, self.bucket):
-            raise ConfigError(
-                f"store url = {self.url!r} is not allowed; use s3://bucket or s3://bucket/prefix, "
-                "with a bucket name of 3 to 63 characters from a-z, 0-9, '-' and '.'"
-            )
-        if self.endpoint and not re.fullmatch(f"{SERVER_PATTERN}/?", self.endpoint):
-            raise ConfigError(
-                "store endpoint: use an address such as http://127.0.0.1:8333, without user and "
-                "password, or leave it empty for AWS S3"
-            )
+        if not addresses.STORE.matches(self.url):
+            raise ConfigError(f"store url: {addresses.STORE.advice}")
+        if not addresses.ENDPOINT.matches(self.endpoint):
+            raise ConfigError(f"store endpoint: {addresses.ENDPOINT.advice}")
 
     @property
     def bucket(self) -> str:
-        return urlsplit(self.url).netloc
+        return addresses.bucket_and_prefix(self.url)[0]
 
     @property
     def prefix(self) -> str:
-        return urlsplit(self.url).path.strip("/")
+        return addresses.bucket_and_prefix(self.url)[1]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

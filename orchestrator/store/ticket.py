@@ -1,7 +1,9 @@
-"""A ticket: the weights to keep of each tensor, as packed bits with one canonical hash.
+"""A ticket in the store: the units to keep, as packed bits with one canonical hash.
 
-Bits are in C order, least significant bit first (numpy's `packbits(..., bitorder="little")`, and
-Arrow's layout of booleans); the unused bits of the last byte are zero.
+Units are weights of tensors, or those of another kind of ticket (`trainables.tickets`), which need
+not be known on the machine that reads it. Bits are in C order, least significant bit first (numpy's
+`packbits(..., bitorder="little")`, and Arrow's layout of booleans); the unused bits of the last
+byte are zero.
 """
 
 from __future__ import annotations
@@ -18,7 +20,10 @@ import numpy.typing as npt
 from orchestrator.errors import InputError
 
 TICKET_FORMAT = "sweepstakes-ticket/1"
+DEFAULT_KIND = "weights"
+"""The kind of a ticket without one: those of the versions that knew only one kind."""
 BoolArray = npt.NDArray[np.bool_]
+FloatArray = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,10 +32,13 @@ class TicketTensor:
     shape: tuple[int, ...]
     bits: bytes
     kept: int
+    scores: bytes = b""
+    """The number by which each unit was chosen: float32, little endian, in C order. Empty for a
+    ticket without scores."""
 
     @property
     def size(self) -> int:
-        """Number of weights."""
+        """Number of units."""
         return math.prod(self.shape)
 
     @property
@@ -38,10 +46,15 @@ class TicketTensor:
         """32 bytes: the hash of `bits`."""
         return hashlib.sha256(self.bits).digest()
 
+    @property
+    def scores_sha256(self) -> bytes:
+        """32 bytes: the hash of `scores`; empty if there are none."""
+        return hashlib.sha256(self.scores).digest() if self.scores else b""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ticket:
-    """Masks over a model's prunable pool, in the model's order of depth."""
+    """Boolean arrays over a model's prunable pool, in the model's order of depth."""
 
     architecture: str
     """Determines the names of the tensors."""
@@ -49,18 +62,43 @@ class Ticket:
     """Hash of the canonical `ModelSpec` of the pruned model."""
     pool: str
     tensors: tuple[TicketTensor, ...]
+    kind: str = DEFAULT_KIND
 
     @classmethod
-    def from_masks(
-        cls, masks: Mapping[str, BoolArray], *, architecture: str, model_sha256: str, pool: str
+    def from_arrays(
+        cls,
+        arrays: Mapping[str, BoolArray],
+        *,
+        architecture: str,
+        model_sha256: str,
+        pool: str,
+        kind: str = DEFAULT_KIND,
+        scores: Mapping[str, FloatArray] | None = None,
     ) -> Ticket:
-        """Pack boolean masks (True = kept), one per tensor, in the given order."""
-        tensors = tuple(_pack(name, mask) for name, mask in masks.items())
-        return cls(architecture=architecture, model_sha256=model_sha256, pool=pool, tensors=tensors)
+        """Pack boolean arrays (True = kept) in the given order, with their scores if there are
+        any."""
+        tensors = tuple(
+            _pack(name, array, scores[name] if scores else None) for name, array in arrays.items()
+        )
+        return cls(
+            architecture=architecture,
+            model_sha256=model_sha256,
+            pool=pool,
+            tensors=tensors,
+            kind=kind,
+        )
 
-    def masks(self) -> dict[str, BoolArray]:
-        """Return the masks as boolean arrays with the tensors' shapes."""
+    def arrays(self) -> dict[str, BoolArray]:
+        """Return the boolean arrays by name."""
         return {tensor.name: _unpack(tensor) for tensor in self.tensors}
+
+    def scores(self) -> dict[str, FloatArray]:
+        """Return the scores by name; empty for a ticket without scores."""
+        return {
+            tensor.name: np.frombuffer(tensor.scores, "<f4").reshape(tensor.shape)
+            for tensor in self.tensors
+            if tensor.scores
+        }
 
     @property
     def kept(self) -> int:
@@ -73,8 +111,11 @@ class Ticket:
     @property
     def sha256(self) -> str:
         """The ticket's name: `content_hash` of its content, independent of the file format."""
-        parts = ((tensor.name, tensor.shape, tensor.sha256) for tensor in self.tensors)
-        return content_hash(self.architecture, self.model_sha256, self.pool, parts)
+        parts = (
+            (tensor.name, tensor.shape, tensor.sha256 + tensor.scores_sha256)
+            for tensor in self.tensors
+        )
+        return content_hash(self.architecture, self.model_sha256, self.pool, parts, self.kind)
 
 
 def content_hash(
@@ -82,17 +123,20 @@ def content_hash(
     model_sha256: str,
     pool: str,
     tensors: Iterable[tuple[str, tuple[int, ...], bytes]],
+    kind: str = DEFAULT_KIND,
 ) -> str:
     """Return the SHA-256 of a ticket as 64 hex digits.
 
-    `tensors` gives the name, the shape and the SHA-256 of the bits of each tensor. The hash covers
-    the format, architecture, model hash and pool, each preceded by its length, and for each tensor
-    in order its name, its shape and the hash of its bits; integers are 8 bytes, little endian.
-    Equal tickets therefore have equal names under any version of Parquet, and the hash can be
-    checked without the bits.
+    `tensors` gives the name, the shape and the SHA-256 of the bits of each array, followed by that
+    of its scores if it has any. The hash covers the format (with the kind, unless it is the
+    default), architecture, model hash and pool, each preceded by its length, and for each array in
+    order its name, its shape and the hashes; integers are 8 bytes, little endian. Equal tickets
+    therefore have equal names under any version of Parquet, and the hash can be checked without the
+    bits.
     """
     digest = hashlib.sha256()
-    for text in (TICKET_FORMAT, architecture, model_sha256, pool):
+    header = TICKET_FORMAT if kind == DEFAULT_KIND else f"{TICKET_FORMAT} {kind}"
+    for text in (header, architecture, model_sha256, pool):
         digest.update(_text(text))
     for name, shape, bits_sha256 in tensors:
         digest.update(_text(name))
@@ -103,14 +147,14 @@ def content_hash(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Overlap:
-    """Overlap of the weights that two masks keep."""
+    """Overlap of the units that two arrays keep."""
 
     name: str
     size: int
     kept_a: int
     kept_b: int
     kept_both: int
-    """Number of weights kept by both masks."""
+    """Number of units kept by both."""
 
     @property
     def jaccard(self) -> float:
@@ -120,7 +164,7 @@ class Overlap:
 
     @property
     def chance(self) -> float:
-        """Expected Jaccard index of two unrelated masks of these densities:
+        """Expected Jaccard index of two unrelated arrays of these densities:
         `a*b / (a + b - a*b)`."""
         if not self.kept_a and not self.kept_b:
             return 1.0
@@ -133,7 +177,7 @@ class TicketComparison:
     layers: tuple[Overlap, ...]
     total: Overlap
     layerwise_chance: float
-    """Chance level of `total` for two masks that share only the density of each layer; above
+    """Chance level of `total` for two tickets that share only the density of each layer; above
     `total.chance` if densities vary between layers in the same way."""
 
 
@@ -141,8 +185,13 @@ def compare_tickets(a: Ticket, b: Ticket) -> TicketComparison:
     """Return the overlap of two tickets, per tensor and in total.
 
     Raises:
-        InputError: the tickets mask different tensors.
+        InputError: the tickets are of two kinds, or have different arrays.
     """
+    if a.kind != b.kind:
+        raise InputError(
+            f"tickets {a.sha256[:12]} ({a.kind}) and {b.sha256[:12]} ({b.kind}) are of two kinds; "
+            "compare tickets of one kind"
+        )
     if [(t.name, t.shape) for t in a.tensors] != [(t.name, t.shape) for t in b.tensors]:
         raise InputError(
             f"tickets {a.sha256[:12]} ({a.architecture}, {a.pool}) and {b.sha256[:12]} "
@@ -188,11 +237,24 @@ def _overlap(a: TicketTensor, b: TicketTensor) -> Overlap:
     return Overlap(name=a.name, size=a.size, kept_a=a.kept, kept_b=b.kept, kept_both=both)
 
 
-def _pack(name: str, mask: BoolArray) -> TicketTensor:
-    if mask.dtype != np.bool_:
-        raise TypeError(f"mask of {name} is {mask.dtype}; it must be bool, True = kept")
-    bits = np.packbits(mask, axis=None, bitorder="little").tobytes()
-    return TicketTensor(name=name, shape=mask.shape, bits=bits, kept=int(np.count_nonzero(mask)))
+def _pack(name: str, array: BoolArray, scores: FloatArray | None) -> TicketTensor:
+    if array.dtype != np.bool_:
+        raise TypeError(f"array {name} is {array.dtype}; it must be bool, True = kept")
+    packed = b""
+    if scores is not None:
+        if scores.dtype != np.float32 or scores.shape != array.shape:
+            raise TypeError(
+                f"scores of {name} are {scores.dtype} {scores.shape}; they must be float32 "
+                f"{array.shape}"
+            )
+        packed = scores.astype("<f4").tobytes()
+    return TicketTensor(
+        name=name,
+        shape=array.shape,
+        bits=np.packbits(array, axis=None, bitorder="little").tobytes(),
+        kept=int(np.count_nonzero(array)),
+        scores=packed,
+    )
 
 
 def _unpack(tensor: TicketTensor) -> BoolArray:

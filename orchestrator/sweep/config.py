@@ -8,20 +8,38 @@ before anything is hashed.
 
 from __future__ import annotations
 
-import math
+import bisect
+import itertools
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    Self,
+    TypeAlias,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    create_model,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
-from trainables.spec import Count, CountOrZero, Positive, Recipe, Scalar
+from cluster.addresses import Endpoint, StoreUrl, Tracking
+from trainables.spec import Count, CountOrZero, Factors, Positive, Recipe, Scalar
 
 AXES = ("model", "task", "recipe", "schedule", "rewind", "seed")
-BUCKET_PATTERN = r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
-SERVER_PATTERN = r"https?://([\w.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?"
-"""A server's address. It must not contain a user and password, since addresses are shown."""
+AxisValues: TypeAlias = Mapping[str, Any]
+"""One value per axis."""
 
 
 class StrictModel(BaseModel):
@@ -44,6 +62,15 @@ def _expanded(path: Path) -> Path:
 Location: TypeAlias = Annotated[Path, Field(strict=False), AfterValidator(_expanded)]
 """A path in which `~` is the home folder and `$NAME` an environment variable. A relative path is
 made absolute from the folder in which the command runs, since workers run in other folders."""
+
+
+def _check_one_of(values: Mapping[str, object]) -> None:
+    """Check that exactly one of the values, by key, is given."""
+    given = [key for key, value in values.items() if value]
+    if len(given) != 1:
+        found = "neither" if not given else "both"
+        keys = " and ".join(f"`{key}`" for key in values)
+        raise ValueError(f": has {found} of {keys}; give one")
 
 
 class PretrainedBy(StrictModel):
@@ -82,6 +109,11 @@ class ModelConfig(StrictModel):
     """Configuration values that differ from those of the size, such as `{num_hidden_layers: 1}`;
     by default none."""
 
+    @model_validator(mode="after")
+    def _check_module(self) -> Self:
+        _check_one_of({"architecture": self.architecture, "module": self.module})
+        return self
+
 
 class TaskConfig(StrictModel):
     """One entry of `tasks`: a task and its data."""
@@ -98,6 +130,11 @@ class TaskConfig(StrictModel):
     options: dict[str, Scalar] = {}
     """Options of the task, such as `{blind: true}`, which hides the images; by default the task's
     own."""
+
+    @model_validator(mode="after")
+    def _check_module(self) -> Self:
+        _check_one_of({"task": self.task, "module": self.module})
+        return self
 
 
 class PrunerConfig(StrictModel):
@@ -130,12 +167,40 @@ class Schedule(StrictModel):
     def label(self) -> str:
         return f"{self.kind} {self.rate:.4g}"
 
+    @model_validator(mode="after")
+    def _check_levels(self) -> Self:
+        if self.sparsity(self.levels) >= 1:
+            levels = range(self.levels + 1)
+            most = bisect.bisect_left(levels, 1.0, key=self.sparsity) - 1
+            raise ValueError(
+                f"levels = {self.levels} would prune everything; use {most} or less at rate"
+                f" {self.rate:g}"
+            )
+        return self
+
+
+def _hint_in_file(hint: Any) -> Any:
+    """Return the type in a sweep file of a recipe's field: a list for a tuple, a mapping for
+    pairs."""
+    if hint == Factors:
+        return dict[str, Positive]
+    if get_origin(hint) is tuple:
+        return list[get_args(hint)[0]]  # type: ignore[misc]
+    return hint
+
+
+def _from_file(value: Any) -> Any:
+    """Return the value of a recipe's field, given the value in a sweep file."""
+    if isinstance(value, dict):
+        return tuple(sorted(value.items()))
+    return tuple(value) if isinstance(value, list) else value
+
 
 RecipeChanges: type[StrictModel] = create_model(  # type: ignore[call-overload]
     "RecipeChanges",
     __base__=StrictModel,
     **{
-        name: (hint | None, None)
+        name: (_hint_in_file(hint) | None, None)
         for name, hint in get_type_hints(Recipe, include_extras=True).items()
     },
 )
@@ -167,8 +232,8 @@ class Study(StrictModel):
     tickets: list[str] = ["imp"]
     """Sources of tickets to score: `imp` (iterative magnitude pruning), `omp` (one-shot magnitude
     pruning), `transfer` (the IMP tickets of each other task of the study), `transfer:TASK` (those
-    of one task; from a pre-training task, it is the universal ticket), or a source that an
-    installed package adds."""
+    of one task; from a pre-training task, it is the universal ticket), `search` (found by the
+    search of a `pruner` that has one), or a source that an installed package adds."""
     controls: list[str] = ["random"]
     """Control tickets to score next to `tickets`: `random` (same budget over the whole pool),
     `random_layerwise` (same budget in each tensor), or the IMP ticket on other weights: `reinit`
@@ -207,6 +272,59 @@ class Study(StrictModel):
     """Recipe of the chains that find the tickets: a label in `recipes`, or `default`. If this key
     is absent, tickets are found and scored with the same recipe."""
 
+    def axis(self, name: str) -> list[Any]:
+        """Return the values of an axis, which may be written as one value or as a list."""
+        value = getattr(self, name)
+        return value if isinstance(value, list) else [value]
+
+    def points(self) -> Iterator[AxisValues]:
+        """Yield the product of the axes, with zipped axes advanced together; the last axis varies
+        fastest."""
+        zipped = {axis for group in self.zip for axis in group}
+        groups: list[list[str]] = [[*group] for group in self.zip]
+        groups += [[axis] for axis in AXES if axis not in zipped]
+        groups.sort(key=lambda group: AXES.index(group[0]))
+        columns = [
+            [dict(zip(group, row, strict=True)) for row in zip(*map(self.axis, group), strict=True)]
+            for group in groups
+        ]
+        for combination in itertools.product(*columns):
+            yield {axis: value for column in combination for axis, value in column.items()}
+
+    def levels_of(self, task: str, schedule: Schedule) -> list[int]:
+        """Return the levels of a task that get scores; level 1 has the first ticket."""
+        levels = self.score_levels
+        if isinstance(levels, dict):
+            levels = levels.get(task)
+        return list(range(1, schedule.levels + 1)) if levels is None else levels
+
+    @model_validator(mode="after")
+    def _check_axes(self) -> Self:
+        zipped = [axis for group in self.zip for axis in group]
+        if len(zipped) != len(set(zipped)):
+            raise ValueError("zip names an axis twice; name each axis once")
+        for group in self.zip:
+            lengths = {axis: len(self.axis(axis)) for axis in group}
+            if len(set(lengths.values())) > 1:
+                found = ", ".join(f"{axis} has {length}" for axis, length in lengths.items())
+                raise ValueError(f"zip: {found}; give them lists of equal length")
+        if isinstance(self.score_levels, dict):
+            differing = sorted(set(self.score_levels) ^ set(self.axis("task")))
+            if differing:
+                raise ValueError(
+                    f"score_levels: {differing[0]!r} is in only one of `score_levels` and `task`;"
+                    " give levels for each task of the study, or one list for all"
+                )
+        for point in self.points():
+            schedule = point["schedule"]
+            for level in self.levels_of(point["task"], schedule):
+                if level > schedule.levels:
+                    raise ValueError(
+                        f"score_levels = {level} is past the schedule's last level; use"
+                        f" {schedule.levels} or less"
+                    )
+        return self
+
 
 class Win(StrictModel):
     """When a ticket counts as winning."""
@@ -224,9 +342,9 @@ class Win(StrictModel):
 class StoreConfig(StrictModel):
     """An S3 bucket for tickets and records. Credentials are read from the environment."""
 
-    url: Annotated[str, Field(pattern=rf"^s3://{BUCKET_PATTERN}(/.*)?$")]
+    url: StoreUrl
     """Bucket of the store, with an optional prefix: `s3://BUCKET/PREFIX`."""
-    endpoint: Annotated[str, Field(pattern=rf"^({SERVER_PATTERN}/?)?$")] = ""
+    endpoint: Endpoint = ""
     """Address of the S3 server, such as `http://127.0.0.1:8333`, without user and password; by
     default AWS."""
     region: Annotated[str, Field(pattern=r"^[a-z0-9-]*$")] = "us-east-1"
@@ -239,7 +357,7 @@ class Placement(StrictModel):
     store: Literal["local"] | StoreConfig = "local"
     """Store of tickets and records: `local`, a server on this machine with its data in `--home`, or
     an S3 bucket (`url`, `endpoint`, `region`)."""
-    tracking: Annotated[str, Field(pattern=rf"^(local|none|{SERVER_PATTERN}(/[^@]*)?)$")] = "local"
+    tracking: Tracking = "local"
     """MLflow server for curves and reports: `local`, a server on this machine, `none`, or the
     address of a server, without user and password."""
     cache: Location | None = None
@@ -282,10 +400,24 @@ class Placement(StrictModel):
     """Mean seconds between two losses of a worker, such as by preemption. The default of four hours
     suits a busy spot market."""
 
+    @model_validator(mode="after")
+    def _check_workers(self) -> Self:
+        if self.workers % self.nodes:
+            raise ValueError(
+                f"workers = {self.workers} is not allowed with {self.nodes} nodes; use a multiple"
+                f" of {self.nodes}, so that each node has the same number"
+            )
+        if self.workers > 1 and self.gpus not in (0, 1):
+            raise ValueError(
+                f"gpus = {self.gpus:g} is not allowed with {self.workers} workers; use 1, the GPU"
+                " of each worker, or 0"
+            )
+        return self
+
     @property
     def workers_per_node(self) -> int:
         """Workers of a trial on each of its machines."""
-        return math.ceil(self.workers / self.nodes)
+        return self.workers // self.nodes
 
 
 class Sweep(StrictModel):
@@ -322,4 +454,4 @@ class Sweep(StrictModel):
     def recipe_changes(self, label: str) -> dict[str, Any]:
         """Return the fields that the recipe `label` changes."""
         changes: dict[str, Any] = self.recipes[label].model_dump(exclude_none=True)  # type: ignore[attr-defined]
-        return changes
+        return {name: _from_file(value) for name, value in changes.items()}

@@ -1,4 +1,4 @@
-"""Resolve the models and tasks of a sweep to specs with content fingerprints, and to paths.
+"""From the names in a sweep file to the models, tasks, recipes and pruning methods that they name.
 
 This is the only part of planning that reads data and weights. The fingerprint of a large folder is
 cached with the sizes and times of its files (see `fingerprints`), so that planning again need not
@@ -7,22 +7,27 @@ read them again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import ConfigError, MissingFile, suggest
-from orchestrator.sources.names import parse_sources
 from orchestrator.sweep.config import ModelConfig, PretrainedBy, Study, Sweep, TaskConfig
+from trainables.check import check_recipe_for
 from trainables.data.schema.layouts import task_files
-from trainables.errors import DataError, ModelError, PluginError, RecipeError
+from trainables.errors import DataError, PluginError, RecipeError, TrainableError
 from trainables.models import MODELS, check_model, pool_sizes
 from trainables.pruning import PRUNERS
 from trainables.registry import Registry
-from trainables.spec import ModelSpec, Options, Scalar, Start, TaskSpec
-from trainables.tasks import TASKS, data_format, default_recipe
+from trainables.spec import ModelSpec, Options, Recipe, Scalar, Start, TaskSpec
+from trainables.tasks import TASKS, data_format, default_recipe, resolve_options
+from trainables.training.recipe import changed_recipe
 from trainables.user_modules import UserModule, install, read_user_module
+
+DEFAULT_RECIPE = "default"
+"""The name of a task's own recipe for a model."""
 
 FingerprintFunction = Callable[[Path, tuple[str, ...]], str]
 """Return the fingerprint of a path, or of the files below it that match the patterns; raise
@@ -61,132 +66,90 @@ class TaskInput:
 
 
 @dataclass(frozen=True, slots=True)
-class ResolvedInputs:
-    models: dict[str, ModelInput]
-    tasks: dict[str, dict[str, TaskInput]]
-    """Tasks by label and by the architecture of a model: the files depend on the format that it
-    reads."""
-    pruners: dict[str, str]
-    """Study -> name of its pruning method in `PRUNERS`."""
-    modules: tuple[UserModule, ...]
-    """The user's own files, which the workers need."""
+class Resolver:
+    """Turns the names in a sweep into specs and paths, each once, when it is first asked for.
 
-    def locations(self) -> dict[str, str]:
-        """Return a map from fingerprint to path, with which a worker finds the files."""
-        tasks = (task for formats in self.tasks.values() for task in formats.values())
-        paths = {task.spec.data: str(task.path) for task in tasks}
-        paths |= {m.weights: str(m.path) for m in self.models.values() if m.path is not None}
-        return paths
+    What it returns passes the checks that a worker makes before it runs a trial: they are the same
+    functions, whose errors become errors of the sweep's keys. Every method takes `where`, the key
+    that has the name, for messages.
 
-
-def resolve_inputs(sweep: Sweep, fingerprint: FingerprintFunction) -> ResolvedInputs:
-    """Resolve every model and task that the studies name.
-
-    Raises:
-        ConfigError: a name is unknown, or a combination is not supported.
-        MissingFile: data or weights do not exist.
+    Its methods raise ConfigError for a name that is unknown or cannot be used, and MissingFile for
+    data or weights that do not exist.
     """
-    resolver = _InputResolver(sweep, fingerprint)
-    pruners = {}
-    for name, study in sweep.studies.items():
-        where = f"studies.{name}"
-        pruners[name] = resolver.pruner(study.pruner, f"{where}.pruner")
-        models = [resolver.model(label, f"{where}.model") for label in _as_list(study.model)]
-        sources = parse_sources(study.tickets, study.controls, where)
-        named = [(source, source.reference) for source in sources if source.reference]
-        for source, (kind, label) in named:
-            if kind == "model":
-                models.append(resolver.model(label, source.where))
-        for model in models:
-            if model.pool(study) not in model.pools:
-                raise _unknown(f"{where}.pool", model.pool(study), model.pools)
-            for label in _as_list(study.task):
-                resolver.task(label, model, f"{where}.task")
-            for source, (kind, label) in named:
-                if kind == "task":
-                    resolver.task(label, model, source.where)
-    return ResolvedInputs(
-        resolver.models, resolver.tasks, pruners, tuple(resolver.modules.values())
-    )
-
-
-def _as_list(value: str | list[str]) -> list[str]:
-    return value if isinstance(value, list) else [value]
-
-
-@dataclass(frozen=True, slots=True)
-class _InputResolver:
-    """Resolves each label once."""
 
     sweep: Sweep
     fingerprint: FingerprintFunction
     models: dict[str, ModelInput] = field(default_factory=dict)
-    tasks: dict[str, dict[str, TaskInput]] = field(default_factory=dict)
-    modules: dict[str, UserModule] = field(default_factory=dict)
+    """The models that were asked for, by label."""
+    _tasks: dict[tuple[str, str], TaskInput] = field(default_factory=dict)
+    """Tasks by label and by the architecture of a model, since each format has its own files."""
+    _recipes: dict[tuple[str, str, str], Recipe] = field(default_factory=dict)
+    """Recipes by label, by the name of the task and by the architecture."""
+    _modules: dict[str, UserModule] = field(default_factory=dict)
     """The user's own files by name."""
 
+    @property
+    def modules(self) -> tuple[UserModule, ...]:
+        """The user's own files, which the workers need."""
+        return tuple(self._modules.values())
+
+    def locations(self) -> dict[str, str]:
+        """Return a map from fingerprint to path, with which a worker finds the files."""
+        paths = {task.spec.data: str(task.path) for task in self._tasks.values()}
+        paths |= {m.weights: str(m.path) for m in self.models.values() if m.path is not None}
+        return paths
+
+    def model(self, label: str, where: str) -> ModelInput:
+        """Return the model with this label in `models`, or of this architecture and size."""
+        if label not in self.models:
+            self.models[label] = self._model(label, where)
+        return self.models[label]
+
+    def task(self, label: str, model: ModelInput, where: str) -> TaskInput:
+        """Return the task with this label in `tasks`, or of this name, on the data for `model`."""
+        key = (label, model.spec.architecture)
+        if key not in self._tasks:
+            self._tasks[key] = self._task(label, model, where)
+        return self._tasks[key]
+
+    def recipe(self, label: str, model: ModelInput, task: TaskInput, where: str) -> Recipe:
+        """Return the task's own recipe for the model, with the changes of `recipes`."""
+        key = (label, task.spec.name, model.spec.architecture)
+        if key not in self._recipes:
+            self._recipes[key] = self._recipe(label, model, task, where)
+        return self._recipes[key]
+
     def pruner(self, label: str, where: str) -> str:
-        """Return the name in `PRUNERS` of the method that a study names."""
+        """Return the name in `PRUNERS` of the method with this label in `pruners`, or this name."""
         if label in self.sweep.pruners:
             return self._user_module(self.sweep.pruners[label].module, f"pruners.{label}", PRUNERS)
         if label not in PRUNERS:
             raise _unknown(where, label, [*self.sweep.pruners, *PRUNERS])
         return label
 
-    def model(self, label: str, where: str) -> ModelInput:
-        if label not in self.models:
-            self.models[label] = self._model(label, where)
-            self._check_pretraining(self.models[label])
-        return self.models[label]
-
-    def task(self, label: str, model: ModelInput, where: str) -> None:
-        entry = self._task(label, where)
-        architecture = model.spec.architecture
-        try:
-            default_recipe(entry.task, architecture)
-        except RecipeError as error:
-            raise ConfigError(f"{where} = {label!r}: {error}") from None
-        inputs = self.tasks.setdefault(label, {})
-        if architecture not in inputs:
-            inputs[architecture] = self._task_input(label, entry, architecture)
-
     def _model(self, label: str, where: str) -> ModelInput:
         entry = self.sweep.models.get(label)
         if entry is None:
-            architecture, _, size = label.partition("-")
-            if architecture not in MODELS:
-                raise _unknown(where, label, [*self.sweep.models, *MODELS])
-            entry = ModelConfig(architecture=architecture, size=size or "base")
+            entry = self._unlabelled_model(label, where)
         else:
             where = f"models.{label}"
-        if (entry.module is None) == (not entry.architecture):
-            found = "both" if entry.architecture else "neither"
-            raise ConfigError(f"{where}: has {found} of `architecture` and `module`; give one")
         if entry.module is not None:
             name = self._user_module(entry.module, where, MODELS)
             entry = entry.model_copy(update={"architecture": name})
         if entry.architecture not in MODELS:
             raise _unknown(f"{where}.architecture", entry.architecture, MODELS)
-        registered = MODELS[entry.architecture]
-        if entry.size not in registered.sizes:
-            raise _unknown(f"{where}.size", entry.size, registered.sizes)
-        settings = [each.name for each in fields(registered.sizes[entry.size])]
-        for name in entry.overrides:
-            if name not in settings:
-                raise _unknown(f"{where}.overrides", name, settings)
-        spec = ModelSpec(
-            architecture=entry.architecture,
-            size=entry.size,
-            overrides=_options(entry.overrides),
-            semantics=registered.semantics,
-            source=MODELS.source_of(entry.architecture),
-        )
-        try:
+        if entry.size not in MODELS[entry.architecture].sizes:
+            raise _unknown(f"{where}.size", entry.size, MODELS[entry.architecture].sizes)
+        spec = model_spec(entry)
+        with refused(f"{where}.overrides"):
             check_model(spec)
-        except ModelError as error:
-            raise ConfigError(f"{where}.overrides: {error}") from None
+            pools = pool_sizes(spec)
         weights = ""
         if entry.weights is not None:
+            if entry.weights.is_dir():
+                raise ConfigError(
+                    f"{where}.weights = {entry.weights} is a folder; give the checkpoint file in it"
+                )
             weights = self._fingerprint(entry.weights, f"{where}.weights")
         return ModelInput(
             label=label,
@@ -195,71 +158,78 @@ class _InputResolver:
             fill=entry.fill,
             path=entry.weights,
             pretrained_by=entry.pretrained_by,
-            pools=pool_sizes(spec),
+            pools=pools,
         )
 
-    def _check_pretraining(self, model: ModelInput) -> None:
-        """Check the task and recipe of the run that produces a model's theta_0."""
-        if model.pretrained_by is None:
-            return
-        where = f"models.{model.label}.pretrained_by"
-        self.task(model.pretrained_by.task, model, f"{where}.task")
-        label = model.pretrained_by.recipe
-        if label != "default" and label not in self.sweep.recipes:
-            raise _unknown(f"{where}.recipe", label, ["default", *self.sweep.recipes])
+    def _unlabelled_model(self, label: str, where: str) -> ModelConfig:
+        """Return the entry that an architecture with an optional size stands for."""
+        if label in MODELS:
+            return ModelConfig(architecture=label)
+        architecture, _, size = label.rpartition("-")
+        if architecture not in MODELS or size not in MODELS[architecture].sizes:
+            sizes = [f"{name}-{size}" for name, model in MODELS.items() for size in model.sizes]
+            raise _unknown(where, label, [*self.sweep.models, *MODELS, *sizes])
+        return ModelConfig(architecture=architecture, size=size)
 
-    def _task(self, label: str, where: str) -> TaskConfig:
+    def _task(self, label: str, model: ModelInput, where: str) -> TaskInput:
+        entry = self._task_entry(label, where)
+        architecture = model.spec.architecture
+        with refused(f"{where} = {label!r}"):
+            default_recipe(entry.task, architecture)
+        path = entry.data or TASKS[entry.task].shipped_data()
+        if path is None:
+            raise ConfigError(f"tasks.{label}.data is missing; give the folder with the data")
+        spec = task_spec(entry)
+        with refused(f"tasks.{label}.options"):
+            options = resolve_options(spec)
+            patterns: tuple[str, ...] = ()
+            if TASKS[entry.task].published:
+                patterns = task_files(entry.task, data_format(entry.task, architecture), options)
+        if patterns and path.is_file():
+            raise ConfigError(f"tasks.{label}.data = {path} is a file; give the folder of the data")
+        data = self._fingerprint(path, f"tasks.{label}.data", patterns)
+        return TaskInput(label=label, spec=replace(spec, data=data), path=path)
+
+    def _task_entry(self, label: str, where: str) -> TaskConfig:
         """Return the entry of `tasks` with the name of its task in `TASKS`."""
         entry = self.sweep.tasks.get(label)
         if entry is None:
             if label not in TASKS:
                 raise _unknown(where, label, [*self.sweep.tasks, *TASKS])
             entry = TaskConfig(task=label)
-        if (entry.module is None) == (not entry.task):
-            found = "both" if entry.task else "neither"
-            raise ConfigError(f"tasks.{label}: has {found} of `task` and `module`; give one")
         if entry.module is not None:
             name = self._user_module(entry.module, f"tasks.{label}", TASKS)
             entry = entry.model_copy(update={"task": name})
         if entry.task not in TASKS:
             raise _unknown(f"tasks.{label}.task", entry.task, TASKS)
-        for name in entry.options:
-            allowed = TASKS[entry.task].options
-            if name not in allowed:
-                raise _unknown(f"tasks.{label}.options", name, allowed)
         return entry
+
+    def _recipe(self, label: str, model: ModelInput, task: TaskInput, where: str) -> Recipe:
+        if label != DEFAULT_RECIPE and label not in self.sweep.recipes:
+            raise _unknown(where, label, [DEFAULT_RECIPE, *self.sweep.recipes])
+        recipe = default_recipe(task.spec.name, model.spec.architecture)
+        try:
+            if label != DEFAULT_RECIPE:
+                recipe = changed_recipe(recipe, self.sweep.recipe_changes(label))
+            check_recipe_for(recipe, model.spec, task.spec, self.sweep.placement.workers)
+        except RecipeError as error:
+            if label == DEFAULT_RECIPE:
+                raise ConfigError(f"{where} = {label!r}: {error}") from None
+            # The text begins with the field: `recipe.steps = …`.
+            raise ConfigError(f"recipes.{label}{str(error).removeprefix('recipe')}") from None
+        return recipe
 
     def _user_module(self, path: Path, where: str, registry: Registry[Any]) -> str:
         """Import a file of the user's, and return the name of its entry in `registry`."""
-        try:
+        with refused(f"{where}.module"):
             module = read_user_module(path)
-            if self.modules.setdefault(module.name, module) != module:
+            if self._modules.setdefault(module.name, module) != module:
                 raise PluginError(
                     f"{path}: another file of this sweep has the same name; rename one"
                 )
             install([module])
             registry.require(module.name, module.sha256)
-        except PluginError as error:
-            raise ConfigError(f"{where}.module: {error}") from None
         return module.name
-
-    def _task_input(self, label: str, entry: TaskConfig, architecture: str) -> TaskInput:
-        registered = TASKS[entry.task]
-        path = entry.data or registered.shipped_data()
-        if path is None:
-            raise ConfigError(f"tasks.{label}.data is missing; give the folder with the data")
-        options = {**registered.options, **entry.options}
-        patterns: tuple[str, ...] = ()
-        if registered.published:
-            patterns = task_files(entry.task, data_format(entry.task, architecture), options)
-        spec = TaskSpec(
-            name=entry.task,
-            data=self._fingerprint(path, f"tasks.{label}.data", patterns),
-            options=_options(entry.options),
-            semantics=registered.semantics,
-            source=TASKS.source_of(entry.task),
-        )
-        return TaskInput(label=label, spec=spec, path=path)
 
     def _fingerprint(self, path: Path, where: str, patterns: tuple[str, ...] = ()) -> str:
         try:
@@ -271,6 +241,37 @@ class _InputResolver:
             ) from None
         except DataError as error:
             raise MissingFile(f"{where}: {error}") from None
+
+
+def model_spec(entry: ModelConfig) -> ModelSpec:
+    """Return the spec of an entry of `models`, whose architecture is known."""
+    return ModelSpec(
+        architecture=entry.architecture,
+        size=entry.size,
+        overrides=_options(entry.overrides),
+        semantics=MODELS[entry.architecture].semantics,
+        source=MODELS.source_of(entry.architecture),
+    )
+
+
+def task_spec(entry: TaskConfig) -> TaskSpec:
+    """Return the spec of an entry of `tasks`, whose task is known, still without data."""
+    return TaskSpec(
+        name=entry.task,
+        data="",
+        options=_options(entry.options),
+        semantics=TASKS[entry.task].semantics,
+        source=TASKS.source_of(entry.task),
+    )
+
+
+@contextmanager
+def refused(where: str) -> Iterator[None]:
+    """Turn the error of a worker's check into one of the sweep's key `where`."""
+    try:
+        yield
+    except TrainableError as error:
+        raise ConfigError(f"{where}: {error}") from None
 
 
 def _options(values: Mapping[str, Scalar]) -> Options:

@@ -49,7 +49,10 @@ def json_schema() -> dict[str, Any]:
     meanings = attribute_docs(Recipe)
     for field in fields(Recipe):
         entry = recipe["properties"][field.name] = _without_null(recipe["properties"][field.name])
-        entry |= {"default": field.default, "description": meanings[field.name]}
+        default = field.default
+        if isinstance(default, tuple):
+            default = {} if entry["type"] == "object" else [*default]
+        entry |= {"default": default, "description": meanings[field.name]}
     recipe["description"] = inspect.cleandoc(
         "The fields of a recipe that differ from the task's own recipe for the model. The defaults"
         " here hold where that recipe does not set the field."

@@ -95,8 +95,9 @@ def explain_validation_error(
         return f"{where} is not a known key; {_known_keys(path, model)}"
     if details["type"] == "missing":
         return f"{where} is missing; add it"
-    if details["type"] == "value_error":  # raised by a validator, with the rest of the path
-        return ".".join(filter(None, (where, str(details["ctx"]["error"]))))
+    if details["type"] == "value_error":  # raised by a validator, with the rest of the path, if any
+        text = str(details["ctx"]["error"])
+        return where + text if text.startswith(":") else ".".join(filter(None, (where, text)))
     return f"{where} = {_short(details['input'])} is not allowed; {_advice(details)}"
 
 

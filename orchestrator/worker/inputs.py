@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-from safetensors.torch import load
-
 from orchestrator.plan.keys import canonical_sha256, from_json
+from orchestrator.store.parents import pruned_run, rewind_weights
 from orchestrator.store.tickets import TicketStore
 from orchestrator.worker.protocol import Context
 from trainables.errors import DataError, TicketMismatch
 from trainables.run import RunInputs
 from trainables.spec import ModelSpec, PruneSpec, TrainSpec
-
-Masks = Mapping[str, NDArray[np.bool_]]
+from trainables.tickets import TICKET_KINDS
+from trainables.tickets.base import Ticket
 
 
 @dataclass(frozen=True, slots=True)
 class TrialInputs:
     """Reads the inputs of trials.
 
-    Its methods raise DataError, TicketMismatch or a StoreError.
+    Its methods raise DataError, TicketMismatch, PluginError or a StoreError.
     """
 
     store: TicketStore
@@ -36,8 +32,8 @@ class TrialInputs:
             data=self._path(spec.task.data),
             cache=Path(self.context.cache),
             weights=self._path(spec.start.weights) if spec.start.weights else None,
-            rewind=load(self.store.rewind_point(spec.start.trial)) if spec.start.trial else None,
-            ticket=self._masks(spec.ticket, spec.model) if spec.ticket else None,
+            rewind=rewind_weights(self.store, spec.start),
+            ticket=self._ticket(spec.ticket, spec.model) if spec.ticket else None,
             theta_sha256=self._theta(spec) if spec.ticket else "",
             device=self.context.device,
             threads=self.context.threads,
@@ -51,8 +47,8 @@ class TrialInputs:
             data=Path(),  # pruning reads no examples
             cache=Path(self.context.cache),
             weights=self._path(start.weights) if start and start.weights else None,
-            rewind=load(self.store.rewind_point(start.trial)) if start and start.trial else None,
-            reference=self._masks(spec.like, spec.model) if spec.like else None,
+            rewind=rewind_weights(self.store, start),
+            reference=self._ticket(spec.like, spec.model) if spec.like else None,
             threads=self.context.threads,
             modules=self.context.modules,
         )
@@ -64,32 +60,38 @@ class TrialInputs:
             )
         return Path(self.context.locations[fingerprint])
 
-    def _masks(self, key: str, model: ModelSpec) -> Masks:
+    def _ticket(self, key: str, model: ModelSpec) -> Ticket:
         """Return the ticket that the prune trial `key` committed; it must fit `model`."""
-        ref = self.store.record(key).ticket
-        assert ref is not None, f"trial {key} has no ticket"
-        ticket = self.store.ticket(ref.sha256)
+        record = self.store.record(key)
+        assert record.ticket is not None, f"trial {key} has no ticket"
+        spec = from_json(record.spec)
+        assert isinstance(spec, PruneSpec)
+        TICKET_KINDS.check_source(spec.ticket_kind, spec.kind_source)
+        ticket = self.store.ticket(record.ticket.sha256)
         if (ticket.architecture, ticket.model_sha256) != (model.architecture, model_digest(model)):
             raise TicketMismatch(
-                f"ticket {ref.sha256[:12]} is of a {ticket.architecture} of another configuration"
-                f" than this {model.architecture} {model.size}; use tickets of the same model"
+                f"ticket {ticket.sha256[:12]} is of a {ticket.architecture} of another"
+                f" configuration than this {model.architecture} {model.size}; use tickets of the"
+                " same model"
             )
-        masks: Masks = ticket.masks()
-        return masks
+        if (ticket.kind, ticket.pool) != (spec.ticket_kind, spec.pool):
+            raise TicketMismatch(
+                f"ticket {ticket.sha256[:12]} is of the kind {ticket.kind!r} and the pool"
+                f" {ticket.pool!r}, its trial of {spec.ticket_kind!r} and {spec.pool!r}; delete the"
+                " trial's record, so that the next run makes the ticket again"
+            )
+        return Ticket(ticket.arrays(), ticket.kind, ticket.scores())
 
     def _theta(self, spec: TrainSpec) -> str:
         """Return the hash of the start weights of the run that produced the ticket, if that run and
         `spec` have the same start; else an empty string. A chain must rewind to the same weights,
         head included, at every level."""
         prune = from_json(self.store.record(spec.ticket).spec)
-        if not isinstance(prune, PruneSpec) or not prune.run:
+        parent = pruned_run(self.store, prune) if isinstance(prune, PruneSpec) else None
+        if parent is None:
             return ""
-        record = self.store.record(prune.run)
-        producer = from_json(record.spec)
-        assert isinstance(producer, TrainSpec)
-        if _start(producer) != _start(spec):
-            return ""
-        return str(record.checks["theta_sha256"])
+        producer, record = parent
+        return str(record.checks["theta_sha256"]) if _start(producer) == _start(spec) else ""
 
 
 def model_digest(model: ModelSpec) -> str:

@@ -24,10 +24,10 @@ from orchestrator.plan.keys import to_json
 from orchestrator.store.leases import Leases
 from orchestrator.store.record import Record, TicketRef, WeightsRef
 from orchestrator.store.s3 import S3ObjectStore
-from orchestrator.store.ticket import Ticket
+from orchestrator.store.ticket import Ticket as StoredTicket
 from orchestrator.store.tickets import TicketStore
 from orchestrator.worker.environment import collect_environment
-from orchestrator.worker.inputs import Masks, TrialInputs, model_digest
+from orchestrator.worker.inputs import TrialInputs, model_digest
 from orchestrator.worker.log import TrialLog
 from orchestrator.worker.protocol import Assignment, Context, Poll, WorkResult
 from orchestrator.worker.stall_watch import StallWatchdog
@@ -35,6 +35,7 @@ from trainables import run_group
 from trainables.errors import CheckpointError, Stopped
 from trainables.run import RunInputs, RunOutcome, prune
 from trainables.spec import PruneSpec, RewindSpec, TrainSpec
+from trainables.tickets.base import Ticket
 from trainables.training.sink import Action
 from trainables.user_modules import install
 
@@ -182,25 +183,27 @@ class TrialWorker:
 
     def _prune(self, trial: Trial, spec: PruneSpec, result: WorkResult) -> None:
         begin = time.perf_counter()
-        masks = prune(spec, self._inputs.for_pruning(spec))
+        ticket = prune(spec, self._inputs.for_pruning(spec))
         seconds = time.perf_counter() - begin
-        self.commit_ticket(trial, spec, masks, result, {"seconds": seconds})
+        self.commit_ticket(trial, spec, ticket, result, {"seconds": seconds})
 
     def commit_ticket(
         self,
         trial: Trial,
         spec: PruneSpec,
-        masks: Masks,
+        ticket: Ticket,
         result: WorkResult,
         costs: dict[str, float],
     ) -> None:
-        ticket = Ticket.from_masks(
-            masks,
+        stored = StoredTicket.from_arrays(
+            ticket.arrays,
             architecture=spec.model.architecture,
             model_sha256=model_digest(spec.model),
             pool=spec.pool,
+            kind=ticket.kind,
+            scores=ticket.scores,
         )
-        self._commit(trial, result, ticket=self.store.put_ticket(ticket), costs=costs)
+        self._commit(trial, result, ticket=self.store.put_ticket(stored), costs=costs)
 
     def commit_rewind(
         self, trial: Trial, run: str, step: int, payload: bytes, result: WorkResult
@@ -287,10 +290,10 @@ class TrialSink:
         rewind_point = self.by_products[self.rewinds[step]]
         self.worker.commit_rewind(rewind_point, self.trial.key, step, payload, self.result)
 
-    def ticket(self, key: str, masks: Masks) -> None:
+    def ticket(self, key: str, ticket: Ticket) -> None:
         trial = self.by_products[key]
         assert isinstance(trial.spec, PruneSpec)
-        self.worker.commit_ticket(trial, trial.spec, masks, self.result, {})
+        self.worker.commit_ticket(trial, trial.spec, ticket, self.result, {})
 
     def checkpoint(self, payload: bytes) -> None:
         self.worker.store.put_checkpoint(self.trial.key, payload)

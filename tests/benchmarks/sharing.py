@@ -38,7 +38,7 @@ from orchestrator.plan.graph import Plan
 from orchestrator.store.s3 import S3ObjectStore, StoreAddress
 from orchestrator.store.tickets import TicketStore
 from orchestrator.sweep import config, sweep_file
-from orchestrator.sweep.resolve import resolve_inputs
+from orchestrator.sweep.resolve import Resolver
 from orchestrator.tune.driver import run_plan
 from orchestrator.worker.protocol import Context
 from orchestrator.worker.start import start_worker
@@ -48,7 +48,7 @@ from trainables.data.fingerprint import fingerprint
 from trainables.run import RunInputs, prune
 from trainables.run import run as run_training
 from trainables.spec import PruneSpec, RewindSpec, TrainSpec, TrialSpec
-from trainables.tickets.weights import Masks
+from trainables.tickets.base import Ticket
 from trainables.training.sink import Action
 
 STEPS = 10
@@ -75,8 +75,8 @@ Scores = dict[str, float]
 
 def run() -> Iterator[Row]:
     sweep = config.Sweep.model_validate(GRID)
-    resolved = resolve_inputs(sweep, fingerprint)
-    plan = expand_sweep(sweep, resolved)
+    resolved = Resolver(sweep, fingerprint)
+    plan = expand_sweep(resolved)
     our_seconds, our_scores = _measure(partial(_shared, plan, resolved.locations()))
     tune_seconds, tune_scores = _measure(partial(_cell_by_cell, plan, resolved.locations()))
     assert our_scores == tune_scores, "the two sides disagree on a score"
@@ -89,7 +89,7 @@ def run() -> Iterator[Row]:
         ratio=f"{tune_seconds / our_seconds:.1f}x",
     )
     quickstart = sweep_file.load_sweep(QUICKSTART)
-    planned = expand_sweep(quickstart, resolve_inputs(quickstart, fingerprint))
+    planned = expand_sweep(Resolver(quickstart, fingerprint))
     yield _runs(planned, f"training runs that {QUICKSTART} plans", 0)
 
 
@@ -231,7 +231,7 @@ class UnsharedChain:
     """The results of a chain so far, in memory. It is a sink of its runs."""
 
     locations: Mapping[str, str]
-    tickets: dict[str, Masks] = field(default_factory=dict)
+    tickets: dict[str, Ticket] = field(default_factory=dict)
     points: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     score: float = math.nan
     """Score of the last run."""
@@ -257,8 +257,8 @@ class UnsharedChain:
     def rewind(self, step: int, payload: bytes) -> None:
         self.points[self._rewinds[step]] = load(payload)
 
-    def ticket(self, key: str, masks: Masks) -> None:
-        self.tickets[key] = masks
+    def ticket(self, key: str, ticket: Ticket) -> None:
+        self.tickets[key] = ticket
 
     def checkpoint(self, payload: bytes) -> None: ...
     def heartbeat(self) -> None: ...

@@ -58,7 +58,7 @@ def magnitude_masks(sparsity: float) -> Masks:
 
 
 def encode(masks: Masks) -> bytes:
-    ticket = Ticket.from_masks(
+    ticket = Ticket.from_arrays(
         masks, architecture="uniter", model_sha256="0" * 64, pool="encoder+pooler"
     )
     return parquet.encode_ticket(ticket)
@@ -66,7 +66,7 @@ def encode(masks: Masks) -> bytes:
 
 def decode(data: bytes) -> Masks:
     sha256 = pq.read_metadata(io.BytesIO(data)).metadata[b"content_sha256"].decode()
-    return parquet.decode_ticket(data, sha256, where="benchmark").masks()
+    return parquet.decode_ticket(data, sha256, where="benchmark").arrays()
 
 
 def save(masks: Masks, dtype: torch.dtype) -> bytes:

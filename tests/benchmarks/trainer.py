@@ -37,6 +37,7 @@ from trainables.tasks import TASKS
 from trainables.tasks.base import Batch, TaskSource
 from trainables.tasks.easy_vqa import EasyVqaTask, open_task
 from trainables.tasks.heads import classifier
+from trainables.tickets.base import Ticket
 from trainables.training.adversary import training_objective
 from trainables.training.engine import start_engine
 from trainables.training.loop import RunPlan, TrainState, train
@@ -122,7 +123,7 @@ class IgnoringSink:
     """A sink that ignores what it receives."""
 
     def rewind(self, step: int, payload: bytes) -> None: ...
-    def ticket(self, key: str, masks: Mapping[str, NDArray[np.bool_]]) -> None: ...
+    def ticket(self, key: str, ticket: Ticket) -> None: ...
     def checkpoint(self, payload: bytes) -> None: ...
     def heartbeat(self) -> None: ...
     def next_action(self, step: int) -> Action:

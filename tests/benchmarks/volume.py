@@ -34,7 +34,7 @@ from orchestrator.store.s3 import S3ObjectStore, StoreAddress
 from orchestrator.store.ticket import Ticket
 from orchestrator.store.tickets import TicketStore, thread_map
 from orchestrator.sweep.config import Sweep, Win
-from orchestrator.sweep.resolve import resolve_inputs
+from orchestrator.sweep.resolve import Resolver
 from orchestrator.tracking.experiment import Experiment, open_experiment
 from orchestrator.tracking.projection import Projection
 from orchestrator.worker.protocol import Assignment
@@ -195,8 +195,8 @@ def _count_store_requests() -> list[Row]:
         sweep_document(schedule={"rate": 0.2, "levels": 3}, controls=[])
         | {"recipes": {"short": {"steps": 4, "eval_examples": 64}}}
     )
-    inputs = resolve_inputs(sweep, fingerprint)
-    plan = expand_sweep(sweep, inputs)
+    inputs = Resolver(sweep, fingerprint)
+    plan = expand_sweep(inputs)
     with tempfile.TemporaryDirectory() as folder:
         services = local.start_services(Path(folder), names=["s3"])
         try:
@@ -267,6 +267,6 @@ def record_of(trial: Trial) -> Record:
 
 def _any_ticket(sha256: str) -> Ticket:
     masks = {"weight": np.ones((10, 10), dtype=np.bool_)}
-    return Ticket.from_masks(
+    return Ticket.from_arrays(
         masks, architecture="uniter", model_sha256=sha256, pool="encoder+pooler"
     )

@@ -23,9 +23,7 @@ DATA = {"path": "/data", "source": "pvc"}
 )
 def test_the_shipped_profiles_are_valid(path: Path) -> None:
     profile = yaml_file.load_yaml(path, Profile, kind="profile")
-    assert profile.prices() == {"head": profile.head.price_per_hour} | {
-        group.name: group.price_per_hour for group in profile.workers
-    }
+    assert profile.store.url.startswith("s3://")
 
 
 @pytest.mark.parametrize(
@@ -41,7 +39,8 @@ def test_the_shipped_profiles_are_valid(path: Path) -> None:
         ({"workers": [SPOT | {"price_per_hour": -1}]}, "price_per_hour = -1", "0 or more"),
         ({"workers": [SPOT | {"spot": "yes"}]}, "workers[0].spot = 'yes'", "valid boolean"),
         ({"head": {"cpus": 2, "memory_gb": 4}}, "head.price_per_hour is missing", "add it"),
-        ({"store": {"url": "gs://b"}}, "store.url = 'gs://b'", "must match ^s3://"),
+        ({"store": {"url": "gs://b"}}, "store.url = 'gs://b'", "use s3://bucket"),
+        ({"store": {"url": "s3://ab"}}, "store.url = 's3://ab'", "3 to 63 characters"),
         ({"store": {"url": "s3://bucket", "key": "x"}}, "store.key", "use one of url, endpoint"),
         ({"mounts": [{"path": "data", "source": "pvc"}]}, "mounts[0].path = 'data'", "match ^(/"),
         ({"mounts": [{"path": "/d", "source": "$(rm)"}]}, "mounts[0].source", "must match"),
@@ -90,8 +89,6 @@ def test_a_password_in_an_address_is_an_error_and_not_repeated(tmp_path: Path, k
     path.write_text(
         yaml.safe_dump(shipped_profiles.profile_document(shipped_profiles.KUBERAY, store=store))
     )
-    with pytest.raises(
-        ConfigError, match=f"store.{key} contains a user name or password"
-    ) as caught:
+    with pytest.raises(ConfigError, match=f"store.{key} = ") as caught:
         yaml_file.load_yaml(path, Profile, kind="profile")
     assert "do-not-tell" not in str(caught.value)

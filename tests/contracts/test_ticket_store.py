@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,9 @@ from orchestrator.store import paths
 from orchestrator.store.maintenance import collect_garbage, repair_store, verify_store
 from orchestrator.store.tickets import TicketStore
 from tests.support.records import make_record, make_ticket
+
+KINDS: list[dict[str, Any]] = [{}, {"kind": "blocks"}, {"kind": "blocks", "scored": True}]
+"""Tickets over weights, and of a kind that this installation does not know."""
 
 
 def test_a_trial_exists_once_it_is_committed(store: TicketStore) -> None:
@@ -49,8 +53,11 @@ def test_all_records_or_the_requested_ones_are_returned(store: TicketStore) -> N
     assert store.records() == {record.key: record for record in (first, second)}
 
 
-def test_a_ticket_is_read_bit_for_bit_as_it_was_written(store: TicketStore) -> None:
-    ticket = make_ticket()
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_ticket_is_read_bit_for_bit_as_it_was_written(
+    store: TicketStore, kind: dict[str, Any]
+) -> None:
+    ticket = make_ticket(**kind)
     ref = store.put_ticket(ticket)
     assert store.ticket(ref.sha256) == ticket
     assert (ref.kept, ref.total) == (ticket.kept, 44)
@@ -59,9 +66,11 @@ def test_a_ticket_is_read_bit_for_bit_as_it_was_written(store: TicketStore) -> N
     assert ref.bytes == stat.size
 
 
-def test_equal_tickets_are_one_object(store: TicketStore) -> None:
+def test_equal_tickets_are_one_object_and_those_of_two_kinds_are_not(store: TicketStore) -> None:
     assert store.put_ticket(make_ticket()) == store.put_ticket(make_ticket())
     assert len(list(store.objects.list(paths.TICKETS))) == 1
+    refs = {store.put_ticket(make_ticket(**kind)).sha256 for kind in KINDS}
+    assert len(refs) == len(list(store.objects.list(paths.TICKETS))) == len(KINDS)
 
 
 def test_two_versions_of_a_rewind_point_can_coexist(store: TicketStore) -> None:
@@ -114,9 +123,11 @@ def test_logs_and_records_are_found_by_key_prefix(store: TicketStore) -> None:
     assert store.keys("f" * 64) == set()
 
 
-@pytest.mark.parametrize("part", ["bits", "hash", "name", "pool", "end of file"])
+@pytest.mark.parametrize(
+    "part", ["bits", "hash", "name", "pool", "kind", "scores", "hash of scores", "end of file"]
+)
 def test_flipped_bits_in_a_ticket_are_reported_in_one_line(store: TicketStore, part: str) -> None:
-    ticket = make_ticket()
+    ticket = make_ticket(kind="blocks", scored=True)
     tensor = ticket.tensors[1]
     ref = store.put_ticket(ticket)
     path = paths.ticket(ref.sha256)
@@ -127,6 +138,9 @@ def test_flipped_bits_in_a_ticket_are_reported_in_one_line(store: TicketStore, p
         "hash": data.index(tensor.sha256),
         "name": data.rindex(b"output", 0, bits),  # earlier occurrences are in the statistics
         "pool": data.index(b"encoder"),
+        "kind": data.index(b"blocks"),
+        "scores": data.index(tensor.scores),
+        "hash of scores": data.index(tensor.scores_sha256),
         "end of file": len(data) - 1,
     }
     data[position[part]] ^= 0x10

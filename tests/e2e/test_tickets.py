@@ -77,6 +77,6 @@ def test_a_ticket_is_exported_as_masks(
     (file,) = tmp_path.iterdir()
     exported = load_file(file)
     with finished.home.store() as store:
-        masks = store.ticket(row["hash"]).masks()
+        masks = store.ticket(row["hash"]).arrays()
     assert exported.keys() == masks.keys()
     assert all((exported[name] == mask).all() for name, mask in masks.items())

@@ -49,7 +49,7 @@ NUM_TENSORS = 8
 
 def sample_ticket() -> Ticket:
     masks = {f"w{number}": np.ones((8, 8), np.bool_) for number in range(NUM_TENSORS)}
-    return Ticket.from_masks(masks, architecture="uniter", model_sha256="0" * 64, pool="encoder")
+    return Ticket.from_arrays(masks, architecture="uniter", model_sha256="0" * 64, pool="encoder")
 
 
 def ticket_with_code_in_schema(flag: Path) -> bytes:

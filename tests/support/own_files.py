@@ -31,12 +31,12 @@ from trainables.pruning import PruneMethod, kept_count
 PRUNER = PruneMethod(module=__name__, needs="nothing")
 
 
-def prune(spec, weights, ticket, reference):
+def prune(spec, space, ticket, reference):
     import numpy as np
 
     masks = {}
-    for name, weight in weights.items():
-        keep = np.zeros(tuple(weight.shape), bool)
+    for name, shape in space.items():
+        keep = np.zeros(shape, bool)
         keep.reshape(-1)[: kept_count(keep.size, spec.sparsity)] = True
         masks[name] = keep
     return masks

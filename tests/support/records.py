@@ -12,11 +12,18 @@ from orchestrator.store.record import Record
 from orchestrator.store.ticket import Ticket
 
 
-def make_ticket(seed: int = 0) -> Ticket:
-    """Return a ticket of two small tensors that keeps about half of their weights."""
+def make_ticket(seed: int = 0, kind: str = "weights", *, scored: bool = False) -> Ticket:
+    """Return a ticket of two small arrays that keeps about half of their units."""
     rng = np.random.default_rng(seed)
-    masks = {"query": rng.random((7, 5)) > 0.5, "output": rng.random((3, 3)) > 0.5}
-    return Ticket.from_masks(masks, architecture="uniter", model_sha256="0" * 64, pool="encoder")
+    scores = {"query": rng.random((7, 5)), "output": rng.random((3, 3))}
+    return Ticket.from_arrays(
+        {name: values > 0.5 for name, values in scores.items()},
+        architecture="uniter",
+        model_sha256="0" * 64,
+        pool="encoder",
+        kind=kind,
+        scores={n: v.astype(np.float32) for n, v in scores.items()} if scored else None,
+    )
 
 
 def make_record(kind: str = "train", seed: int = 0, **fields: Any) -> Record:

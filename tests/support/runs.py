@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trainables.data.fingerprint import fingerprint
 from trainables.run import RunInputs, prune
 from trainables.spec import ModelSpec, PruneSpec, Recipe, TaskSpec, TrainSpec
 from trainables.tasks import TASKS
 from trainables.tasks.base import Batch
+from trainables.tickets.base import Ticket
 from trainables.training.engine import MicroBatch
 from trainables.training.sink import Action
 
@@ -37,7 +37,6 @@ MODES: list[dict[str, Any]] = [
     {"precision": "fp32", "zero": 2},
     {"precision": "bf16", "zero": 1},
 ]
-Masks = dict[str, NDArray[np.bool_]]
 
 
 def data() -> Path:
@@ -61,7 +60,7 @@ class RecordingSink:
     interrupt_at: int = 0
     action: Action = "continue"
     rewinds: dict[int, bytes] = field(default_factory=dict)
-    tickets: dict[str, Masks] = field(default_factory=dict)
+    tickets: dict[str, Ticket] = field(default_factory=dict)
     checkpoints: list[bytes] = field(default_factory=list)
     points: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     got_heartbeat: bool = False
@@ -69,8 +68,8 @@ class RecordingSink:
     def rewind(self, step: int, payload: bytes) -> None:
         self.rewinds[step] = payload
 
-    def ticket(self, key: str, masks: Mapping[str, NDArray[np.bool_]]) -> None:
-        self.tickets[key] = dict(masks)
+    def ticket(self, key: str, ticket: Ticket) -> None:
+        self.tickets[key] = ticket
 
     def checkpoint(self, payload: bytes) -> None:
         self.checkpoints.append(payload)
@@ -91,7 +90,7 @@ def inputs(**changes: Any) -> RunInputs:
     return replace(RunInputs(data=data(), cache=Path("unused")), **changes)
 
 
-def ticket(sparsity: float = 0.7) -> Masks:
+def ticket(sparsity: float = 0.7) -> Ticket:
     """Return a random ticket."""
     return prune(PruneSpec(model=MODEL, method="random", sparsity=sparsity), inputs())
 
@@ -101,8 +100,8 @@ def micro_batches(batches: Sequence[Batch]) -> list[MicroBatch]:
     return [MicroBatch(batch, len(batches)) for batch in batches]
 
 
-def masks_sha256(masks: Masks) -> str:
+def masks_sha256(ticket: Ticket) -> str:
     digest = hashlib.sha256()
-    for name, mask in sorted(masks.items()):
+    for name, mask in sorted(ticket.arrays.items()):
         digest.update(name.encode() + np.packbits(mask).tobytes())
     return digest.hexdigest()

@@ -12,7 +12,7 @@ from orchestrator.expand.studies import expand_sweep
 from orchestrator.plan.graph import Plan
 from orchestrator.sources import SOURCES
 from orchestrator.sweep.config import Sweep
-from orchestrator.sweep.resolve import resolve_inputs
+from orchestrator.sweep.resolve import Resolver
 
 STUDY: dict[str, Any] = {
     "model": "uniter-tiny",
@@ -43,12 +43,15 @@ def write_sweep(folder: Path, content: dict[str, Any] | str) -> Path:
 
 
 def plan_of(content: dict[str, Any]) -> Plan:
-    sweep = Sweep.model_validate(content)
-    return expand_sweep(sweep, resolve_inputs(sweep, fake_fingerprint))
+    return expand_sweep(Resolver(Sweep.model_validate(content), fake_fingerprint))
 
 
-CONTROLS = sorted(name for name, entry in SOURCES.items() if not entry.parameter)
-"""Sources that need no other task or model of the sweep."""
+CONTROLS = sorted(
+    name
+    for name, entry in SOURCES.items()
+    if not entry.parameter and entry.pruner_needs != ("search",)
+)
+"""Sources that need no other task or model of the sweep, and no search."""
 
 studies = st.fixed_dictionaries(
     {

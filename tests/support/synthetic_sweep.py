@@ -186,7 +186,7 @@ def synthetic_ticket(sparsity: float, *, seed: object, of: str) -> Ticket:
     values = np.concatenate([w.ravel() for w in weights.values()])
     threshold = np.sort(values)[round(TOTAL * sparsity)]
     masks = {name: w >= threshold for name, w in weights.items()}
-    return Ticket.from_masks(
+    return Ticket.from_arrays(
         masks, architecture="uniter", model_sha256="0" * 64, pool="encoder+pooler"
     )
 

@@ -31,12 +31,14 @@ from trainables.errors import (
     CheckpointError,
     DataError,
     InvariantError,
+    PluginError,
     RecipeError,
     Stopped,
     TicketMismatch,
 )
 from trainables.run import RunInputs, RunOutcome, prune, run
 from trainables.spec import PruneSpec, Recipe, Seeds, Start, TrainSpec
+from trainables.tickets.base import Ticket
 from trainables.training.checkpoint import decode_checkpoint, encode_checkpoint
 from trainables.training.start import init_backbone
 
@@ -56,10 +58,10 @@ def test_a_run_keeps_its_ticket_and_prunes_within_it(
     outcome = run(masked, inputs(ticket=parent), sink, prunes={"k": child}, rewinds={6})
     final, _ = decode_checkpoint(sink.rewinds[6])
     assert outcome.checks["pruned_nonzero"] == 0
-    for name, mask in parent.items():
+    for name, mask in parent.arrays.items():
         assert not final[f"backbone.{name}"].numpy()[~mask].any()
-        assert (sink.tickets["k"][name] <= mask).all()
-    assert sum(int(mask.sum()) for mask in sink.tickets["k"].values()) == TOTAL - 81_920
+        assert (sink.tickets["k"].arrays[name] <= mask).all()
+    assert sink.tickets["k"].kept == TOTAL - 81_920
 
 
 def test_the_outcome_has_scores_history_and_costs(dense: TrainSpec) -> None:
@@ -314,7 +316,8 @@ def test_a_run_with_a_token_limit_resumes_bit_for_bit(dense: TrainSpec) -> None:
 def test_wrong_inputs_raise_one_clear_line(dense: TrainSpec, tmp_path: Path) -> None:
     (tmp_path / "w.pt").write_bytes(b"other weights")
     published = Start(kind="pretrained", weights="0" * 64)
-    wide = {name: np.ones((2, 2), bool) for name in ticket()}
+    wide = Ticket({name: np.ones((2, 2), bool) for name in ticket().arrays})
+    unknown = Ticket(ticket().arrays, "feathers")
     point = {"backbone.nothing": torch.zeros(1)}
     cases: list[tuple[type[Exception], TrainSpec, RunInputs, dict[str, Any]]] = [
         (DataError, replace(dense, task=replace(dense.task, data="1" * 64)), inputs(), {}),
@@ -328,6 +331,8 @@ def test_wrong_inputs_raise_one_clear_line(dense: TrainSpec, tmp_path: Path) -> 
         (TicketMismatch, replace(dense, ticket="t"), inputs(), {}),
         (TicketMismatch, dense, inputs(ticket=ticket()), {}),
         (TicketMismatch, replace(dense, ticket="t"), inputs(ticket=wide), {}),
+        (PluginError, replace(dense, ticket="t"), inputs(ticket=unknown), {}),
+        (RecipeError, dense, inputs(), {"prunes": {"k": replace(PRUNE, method="none")}}),
         (RecipeError, replace(dense, recipe=replace(RECIPE, precision="bf16")), inputs(), {}),
         (RecipeError, dense, inputs(), {"rewinds": [7]}),
         (RecipeError, dense, inputs(), {"until": 7}),
@@ -348,7 +353,7 @@ def test_a_run_that_diverges_fails_without_a_ticket(dense: TrainSpec) -> None:
 
 def test_one_shot_magnitude_pruning_ranks_the_untrained_start() -> None:
     start = Start(seed=5)
-    masks = prune(PruneSpec(model=MODEL, sparsity=0.9, start=start), inputs())
+    masks = prune(PruneSpec(model=MODEL, sparsity=0.9, start=start), inputs()).arrays
     state = init_backbone(MODEL, 5, 0.0).state_dict()
     sizes = torch.cat([state[name].abs().flatten() for name in masks])
     mask = torch.cat([torch.from_numpy(each).flatten() for each in masks.values()])
@@ -359,7 +364,8 @@ def test_one_shot_magnitude_pruning_ranks_the_untrained_start() -> None:
 
 def test_one_shot_magnitude_pruning_ranks_a_rewind_point(dense: TrainSpec) -> None:
     again, point = rewound(dense, 3)
-    masks = prune(PruneSpec(model=MODEL, sparsity=0.9, start=again.start), inputs(rewind=point))
+    omp = PruneSpec(model=MODEL, sparsity=0.9, start=again.start)
+    masks = prune(omp, inputs(rewind=point)).arrays
     ranked = {name: point[f"backbone.{name}"].abs() for name in masks}
     kept = {name: torch.from_numpy(mask) for name, mask in masks.items()}
     assert sum(int(mask.sum()) for mask in kept.values()) == TOTAL // 10
@@ -367,7 +373,7 @@ def test_one_shot_magnitude_pruning_ranks_a_rewind_point(dense: TrainSpec) -> No
     assert all(ranked[name][~kept[name]].max() <= smallest for name in kept)
     other = {"backbone.nothing": torch.zeros(1)}
     with pytest.raises(CheckpointError, match="start weights have no"):
-        prune(PruneSpec(model=MODEL, sparsity=0.9, start=again.start), inputs(rewind=other))
+        prune(omp, inputs(rewind=other))
 
 
 def test_random_tickets_are_independent_or_copy_layer_counts() -> None:
@@ -376,13 +382,14 @@ def test_random_tickets_are_independent_or_copy_layer_counts() -> None:
         PruneSpec(model=MODEL, method="random", sparsity=0.9, like="t", seed=1),
         inputs(reference=reference),
     )
-    assert {n: m.sum() for n, m in matched.items()} == {n: m.sum() for n, m in reference.items()}
+    counts = [{n: m.sum() for n, m in each.arrays.items()} for each in (matched, reference)]
+    assert counts[0] == counts[1]
     assert masks_sha256(matched) != masks_sha256(reference)
-    assert sum(int(mask.sum()) for mask in ticket(0.9).values()) == TOTAL // 10
+    assert ticket(0.9).kept == TOTAL // 10
 
 
 def test_a_ticket_of_a_training_run_cannot_be_produced_without_it() -> None:
-    with pytest.raises(ValueError, match="produces this ticket"):
+    with pytest.raises(RecipeError, match="produces this ticket"):
         prune(PRUNE, inputs())
 
 

@@ -182,8 +182,9 @@ def test_four_processes_differ_only_by_rounding(zero: int) -> None:
     recipe = replace(NO_DROPOUT, zero=zero, accumulate=4)  # type: ignore[arg-type]
     one, four = trained(recipe, 1), trained(recipe, 4)
     assert largest_difference(weights(one[1]), weights(four[1])) < ROUNDING
-    for key, masks in one[1].tickets.items():
-        differing = sum(int((masks[n] != four[1].tickets[key][n]).sum()) for n in masks)
+    for key, ticket_of_one in one[1].tickets.items():
+        masks, others = ticket_of_one.arrays, four[1].tickets[key].arrays
+        differing = sum(int((masks[n] != others[n]).sum()) for n in masks)
         assert differing <= 10, key
     assert four[0].scores["score"] == pytest.approx(one[0].scores["score"], abs=3.2)
 

@@ -158,6 +158,26 @@ class Peers:
             self._receive_shards(rank, layouts[rank], list(tensors.values()))
         return tensors
 
+    def all_gather_shards(
+        self, shards: Mapping[str, Shard], shapes: Mapping[str, torch.Size]
+    ) -> dict[str, Tensor]:
+        """Return full tensors, assembled from the shards of all processes, in each process.
+
+        All processes must name the same tensors, which must have one dtype. A process alone gets
+        its shards back without a copy.
+        """
+        if self.world_size > 1:
+            sizes = [shapes[name].numel() for name in shards]
+            # DeepSpeed's empty shards are on the CPU, whatever the device.
+            held = max((each.values for each in shards.values()), key=Tensor.numel)
+            flat = held.new_zeros(sum(sizes))
+            parts = torch.split(flat, sizes)
+            for shard, part in zip(shards.values(), parts, strict=True):
+                part[shard.start : shard.start + shard.values.numel()] = shard.values.detach()
+            dist.all_reduce(flat)  # every element is zero in all processes but one
+            shards = {name: Shard(0, part) for name, part in zip(shards, parts, strict=True)}
+        return {name: each.values.detach().view(shapes[name]) for name, each in shards.items()}
+
     def _receive_shards(self, rank: int, layout: NDArray[np.int64], tensors: list[Tensor]) -> None:
         sent = [
             (tensor, start, size)

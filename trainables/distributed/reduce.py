@@ -19,8 +19,8 @@ def all_reduce_gradients(weights: Iterable[nn.Parameter], peers: Peers) -> None:
     """Replace every gradient by its sum over all processes.
 
     A weight that has no gradient in any process, such as the mask embedding in a task that masks
-    nothing, still has none afterwards, and Adam skips it. DeepSpeed's own sum would give it zeros,
-    and Adam would decay it.
+    nothing, still has none afterwards, and the optimizer skips it. DeepSpeed's own sum would give
+    it zeros, and weight decay would move it.
     """
     if peers.world_size == 1:
         return

@@ -1,10 +1,10 @@
-"""This process's shards of the weights and of Adam's moments, at each ZeRO stage.
+"""This process's shards of the weights and of the optimizer's state, at each ZeRO stage.
 
 *Masters* are the float32 weights that the optimizer updates; the module's own weights, which
 compute in the forward pass, are rounded from them. All shards are views: writing to them writes to
 the engine. At stage 0 every process holds everything. At stages 1 and 2 it holds a shard of the
-float32 masters and of the moments, and all of the module's own weights; at stage 3 it holds a shard
-of those too.
+float32 masters and of the optimizer's state, and all of the module's own weights; at stage 3 it
+holds a shard of those too.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ def master_shard(weight: nn.Parameter, zero: int, size: int, peers: Peers) -> Sh
     return _fragment(weight, None)
 
 
-def moment_shard(
+def state_shard(
     weight: nn.Parameter,
-    kind: str,
+    key: str,
     optimizer: torch.optim.Optimizer,
     zero: int,
     size: int,
     peers: Peers,
 ) -> Shard:
-    """Return the shard of the weight's moment `kind` (`exp_avg` or `exp_avg_sq`)."""
+    """Return the shard of the optimizer's state `key` of a weight, such as `exp_avg`."""
     if zero == 0:
-        return Shard(0, optimizer.state[weight][kind].view(-1))
+        return Shard(0, optimizer.state[weight][key].view(-1))
     if zero == 3:
         from deepspeed.utils import safe_get_local_optimizer_state
 
-        return _without_padding(safe_get_local_optimizer_state(weight, kind), size, peers)
-    return _fragment(weight, kind)
+        return _without_padding(safe_get_local_optimizer_state(weight, key), size, peers)
+    return _fragment(weight, key)
 
 
 def local_weight(weight: nn.Parameter, zero: int, size: int, peers: Peers) -> Shard:
@@ -55,7 +55,7 @@ def local_weight(weight: nn.Parameter, zero: int, size: int, peers: Peers) -> Sh
 
 
 def optimizer_partitions(optimizer: torch.optim.Optimizer, zero_optimizer: Any) -> Sequence[Tensor]:
-    """Return the tensors that Adam updates: parameters at stage 0, flat partitions above.
+    """Return the tensors that `optimizer` updates: parameters at stage 0, flat partitions above.
 
     `zero_optimizer` is DeepSpeed's wrapper of `optimizer`.
     """
@@ -63,6 +63,13 @@ def optimizer_partitions(optimizer: torch.optim.Optimizer, zero_optimizer: Any) 
         flat: Sequence[Tensor] = zero_optimizer.fp32_partitioned_groups_flat
         return flat
     return [each for group in optimizer.param_groups for each in group["params"]]
+
+
+def zero_gradients(zero_optimizer: Any) -> None:
+    """Zero the gradients at stage 3, where DeepSpeed keeps them in one buffer. It overwrites the
+    gradients that a step computes and clears none: a weight that a step does not use would get the
+    gradient of its last use again."""
+    zero_optimizer.grad_partitions_flat_buffer.zero_()
 
 
 def write_shard(shard: Shard, tensor: Tensor) -> None:
@@ -79,13 +86,13 @@ def cpu_copies(shards: Mapping[str, Shard]) -> dict[str, Shard]:
     }
 
 
-def _fragment(weight: nn.Parameter, kind: str | None) -> Shard:
+def _fragment(weight: nn.Parameter, key: str | None) -> Shard:
     """Return the shard at stages 1 and 2, where a flat partition can cover all, a part or nothing
     of a parameter."""
     mapping = weight._hp_mapping  # type: ignore[attr-defined]
     if mapping is None:
         return Shard(0, torch.empty(0))
-    values = mapping.get_hp_fragment(kind)
+    values = mapping.get_hp_fragment(key)
     return Shard(mapping.lp_fragment_address.start, values.view(-1))
 
 

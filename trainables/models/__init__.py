@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from trainables.errors import ModelError, RecipeError
+from trainables.errors import ModelError, RecipeError, suggest
 from trainables.models import lxmert, uniter, vilt
 from trainables.models.entry import (
     HeadStyle,
@@ -20,6 +20,7 @@ from trainables.models.entry import (
     ModelConfig,
     ModelEntry,
     Shapes,
+    depth_roles,
     pool_sizes_of,
 )
 from trainables.registry import Registry
@@ -35,6 +36,7 @@ __all__ = [
     "Shapes",
     "check_adversary",
     "check_model",
+    "depth_roles",
     "model_config",
     "pool_sizes",
 ]
@@ -57,7 +59,7 @@ def model_config(spec: ModelSpec) -> ModelConfig:
     allowed.
     """
     if spec.architecture not in MODELS:
-        raise ModelError(f"no model {spec.architecture!r}; models: {', '.join(MODELS)}")
+        raise ModelError(f"no model {spec.architecture!r}; {suggest(spec.architecture, MODELS)}")
     config: ModelConfig = MODELS[spec.architecture].config(spec)
     return config
 

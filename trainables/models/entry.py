@@ -6,13 +6,14 @@ This module imports nothing heavy, because planning reads it too.
 from __future__ import annotations
 
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from typing import Generic, Literal, TypeAlias, TypeVar
 
-from trainables.errors import ModelError
+from trainables.errors import ModelError, RecipeError, suggest
 from trainables.spec import ModelSpec, Recipe
 
 Modality: TypeAlias = Literal["regions", "pixels"]
@@ -98,16 +99,14 @@ class ModelEntry(Generic[Config]):
         Raises ModelError for an unknown size or setting, and for values that are not allowed.
         """
         if spec.size not in self.sizes:
-            raise ModelError(
-                f"model {spec.architecture}: no size {spec.size!r}; sizes: {', '.join(self.sizes)}"
-            )
+            advice = suggest(spec.size, self.sizes)
+            raise ModelError(f"model {spec.architecture}: no size {spec.size!r}; {advice}")
         config = self.sizes[spec.size]
         allowed = {each.name: type(getattr(config, each.name)) for each in fields(config)}
         for name, value in spec.overrides:
             if name not in allowed:
                 raise ModelError(
-                    f"model {spec.architecture}: no setting {name!r}; "
-                    f"settings: {', '.join(allowed)}"
+                    f"model {spec.architecture}: no setting {name!r}; {suggest(name, allowed)}"
                 )
             if type(value) is not allowed[name] or isinstance(value, str) or value <= 0:
                 raise ModelError(
@@ -119,6 +118,20 @@ class ModelEntry(Generic[Config]):
         if problem := config.problem():
             raise ModelError(f"model {spec.architecture}: {problem}")
         return config
+
+
+def depth_roles(shapes: Shapes) -> list[list[str]]:
+    """Group the names of tensors that have the same role in different layers: their shapes are
+    equal, and their names differ only in the number of the layer.
+
+    Raises RecipeError if no two tensors have the same role, so that none can be exchanged.
+    """
+    roles: dict[tuple[str, tuple[int, ...]], list[str]] = {}
+    for name, shape in shapes.items():
+        roles.setdefault((re.sub(r"\.\d+\.", ".#.", name), shape), []).append(name)
+    if all(len(names) == 1 for names in roles.values()):
+        raise RecipeError("start.shuffle = across_depth needs a model of two layers or more")
+    return [*roles.values()]
 
 
 @lru_cache(maxsize=256)

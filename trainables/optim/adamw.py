@@ -1,23 +1,21 @@
-"""AdamW as recipes specify it: its parameter groups, and its settings at each update."""
+"""AdamW as recipes specify it: with or without bias correction."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import Any
 
 import torch
-from torch import nn
 
-from trainables.distributed.zero import optimizer_partitions
-from trainables.spec import HEAD, Recipe
-
-MOMENTS = ("exp_avg", "exp_avg_sq")
+from trainables.spec import Recipe
 
 
-def build_adamw(net: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
-    """Return AdamW with the recipe's settings and parameter groups."""
+def state_names(recipe: Recipe) -> tuple[str, ...]:
+    return ("step", "exp_avg", "exp_avg_sq")
+
+
+def build(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.AdamW:
     return torch.optim.AdamW(
-        _groups(net, recipe),
+        groups,
         lr=recipe.lr,
         betas=(recipe.beta1, recipe.beta2),
         eps=recipe.eps,
@@ -28,60 +26,14 @@ def build_adamw(net: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
     )
 
 
-def init_moments(optimizer: torch.optim.AdamW, zero_optimizer: Any) -> None:
-    """Create the state that Adam would create at its first step, and let DeepSpeed find it.
-
-    Without this, DeepSpeed looks for the state after the first parameter group has stepped and
-    before the others have, and never finds theirs.
-    """
-    for flat in optimizer_partitions(optimizer, zero_optimizer):
-        optimizer.state[flat] = {
-            "step": torch.zeros((), device=flat.device),
-            **{kind: torch.zeros_like(flat, requires_grad=False) for kind in MOMENTS},
-        }
-    if hasattr(zero_optimizer, "_lazy_init_hp_params_optimizer_state"):  # at stages 1 and 2
-        zero_optimizer._lazy_init_hp_params_optimizer_state()
-
-
-def set_learning_rates(
-    optimizer: torch.optim.AdamW, recipe: Recipe, lr: float, update: int
-) -> None:
-    """Set the learning rate, eps and weight decay of update number `update`.
-
-    `lr` is the schedule's rate. Update 1 is the one that starts with zero moments.
-    """
+def settings(recipe: Recipe, lr: float, update: int) -> dict[str, float]:
     lr_factor, eps_factor = correction_factors(recipe, update)
-    for group in optimizer.param_groups:
-        group["lr"] = lr * group["lr_scale"] * lr_factor
-        group["eps"] = recipe.eps * eps_factor
+    return {
+        "lr": lr * lr_factor,
+        "eps": recipe.eps * eps_factor,
         # AdamW decays by lr * weight_decay.
-        group["weight_decay"] = recipe.weight_decay / lr_factor if group["decayed"] else 0.0
-
-
-def count_updates(optimizer: torch.optim.AdamW) -> int:
-    """Return the number of updates that Adam itself has counted: the maximum over the weights.
-
-    At ZeRO 0 Adam skips a weight without a gradient, such as the mask embedding in a task that
-    masks nothing.
-    """
-    return max(int(state["step"]) for state in optimizer.state.values())
-
-
-def _groups(net: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """Return up to four parameter groups: by backbone and head, which differ in learning rate, and
-    by whether weight decay applies."""
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = defaultdict(list)
-    for name, weight in net.named_parameters():
-        decayed = recipe.decay_vectors or weight.ndim > 1
-        groups[name.startswith(HEAD), decayed].append(weight)
-    return [
-        {
-            "params": weights,
-            "lr_scale": recipe.head_lr_scale if head else 1.0,
-            "decayed": decayed,
-        }
-        for (head, decayed), weights in groups.items()
-    ]
+        "weight_decay": recipe.weight_decay / lr_factor,
+    }
 
 
 def correction_factors(recipe: Recipe, update: int) -> tuple[float, float]:

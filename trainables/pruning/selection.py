@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from trainables.distributed.collectives import SINGLE_PROCESS, Peers
 from trainables.errors import TicketMismatch
-from trainables.tickets.weights import Masks, Weights, check_fit
 
 Keys: TypeAlias = Mapping[str, Callable[[], NDArray[np.int32]]]
 """Tensor name -> a function that returns the tensor's keys, so that only one tensor's keys are in
@@ -96,13 +95,3 @@ def _find_bucket(counts: NDArray[np.int64], rank: int) -> tuple[int, int]:
     bins_above = int(np.searchsorted(from_top, rank))
     values_above = int(from_top[bins_above - 1]) if bins_above else 0
     return len(counts) - 1 - bins_above, rank - values_above
-
-
-def check_covers(ticket: Masks, weights: Weights, pool: str) -> None:
-    """Raise TicketMismatch unless the ticket covers the pool's tensors and no others."""
-    check_fit(ticket, weights)
-    if ticket.keys() != weights.keys():
-        raise TicketMismatch(
-            f"prune: the ticket covers {len(ticket)} tensors, the pool {pool!r} has "
-            f"{len(weights)}; use a ticket of the same model and pool"
-        )

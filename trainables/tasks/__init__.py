@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trainables.data.schema.layouts import LAYOUTS
-from trainables.errors import RecipeError
+from trainables.errors import RecipeError, TrainableError, suggest
 from trainables.models import MODELS
 from trainables.registry import Registry
-from trainables.spec import Recipe, Scalar
+from trainables.spec import Recipe, Scalar, TaskSpec
 from trainables.tasks import recipes
+from trainables.tasks.mixture import parse_mixture
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +46,9 @@ class TaskEntry:
     the data's fingerprint covers only these files, else all files of the folder."""
     options: Mapping[str, Scalar] = field(default_factory=dict)
     """The options that `TaskSpec.options` may set, with their defaults."""
+    check_options: Callable[[Mapping[str, Scalar]], object] = lambda options: None
+    """Raise TrainableError for values that the task cannot use. It gets all options, each of the
+    type of its default."""
     embedding_extensions: Mapping[str, tuple[EmbeddingExtension, ...]] = field(default_factory=dict)
     """Architecture -> the rows that the task adds to its embedding tables."""
     sequences: Mapping[str, int] = field(default_factory=dict)
@@ -52,6 +56,11 @@ class TaskEntry:
     columns: Mapping[str, str] = field(default_factory=lambda: {"score": ""})
     """Scores that tables show -> suffix of the task's name in the column's title. Retrieval has two
     scores."""
+    varies_parameters: bool = False
+    """Whether micro-batches of one optimizer step can differ in which weights of the network they
+    use. Then it cannot be trained by several workers at ZeRO 1 or more. A task that gives unused
+    weights zero gradients, as pre-training does (`PretrainingHead`), or whose steps differ while
+    the micro-batches of each agree, leaves it False."""
     pretraining: bool = False
     """Whether its runs count as pre-training rounds instead of fine-tuning runs."""
     shipped_data: Callable[[], Path | None] = lambda: None
@@ -64,6 +73,15 @@ def _easy_vqa_data() -> Path | None:
     """Find the package's data folder without importing the package."""
     found = importlib.util.find_spec("easy_vqa")
     return Path(found.origin).parent / "data" if found and found.origin else None
+
+
+def _check_retrieval(options: Mapping[str, Scalar]) -> None:
+    if options["split"] not in ("val", "test"):
+        raise TrainableError(f"task retrieval: split = {options['split']!r}; use val or test")
+    if int(options["eval_images"]) < 0:
+        raise TrainableError(
+            f"task retrieval: eval_images = {options['eval_images']}; use 0 (all) or more"
+        )
 
 
 _BLIND: Mapping[str, Scalar] = {"blind": False}
@@ -152,6 +170,7 @@ _BUILTIN: dict[str, TaskEntry] = {
         published=True,
         # VLT does not say which split it scores on. `eval_images` above 0 makes a smaller matrix.
         options={**_BLIND, "split": "val", "eval_images": 0},
+        check_options=_check_retrieval,
         sequences={"uniter": 3, "vilt": 16},
         columns={"ir1": "IR", "tr1": "TR"},
     ),
@@ -165,6 +184,7 @@ _BUILTIN: dict[str, TaskEntry] = {
             "objectives": "itm:6,mlm:8,mrfr:4,mrc_kl:4",
             "corpora": "coco+vg+cc+sbu",
         },
+        check_options=lambda options: parse_mixture(str(options["objectives"])),
         pretraining=True,
     ),
 }
@@ -172,6 +192,29 @@ _BUILTIN: dict[str, TaskEntry] = {
 TASKS: Registry[TaskEntry] = Registry(
     TaskEntry, group="sweepstakes.tasks", attribute="TASK", builtin=_BUILTIN
 )
+
+
+def resolve_options(spec: TaskSpec) -> dict[str, Scalar]:
+    """Return the task's options with the defaults filled in.
+
+    It needs no data, so that planning refuses what a worker would refuse. Raises TrainableError for
+    an option that the task does not have, or for a value that it cannot use.
+    """
+    entry = TASKS[spec.name]
+    for name, value in spec.options:
+        if name not in entry.options:
+            raise TrainableError(
+                f"task {spec.name}: no option {name!r}; {suggest(name, entry.options)}"
+            )
+        default = entry.options[name]
+        if type(value) is not type(default):
+            raise TrainableError(
+                f"task {spec.name}: option {name} = {value!r}; "
+                f"give a {type(default).__name__}, such as {default!r}"
+            )
+    options = {**entry.options, **dict(spec.options)}
+    entry.check_options(options)
+    return options
 
 
 def default_recipe(task: str, architecture: str) -> Recipe:

@@ -12,7 +12,7 @@ trials of the same process. Tasks on published data extend `trainables.tasks.com
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from trainables.models.base import Backbone
 from trainables.seeds import Rng
+from trainables.tickets.base import Masks
 
 Batch: TypeAlias = Mapping[str, Tensor]
 """The inputs of `Backbone.forward`, and those of the task's head and loss, on the CPU."""
@@ -79,8 +80,8 @@ class Task(ABC):
         micro-batches of an optimizer step share (the pre-training objective) use `rng.parent()`.
 
         This method runs in its own thread, possibly while another thread iterates `eval_batches`.
-        Neither may change the task, use torch's global generator, or write to a batch that it
-        returned before.
+        Neither may change the task, use its state, use torch's global generator, or write to a
+        batch that it returned before.
         """
 
     @abstractmethod
@@ -98,3 +99,39 @@ class Task(ABC):
     @abstractmethod
     def score(self, scored: Iterable[tuple[Tensor, Batch]]) -> dict[str, float]:
         """Score batches with their logits. Return, in percent, `score` and the task's breakdown."""
+
+    # The state of a task is what its training changes besides the network, such as a queue or the
+    # weights of a momentum encoder. Most tasks have none. It is saved with the weights: in
+    # checkpoints, in rewind points, and in the hashes of start and final weights. It may change in
+    # `loss` and `after_step` only. In a run of several processes it must be the same in all of them
+    # after each step, so a task exchanges what depends on a process's own examples in `after_step`
+    # (`Peers.all_gather`, `Peers.all_reduce`).
+
+    def init_state(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the state at the start of training, by names of the task's own, given the start
+        weights of the network (`backbone.*` and `head.*`, float32, on CPU) before any ticket is
+        applied. It must be a function of the weights and of constants."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Tensor], masks: Masks) -> None:
+        """Set the state: before training to the one of `init_state` or of a rewind point, then to
+        that of a checkpoint, if there is one. Copy the tensors, which are on the CPU.
+
+        `masks` is the run's ticket by the network's tensor names, empty for a dense run. A momentum
+        encoder applies it to its own weights, which are those of a dense network otherwise.
+        """
+        return
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the current state, with the names of `init_state`."""
+        return {}
+
+    def after_step(self, weights: Callable[[], Mapping[str, Tensor]]) -> None:
+        """Update the state after an optimizer step. All processes call it.
+
+        `weights()` returns the network's parameters as float32, on the device. They may be views of
+        the network's own, so they must not be changed or kept. A momentum encoder must average
+        these and keep its average in float32: an average in bfloat16 with momentum 0.999 does not
+        move at all.
+        """
+        return

@@ -13,11 +13,11 @@ from trainables.data import batches
 from trainables.data.open import open_data
 from trainables.data.schema.examples import Data, Pixels, Regions, Split
 from trainables.data.schema.layouts import LAYOUTS
-from trainables.errors import DataError, TrainableError
+from trainables.errors import DataError
 from trainables.models import MODELS
 from trainables.models.base import Backbone
-from trainables.spec import Scalar, TaskSpec
-from trainables.tasks import TASKS, data_format
+from trainables.spec import TaskSpec
+from trainables.tasks import data_format, resolve_options
 from trainables.tasks.base import Batch, Indices, Task, TaskSource
 from trainables.tasks.heads import symmetric_kl
 
@@ -60,24 +60,6 @@ class PublishedTask(Task):
             std=self.model.pixel_std,
             blind=self.blind,
         )
-
-
-def resolve_options(spec: TaskSpec) -> dict[str, Scalar]:
-    """Return the task's options with the defaults filled in.
-
-    Raises TrainableError for an option that the task does not have, or of another type.
-    """
-    defaults = TASKS[spec.name].options
-    for name, value in spec.options:
-        if name not in defaults:
-            known = ", ".join(defaults) or "none"
-            raise TrainableError(f"task {spec.name}: no option {name!r}; options: {known}")
-        if type(value) is not type(defaults[name]):
-            raise TrainableError(
-                f"task {spec.name}: option {name} = {value!r}; "
-                f"give a {type(defaults[name]).__name__}, such as {defaults[name]!r}"
-            )
-    return {**defaults, **dict(spec.options)}
 
 
 def open_task_data(source: TaskSource, spec: TaskSpec, backbone: Backbone) -> Data:

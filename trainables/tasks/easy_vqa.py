@@ -19,11 +19,12 @@ from torch.nn.functional import cross_entropy, interpolate, pad
 
 from trainables.data import fingerprint
 from trainables.data.formats import easy_vqa as reader
-from trainables.errors import DataError, TrainableError
+from trainables.errors import DataError
 from trainables.models import Modality
 from trainables.models.base import Backbone
 from trainables.seeds import Rng
 from trainables.spec import TaskSpec
+from trainables.tasks import resolve_options
 from trainables.tasks.base import Batch, Indices, Task, TaskSource
 from trainables.tasks.heads import classifier, symmetric_kl
 
@@ -138,8 +139,7 @@ class EasyVqaTask(Task):
 
 def open_task(source: TaskSource, spec: TaskSpec, backbone: Backbone) -> EasyVqaTask:
     """Open the task; the first call of a process decodes the images in about 2 s."""
-    if spec.options:
-        raise TrainableError(f"task easy_vqa: takes no option {spec.options[0][0]!r}; remove it")
+    resolve_options(spec)  # it has none
     input_size = backbone.region_dim or backbone.image_size
     folder = source.data
     data = _load_data(folder, spec.data, backbone.modality, input_size)

@@ -28,7 +28,7 @@ from torch.nn.functional import mse_loss
 
 from trainables.data.batches import image_batch, text_batch
 from trainables.data.schema.examples import Data, Ragged, Regions, Split
-from trainables.errors import CheckpointError, DataError, TrainableError
+from trainables.errors import CheckpointError, DataError
 from trainables.models.base import Backbone
 from trainables.seeds import Rng
 from trainables.spec import TaskSpec
@@ -36,6 +36,7 @@ from trainables.tasks import common
 from trainables.tasks.base import Batch, Indices, TaskSource
 from trainables.tasks.heads import symmetric_kl
 from trainables.tasks.masking import mask_regions, mask_words
+from trainables.tasks.mixture import parse_mixture
 from trainables.tasks.negatives import NegativeSampler
 from trainables.tasks.objectives import OBJECTIVES, pretraining_objective
 from trainables.tasks.pretraining_head import PretrainingHead
@@ -164,25 +165,6 @@ _IMAGE_INPUTS = ("region_features", "region_boxes")
 
 
 open_task = PretrainingTask.open
-
-
-def parse_mixture(objectives: str) -> dict[str, int]:
-    """Parse `itm:6,mlm:8` into a mapping.
-
-    Raises TrainableError if it is malformed or lacks `mlm`, which gives the score.
-    """
-    try:
-        pairs = [part.split(":") for part in objectives.replace(" ", "").split(",")]
-        mixture = {name: int(share) for name, share in pairs}
-    except ValueError:
-        mixture = {}
-    known = len(mixture) == objectives.count(",") + 1 and mixture.keys() <= OBJECTIVES.keys()
-    if not known or min(mixture.values()) < 1 or "mlm" not in mixture:
-        raise TrainableError(
-            f"task pretraining: objectives = {objectives!r}; give some of "
-            f"{', '.join(OBJECTIVES)}, with mlm, once each, as in 'itm:6,mlm:8'"
-        )
-    return mixture
 
 
 def _mask_regions(

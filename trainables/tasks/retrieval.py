@@ -18,7 +18,6 @@ from torch.nn.functional import cross_entropy
 
 from trainables.data.batches import text_batch
 from trainables.data.schema.examples import Data, Split
-from trainables.errors import TrainableError
 from trainables.models.base import Backbone, Encoded
 from trainables.seeds import Rng
 from trainables.spec import TaskSpec
@@ -56,10 +55,6 @@ class RetrievalTask(common.PublishedTask):
         image."""
         self.eval_images = int(self.options["eval_images"])
         """Number of images in the score matrix; 0 for all."""
-        if self.eval_images < 0:
-            raise TrainableError(
-                f"task retrieval: eval_images = {self.eval_images}; use 0 (all) or more"
-            )
         self.negatives = NegativeSampler(data.train)
 
     @property

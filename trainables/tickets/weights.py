@@ -1,4 +1,4 @@
-"""Applying weight masks to a network, and checking that pruned weights stay zero.
+"""Tickets over scalar weights: masks on a network, and the check that pruned weights stay zero.
 
 A network with mask m, backbone theta and head phi trains as f(x; m * theta, phi) (VLT section 3) if
 its pruned weights start at zero, their gradients are masked, and the optimizer starts fresh:
@@ -17,27 +17,39 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trainables.errors import TicketMismatch
+from trainables.distributed.collectives import Shard
+from trainables.models.base import Backbone
+from trainables.tickets.base import Applied, Budget, Masks, Space, Ticket, check_fit, shapes_of
 
-Masks: TypeAlias = Mapping[str, NDArray[np.bool_]]
-"""Tensor name -> boolean array of the tensor's shape, True where a weight is kept."""
 Weights: TypeAlias = Mapping[str, Tensor]
 """Tensor name -> tensor."""
 
 
+def space(backbone: Backbone, pool: str) -> Space:
+    """Return the shapes of the pool's weights."""
+    parameters = dict(backbone.named_parameters())
+    return {name: tuple(parameters[name].shape) for name in backbone.prunable(pool)}
+
+
+def weight_masks(shapes: Space, arrays: Masks) -> Masks:
+    """Return `arrays`, after a check that they fit."""
+    check_fit(arrays, shapes)
+    return arrays
+
+
 @contextmanager
-def applied(net: nn.Module, masks: Masks) -> Iterator[None]:
-    """Zero the pruned weights of `net`, and mask their gradients until the context exits.
+def applied(net: nn.Module, masks: Masks) -> Iterator[Applied]:
+    """Zero the pruned weights of `net`, and mask their gradients until the context exits. Masks
+    are by the names of the parameters of `net`, which may be any module.
 
     Enter it before `deepspeed.initialize`, with `net` on its device: DeepSpeed's own hooks then run
     later, and reduce the masked gradient. The weights stay zero only under a fresh optimizer, which
     has no momentum for them. Raises TicketMismatch if `masks` do not fit `net`.
     """
     parameters = dict(net.named_parameters())
-    check_fit(masks, parameters)
+    check_fit(masks, shapes_of(parameters))
     hooks = []
     for name, keep in masks.items():
         weight = parameters[name]
@@ -49,29 +61,36 @@ def applied(net: nn.Module, masks: Masks) -> Iterator[None]:
         hook = partial(_mask_gradient, mask)
         hooks.append(weight.register_post_accumulate_grad_hook(hook))  # type: ignore[no-untyped-call]
     try:
-        yield
+        yield Applied(violations=partial(_violations, masks))
     finally:
         for hook in hooks:
             hook.remove()
 
 
+def budget(net: nn.Module, arrays: Masks) -> Budget:
+    """Return the size of the ticket: every pruned weight is a parameter less."""
+    kept = Ticket(arrays).kept
+    total = sum(mask.size for mask in arrays.values())
+    parameters = sum(weight.numel() for weight in net.parameters())
+    return Budget(kept=kept, total=total, parameters=parameters - (total - kept))
+
+
+def _violations(
+    masks: Masks, local_weights: Mapping[str, Shard], masters: Mapping[str, Shard]
+) -> int:
+    """Count the pruned weights that are not zero, in the module and in its masters."""
+    return sum(
+        pruned_nonzero(
+            {name: shards[name].values for name in masks},
+            {name: shards[name].select(mask) for name, mask in masks.items()},
+        )
+        for shards in (local_weights, masters)
+    )
+
+
 def _mask_gradient(mask: Tensor, weight: Tensor) -> None:
     assert weight.grad is not None
     weight.grad.mul_(mask)
-
-
-def check_fit(masks: Masks, weights: Weights) -> None:
-    """Raise TicketMismatch unless every mask has a weight of its name and shape."""
-    for name, mask in masks.items():
-        if name not in weights:
-            raise TicketMismatch(
-                f"ticket: the model has no weight {name!r}; use a ticket of this model"
-            )
-        if mask.shape != tuple(weights[name].shape) or mask.dtype != np.bool_:
-            raise TicketMismatch(
-                f"ticket: {name} is {mask.dtype} {mask.shape}, the model's weight has the shape "
-                f"{tuple(weights[name].shape)}; use a ticket of this model and size"
-            )
 
 
 def pruned_nonzero(weights: Weights, masks: Masks) -> int:

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from trainables.distributed.collectives import SINGLE_PROCESS, Peers, Shard
 from trainables.errors import InvariantError
-from trainables.optim.adamw import correction_factors
+from trainables.optim.build import allowed_rates
 from trainables.optim.schedules import lr_at
 from trainables.spec import Recipe
-from trainables.tickets.weights import Masks, kept_sha256, pruned_nonzero
+from trainables.tickets.base import Masks
+from trainables.tickets.weights import kept_sha256
 
 _REPORT = "this is a defect, please report it"
 
@@ -72,27 +73,36 @@ def _masked_start(
     return np.where(shard.select(masks[name]), values, 0) if name in masks else values
 
 
+def check_fresh_optimizer(fresh: bool, peers: Peers) -> None:
+    """Check that the optimizer's state is zero before the run's first update; `fresh` is whether
+    this process's part is. Momentum from before the pruning would move pruned weights, and momentum
+    of another run any weight."""
+    if peers.all_reduce(np.array([not fresh], np.int64))[0]:
+        raise InvariantError(
+            "optimizer: its state is not zero before the first update, as if it were carried over "
+            f"from another run; {_REPORT}"
+        )
+
+
 def check_schedule(
     recipe: Recipe, steps: tuple[int, int], rates: tuple[list[float], list[float]], updates: int
 ) -> None:
     """Check that steps `steps[0]` to `steps[1]` of the recipe's own schedule were trained from
-    fresh moments, with the learning rates `rates` (by parameter group) in the first and the last of
-    them.
+    a fresh optimizer, with the learning rates `rates` (by parameter group) in the first and the
+    last of them.
 
     In BERT-Tickets' code all rounds share one schedule, so the rate falls only by a tenth in each.
     """
     first, end = steps
     if updates != end - first:
         raise InvariantError(
-            f"schedule: Adam has counted {updates} updates, the run trained {end - first} steps; "
-            f"its moments are not those of this run: {_REPORT}"
+            f"schedule: the optimizer has counted {updates} updates, the run trained {end - first} "
+            f"steps; its state is not that of this run: {_REPORT}"
         )
     if first == end:
         return
     for step, used in zip((first, end - 1), rates, strict=True):
-        lr_factor, _ = correction_factors(recipe, step + 1 - first)
-        lr = lr_at(recipe, step)
-        allowed = {lr * scale * lr_factor for scale in (1.0, recipe.head_lr_scale)}
+        allowed = allowed_rates(recipe, lr_at(recipe, step), step + 1 - first)
         if not set(used) <= allowed:
             raise InvariantError(
                 f"schedule: update {step + 1} used the learning rates {sorted(set(used))}, the "
@@ -103,25 +113,22 @@ def check_schedule(
 def check_end(
     start: Mapping[str, Tensor],
     theta_sha256: str,
-    local_weights: Mapping[str, Shard],
     shards: Mapping[str, Shard],
-    masks: Masks,
+    violations: int,
+    violation: str,
     peers: Peers,
 ) -> int:
-    """Check the weights after training, and return the number of pruned weights that are not zero:
-    0.
+    """Check the state after training, and return the number of units that the ticket turns off and
+    that are not off: 0.
 
-    Pruned weights must be zero in the module's own `local_weights` and in the float32 masters, of
-    which `shards` are this process's part. The start weights must not have changed, because the
-    next run in this process may share them. All weights must be finite. Each process checks its
-    own.
+    `violations` is that number as this process sees it, and `violation` what to report with it.
+    The start weights must not have changed, because the next run in this process may share them.
+    All float32 masters, of which `shards` are this process's part, must be finite. Each process
+    checks its own.
     """
-    nonzero = _nonzero(local_weights, masks) + _nonzero(shards, masks)
-    nonzero = int(peers.all_reduce(np.array([nonzero], np.int64))[0])
-    if nonzero:
-        raise InvariantError(
-            f"ticket: {nonzero} pruned weights are not zero after training; {_REPORT}"
-        )
+    violations = int(peers.all_reduce(np.array([violations], np.int64))[0])
+    if violations:
+        raise InvariantError(f"ticket: {violations} {violation}; {_REPORT}")
     if kept_sha256(start, {}) != theta_sha256:
         raise InvariantError(f"start weights: training changed them; {_REPORT}")
     diverged = [n for n, each in shards.items() if not bool(torch.isfinite(each.values).all())]
@@ -129,7 +136,7 @@ def check_end(
         raise InvariantError(
             f"weights: {diverged[0]} is not finite after training; lower the learning rate"
         )
-    return nonzero
+    return violations
 
 
 def check_ranks_agree(replicated: Mapping[str, Shard], peers: Peers) -> None:
@@ -144,10 +151,3 @@ def check_ranks_agree(replicated: Mapping[str, Shard], peers: Peers) -> None:
             f"weights: process {peers.rank} of {peers.world_size} ended with other weights than "
             f"process 0; {_REPORT}"
         )
-
-
-def _nonzero(weights: Mapping[str, Shard], masks: Masks) -> int:
-    return pruned_nonzero(
-        {name: weights[name].values for name in masks},
-        {name: weights[name].select(mask) for name, mask in masks.items()},
-    )

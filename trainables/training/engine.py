@@ -8,6 +8,8 @@ Undocumented properties of DeepSpeed 0.19:
 * At ZeRO 3 its function to set the masters does not update the module's own weights.
 * Its statistics synchronize with the GPU before every micro-batch.
 * Its default buckets allocate memory for 500 million gradients.
+* It fails on weights that are not contiguous, such as those in channels-last format.
+* At ZeRO 3 a weight that a step does not use keeps the gradient of its last use.
 * An engine leaks unless it is destroyed and collected, and at ZeRO 3 even then.
 * It leaves buffers alone: they are never partitioned, stay float32 at bf16, and each process has
   its own.
@@ -25,6 +27,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -39,23 +42,30 @@ from trainables.distributed.zero import (
     cpu_copies,
     local_weight,
     master_shard,
-    moment_shard,
+    state_shard,
     write_shard,
+    zero_gradients,
 )
 from trainables.errors import InvariantError
-from trainables.optim.adamw import (
-    MOMENTS,
-    build_adamw,
-    count_updates,
-    init_moments,
+from trainables.models.batch_norm import use_float32_batch_norm
+from trainables.optim.build import (
+    Groups,
+    build_optimizer,
+    check_partitions,
+    counts_of,
+    init_state,
+    set_count,
     set_learning_rates,
+    tensor_state_names,
 )
 from trainables.spec import Recipe
 from trainables.tasks.base import Batch
 from trainables.training.adversary import TrainingObjective
 
-Moments: TypeAlias = dict[str, dict[str, Tensor]]
-"""`exp_avg` or `exp_avg_sq` -> parameter name -> float32 tensor on CPU."""
+OptimizerState: TypeAlias = dict[str, dict[str, Tensor]]
+"""Key of the optimizer's state, such as `exp_avg` -> parameter name -> float32 tensor on CPU."""
+COUNTS = "step"
+"""Key of the numbers of updates of weights that were not updated in every step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +89,7 @@ class Engine:
 
     net: nn.Module
     deepspeed: Any
-    optimizer: torch.optim.AdamW
+    optimizer: torch.optim.Optimizer
     recipe: Recipe
     device: Device
     peers: Peers
@@ -98,6 +108,8 @@ class Engine:
         set_learning_rates(self.optimizer, self.recipe, lr, self.deepspeed.global_steps + 1)
         # Above stage 0 DeepSpeed averages over the processes; the sum is wanted.
         scale = self.peers.world_size if self.recipe.zero else 1
+        if self.recipe.zero == 3:
+            zero_gradients(self.deepspeed.optimizer)
         total = torch.zeros((), device=self.device)
         for micro_batch in micro_batches:
             if micro_batch.seed is not None:
@@ -129,8 +141,9 @@ class Engine:
         return [float(group["lr"]) for group in self.optimizer.param_groups]
 
     def update_count(self) -> int:
-        """Return how many updates Adam has counted."""
-        return count_updates(self.optimizer)
+        """Return how many updates the optimizer has counted. Some do not count; then it is the
+        engine's own count."""
+        return max(counts_of(self.optimizer).values(), default=self.deepspeed.global_steps)
 
     def seed(self, value: int) -> None:
         """Seed the network's dropout. `torch.manual_seed` would take 0.8 ms of every step on CPU,
@@ -183,30 +196,68 @@ class Engine:
                     if zero == 3:
                         write_shard(local_weight(weight, zero, size, self.peers), value)
 
-    def moments(self) -> Moments:
-        """Return full CPU copies of Adam's moments, which are zero before the first step."""
-        return {
-            kind: self.peers.gather_shards(
+    def masters(self) -> dict[str, Tensor]:
+        """Return the full float32 masters of the parameters, on the device, in each process. They
+        may be views of the engine's: do not write to them."""
+        parameters, zero = self._parameters(), self.recipe.zero
+        if self.recipe.precision == "fp32" and zero < 3:  # the module's own weights are the masters
+            return {name: weight.detach() for name, weight in parameters.items()}
+        shards = {
+            name: master_shard(weight, zero, self._size(name), self.peers)
+            for name, weight in parameters.items()
+        }
+        return self.peers.all_gather_shards(shards, self.shapes)
+
+    def optimizer_state(self) -> OptimizerState:
+        """Return full CPU copies of the optimizer's state, which is zero before the first step.
+
+        A weight that a step does not use is not updated at ZeRO 0. Where an optimizer's own count
+        of a weight's updates therefore differs from the number of steps, the count is in `COUNTS`.
+        """
+        parameters = self._parameters()
+        state = {
+            key: self.peers.gather_shards(
                 cpu_copies(
                     {
-                        name: self._owned(self._moment(weight, name, kind))
-                        for name, weight in self._parameters().items()
+                        name: self._owned(self._state(weight, name, key))
+                        for name, weight in parameters.items()
                     }
                 ),
                 self.shapes,
             )
-            for kind in MOMENTS
+            for key in tensor_state_names(self.recipe)
         }
+        counts = counts_of(self.optimizer)
+        steps = self.deepspeed.global_steps
+        skipped = {
+            name: torch.tensor(counts[weight])
+            for name, weight in parameters.items()
+            if counts.get(weight, steps) != steps
+        }
+        return state | {COUNTS: skipped} if skipped else state
 
-    def set_moments(self, moments: Moments, steps: int) -> None:
-        """Set the moments of the optimizer to those after `steps` updates, which may come from
-        another ZeRO stage or another number of processes."""
+    def set_optimizer_state(self, state: OptimizerState, steps: int) -> None:
+        """Set the state of the optimizer to that after `steps` updates, which may come from another
+        ZeRO stage or another number of processes."""
         self.deepspeed.global_steps = steps
-        for state in self.optimizer.state.values():
-            state["step"].fill_(steps)
-        for kind, values in moments.items():
-            for name, weight in self._parameters().items():
-                write_shard(self._moment(weight, name, kind), values[name].to(self.device))
+        for weight in self.optimizer.state:
+            set_count(self.optimizer, weight, steps)
+        parameters = self._parameters()
+        if self.recipe.zero == 0:
+            for name, count in state.get(COUNTS, {}).items():
+                set_count(self.optimizer, parameters[name], int(count))
+        for key in tensor_state_names(self.recipe):
+            for name, weight in parameters.items():
+                write_shard(self._state(weight, name, key), state[key][name].to(self.device))
+
+    def has_fresh_state(self) -> bool:
+        """Return whether this process's part of the optimizer's state is zero, as before the first
+        update."""
+        return not any(
+            int(torch.count_nonzero(value))
+            for state in self.optimizer.state.values()
+            for value in state.values()
+        )
 
     def _parameters(self) -> dict[str, nn.Parameter]:
         return dict(self.net.named_parameters())
@@ -220,9 +271,9 @@ class Engine:
     def _master(self, weight: nn.Parameter, name: str) -> Shard:
         return self._owned(master_shard(weight, self.recipe.zero, self._size(name), self.peers))
 
-    def _moment(self, weight: nn.Parameter, name: str, kind: str) -> Shard:
-        return moment_shard(
-            weight, kind, self.optimizer, self.recipe.zero, self._size(name), self.peers
+    def _state(self, weight: nn.Parameter, name: str, key: str) -> Shard:
+        return state_shard(
+            weight, key, self.optimizer, self.recipe.zero, self._size(name), self.peers
         )
 
     def _owned(self, shard: Shard) -> Shard:
@@ -235,29 +286,38 @@ class Engine:
 
 
 @contextmanager
-def start_engine(net: nn.Module, recipe: Recipe, device: Device) -> Iterator[Engine]:
+def start_engine(
+    net: nn.Module, recipe: Recipe, device: Device, groups: Groups = MappingProxyType({})
+) -> Iterator[Engine]:
     """Start an engine whose float32 masters are exactly the weights of `net`; destroy it at the
     end.
 
     Its memory is freed by the first `release_memory` after every reference to it is gone. `net`
     must be in float32, on `device`, the same in all processes, and have its masks already applied.
+    Its weights become contiguous, and its batch normalizations compute in float32. Inputs may be in
+    channels-last format, which keeps most of that format's speed. `groups` are the groups of
+    weights that the model names.
     """
     import deepspeed
 
+    for tensor in (*net.parameters(), *net.buffers()):
+        tensor.data = tensor.data.contiguous()
     shapes = {name: value.shape for name, value in net.state_dict().items()}
     exact_weights = {}
     if recipe.precision == "bf16":
+        use_float32_batch_norm(net)
         exact_weights = {
             name: value.detach().to("cpu", copy=True) for name, value in net.state_dict().items()
         }
-    optimizer = build_adamw(net, recipe)
+    optimizer = build_optimizer(net, recipe, groups)
     config = _config(recipe, sum(weight.numel() for weight in net.parameters()))
     deepspeed_engine, *_ = deepspeed.initialize(model=net, optimizer=optimizer, config=config)
     if recipe.zero == 3:
         for module in net.modules():
             for weight in getattr(module, "reads", ()):
                 deepspeed.zero.register_external_parameter(module, weight)
-    init_moments(optimizer, deepspeed_engine.optimizer)
+    check_partitions(optimizer, net, recipe)
+    init_state(optimizer, recipe, deepspeed_engine.optimizer)
     # At ZeRO 1 to 3 DeepSpeed reduces gradients to their partitions; at 0 `Engine.step` sums them.
     deepspeed_engine.enable_backward_allreduce = recipe.zero > 0
     engine = Engine(
@@ -317,6 +377,8 @@ def _config(recipe: Recipe, elements: int) -> dict[str, Any]:
         "managed_gradient_accumulation": False,
         # At stage 0 DeepSpeed reads the norms one by one; `Engine.step` clips instead.
         "gradient_clipping": recipe.clip_norm if recipe.zero else 0.0,
+        # Its list of tested optimizers lacks SGD.
+        "zero_allow_untested_optimizer": True,
         "bf16": {"enabled": recipe.precision == "bf16"},
         # Stage 3 does not shard weights of up to this many elements: biases and norms, because
         # matrices are larger even in a model of size tiny. DeepSpeed's default of 100,000 would not

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
@@ -16,12 +17,14 @@ from typing import Any
 
 from torch import Tensor
 
-from trainables.errors import CheckpointError, Stopped
+from trainables.distributed.collectives import SINGLE_PROCESS, Peers
+from trainables.errors import CheckpointError, InvariantError, Stopped
 from trainables.optim import schedules
-from trainables.optim.adamw import MOMENTS
 from trainables.seeds import Rng, derive
-from trainables.spec import Recipe
+from trainables.spec import TASK_STATE, Recipe
 from trainables.tasks.base import Task
+from trainables.tickets.base import Masks
+from trainables.tickets.weights import kept_sha256
 from trainables.training import checkpoint
 from trainables.training.adversary import TrainingObjective
 from trainables.training.engine import Engine, MicroBatch, pin_batch
@@ -47,12 +50,15 @@ class RunPlan:
     last_step: int
     """Step after which the run ends. Before `recipe.steps` it is a replay and is not scored."""
     rewind_steps: frozenset[int]
-    """Steps after which the weights are sent to the sink."""
+    """Steps after which the weights, and the task's state, are sent to the sink."""
+    masks: Masks
+    """The ticket by the network's tensor names; empty for a dense run."""
 
 
 @dataclass(kw_only=True, slots=True)
 class TrainState:
-    """Progress of a run. A checkpoint holds it with the weights and Adam's moments."""
+    """Progress of a run. A checkpoint holds it with the weights, the optimizer's state and the
+    task's."""
 
     step: int
     """Number of steps of the schedule that are done."""
@@ -81,11 +87,12 @@ def train(engine: Engine, task: Task, plan: RunPlan, state: TrainState, sink: Si
     """
     last_time = time.monotonic()
     if state.step == plan.first_step:
-        _save_rewind_point(engine, plan, state, sink)
+        _save_rewind_point(engine, task, plan, state, sink)
     engine.net.train()
     with closing(prefetch(_micro_batches(engine, task, plan, state.step))) as micro_batches:
         while state.step < plan.last_step:
             loss, lr = _step(engine, plan, state.step, micro_batches)
+            task.after_step(engine.masters)
             state.step += 1
             state.losses.append(loss)
             state.last_rates = engine.learning_rates()
@@ -94,12 +101,12 @@ def train(engine: Engine, task: Task, plan: RunPlan, state: TrainState, sink: Si
             if point:
                 state.history.append({"step": state.step, **point})
                 sink.progress(state.step, point)
-            _save_rewind_point(engine, plan, state, sink)
+            _save_rewind_point(engine, task, plan, state, sink)
             now = time.monotonic()
             state.seconds, last_time = state.seconds + now - last_time, now
             action = engine.peers.broadcast(sink.next_action(state.step))
             if action != "continue" and state.step < plan.last_step:
-                _checkpoint(engine, plan, state, sink)
+                _checkpoint(engine, task, plan, state, sink)
                 if action == "stop":
                     # The first process to exit ends the group: wait until rank 0 has saved the
                     # state.
@@ -107,18 +114,19 @@ def train(engine: Engine, task: Task, plan: RunPlan, state: TrainState, sink: Si
                     raise Stopped(f"stopped after step {state.step} of {plan.last_step}")
 
 
-def _checkpoint(engine: Engine, plan: RunPlan, state: TrainState, sink: Sink) -> None:
+def _checkpoint(engine: Engine, task: Task, plan: RunPlan, state: TrainState, sink: Sink) -> None:
     begin = time.monotonic()
-    sink.checkpoint(save_state(engine, plan, state))
+    sink.checkpoint(save_state(engine, task, plan, state))
     state.checkpoints += 1
     state.checkpoint_seconds += time.monotonic() - begin
 
 
-def save_state(engine: Engine, plan: RunPlan, state: TrainState) -> bytes:
+def save_state(engine: Engine, task: Task, plan: RunPlan, state: TrainState) -> bytes:
     """Return the complete state of the run. `resume` is the inverse."""
     tensors = {f"weights/{name}": value for name, value in engine.weights().items()}
-    for kind, values in engine.moments().items():
-        tensors |= {f"{kind}/{name}": value for name, value in values.items()}
+    for key, values in engine.optimizer_state().items():
+        tensors |= {f"{key}/{name}": value for name, value in values.items()}
+    tensors |= task_state(task, engine.peers)
     meta: dict[str, Any] = {
         "start_sha256": plan.start_sha256,
         "rewinds": sorted(step for step in plan.rewind_steps if step <= state.step),
@@ -127,8 +135,62 @@ def save_state(engine: Engine, plan: RunPlan, state: TrainState) -> bytes:
     return checkpoint.encode_checkpoint(tensors, meta)
 
 
-def resume(engine: Engine, plan: RunPlan, payload: bytes | None) -> TrainState:
-    """Return the state from which the run continues, and load it into the engine.
+def task_state(task: Task, peers: Peers) -> dict[str, Tensor]:
+    """Return copies of the task's state, by names that begin with `TASK_STATE`.
+
+    Raises InvariantError unless it is the same in all processes.
+    """
+    state = {
+        TASK_STATE + name: value.detach().to("cpu", copy=True)
+        for name, value in task.state().items()
+    }
+    sha256 = kept_sha256(state, {}) if state and peers.world_size > 1 else ""
+    if peers.broadcast(sha256) != sha256:
+        raise InvariantError(
+            f"task state: process {peers.rank} of {peers.world_size} has another than process 0; "
+            "a task must exchange what depends on a process's own examples (Task.after_step)"
+        )
+    return state
+
+
+def init_task_state(task: Task, start: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the task's state at the start of a run: the one among the start weights, which come
+    from a rewind point that has it, or a new one.
+
+    Raises CheckpointError if the one of the rewind point is not the state of this task.
+    """
+    weights = {name: value for name, value in start.items() if not name.startswith(TASK_STATE)}
+    fresh = {TASK_STATE + name: value for name, value in task.init_state(weights).items()}
+    rewound = {name: value for name, value in start.items() if name.startswith(TASK_STATE)}
+    if rewound:
+        _check_layout(rewound, fresh, "rewind point")
+    return rewound or fresh
+
+
+def load_task_state(task: Task, tensors: Mapping[str, Tensor], masks: Masks) -> None:
+    """Set the task's state to that among `tensors`; `masks` is the ticket of the run."""
+    state = {
+        name.removeprefix(TASK_STATE): value
+        for name, value in tensors.items()
+        if name.startswith(TASK_STATE)
+    }
+    if state:
+        task.load_state(state, masks)
+
+
+def _check_layout(given: Mapping[str, Tensor], own: Mapping[str, Tensor], what: str) -> None:
+    wrong = sorted(given.keys() ^ own.keys()) or sorted(
+        name for name in own if given[name].shape != own[name].shape
+    )
+    if wrong:
+        raise CheckpointError(
+            f"{what}: {wrong[0]} (and {len(wrong) - 1} more) differ from the task's state in name "
+            "or shape; delete it so that it is produced again"
+        )
+
+
+def resume(engine: Engine, task: Task, plan: RunPlan, payload: bytes | None) -> TrainState:
+    """Return the state from which the run continues, and load it into the engine and the task.
 
     It is the start of the run if there is no checkpoint, or if the checkpoint is past a rewind
     point that is requested now and was not saved. Raises CheckpointError for a checkpoint of
@@ -152,9 +214,15 @@ def resume(engine: Engine, plan: RunPlan, payload: bytes | None) -> TrainState:
     passed = {step for step in plan.rewind_steps if step <= state.step}
     if state.step > plan.last_step or not passed <= saved:
         return fresh
-    engine.set_weights(_select_prefix("weights", tensors))
-    moments = {kind: _select_prefix(kind, tensors) for kind in MOMENTS}
-    engine.set_moments(moments, state.step - plan.first_step)
+    saved_task = {name: value for name, value in tensors.items() if name.startswith(TASK_STATE)}
+    _check_layout(saved_task, task_state(task, SINGLE_PROCESS), "checkpoint")
+    by_key: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for name in tensors.keys() - saved_task.keys():
+        key, _, weight = name.partition("/")
+        by_key[key][weight] = tensors[name]
+    engine.set_weights(by_key["weights"])
+    engine.set_optimizer_state(by_key, state.step - plan.first_step)
+    load_task_state(task, saved_task, plan.masks)
     return state
 
 
@@ -217,15 +285,10 @@ def _score(
     return {"score": state.last["score"]}
 
 
-def _save_rewind_point(engine: Engine, plan: RunPlan, state: TrainState, sink: Sink) -> None:
+def _save_rewind_point(
+    engine: Engine, task: Task, plan: RunPlan, state: TrainState, sink: Sink
+) -> None:
     if state.step in plan.rewind_steps:
-        payload = checkpoint.encode_checkpoint(engine.weights(), {"step": state.step})
+        tensors = engine.weights() | task_state(task, engine.peers)
+        payload = checkpoint.encode_checkpoint(tensors, {"step": state.step})
         sink.rewind(state.step, payload)
-
-
-def _select_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {
-        name.removeprefix(f"{prefix}/"): value
-        for name, value in tensors.items()
-        if name.startswith(f"{prefix}/")
-    }

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, Protocol, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
+from trainables.tickets.base import Ticket
 
 Action: TypeAlias = Literal["continue", "save", "stop"]
 
@@ -16,12 +15,11 @@ class Sink(Protocol):
     a run that is killed later does not have to repeat it."""
 
     def rewind(self, step: int, payload: bytes) -> None:
-        """Save the weights after `step` optimizer steps: `backbone.*` and `head.*` as float32
-        safetensors."""
+        """Save the weights after `step` optimizer steps, and the task's state: `backbone.*` and
+        `head.*` as float32 safetensors, and `task.*`."""
 
-    def ticket(self, key: str, masks: Mapping[str, NDArray[np.bool_]]) -> None:
-        """Save the ticket of the prune trial `key`: backbone tensor name -> mask of kept
-        weights."""
+    def ticket(self, key: str, ticket: Ticket) -> None:
+        """Save the ticket of the prune trial `key`."""
 
     def checkpoint(self, payload: bytes) -> None:
         """Save the state to resume from, replacing the previous one."""

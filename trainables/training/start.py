@@ -7,8 +7,6 @@ may be such a shared copy: never write to it.
 from __future__ import annotations
 
 import importlib
-import re
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -19,8 +17,8 @@ import torch
 from torch import Tensor
 
 from trainables.data import fingerprint
-from trainables.errors import CheckpointError, DataError, RecipeError
-from trainables.models import MODELS, model_config
+from trainables.errors import CheckpointError, DataError
+from trainables.models import MODELS, depth_roles, model_config
 from trainables.models.base import Backbone
 from trainables.models.checkpoint import Checkpoint
 from trainables.seeds import derive, permutation
@@ -91,11 +89,11 @@ def start_weights(
     CheckpointError if it does not fit the model.
     """
     if start.kind == "init":
-        state = _add_prefix("backbone", _random_weights(model, start.seed))
+        state = _backbone_names(_random_weights(model, start.seed))
     elif start.kind == "pretrained":
         if weights is None:
             raise DataError("start weights: no checkpoint file was given; name it in the sweep")
-        state = _add_prefix("backbone", load_published(model, start, weights).backbone)
+        state = _backbone_names(load_published(model, start, weights).backbone)
     elif rewind is None:
         raise CheckpointError(f"start weights: the rewind point of {start.trial[:12]} is missing")
     else:
@@ -127,13 +125,8 @@ def shuffle_across_depth(weights: Mapping[str, Tensor], seed: int) -> dict[str, 
     BERT-Tickets' code draws any permutation of the layers, which may leave some of them in place
     (of two layers, both). Here the layers move along one random cycle, so that every one moves.
     """
-    roles: dict[tuple[str, torch.Size], list[str]] = defaultdict(list)
-    for name, value in weights.items():
-        roles[re.sub(r"\.\d+\.", ".#.", name), value.shape].append(name)
-    if all(len(names) == 1 for names in roles.values()):
-        raise RecipeError("start.shuffle = across_depth needs a model of two layers or more")
     result = {}
-    for names in roles.values():
+    for names in depth_roles({name: tuple(value.shape) for name, value in weights.items()}):
         cycle = permutation(len(names), seed, "across")
         for target, source in zip(cycle, [*cycle[1:], cycle[0]], strict=True):
             result[names[target]] = weights[names[source]]
@@ -160,5 +153,6 @@ def _read_published(
     return checkpoint
 
 
-def _add_prefix(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {f"{prefix}.{name}": value for name, value in state.items()}
+def _backbone_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a backbone's weights under the names that they have in the network."""
+    return {BACKBONE + name: value for name, value in state.items()}

@@ -129,8 +129,11 @@ def _labels(tickets: pd.DataFrame) -> list[str]:
 def fetch_tickets(
     tickets: pd.DataFrame, fetch_ticket: Callable[[str], Ticket]
 ) -> dict[str, Ticket]:
-    """Fetch the chosen tickets, by label."""
-    return {row.label: fetch_ticket(row.ticket) for row in tickets.itertuples()}
+    """Fetch the chosen tickets, by label: those of the first one's kind, because tickets of two
+    kinds cannot be compared."""
+    fetched = {row.label: fetch_ticket(row.ticket) for row in tickets.itertuples()}
+    kind = next(iter(fetched.values())).kind
+    return {label: ticket for label, ticket in fetched.items() if ticket.kind == kind}
 
 
 def overlaps(tickets: Mapping[str, Ticket]) -> pd.DataFrame:

@@ -14,12 +14,14 @@ from orchestrator.report.page.page import PageFigure, Section
 from orchestrator.report.sections import overlap, summary, ticket_figures
 from orchestrator.report.sections.base import ReportData, SectionPart, slug
 from orchestrator.store.ticket import Ticket
+from trainables.tickets import units
 
 
 def tickets_section(data: ReportData, fetch_ticket: Callable[[str], Ticket]) -> SectionPart | None:
     """Return the section on tickets; None if there are none to compare."""
     fetch = lru_cache(maxsize=None)(fetch_ticket)
     drawn: list[PageFigure | None] = []
+    kinds: dict[str, None] = {}
     compared = [overlap.overlaps({}).assign(model="", compared="", sparsity=0.0)]
     for _, group in itertools.groupby(
         overlap.choose_tickets(data.cells, data.verdicts), key=lambda choice: choice.model
@@ -28,6 +30,7 @@ def tickets_section(data: ReportData, fetch_ticket: Callable[[str], Ticket]) -> 
         tasks = [choice for choice in choices if choice.kind == "tasks"]
         for choice in choices:
             fetched = overlap.fetch_tickets(choice.tickets, fetch)
+            kinds |= dict.fromkeys(ticket.kind for ticket in fetched.values())
             pairs = overlap.overlaps(fetched)
             columns = {"model": choice.model, "compared": choice.kind, "sparsity": choice.sparsity}
             compared.append(pairs.assign(**columns))
@@ -40,8 +43,9 @@ def tickets_section(data: ReportData, fetch_ticket: Callable[[str], Ticket]) -> 
     tidy = pd.concat(compared, ignore_index=True)
     table = summary.overlap_table(tidy)
     note = (
-        "Overlap is the Jaccard index of the kept weights, |a ∩ b| / |a ∪ b|. Chance is what two"
-        " independent tickets of the same sizes would share: d / (2 − d) at density d."
+        f"Overlap is the Jaccard index of the kept {' or '.join(units(kind) for kind in kinds)},"
+        " |a ∩ b| / |a ∪ b|. Chance is what two independent tickets of the same sizes would share:"
+        " d / (2 − d) at density d."
     )
     section = Section(
         title="The tickets",
@@ -70,8 +74,11 @@ def _layers_figure(
 ) -> PageFigure | None:
     """Draw the found tickets of a choice; None if it has none."""
     every = choice.kind == "tasks"  # transferred tickets were found too
-    chosen = (row for row in choice.tickets.itertuples() if every or row.source == choice.source)
-    labels = [row.label for row in chosen]
+    labels = [
+        row.label
+        for row in choice.tickets.itertuples()
+        if row.label in fetched and (every or row.source == choice.source)
+    ]
     if not labels:
         return None
     layers = overlap.layer_sparsity({label: fetched[label] for label in labels})

@@ -71,7 +71,9 @@ PLAN_KEYS = (
     *("estimate", "keys"),
 )
 PROFILE = yaml.safe_dump(profile(SPOT).model_dump())
-TICKET_KEYS = (*("key", "model", "task", "level", "sparsity", "nnz", "bytes", "hash", "parents"),)
+TICKET_KEYS = (
+    *("key", "kind", "model", "task", "level", "sparsity", "nnz", "bytes", "hash", "parents"),
+)
 
 
 Call = Callable[..., CommandResult]
@@ -145,7 +147,7 @@ INVALID_SWEEPS = {
     ),
     "unknown model": (
         sweep_document(model="lxmret-tiny"),
-        "'lxmret-tiny' is not known; use one of",
+        "'lxmret-tiny' is not known; did you mean `lxmert-tiny`?",
     ),
     "unknown task": (sweep_document(task="easy_vqq"), "did you mean `easy_vqa`?"),
     "missing data": (
@@ -391,7 +393,7 @@ def ticket_record(seed: int, ticket: Ticket, store: TicketStore) -> Record:
 def make_ticket(seed: int) -> Ticket:
     kept = np.random.default_rng(seed).permutation(128).reshape(8, 16) < 64
     masks = {"encoder.layer.0.output": kept}
-    return Ticket.from_masks(masks, architecture="uniter", model_sha256="0" * 64, pool="encoder")
+    return Ticket.from_arrays(masks, architecture="uniter", model_sha256="0" * 64, pool="encoder")
 
 
 @pytest.fixture
@@ -438,7 +440,7 @@ def test_the_overlap_of_two_tickets(call_tickets: Call, ticket_records: list[Rec
     rows = json.loads(
         call_tickets("diff", ticket_records[0].key, ticket_records[1].key, "--json").out
     )
-    ours, theirs = (make_ticket(seed).masks()["encoder.layer.0.output"] for seed in (0, 1))
+    ours, theirs = (make_ticket(seed).arrays()["encoder.layer.0.output"] for seed in (0, 1))
     assert rows[0]["both"] == int((ours & theirs).sum())
     assert rows[-1]["overlap"] == pytest.approx((ours & theirs).sum() / (ours | theirs).sum())
 

@@ -92,7 +92,7 @@ def test_the_hours_of_an_unmeasured_kind_are_scaled_by_its_work() -> None:
 
 def test_gpu_hours_count_every_worker() -> None:
     plan = wide()
-    result = estimate_of(plan, measured(plan, 1.0), gpus=0.5, workers=4)
+    result = estimate_of(plan, measured(plan, 1.0), gpus=1, workers=2)
     assert result.gpu_hours is not None
     assert result.gpu_hours.low == pytest.approx(2 * result.slot_hours.low)
 

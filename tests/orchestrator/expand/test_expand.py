@@ -197,7 +197,6 @@ def test_levels_can_differ_by_task_and_the_dense_score_can_be_left_out() -> None
         ({"rewind": 11}, 10),
         ({"rewind": 10, "rewind_schedule": "remaining"}, 9),
         ({"rewind": 15, "recipe": "long", "ticket_recipe": "short"}, 10),
-        ({"schedule": {"kind": "linear", "rate": 1e-3, "levels": 1000}}, 999),
     ],
 )
 def test_steps_and_levels_out_of_range_are_refused(study: dict[str, Any], limit: int) -> None:

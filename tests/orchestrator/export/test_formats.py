@@ -11,7 +11,7 @@ from torch.nn.utils import prune
 from transformers import ViltModel
 
 from orchestrator.errors import InputError
-from orchestrator.export.formats import apply_ticket, mask_files, prune_state_files, write_files
+from orchestrator.export.formats import apply_masks, mask_files, prune_state_files, write_files
 from orchestrator.store.ticket import Ticket
 from trainables.models.vilt import model as vilt
 from trainables.spec import ModelSpec
@@ -20,15 +20,15 @@ from trainables.spec import ModelSpec
 def random_ticket(shapes: dict[str, tuple[int, ...]]) -> Ticket:
     rng = np.random.default_rng(0)
     masks = {name: rng.random(shape) > 0.7 for name, shape in shapes.items()}
-    return Ticket.from_masks(masks, architecture="vilt", model_sha256="0" * 64, pool="encoder")
+    return Ticket.from_arrays(masks, architecture="vilt", model_sha256="0" * 64, pool="encoder")
 
 
 def test_masks_are_exported_as_safetensors(tmp_path: Path) -> None:
     ticket = random_ticket({"a.weight": (3, 5), "b.weight": (7,)})
     (path,) = write_files(tmp_path / "new" / "folder", mask_files(ticket))
     loaded = load_file(path)
-    assert loaded.keys() == ticket.masks().keys()
-    for name, mask in ticket.masks().items():
+    assert loaded.keys() == ticket.arrays().keys()
+    for name, mask in ticket.arrays().items():
         assert loaded[name].dtype == torch.bool
         assert torch.equal(loaded[name], torch.from_numpy(mask))
 
@@ -43,13 +43,13 @@ def test_a_module_under_torch_prune_loads_the_state(tmp_path: Path) -> None:
     source, target = build(), build()
     ticket = random_ticket({"0.weight": (4, 6), "1.weight": (3, 3, 2)})
     weights = {name: value.numpy() for name, value in source.state_dict().items()}
-    (path,) = write_files(tmp_path, prune_state_files(ticket, weights))
+    (path,) = write_files(tmp_path, prune_state_files(ticket, ticket.arrays(), weights))
 
     for layer in target[:2]:
         prune.identity(layer, "weight")  # type: ignore[no-untyped-call]
     target.load_state_dict(load_file(path), strict=True)
     target(torch.randn(2, 3, 6))  # the forward pre-hook computes the pruned weight
-    for index, mask in enumerate(ticket.masks().values()):
+    for index, mask in enumerate(ticket.arrays().values()):
         before, after = source[index].weight, target[index].weight
         assert isinstance(before, torch.Tensor)
         assert isinstance(after, torch.Tensor)
@@ -63,7 +63,7 @@ def test_from_pretrained_loads_the_pruned_vilt(tmp_path: Path) -> None:
     ticket = random_ticket(
         {name: tuple(state[name].shape) for name in backbone.prunable("encoder+pooler")}
     )
-    arrays = apply_ticket(ticket, {name: value.numpy() for name, value in state.items()})
+    arrays = apply_masks(ticket.arrays(), {name: value.numpy() for name, value in state.items()})
     after = {name: torch.from_numpy(value) for name, value in arrays.items()}
     vilt.save_pretrained(after, spec, tmp_path)
 
@@ -71,7 +71,7 @@ def test_from_pretrained_loads_the_pruned_vilt(tmp_path: Path) -> None:
     loaded, info = loader.from_pretrained(tmp_path, output_loading_info=True)
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
-    masks, loaded_state = ticket.masks(), loaded.state_dict()
+    masks, loaded_state = ticket.arrays(), loaded.state_dict()
     for name, value in state.items():
         expected = value * torch.from_numpy(masks[name]) if name in masks else value
         assert torch.equal(loaded_state[name], expected)
@@ -80,9 +80,9 @@ def test_from_pretrained_loads_the_pruned_vilt(tmp_path: Path) -> None:
 def test_weights_of_another_model_are_refused() -> None:
     ticket = random_ticket({"a.weight": (3, 5)})
     with pytest.raises(InputError, match=r"no a\.weight"):
-        prune_state_files(ticket, {"b.weight": np.zeros((3, 5))})
+        prune_state_files(ticket, ticket.arrays(), {"b.weight": np.zeros((3, 5))})
     with pytest.raises(InputError, match=r"\(5, 3\) in the weights and \(3, 5\) in the ticket"):
-        apply_ticket(ticket, {"a.weight": np.zeros((5, 3))})
+        apply_masks(ticket.arrays(), {"a.weight": np.zeros((5, 3))})
 
 
 @pytest.mark.parametrize("name", ["../out", "/tmp/out", "a/../../out", "sub/file", "..", ""])

@@ -45,7 +45,7 @@ def test_a_trial_is_found_by_a_prefix_of_its_key(plan: Plan) -> None:
         n for n in range(1, 64) if sum(k.startswith(dense[:n]) for k in plan.trials) == 1
     )
     assert find_trial(plan, dense[:shortest]).key == dense
-    with pytest.raises(InputError, match="does not match any key"):
+    with pytest.raises(InputError, match="does not match the key of any trial"):
         find_trial(plan, "zz")
     with pytest.raises(InputError, match=f"keys of {len(plan)} trials .* give more digits"):
         find_trial(plan, "")

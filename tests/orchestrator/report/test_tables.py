@@ -168,7 +168,7 @@ def test_tickets_of_different_tasks_are_compared() -> None:
 
 def _ticket(*masks: list[int]) -> Ticket:
     named = {f"layer.{i}.w.weight": np.array(mask, dtype=bool) for i, mask in enumerate(masks)}
-    return Ticket.from_masks(named, architecture="x", model_sha256="0" * 64, pool="encoder")
+    return Ticket.from_arrays(named, architecture="x", model_sha256="0" * 64, pool="encoder")
 
 
 def test_overlap_and_chance_match_manual_results() -> None:

@@ -156,7 +156,7 @@ from orchestrator.store.tickets import TicketStore
 
 store = TicketStore(S3ObjectStore(StoreAddress(url=sys.argv[1], endpoint=sys.argv[2])))
 masks = {"w": np.ones((3, 3), np.bool_)}
-store.put_ticket(Ticket.from_masks(masks, architecture="a", model_sha256="0", pool="p"))
+store.put_ticket(Ticket.from_arrays(masks, architecture="a", model_sha256="0", pool="p"))
 store.put_weights("a" * 64, 10, b"weights")
 os.kill(os.getpid(), signal.SIGKILL)
 """

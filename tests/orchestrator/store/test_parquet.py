@@ -27,7 +27,7 @@ def random_ticket(
     masks = {
         f"layer.{index}.weight": rng.random(shape) > sparsity for index, shape in enumerate(shapes)
     }
-    return Ticket.from_masks(masks, architecture="uniter", model_sha256="ab" * 32, pool="encoder")
+    return Ticket.from_arrays(masks, architecture="uniter", model_sha256="ab" * 32, pool="encoder")
 
 
 def query(sql: str) -> list[tuple[Any, ...]]:
@@ -76,7 +76,7 @@ def test_bits_are_a_valid_arrow_boolean_buffer() -> None:
     table = pq.read_table(io.BytesIO(parquet.encode_ticket(ticket)))
     buffer = pa.py_buffer(table["bits"][0].as_py())
     kept = pa.Array.from_buffers(pa.bool_(), 64 * 96, [None, buffer]).to_numpy(zero_copy_only=False)
-    np.testing.assert_array_equal(kept.reshape(64, 96), ticket.masks()["layer.0.weight"])
+    np.testing.assert_array_equal(kept.reshape(64, 96), ticket.arrays()["layer.0.weight"])
 
 
 @pytest.mark.parametrize(

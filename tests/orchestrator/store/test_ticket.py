@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,7 +16,7 @@ GOLDEN = "7fc0a048411efd0bcab8c06088c6c4994e6c57ea7b4dce7fb4a324518b05ce3e"
 
 
 def ticket_of(masks: dict[str, BoolArray], pool: str = "encoder+pooler") -> Ticket:
-    return Ticket.from_masks(masks, architecture="uniter", model_sha256="ab" * 32, pool=pool)
+    return Ticket.from_arrays(masks, architecture="uniter", model_sha256="ab" * 32, pool=pool)
 
 
 any_masks = st.dictionaries(
@@ -30,8 +32,8 @@ def test_masks_survive_packing_and_parquet(masks: dict[str, BoolArray]) -> None:
     decoded = parquet.decode_ticket(parquet.encode_ticket(ticket), ticket.sha256, where="memory")
     assert decoded == ticket
     assert decoded.sha256 == ticket.sha256
-    assert list(decoded.masks()) == list(masks)
-    for name, mask in decoded.masks().items():
+    assert list(decoded.arrays()) == list(masks)
+    for name, mask in decoded.arrays().items():
         np.testing.assert_array_equal(mask, masks[name])
         assert mask.shape == masks[name].shape
     assert ticket.kept == sum(int(mask.sum()) for mask in masks.values())
@@ -55,7 +57,16 @@ def test_the_hash_is_unchanged() -> None:
 
 def test_the_hash_covers_the_complete_content() -> None:
     mask = np.array([[True, False, True], [False, True, True]])
+    scores = {"w": np.ones((2, 3), np.float32)}
     tickets = [
+        replace(ticket_of({"w": mask}), kind="blocks"),
+        Ticket.from_arrays(
+            {"w": mask},
+            architecture="uniter",
+            model_sha256="ab" * 32,
+            pool="encoder+pooler",
+            scores=scores,
+        ),
         ticket_of({"w": mask}),
         ticket_of({"v": mask}),
         ticket_of({"w": ~mask}),

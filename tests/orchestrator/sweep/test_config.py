@@ -12,7 +12,7 @@ from orchestrator.errors import ConfigError, MissingFile
 from orchestrator.expand.studies import expand_sweep
 from orchestrator.sweep.config import Schedule
 from orchestrator.sweep.fingerprints import caching_fingerprint
-from orchestrator.sweep.resolve import resolve_inputs
+from orchestrator.sweep.resolve import Resolver
 from orchestrator.sweep.sweep_file import load_sweep
 from tests.support.sweeps import STUDY, fake_fingerprint, sweep_document, write_sweep
 
@@ -20,8 +20,7 @@ REMOTE = {"url": "s3://bucket"}
 
 
 def load_and_plan(path: Path) -> None:
-    sweep = load_sweep(path)
-    expand_sweep(sweep, resolve_inputs(sweep, fake_fingerprint))
+    expand_sweep(Resolver(load_sweep(path), fake_fingerprint))
 
 
 def with_value(path: str, value: Any) -> dict[str, Any]:
@@ -46,18 +45,25 @@ def with_value(path: str, value: Any) -> dict[str, Any]:
         ("studies.main.schedule", {"rate": 1.0}, "schedule.rate = 1.0", "less than 1"),
         ("studies.main.schedule", {"kind": "cubic"}, "schedule.kind", "'linear' or 'geometric'"),
         ("studies.main.schedule", {"rate": 0.3, "levels": 4}, "prune everything", "use 3 or less"),
+        ("studies.main.schedule", {"rate": 1e-3, "levels": 1000}, "levels = 1000", "use 999 or"),
         ("studies.main.rewind", 11, "studies.main.rewind = 11", "use 10 or less"),
         ("studies.main.score_levels", [5], "studies.main.score_levels = 5", "use 4 or less"),
         ("studies.main.score_levels", {"easy_vqua": [1]}, "score_levels: 'easy_vqa'", "for each"),
-        ("studies.main.controls", ["init:ofa"], "controls = 'ofa' is not known", "use one of"),
+        (
+            "studies.main.controls",
+            ["init:ofa"],
+            "controls = 'ofa' is not known",
+            "use one of uniter, ",
+        ),
         ("studies.main.controls", ["init:uniter"], "init:uniter has another", "weights only"),
         ("studies.main.controls", ["randm"], "main.controls = 'randm'", "did you mean `random`?"),
-        ("studies.main.ticket_recipe", "long", "recipe = 'long'", "use default, short"),
+        ("studies.main.ticket_recipe", "shrt", "ticket_recipe = 'shrt'", "did you mean `short`?"),
         ("studies.main.zip", [["seed", "rewind"], ["seed"]], "zip", "each axis once"),
-        ("studies.main.model", "unitr-tiny", "studies.main.model", "did you mean `uniter`?"),
-        ("studies.main.model", "uniter-huge", "size = 'huge'", "use one of tiny, base, large"),
+        ("studies.main.model", "unitr-tiny", "studies.main.model", "did you mean `uniter-tiny`?"),
+        ("studies.main.model", "uniter-lrge", "studies.main.model", "did you mean `uniter-large`?"),
         ("studies.main.task", "easyvqa", "studies.main.task", "did you mean `easy_vqa`?"),
-        ("studies.main.recipe", "long", "studies.main.recipe = 'long'", "use default, short"),
+        ("studies.main.recipe", "shrt", "studies.main.recipe = 'shrt'", "did you mean `short`?"),
+        ("studies.main.recipe", "zzz", "studies.main.recipe = 'zzz'", "use one of default, short"),
         ("studies.main.pool", "everything", "studies.main.pool", "encoder+pooler"),
         ("studies.main.tickets", ["impp"], "studies.main.tickets = 'impp'", "did you mean `imp`?"),
         ("studies.main.tickets", ["transfer:ocr"], "main.tickets = 'ocr'", "did you mean `vcr`?"),
@@ -68,7 +74,7 @@ def with_value(path: str, value: Any) -> dict[str, Any]:
         ("recipes.short.precision", "bf16", "recipes.short.zero = 0", "use 1 or more"),
         ("recipes.short.accumulate", 3, "recipes.short.accumulate = 3", "use a divisor"),
         ("placement.store", {"url": "gs://b"}, "placement.store.url = 'gs://b'", "s3://"),
-        ("placement.tracking", "htp://x", "placement.tracking = 'htp://x'", "https?://"),
+        ("placement.tracking", "htp://x", "placement.tracking = 'htp://x'", "such as http://"),
         ("placement.slots", 0, "placement.slots = 0", "use 1 or more"),
         ("name", "A sweep", "name = 'A sweep'", "must match"),
         ("studies", {}, "studies", "name a study"),
@@ -76,6 +82,8 @@ def with_value(path: str, value: Any) -> dict[str, Any]:
         ("studies.interesting", STUDY | {"seed": -1}, "studies.interesting.seed = -1", "0 or more"),
         ("studies.Main", STUDY | {"seed": -1}, "studies.Main.seed = -1", "use 0 or more"),
         ("studies.placement", STUDY | {"sede": 1}, "studies.placement.sede", "mean `seed`?"),
+        ("models.int", {"size": "tiny"}, "models.int: has neither of", "`module`; give one"),
+        ("tasks.int", {}, "tasks.int: has neither of `task`", "`module`; give one"),
         ("pruners.int", {}, "pruners.int.module is missing", "add it"),
         ("tasks", {5: {"task": "vqa"}}, "tasks[5] = 5", "string"),
         ("studies.main.seed", 10**20, "studies.main.seed = 1000", "use 9223372036854775807 or"),
@@ -85,7 +93,8 @@ def with_value(path: str, value: Any) -> dict[str, Any]:
         ("recipes.short.lr", math.inf, "recipes.short.lr = inf", "finite number"),
         ("placement.cluster", "~nosuchuser/x", "cluster = '~nosuchuser/x'", "must name a user"),
         ("placement.store", REMOTE | {"region": "x y"}, "store.region = 'x y'", "must match"),
-        ("placement.store", {"url": "s3://b-"}, "store.url = 's3://b-'", "must match"),
+        ("placement.store", {"url": "s3://b-"}, "store.url = 's3://b-'", "3 to 63 characters"),
+        ("placement.store", {"url": "s3://ab"}, "store.url = 's3://ab'", "3 to 63 characters"),
     ],
 )
 def test_one_line_names_the_key_and_says_what_to_do(
@@ -120,9 +129,8 @@ def test_errors_never_contain_a_password(tmp_path: Path, key: str, value: Any) -
 
 def test_zip_needs_lists_of_equal_length(tmp_path: Path) -> None:
     content = sweep_document(seed=[0, 1], rewind=[0, 1, 2], zip=[["seed", "rewind"]])
-    sweep = load_sweep(write_sweep(tmp_path, content))
-    with pytest.raises(ConfigError, match=r"rewind has 3, seed has 2|seed has 2, rewind has 3"):
-        expand_sweep(sweep, resolve_inputs(sweep, fake_fingerprint))
+    with pytest.raises(ConfigError, match=r"studies\.main\.zip: seed has 2, rewind has 3"):
+        load_sweep(write_sweep(tmp_path, content))
 
 
 def test_a_missing_sweep_file_is_named(tmp_path: Path) -> None:
@@ -136,7 +144,7 @@ def test_missing_data_is_named_with_its_key(tmp_path: Path) -> None:
     }
     sweep = load_sweep(write_sweep(tmp_path, content))
     with pytest.raises(MissingFile, match=r"tasks\.mine\.data = /no/data"):
-        resolve_inputs(sweep, caching_fingerprint(tmp_path / "cache.json"))
+        expand_sweep(Resolver(sweep, caching_fingerprint(tmp_path / "cache.json")))
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,7 @@ def test_every_key_has_a_meaning_and_recipes_have_their_defaults() -> None:
         for key, entry in model["properties"].items():
             assert entry.get("description"), f"{name}.{key} lacks a docstring"
     recipe = models[RecipeChanges.__name__]["properties"]
+    in_file = {"milestones": [], "lr_scales": {}}  # a list and a mapping
     assert {key: entry["default"] for key, entry in recipe.items()} == {
-        field.name: field.default for field in fields(Recipe)
+        field.name: in_file.get(field.name, field.default) for field in fields(Recipe)
     }

@@ -45,7 +45,7 @@ def test_pools_are_those_of_the_network_and_follow_overrides() -> None:
     ("setting", "value", "message"),
     [
         ("image_size", 7, "model toy_model: image_size 7 is odd; give an even number"),
-        ("vocab_size", 9, "no setting 'vocab_size'; settings: image_size, hidden_size, blocks"),
+        ("vocab_size", 9, "no setting 'vocab_size'; did you mean `image_size`"),
     ],
 )
 def test_its_own_rules_are_checked_without_building_it(
@@ -84,7 +84,8 @@ def test_a_model_can_bring_the_recipe_for_a_task_that_does_not_list_it() -> None
 @pytest.mark.parametrize("method", ["magnitude", "random"])
 def test_kernels_are_pruned_like_matrices(scope: Any, method: str) -> None:
     rule = {"method": method, "scope": scope, "start": Start(seed=3)}
-    half = prune(toy_runs.prune_spec(**rule), toy_runs.inputs())
+    ticket = prune(toy_runs.prune_spec(**rule), toy_runs.inputs())
+    half = ticket.arrays
     state = init_backbone(toy_runs.model(), 3, 0.0).state_dict()
     assert {name: mask.shape for name, mask in half.items()} == {
         name: tuple(state[name].shape) for name in half
@@ -92,8 +93,8 @@ def test_kernels_are_pruned_like_matrices(scope: Any, method: str) -> None:
     assert len(half) == 5
     kept, total = (sum(each(mask) for mask in half.values()) for each in (np.sum, np.size))
     assert kept == total / 2
-    less = prune(toy_runs.prune_spec(**rule, sparsity=0.8), toy_runs.inputs(ticket=half))
-    assert all(np.all(half[name] >= less[name]) for name in half)
+    less = prune(toy_runs.prune_spec(**rule, sparsity=0.8), toy_runs.inputs(ticket=ticket))
+    assert all(np.all(half[name] >= less.arrays[name]) for name in half)
     if method == "magnitude":
         for name, mask in half.items() if scope == "layer" else ():
             size = state[name].abs().numpy()

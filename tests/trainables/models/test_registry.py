@@ -108,8 +108,8 @@ def test_a_type_table_without_a_row_for_images_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("size", "overrides", "message"),
     [
-        ("huge", (), "no size 'huge'; sizes: tiny, base, large"),
-        ("tiny", (("layers", 1),), "no setting 'layers'; settings: hidden_size"),
+        ("huge", (), "no size 'huge'; use one of tiny, base, large"),
+        ("tiny", (("layers", 1),), "no setting 'layers'; use one of hidden_size"),
         ("tiny", (("num_hidden_layers", "two"),), "'two'; give a positive int"),
         ("tiny", (("num_hidden_layers", True),), "True; give a positive int"),
         ("tiny", (("initializer_range", -0.1),), "-0.1; give a positive float"),

@@ -11,9 +11,9 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainables.errors import InvariantError, TicketMismatch
+from trainables.errors import InvariantError, TicketMismatch, TrainableError
 from trainables.pruning import kept_count
-from trainables.pruning.magnitude import prune
+from trainables.pruning.magnitude import prune, prune_tensors
 from trainables.spec import ModelSpec, PruneSpec
 
 MODEL = ModelSpec(architecture="uniter", size="tiny")
@@ -129,3 +129,33 @@ def test_the_applied_ticket_must_cover_the_pool() -> None:
     weights = {"t": torch.ones(4, 4), "u": torch.ones(4, 4)}
     with pytest.raises(TicketMismatch, match="pool"):
         prune(spec(0.75), weights, {"t": np.ones((4, 4), bool)}, None)
+
+
+@given(arrays=st.lists(ARRAYS, min_size=1, max_size=4), sparsity=SPARSITIES)
+@settings(max_examples=30)
+def test_any_tensors_are_cut_as_the_pool_of_a_model_is(
+    arrays: list[NDArray[np.float32]], sparsity: float
+) -> None:
+    weights = {f"t{i}": torch.from_numpy(array) for i, array in enumerate(arrays)}
+    first = prune_tensors(weights, sparsity, scope="layer")
+    assert same(first, prune(spec(sparsity, "layer"), weights, None, None))
+    second = prune_tensors(weights, 1.0, ticket=first)
+    assert not any(mask.any() for mask in second.values())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_ranked_by_its_exact_values(dtype: torch.dtype) -> None:
+    weights = {"kernel": torch.tensor([[[[-3.0, 0.5], [1.0, 2.0]]]]).to(dtype)}
+    masks = prune_tensors(weights, 0.5)
+    assert masks["kernel"].tolist() == [[[[True, False], [False, True]]]]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "sparsity", "message"),
+    [(torch.float64, 0.5, "w is torch.float64"), (torch.float32, 1.5, "sparsity = 1.5")],
+)
+def test_what_cannot_be_ranked_exactly_is_refused(
+    dtype: torch.dtype, sparsity: float, message: str
+) -> None:
+    with pytest.raises(TrainableError, match=message):
+        prune_tensors({"w": torch.ones(2, 2, dtype=dtype)}, sparsity)

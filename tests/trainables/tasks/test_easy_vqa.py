@@ -167,5 +167,5 @@ def test_unusable_data_and_options_are_errors(few: Path, tmp_path: Path) -> None
     with pytest.raises(DataError, match="30 word ids and 11 tokens per question; the model takes"):
         _open("uniter", few, (("vocab_size", 20),))
     spec = TaskSpec(name="easy_vqa", data="d", options=(("grid", 2),))
-    with pytest.raises(TrainableError, match="takes no option 'grid'; remove it"):
+    with pytest.raises(TrainableError, match="no option 'grid'; use one of none"):
         open_task(TaskSource(few, few), spec, _backbone("uniter"))

@@ -34,8 +34,8 @@ from trainables.seeds import Rng
 from trainables.spec import ModelSpec, PruneSpec, Recipe, Seeds, TaskSpec, TrainSpec
 from trainables.tasks import transport
 from trainables.tasks.masking import mask_regions, mask_words
+from trainables.tasks.mixture import OBJECTIVE_NAMES, parse_mixture
 from trainables.tasks.objectives import OBJECTIVES, pretraining_objective
-from trainables.tasks.pretraining import parse_mixture
 from trainables.training.checkpoint import decode_checkpoint
 from trainables.training.evaluate import evaluate
 from trainables.training.network import Network
@@ -334,6 +334,10 @@ def test_an_invalid_mixture_is_an_error(objectives: str) -> None:
         parse_mixture(objectives)
 
 
+def test_the_names_that_planning_checks_are_those_of_the_objectives() -> None:
+    assert (*OBJECTIVES,) == OBJECTIVE_NAMES
+
+
 def test_class_probabilities_are_needed_for_their_objective_only(data: Data) -> None:
     regions = data.train.image_data
     assert isinstance(regions, Regions)
@@ -364,8 +368,8 @@ class MemorySink:
     def rewind(self, step: int, payload: bytes) -> None:
         self.rewinds[step] = payload
 
-    def ticket(self, key: str, masks: Any) -> None:
-        self.tickets[key] = masks
+    def ticket(self, key: str, ticket: Any) -> None:
+        self.tickets[key] = ticket
 
     def checkpoint(self, payload: bytes) -> None:
         self.saved = payload
@@ -422,9 +426,9 @@ def test_a_round_keeps_its_ticket_and_prunes_the_next(data: Data, mode: dict[str
     assert all(math.isfinite(value) for value in outcome.scores.values())
     final, _ = decode_checkpoint(sink.rewinds[2])
     assert "head.cls.predictions.bias" in final
-    for name, mask in ticket.items():
+    for name, mask in ticket.arrays.items():
         assert not final[f"backbone.{name}"].numpy()[~mask].any()
-        assert (sink.tickets["next"][name] <= mask).all()
+        assert (sink.tickets["next"].arrays[name] <= mask).all()
 
 
 def run_round_in_process(argument: bytes, call: ParentCall) -> tuple[RunOutcome, MemorySink]:

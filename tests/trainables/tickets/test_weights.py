@@ -31,8 +31,8 @@ def test_applied_masks_zero_weights_and_gradients_until_the_context_exits() -> N
 @pytest.mark.parametrize(
     ("masks", "message"),
     [
-        ({"wieght": MASK}, "no weight 'wieght'"),
-        ({"weight": MASK.T}, "shape"),
+        ({"wieght": MASK}, "no 'wieght'"),
+        ({"weight": MASK.T}, "the model's is"),
         ({"weight": MASK.astype(np.uint8)}, "uint8"),
     ],
 )

@@ -313,13 +313,13 @@ def test_a_ticket_holds_and_a_resumed_run_is_the_same(mode: Any, stage: tuple[st
 
     with engine(recipe) as uninterrupted:
         advance(uninterrupted, 0, 2)
-        weights, moments = uninterrupted.weights(), uninterrupted.moments()
+        weights, moments = uninterrupted.weights(), uninterrupted.optimizer_state()
         losses = advance(uninterrupted, 2, 4)
         final = uninterrupted.weights()
         module = uninterrupted.net.state_dict()
     assert pruned_nonzero(final, masks()) == pruned_nonzero(module, masks()) == 0
     with engine(recipe) as resumed:
         resumed.set_weights(weights)
-        resumed.set_moments(moments, 2)
+        resumed.set_optimizer_state(moments, 2)
         assert advance(resumed, 2, 4) == losses
         assert kept_sha256(resumed.weights(), {}) == kept_sha256(final, {})

@@ -69,7 +69,9 @@ def test_a_ticket_trains_resumes_and_rewinds_with_its_statistics(data: Path) -> 
     outcome, sink = trained(masked, given)
     assert outcome.checks["pruned_nonzero"] == 0
     assert outcome.scores["score"] != outcome.scores["prior"]
-    assert all(np.all(ticket[name] >= mask) for name, mask in sink.tickets["next"].items())
+    assert all(
+        np.all(ticket.arrays[name] >= mask) for name, mask in sink.tickets["next"].arrays.items()
+    )
     first, early, end = (state(sink, step) for step in (0, 2, 6))
     assert torch.equal(first[MEAN], torch.zeros(8))
     assert torch.equal(first[VARIANCE], torch.ones(8))

@@ -122,12 +122,12 @@ def test_masters_start_as_the_exact_float32_weights(mode: tuple[str, int]) -> No
 def test_state_moves_to_a_fresh_engine_bit_for_bit(saved: tuple[str, int]) -> None:
     with engine(in_mode(saved)) as uninterrupted:
         advance(uninterrupted, 0, 3)
-        weights, moments = uninterrupted.weights(), uninterrupted.moments()
+        weights, moments = uninterrupted.weights(), uninterrupted.optimizer_state()
         losses = advance(uninterrupted, 3, 6)
         expected = kept_sha256(uninterrupted.weights(), {})
     with engine(in_mode(saved)) as resumed:
         resumed.set_weights(weights)
-        resumed.set_moments(moments, 3)
+        resumed.set_optimizer_state(moments, 3)
         assert advance(resumed, 3, 6) == losses
         assert kept_sha256(resumed.weights(), {}) == expected
         assert pruned_nonzero(resumed.net.state_dict(), masks()) == 0
@@ -137,12 +137,12 @@ def test_state_moves_to_a_fresh_engine_bit_for_bit(saved: tuple[str, int]) -> No
 def test_state_can_be_loaded_at_another_stage(restored: tuple[str, int]) -> None:
     with engine(in_mode(("fp32", 0))) as source:
         advance(source, 0, 3)
-        weights, moments = source.weights(), source.moments()
+        weights, moments = source.weights(), source.optimizer_state()
     with engine(in_mode(restored)) as target:
         target.set_weights(weights)
-        target.set_moments(moments, 3)
+        target.set_optimizer_state(moments, 3)
         assert kept_sha256(target.weights(), {}) == kept_sha256(weights, {})
-        loaded = target.moments()
+        loaded = target.optimizer_state()
         assert loaded.keys() == moments.keys()
         assert all(kept_sha256(loaded[k], {}) == kept_sha256(moments[k], {}) for k in loaded)
         advance(target, 3, 5)

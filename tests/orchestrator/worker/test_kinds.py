@@ -1,0 +1,124 @@
+"""Small sweeps of other kinds of tickets, trial by trial on one worker and a store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from orchestrator.errors import InputError
+from orchestrator.expand.studies import expand_sweep
+from orchestrator.export.weights import export_ticket
+from orchestrator.plan.graph import Plan
+from orchestrator.store.s3 import S3ObjectStore, StoreAddress
+from orchestrator.store.tickets import TicketStore
+from orchestrator.sweep.config import Sweep
+from orchestrator.sweep.resolve import resolve_inputs
+from orchestrator.worker.protocol import Assignment, Context
+from orchestrator.worker.trial import TrialWorker
+from tests.support import plugins
+from tests.support.paths import ROOT
+from tests.support.sweeps import sweep_document
+from trainables.data.fingerprint import fingerprint
+from trainables.errors import TicketMismatch
+from trainables.pruning import PRUNERS
+from trainables.spec import PruneSpec, TrainSpec
+from trainables.tickets import TICKET_KINDS
+
+STUDY = {
+    "schedule": {"rate": 0.3, "levels": 2},
+    "pruner": "toy",
+    "controls": ["random", "random_layerwise"],
+}
+
+
+@pytest.fixture
+def store(moto: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[TicketStore]:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
+    yield TicketStore(S3ObjectStore(StoreAddress(url=f"s3://tickets/{uuid4().hex}", endpoint=moto)))
+    for registry in (PRUNERS, TICKET_KINDS):
+        for name in ("toy_kind", "toy_search"):
+            plugins.remove(registry, name)
+
+
+def performed(store: TicketStore, file: str, **study: Any) -> tuple[Plan, TrialWorker]:
+    """Run the sweep of one study with the pruning method in `file`."""
+    content = sweep_document(**STUDY, **study) | {
+        "pruners": {"toy": {"module": str(ROOT / "tests/support" / file)}},
+        "recipes": {"short": {"steps": 3, "batch_size": 8, "eval_examples": 32}},
+    }
+    sweep = Sweep.model_validate(content)
+    resolved = resolve_inputs(sweep, fingerprint)
+    plan = expand_sweep(sweep, resolved)
+    context = Context(
+        sweep="test",
+        run="run",
+        store=store.objects.address,  # type: ignore[attr-defined]
+        locations=resolved.locations(),
+        cache="unused",
+        tracking="",
+        threads=1,
+        device="cpu",
+        gpus=0,
+        workers=1,
+        nodes=1,
+        stall_timeout_s=600,
+        checkpoint_every_s=None,
+        mtbf_s=1e6,
+        modules=resolved.modules,
+    )
+    worker = TrialWorker(context, lambda: "continue")
+    for trial in plan:
+        if not trial.produced_by:
+            members = (trial, *(each for each in plan if each.produced_by == trial.key))
+            worker.perform(Assignment(trial, members))
+    return plan, worker
+
+
+def test_a_chain_of_another_kind_and_its_controls_run_and_are_read_back(
+    store: TicketStore, tmp_path: Path
+) -> None:
+    plan, worker = performed(store, "toy_kind.py")
+    records = store.records()
+    assert records.keys() == plan.trials.keys()
+    kept: dict[int, set[int]] = {}
+    for trial in plan:
+        ref = records[trial.key].ticket
+        if isinstance(trial.spec, PruneSpec):
+            assert ref is not None
+            ticket = store.ticket(ref.sha256)
+            assert (ticket.kind, ticket.total) == ("toy_kind", 1_216)
+            kept.setdefault(trial.level, set()).add(ticket.kept)
+        elif isinstance(trial.spec, TrainSpec) and trial.spec.ticket:
+            assert ref == records[trial.spec.ticket].ticket
+            assert records[trial.key].checks["pruned_nonzero"] == 0
+    assert kept == {1: {851}, 2: {486}}
+
+    record = next(each for each in records.values() if each.kind == "prune")
+    files = export_ticket(store, record, "masks", tmp_path, None)
+    assert [file.name for file in files] == ["masks.safetensors"]
+    with pytest.raises(InputError, match="a ticket over channels sets no weights to zero"):
+        export_ticket(store, record, "prune", tmp_path, None)
+
+    applied = next(t for t in plan if isinstance(t.spec, TrainSpec) and t.spec.ticket)
+    assert isinstance(applied.spec, TrainSpec)
+    wider = replace(applied.spec.model, overrides=(("intermediate_size", 128),))
+    with pytest.raises(TicketMismatch, match="another configuration"):
+        worker._inputs.for_training(replace(applied.spec, model=wider))
+
+
+def test_a_search_and_its_tickets_run_and_keep_their_scores(store: TicketStore) -> None:
+    plan, _ = performed(store, "toy_search.py", tickets=["search"])
+    records = store.records()
+    assert records.keys() == plan.trials.keys()
+    found = [records[t.key].ticket for t in plan if t.spec and t.produced_by]
+    tickets = [store.ticket(ref.sha256) for ref in found if ref is not None]
+    assert [ticket.kept for ticket in tickets] == [3, 2]
+    first, second = (ticket.scores()["blocks"].tolist() for ticket in tickets)
+    assert first == second
+    assert len(set(first)) == 4

@@ -1,0 +1,42 @@
+"""Whether a training run can start as its spec says, in pure Python.
+
+A worker makes these checks before it runs a trial. Planning calls the same functions on the parts
+of the specs, so that what is planned also starts. What only the data or a weights file show is
+checked when they are read. This module imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+from trainables.errors import RecipeError
+from trainables.models import MODELS, check_adversary, check_model, depth_roles, model_config
+from trainables.spec import ModelSpec, Recipe, Start, TaskSpec, TrainSpec
+from trainables.tasks import resolve_options
+from trainables.training.recipe import check_recipe, check_workers
+
+
+def check_training(spec: TrainSpec, workers: int = 1) -> None:
+    """Raise TrainableError for a training run that cannot start as it is specified, in so many
+    processes."""
+    check_model(spec.model)
+    resolve_options(spec.task)
+    check_recipe_for(spec.recipe, spec.model, spec.task, workers)
+    check_start(spec.start, spec.model)
+    if not 0 <= spec.first_step < spec.recipe.steps:
+        raise RecipeError(
+            f"first_step = {spec.first_step} is not a step of the recipe; use 0 to"
+            f" {spec.recipe.steps - 1}"
+        )
+
+
+def check_recipe_for(recipe: Recipe, model: ModelSpec, task: TaskSpec, workers: int) -> None:
+    """Raise RecipeError, whose text begins with the field as in `recipe.steps`, for a recipe that
+    cannot be trained as written: at all, with this model and task, or in so many processes."""
+    check_recipe(recipe, MODELS[model.architecture].groups)
+    check_workers(recipe, task.name, workers)
+    check_adversary(recipe, model.architecture)
+
+
+def check_start(start: Start, model: ModelSpec) -> None:
+    """Raise RecipeError if the start weights cannot be shuffled as the start says."""
+    if start.shuffle == "across_depth":
+        depth_roles(model_config(model).pools()[MODELS[model.architecture].pool])
