@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from trainables.errors import RecipeError
 from trainables.models import MODELS, check_adversary, check_model, depth_roles, model_config
+from trainables.parts import check_part_choice
 from trainables.spec import ModelSpec, Recipe, Start, TaskSpec, TrainSpec
 from trainables.tasks import resolve_options
 from trainables.training.recipe import check_recipe, check_workers
@@ -34,6 +35,7 @@ def check_recipe_for(recipe: Recipe, model: ModelSpec, task: TaskSpec, workers: 
     check_recipe(recipe, MODELS[model.architecture].groups)
     check_workers(recipe, task.name, workers)
     check_adversary(recipe, model.architecture)
+    check_part_choice(model, task, recipe)
 
 
 def check_start(start: Start, model: ModelSpec) -> None:

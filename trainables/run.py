@@ -25,12 +25,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainables.check import check_training
+from trainables.data.augmentation.apply import Augmentation
+from trainables.data.reference import DataReference
 from trainables.distributed.collectives import Peers, current_peers
 from trainables.distributed.process import Device, prepare_process
 from trainables.errors import RecipeError, TicketMismatch
 from trainables.models import MODELS
 from trainables.models.base import Backbone
-from trainables.optim import OPTIMIZERS
+from trainables.parts import check_part_sources
 from trainables.pruning import PRUNERS, check_prune
 from trainables.pruning.choose import check_kind, method_module, prune_alone, prune_at_end
 from trainables.seeds import derive
@@ -80,7 +82,7 @@ Wrap: TypeAlias = Callable[[TrainingObjective], TrainingObjective]
 class RunInputs:
     """Inputs of a trial besides its spec: local paths, and the results of its parents."""
 
-    data: Path
+    data: DataReference | Path
     """The task's data."""
     cache: Path
     """Folder for decoded data, shared by the processes of this machine."""
@@ -151,7 +153,8 @@ def run(
     entry = TASKS[spec.task.name]
     extensions = entry.embedding_extensions.get(spec.model.architecture, ())
     backbone = extended_backbone(spec.model, extensions, spec.recipe.dropout)
-    source = TaskSource(inputs.data, inputs.cache)
+    augmentation = Augmentation(spec.recipe.augmentation)
+    source = TaskSource(inputs.data, inputs.cache, augmentation)
     task = importlib.import_module(entry.module).open_task(source, spec.task, backbone)
     return train_network(
         spec, backbone, task, inputs, sink, prunes=prunes, rewinds=rewinds, until=until
@@ -298,7 +301,7 @@ def install_parts(
     MODELS.check_source(spec.model.architecture, spec.model.source)
     if isinstance(spec, TrainSpec):
         TASKS.check_source(spec.task.name, spec.task.source)
-        OPTIMIZERS.check_source(spec.recipe.optimizer, spec.optimizer_source)
+        check_part_sources(spec)
         if spec.search is not None:
             PRUNERS.check_source(spec.search.method, spec.search.source)
     for each in (spec, *prunes):

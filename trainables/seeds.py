@@ -47,6 +47,10 @@ class Rng:
         micro-batch, its optimizer step."""
         return Rng(*self._parts[:-1])
 
+    def child(self, *parts: str | int) -> Rng:
+        """Return a generator for a position within this one."""
+        return Rng(*self._parts, *parts)
+
     def uniform(self, *shape: int) -> NDArray[np.float64]:
         """Return draws in [0, 1) with 53 random bits each."""
         raw = self._stream.random_raw(int(np.prod(shape)))

@@ -65,6 +65,8 @@ class TaskSpec:
     """Fingerprint of the data's content (64 hex digits)."""
     options: Options = ()
     """Options of the task that differ from its defaults."""
+    format: str = ""
+    """Format of the data, if it is not the first of the model's formats that holds the task."""
     semantics: int = 1
     """Version of the task's code. The registry raises it by hand when a change alters results."""
     source: str = ""
@@ -147,6 +149,10 @@ class Recipe:
     compile: bool = False
     """Whether the network runs through `torch.compile`: a slow start, then faster steps. Results
     differ from an uncompiled run in the last bits. Not available with `zero` 3."""
+    augmentation: str = "none"
+    """How images are changed at random while they are trained on: `none`, `crop_flip` (padded by an
+    eighth, cropped at random, and mirrored half the time, for models that read pixels), or one that
+    an installed package adds."""
     adversary: Literal["none", "text", "image", "both", "alternate"] = "none"
     """Input that VILLA's adversary (Gan et al. 2020, Algorithm 1) perturbs: the word embeddings
     (`text`), the region features or pixels (`image`), both at once, or one after the other in each
@@ -238,14 +244,14 @@ class TrainSpec:
     """`round` marks a run whose only purpose is to prune the next ticket, in a sweep that trains
     separate runs to score tickets (as BERT-Tickets does). Its data order differs from that of the
     evaluation at the same level."""
-    optimizer_source: str = ""
-    """Hash of the source of an optimizer from outside the package (64 hex digits); empty for a
-    built-in one."""
     first_step: int = 0
     """Number of steps of the schedule that led to the start weights and are not repeated. Above 0,
     a rewound run trains only the rest of the schedule, on the rest of the data order."""
     search: Search | None = None
     """Search of a pruning method that the run does while it trains; its result is a ticket."""
+    sources: Options = ()
+    """Hashes of the sources (64 hex digits) of the parts from outside the package that have no spec
+    of their own, by registry and name (see `trainables.parts`)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -82,8 +82,8 @@ def plan_sweep(path: Path, home: Path, *, offline: bool = False) -> PlannedSweep
         fingerprint = (
             path_fingerprint if offline else caching_fingerprint(home / "fingerprints.json")
         )
-        _check_search(config.search)
         inputs = Resolver(config, fingerprint)
+        _check_search(config.search)
         plan = expand_sweep(inputs)
         return PlannedSweep(path, home, config, inputs, plan, _profile(config.placement))
     except (ConfigError, MissingFile) as error:

@@ -16,6 +16,7 @@ import yaml
 
 from orchestrator.credentials import SECRET_NAME
 from orchestrator.errors import ConfigError
+from trainables.data.reference import is_remote
 
 VARIABLE_PATTERN = re.compile(r"\$(?:(\w+)|\{([^}]+)\})", re.ASCII)
 """What `os.path.expandvars` replaces."""
@@ -26,7 +27,7 @@ MACHINE_VARIABLES = re.compile(
 
 
 def sweep_paths(sweep: Path) -> dict[str, str]:
-    """Return the paths in a valid sweep file as written, by key."""
+    """Return the paths in a valid sweep file as written, by key. Remote data have none."""
     content = yaml.safe_load(sweep.read_text(encoding="utf-8"))
     models, tasks = content.get("models", {}), content.get("tasks", {})
     placement = content.get("placement", {})
@@ -36,7 +37,7 @@ def sweep_paths(sweep: Path) -> dict[str, str]:
         entries = content.get(section, {}).items()
         paths |= {f"{section}.{name}.module": entry.get("module") for name, entry in entries}
     paths |= {f"placement.{key}": placement.get(key) for key in ("cache", "cluster")}
-    return {key: path for key, path in paths.items() if path is not None}
+    return {key: path for key, path in paths.items() if path is not None and not is_remote(path)}
 
 
 def path_variables(paths: Mapping[str, str]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from orchestrator.plan.keys import key_of
 from orchestrator.sweep.config import Schedule, Study
 from orchestrator.sweep.resolve import ModelInput, TaskInput
 from trainables.check import check_start
-from trainables.optim import OPTIMIZERS
+from trainables.parts import part_sources
 from trainables.pruning import PRUNERS, check_prune
 from trainables.spec import (
     PRUNE_SEMANTICS,
@@ -131,7 +131,6 @@ class PlanBuilder:
             model=point.model.spec,
             task=point.task.spec,
             recipe=point.recipe,
-            optimizer_source=OPTIMIZERS.source_of(point.recipe.optimizer),
             seeds=Seeds(head=point.seed_of("head"), data=point.seed_of("data")),
             start=start,
             ticket=ticket,
@@ -141,6 +140,7 @@ class PlanBuilder:
             else 0,
             role=role,
             search=search,
+            sources=part_sources(point.model.spec, point.task.spec, point.recipe),
         )
         parents = tuple(key for key in (ticket, start.trial) if key)
         return self.add(spec, point, parents=parents, level=level)
@@ -199,9 +199,9 @@ class PlanBuilder:
             model=pretraining.model.spec,
             task=pretraining.task.spec,
             recipe=pretraining.recipe,
-            optimizer_source=OPTIMIZERS.source_of(pretraining.recipe.optimizer),
             seeds=Seeds(head=pretraining.seed, data=pretraining.seed),
             start=pretraining.model.start(pretraining.seed),
+            sources=part_sources(pretraining.model.spec, pretraining.task.spec, pretraining.recipe),
         )
         run = self.add(spec, pretraining)
         rewind = self.add(

@@ -27,6 +27,7 @@ from typing import (
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     create_model,
@@ -35,6 +36,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from cluster.addresses import Endpoint, StoreUrl, Tracking
+from trainables.data.reference import is_remote
 from trainables.spec import Count, CountOrZero, Factors, Positive, Recipe, Scalar
 
 AXES = ("model", "task", "recipe", "schedule", "rewind", "seed")
@@ -62,6 +64,18 @@ def _expanded(path: Path) -> Path:
 Location: TypeAlias = Annotated[Path, Field(strict=False), AfterValidator(_expanded)]
 """A path in which `~` is the home folder and `$NAME` an environment variable. A relative path is
 made absolute from the folder in which the command runs, since workers run in other folders."""
+
+
+def _expanded_data(data: str) -> str:
+    return data if is_remote(data) else str(_expanded(Path(data)))
+
+
+DataLocation: TypeAlias = Annotated[
+    str,
+    BeforeValidator(lambda data: str(data) if isinstance(data, Path) else data),
+    AfterValidator(_expanded_data),
+]
+"""A path like a `Location`, or a remote reference such as `hf://NAME@REVISION`."""
 
 
 def _check_one_of(values: Mapping[str, object]) -> None:
@@ -124,9 +138,12 @@ class TaskConfig(StrictModel):
     module: Location | None = None
     """Python file with a task of your own, which binds `TASK`. Its source is part of the trials'
     keys, so a changed file runs them again."""
-    data: Location | None = None
-    """Folder with the data of the task. Only `easy_vqa` has a default: the data in its Python
-    package."""
+    data: DataLocation | None = None
+    """Folder with the data of the task, or `SCHEME://NAME@REVISION` if an installed package reads
+    that scheme. Only `easy_vqa` has a default: the data in its Python package."""
+    format: str | None = None
+    """Format of the data, such as `uniter`. By default, the first of the model's own formats in
+    which the task was published; another one must hold what the model reads, regions or pixels."""
     options: dict[str, Scalar] = {}
     """Options of the task, such as `{blind: true}`, which hides the images; by default the task's
     own."""

@@ -16,13 +16,14 @@ from typing import Any
 from orchestrator.errors import ConfigError, MissingFile, suggest
 from orchestrator.sweep.config import ModelConfig, PretrainedBy, Study, Sweep, TaskConfig
 from trainables.check import check_recipe_for
-from trainables.data.schema.layouts import task_files
+from trainables.data.formats import choose_format, task_files
+from trainables.data.reference import DataReference, LocalData, data_reference
 from trainables.errors import DataError, PluginError, RecipeError, TrainableError
 from trainables.models import MODELS, check_model, pool_sizes
 from trainables.pruning import PRUNERS
 from trainables.registry import Registry
 from trainables.spec import ModelSpec, Options, Recipe, Scalar, Start, TaskSpec
-from trainables.tasks import TASKS, data_format, default_recipe, resolve_options
+from trainables.tasks import TASKS, default_recipe, resolve_options
 from trainables.training.recipe import changed_recipe
 from trainables.user_modules import UserModule, install, read_user_module
 
@@ -62,7 +63,7 @@ class ModelInput:
 class TaskInput:
     label: str
     spec: TaskSpec
-    path: Path
+    reference: DataReference
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ class Resolver:
 
     def locations(self) -> dict[str, str]:
         """Return a map from fingerprint to path, with which a worker finds the files."""
-        paths = {task.spec.data: str(task.path) for task in self._tasks.values()}
+        paths = {task.spec.data: str(task.reference) for task in self._tasks.values()}
         paths |= {m.weights: str(m.path) for m in self.models.values() if m.path is not None}
         return paths
 
@@ -150,7 +151,7 @@ class Resolver:
                 raise ConfigError(
                     f"{where}.weights = {entry.weights} is a folder; give the checkpoint file in it"
                 )
-            weights = self._fingerprint(entry.weights, f"{where}.weights")
+            weights = self._fingerprint(LocalData(entry.weights), f"{where}.weights")
         return ModelInput(
             label=label,
             spec=spec,
@@ -176,19 +177,23 @@ class Resolver:
         architecture = model.spec.architecture
         with refused(f"{where} = {label!r}"):
             default_recipe(entry.task, architecture)
-        path = entry.data or TASKS[entry.task].shipped_data()
-        if path is None:
+        location = entry.data or TASKS[entry.task].shipped_data()
+        if location is None:
             raise ConfigError(f"tasks.{label}.data is missing; give the folder with the data")
         spec = task_spec(entry)
         with refused(f"tasks.{label}.options"):
             options = resolve_options(spec)
-            patterns: tuple[str, ...] = ()
-            if TASKS[entry.task].published:
-                patterns = task_files(entry.task, data_format(entry.task, architecture), options)
-        if patterns and path.is_file():
-            raise ConfigError(f"tasks.{label}.data = {path} is a file; give the folder of the data")
-        data = self._fingerprint(path, f"tasks.{label}.data", patterns)
-        return TaskInput(label=label, spec=replace(spec, data=data), path=path)
+        with refused(f"tasks.{label}"):
+            data_format, patterns = _files(entry, architecture, options)
+        with refused(f"tasks.{label}.data"):
+            reference = data_reference(location)
+        if patterns and isinstance(reference, LocalData) and reference.path.is_file():
+            raise ConfigError(
+                f"tasks.{label}.data = {reference} is a file; give the folder of the data"
+            )
+        data = self._fingerprint(reference, f"tasks.{label}.data", patterns)
+        spec = replace(spec, data=data, format=data_format)
+        return TaskInput(label=label, spec=spec, reference=reference)
 
     def _task_entry(self, label: str, where: str) -> TaskConfig:
         """Return the entry of `tasks` with the name of its task in `TASKS`."""
@@ -231,12 +236,12 @@ class Resolver:
             registry.require(module.name, module.sha256)
         return module.name
 
-    def _fingerprint(self, path: Path, where: str, patterns: tuple[str, ...] = ()) -> str:
+    def _fingerprint(self, data: DataReference, where: str, patterns: tuple[str, ...] = ()) -> str:
         try:
-            return self.fingerprint(path.absolute(), patterns)
+            return data.fingerprint(patterns, self.fingerprint)
         except FileNotFoundError:
             raise MissingFile(
-                f"{where} = {path} does not exist; give the path of an existing file, or plan with"
+                f"{where} = {data} does not exist; give the path of an existing file, or plan with"
                 " --offline, which counts without the files"
             ) from None
         except DataError as error:
@@ -272,6 +277,26 @@ def refused(where: str) -> Iterator[None]:
         yield
     except TrainableError as error:
         raise ConfigError(f"{where}: {error}") from None
+
+
+def _files(
+    entry: TaskConfig, architecture: str, options: Mapping[str, Scalar]
+) -> tuple[str, tuple[str, ...]]:
+    """Return the format of a task's data, empty if it is the usual one of the model, and patterns
+    of the files that hold the data, none if they are all files.
+
+    Raises DataError if the model cannot read the format, or the task has no choice of formats.
+    """
+    if not TASKS[entry.task].published:
+        if entry.format is not None:
+            raise DataError(f"format: task {entry.task} reads files of its own; remove the key")
+        return "", ()
+    chosen = choose_format(entry.task, architecture, entry.format or "")
+    try:
+        usual = choose_format(entry.task, architecture)
+    except DataError:  # the model reads this task in no format of its own
+        usual = ""
+    return "" if chosen == usual else chosen, task_files(entry.task, chosen, options)
 
 
 def _options(values: Mapping[str, Scalar]) -> Options:

@@ -9,6 +9,7 @@ from orchestrator.plan.keys import canonical_sha256, from_json
 from orchestrator.store.parents import pruned_run, rewind_weights
 from orchestrator.store.tickets import TicketStore
 from orchestrator.worker.protocol import Context
+from trainables.data.reference import data_reference
 from trainables.errors import DataError, TicketMismatch
 from trainables.run import RunInputs
 from trainables.spec import ModelSpec, PruneSpec, TrainSpec
@@ -29,7 +30,7 @@ class TrialInputs:
     def for_training(self, spec: TrainSpec) -> RunInputs:
         """Return the inputs of a training run, without a checkpoint."""
         return RunInputs(
-            data=self._path(spec.task.data),
+            data=data_reference(self._location(spec.task.data)),
             cache=Path(self.context.cache),
             weights=self._path(spec.start.weights) if spec.start.weights else None,
             rewind=rewind_weights(self.store, spec.start),
@@ -54,11 +55,14 @@ class TrialInputs:
         )
 
     def _path(self, fingerprint: str) -> Path:
+        return Path(self._location(fingerprint))
+
+    def _location(self, fingerprint: str) -> str:
         if fingerprint not in self.context.locations:
             raise DataError(
                 f"no path is known for content {fingerprint[:12]}; name it in the sweep"
             )
-        return Path(self.context.locations[fingerprint])
+        return self.context.locations[fingerprint]
 
     def _ticket(self, key: str, model: ModelSpec) -> Ticket:
         """Return the ticket that the prune trial `key` committed; it must fit `model`."""

@@ -21,8 +21,8 @@ from tests.benchmarks.alone import alone
 from tests.benchmarks.table import Row
 from trainables.data.batches import image_batch, text_batch
 from trainables.data.fingerprint import fingerprint
+from trainables.data.formats import task_files
 from trainables.data.scenes.folder import write_scenes
-from trainables.data.schema.layouts import task_files
 from trainables.seeds import Rng
 from trainables.spec import ModelSpec, TaskSpec
 from trainables.tasks import retrieval, vqa

@@ -15,16 +15,23 @@ import numpy as np
 from PIL import Image
 
 from trainables.data.fingerprint import fingerprint
+from trainables.data.formats import FORMATS, resolve_layout, task_files
 from trainables.data.formats.json_stream import write_json, write_list
 from trainables.data.formats.lxmert.tsv import write_answers, write_tsv
 from trainables.data.formats.uniter.lmdb import box_rule, write_image_db, write_text_db
 from trainables.data.formats.vilt.arrow import write_table
 from trainables.data.open import open_data
+from trainables.data.reference import LocalData
 from trainables.data.schema.examples import Data
-from trainables.data.schema.layouts import Layout, SplitFiles, resolve_layout, task_files
-from trainables.models import Format
+from trainables.data.schema.layouts import Layout, SplitFiles
 from trainables.spec import Options, TaskSpec
 
+LAYOUTS = {
+    (task, name): layout
+    for name, entry in FORMATS.items()
+    for task, layout in entry.layouts.items()
+}
+"""(task, format) -> the files that the package knows."""
 NUM_EXAMPLES = 12
 NUM_IMAGES = 5
 REGION_DIM = 8
@@ -40,7 +47,7 @@ VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "!", *dict.fromkeys(WORDS
 _Record = dict[str, Any]
 
 
-def write_task(root: Path, task: str, file_format: Format, options: Options = ()) -> TaskSpec:
+def write_task(root: Path, task: str, file_format: str, options: Options = ()) -> TaskSpec:
     """Write all files of a task below `root`; return the spec of the task on them."""
     layout = resolve_layout(task, file_format, dict(options))
     {"uniter": write_uniter_files, "lxmert": _lxmert, "vilt": _vilt}[file_format](
@@ -49,16 +56,18 @@ def write_task(root: Path, task: str, file_format: Format, options: Options = ()
     return task_spec(root, task, file_format, options)
 
 
-def task_spec(root: Path, task: str, file_format: Format, options: Options = ()) -> TaskSpec:
+def task_spec(root: Path, task: str, file_format: str, options: Options = ()) -> TaskSpec:
     files = task_files(task, file_format, dict(options))
     return TaskSpec(name=task, data=fingerprint(root, files), options=options)
 
 
-def read_task_data(root: Path, task: str, file_format: Format, options: Options = ()) -> Data:
+def read_task_data(root: Path, task: str, file_format: str, options: Options = ()) -> Data:
     """Open the data below `root` in its current state."""
     spec = task_spec(root, task, file_format, options)
     size, patch = (64, 32) if file_format == "vilt" else (0, 0)
-    return open_data(root, root / "cache", spec, file_format, image_size=size, patch_size=patch)
+    return open_data(
+        LocalData(root), root / "cache", spec, file_format, image_size=size, patch_size=patch
+    )
 
 
 def make_regions(number: int, count: int) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainables.data.augmentation.apply import ChangePixels
 from trainables.data.schema.examples import Pixels, Regions, Split
 
 Rows = NDArray[Any]
@@ -34,6 +35,7 @@ def image_batch(
     mean: Colour = (0.5, 0.5, 0.5),
     std: Colour = (0.5, 0.5, 0.5),
     blind: bool = False,
+    change: ChangePixels | None = None,
 ) -> dict[str, Tensor]:
     """Return the model inputs for the images numbered in `rows` (B,).
 
@@ -41,7 +43,7 @@ def image_batch(
     Pixels, for a model with patches of side `patch`: `pixel_values` (B, 3, height, width), which
     are 0 to 1 before `mean` is subtracted and `std` divides, zero past each image's end, and
     `patch_mask` (B, rows, columns). `blind` sets the contents of all images to zero and keeps their
-    shapes, so that a model can only learn from the text.
+    shapes, so that a model can only learn from the text. `change` augments pixels.
     """
     if isinstance(image_data, Regions):
         features, lengths = image_data.features.padded(rows)
@@ -53,14 +55,19 @@ def image_batch(
         }
         mask = {"region_mask": _mask(lengths, features.shape[1])}
     else:
-        inputs, mask = _pixel_inputs(image_data, rows, patch, mean, std)
+        inputs, mask = _pixel_inputs(image_data, rows, patch, mean, std, change)
     if blind:
         inputs = {name: torch.zeros_like(value) for name, value in inputs.items()}
     return inputs | mask
 
 
 def _pixel_inputs(
-    images: Pixels, rows: Rows, patch: int, mean: Colour, std: Colour
+    images: Pixels,
+    rows: Rows,
+    patch: int,
+    mean: Colour,
+    std: Colour,
+    change: ChangePixels | None,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     sizes = images.sizes[rows]
     height, width = sizes.max(axis=0).tolist()
@@ -68,7 +75,12 @@ def _pixel_inputs(
     inside = torch.zeros(len(rows), 1, height, width, dtype=torch.bool)
     mask = torch.zeros(len(rows), height // patch, width // patch, dtype=torch.bool)
     for i, (image, (h, w)) in enumerate(zip(images.pixels.rows(rows), sizes.tolist(), strict=True)):
-        padded[i, :h, :w] = image.reshape(h, w, 3)
+        pixels = image.reshape(h, w, 3)
+        if change is not None:
+            # The view is of a read-only file, which torch does not take.
+            tensor = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+            pixels = change(tensor, int(rows[i])).numpy().transpose(1, 2, 0)
+        padded[i, :h, :w] = pixels
         inside[i, :, :h, :w] = True
         mask[i, : h // patch, : w // patch] = True
     # The whole batch is converted at once: image by image it takes three times as long.

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
-import numpy as np
-
 from trainables.data.cache.write import decode_in_threads
-from trainables.data.formats.json_stream import read_json, read_pairs
-from trainables.data.formats.lxmert.tsv import read_answers
-from trainables.data.formats.uniter.lmdb import TextDb
+from trainables.data.formats import FORMATS
 from trainables.data.open import make_reader
-from trainables.data.schema.layouts import CORPORA, LAYOUTS, Layout, resolve_layout, task_files
+from trainables.data.schema.layouts import Layout
 from trainables.data.schema.records import SPLITS, Decode, ImageKey, Reader, SplitName
 from trainables.errors import DataError
-from trainables.models import Format
-from trainables.spec import Scalar
 
 CheckProgress: TypeAlias = Callable[[str, int, int | None], None]
 """Receives what is being read, the number of examples or images read so far, and their total, which
 is None if it is unknown."""
 
-_BOX_TOLERANCE = 1e-3
-"""How far rounding to float16 may move a corner out of its image, as a share of the image's
-side."""
 _IMAGE_SIZE = 32
 """Side in pixels. Images are decoded in full and then resized to it, which costs almost nothing."""
 _REPORT_EVERY = 256
@@ -35,13 +26,12 @@ _REPORT_EVERY = 256
 _MAX_FINDINGS = 5
 """Maximum number of damaged, and of missing, images of a split that are listed: often all of them
 have one cause."""
-_ADVICE = "download or write this file again"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SplitCount:
     task: str
-    format: Format
+    format: str
     split: str
     examples: int
     images: int
@@ -65,7 +55,7 @@ class _FolderCheck:
 
     root: Path
     progress: CheckProgress
-    counts: dict[tuple[str, Format, str], SplitCount] = field(default_factory=dict)
+    counts: dict[tuple[str, str, str], SplitCount] = field(default_factory=dict)
     findings: list[str] = field(default_factory=list)
     regions: dict[tuple[bool, ImageKey], int] = field(default_factory=dict)
     """Number of regions of each intact image, read with or without the detector's classes. An image
@@ -81,67 +71,77 @@ def check_folder(
     published files.
     """
     check = _FolderCheck(root, progress)
+    tasks = dict.fromkeys(task for entry in FORMATS.values() for task in entry.layouts)
     choices = [
-        (task, file_format, options)
-        for task, file_format in LAYOUTS
-        for options in _options(root, task, file_format)
+        (task, name, layout, labels)
+        for task in tasks
+        for name, entry in FORMATS.items()
+        if task in entry.layouts
+        for layout, labels in _layouts_in(root, task, entry.layouts[task])
     ]
     if not choices:
-        folders = ", ".join(sorted({file_format for _, file_format in LAYOUTS}))
+        folders = ", ".join(sorted(FORMATS))
         raise DataError(f"{root}: holds no published data; it belongs in its folders {folders}")
-    for task, file_format, options in choices:
-        files = task_files(task, file_format, options)
-        missing = [root / path for path in files if not (root / path).exists()]
-        others = f"but other files of {task} ({file_format}) exist"
+    for task, name, layout, labels in choices:
+        missing = [root / path for path in layout.files() if not (root / path).exists()]
+        others = f"but other files of {task} ({name}) exist"
         check.findings.extend(f"{path}: no such file, {others}; complete it" for path in missing)
         if not missing:
-            _check_task(check, task, file_format, resolve_layout(task, file_format, options))
+            _check_task(check, task, name, layout, labels)
     findings = tuple(dict.fromkeys(check.findings))
     return CheckResult(counts=tuple(check.counts.values()), findings=findings)
 
 
-def _options(root: Path, task: str, file_format: Format) -> Iterator[Mapping[str, Scalar]]:
-    """Yield the options for which `root` has a file of the task's examples."""
-    choices: list[Mapping[str, Scalar]] = [{}]
-    if task == "retrieval":
-        choices = [{"split": "val"}, {"split": "test"}]
-    elif task == "pretraining":
-        choices = [{"corpora": corpus} for corpus in CORPORA]
-    layouts = [resolve_layout(task, file_format, options) for options in choices]
-    exists = [any((root / files.texts).exists() for files in each.held_out) for each in layouts]
-    if not any(exists):  # training files without held-out ones are a finding, not an absent task
-        exists[0] = any((root / files.texts).exists() for files in layouts[0].train)
-    yield from (options for options, found in zip(choices, exists, strict=True) if found)
+_Labels: TypeAlias = Mapping[SplitName, str]
+"""What the splits of a task are called in the result."""
 
 
-def _check_task(check: _FolderCheck, task: str, file_format: Format, layout: Layout) -> None:
-    reader = make_reader(check.root, task, file_format, layout, _IMAGE_SIZE, _IMAGE_SIZE)
-    corpus = layout.options.get("corpora", "")
-    labels = {
-        "train": f"train {corpus}".strip(),
-        "held_out": layout.options.get("split", f"held out {corpus}".strip()),
-    }
+def _layouts_in(root: Path, task: str, layout: Layout) -> list[tuple[Layout, _Labels]]:
+    """Return the variants of a task's layout for which `root` has a file of examples."""
+    variants: list[tuple[Layout, _Labels]] = [
+        (layout.resolve(task, options), {"train": train, "held_out": held_out})
+        for options, train, held_out in layout.variants()
+    ]
+    found = [
+        each
+        for each in variants
+        if any((root / files.texts).exists() for files in each[0].held_out)
+    ]
+    if found:
+        return found
+    # Training files without held-out ones are a finding, not an absent task.
+    first, _ = variants[0]
+    return variants[:1] if any((root / files.texts).exists() for files in first.train) else []
+
+
+def _check_task(
+    check: _FolderCheck, task: str, file_format: str, layout: Layout, labels: _Labels
+) -> None:
+    size = _IMAGE_SIZE if FORMATS[file_format].modality == "pixels" else 0
+    reader = make_reader(check.root, file_format, layout, size, size)
     try:
         for split in SPLITS:
             if (task, file_format, labels[split]) not in check.counts:
-                _check_split(check, reader, task, file_format, split, labels[split])
+                _check_split(check, reader, task, file_format, layout, split, labels[split])
     except DataError as error:
         check.findings.append(str(error))
+
+    def progress(what: str, done: int) -> None:
+        if done % _REPORT_EVERY == 0:
+            check.progress(what, done, None)
+
+    try:
+        check.findings.extend(reader.findings(progress))
     finally:
         reader.close()
-    if file_format == "uniter":
-        for files in (*layout.train, *layout.held_out):
-            folder = check.root / files.texts
-            check.findings.extend(_text_db_findings(folder, task, check.progress))
-    if file_format == "lxmert" and layout.answers_file:
-        check.findings.extend(_answer_findings(check.root / layout.answers_file))
 
 
 def _check_split(
     check: _FolderCheck,
     reader: Reader,
     task: str,
-    file_format: Format,
+    file_format: str,
+    layout: Layout,
     split: SplitName,
     label: str,
 ) -> None:
@@ -151,16 +151,13 @@ def _check_split(
     keys: dict[ImageKey, None] = {}
     examples = longest = 0
     for examples, record in enumerate(reader.records(split), 1):
-        longest = max(longest, *map(len, record.texts))
+        longest = max([longest, *map(len, record.texts)])
         keys.update(dict.fromkeys(record.images))
         if examples % _REPORT_EVERY == 0:
             check.progress(f"{what}: examples", examples, None)
-    classes = task == "pretraining"
+    classes = layout.classes
     wanted = {key: None for key in keys if (classes, key) not in check.regions}
-    jobs = (
-        (key, partial(_check_image, check.root, key, decode))
-        for key, decode in reader.images(split, wanted)
-    )
+    jobs = ((key, partial(_check_image, decode)) for key, decode in reader.images(split, wanted))
     missing = dict(wanted)
     damaged = 0
     for done, (key, result) in enumerate(decode_in_threads(jobs), 1):
@@ -186,64 +183,9 @@ def _check_split(
     )
 
 
-def _check_image(root: Path, key: ImageKey, decode: Decode) -> int | str:
+def _check_image(decode: Decode) -> int | str:
     """Return the number of regions of an image (0 for pixels), or a finding."""
     try:
-        image = decode()
+        return len(decode().get("boxes", ()))
     except DataError as error:
         return str(error)
-    if "pixels" in image:
-        return 0
-    boxes, features = image["boxes"], image["features"]
-    problem = ""
-    if not len(boxes):
-        problem = "has no regions"
-    elif not np.isfinite(features).all() or not np.isfinite(boxes).all():
-        problem = "has features or boxes that are not finite"
-    elif boxes[:, :6].min() < -_BOX_TOLERANCE or boxes[:, :6].max() > 1 + _BOX_TOLERANCE:
-        low, high = boxes[:, :4].min(), boxes[:, :4].max()
-        problem = f"has a box from {low:.3g} to {high:.3g} of its image's side"
-    elif (boxes[:, 2:4] < boxes[:, :2] - _BOX_TOLERANCE).any():
-        problem = "has a box whose second corner precedes its first"
-    if not problem:
-        return len(boxes)
-    return f"{root / str(key[0])}: {' '.join(map(str, key[1:]))} {problem}; {_ADVICE}"
-
-
-def _text_db_findings(folder: Path, task: str, progress: CheckProgress) -> Iterator[str]:
-    """Compare the JSON files of a text database with its records; yield the first
-    difference in each file."""
-    try:
-        db = TextDb(folder)
-    except DataError:
-        return  # already a finding
-    images_file = "txt2img.json"
-    try:
-        for done, (key, length) in enumerate(db.lengths(), 1):
-            tokens = len(db.read(key)["input_ids"])
-            if task != "vcr" and tokens != length:
-                what = f"lists {length} tokens for {key}, its record has {tokens}"
-                yield f"{folder / 'id2len.json'}: {what}; {_ADVICE}"
-                break
-            if done % _REPORT_EVERY == 0:
-                progress(f"{folder.name}: id2len.json", done, None)
-        for key, name in read_pairs(folder / images_file, _ADVICE) if task != "refcoco" else ():
-            if db.read(key)["img_fname"] != name:
-                what = f"names another image for {key} than its record"
-                yield f"{folder / images_file}: {what}; {_ADVICE}"
-                break
-    except DataError as error:
-        yield str(error)
-    except KeyError:
-        return  # a record without the field is already a finding
-    finally:
-        db.close()
-
-
-def _answer_findings(file: Path) -> Iterator[str]:
-    other = file.with_name("trainval_label2ans.json")
-    try:
-        if list(read_answers(file)) != read_json(other, list, _ADVICE):
-            yield f"{other}: does not list the answers of {file.name} in their order; {_ADVICE}"
-    except DataError as error:
-        yield str(error)

@@ -10,7 +10,7 @@ one file with both, or an entry point (see `trainables.registry`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 from trainables.errors import ModelError, RecipeError, suggest
 from trainables.models import lxmert, uniter, vilt
@@ -28,7 +28,6 @@ from trainables.spec import ModelSpec, Recipe
 
 __all__ = [
     "MODELS",
-    "Format",
     "HeadStyle",
     "Modality",
     "ModelConfig",
@@ -40,9 +39,6 @@ __all__ = [
     "model_config",
     "pool_sizes",
 ]
-
-Format: TypeAlias = str
-"""Name of a data format."""
 
 MODELS: Registry[ModelEntry[Any]] = Registry(
     ModelEntry,

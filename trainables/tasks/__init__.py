@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trainables.data.schema.layouts import LAYOUTS
+from trainables.data.formats import FORMATS
 from trainables.errors import RecipeError, TrainableError, suggest
 from trainables.models import MODELS
 from trainables.registry import Registry
@@ -42,8 +42,11 @@ class TaskEntry:
     text: bool = True
     """Whether its examples have texts. A model that reads none cannot be trained on them."""
     published: bool = False
-    """Whether the data are the published files that `trainables.data.schema.layouts` names. Then
-    the data's fingerprint covers only these files, else all files of the folder."""
+    """Whether the data are published files, whose names the layouts of `trainables.data.formats`
+    list. Then the data's fingerprint covers only these files, else all files of the folder."""
+    augments: bool = False
+    """Whether `train_batch` applies the recipe's augmentation (`TaskSource.augmentation`) to
+    pixels."""
     options: Mapping[str, Scalar] = field(default_factory=dict)
     """The options that `TaskSpec.options` may set, with their defaults."""
     check_options: Callable[[Mapping[str, Scalar]], object] = lambda options: None
@@ -88,7 +91,7 @@ _BLIND: Mapping[str, Scalar] = {"blind": False}
 """With `blind`, image inputs keep their shape but are all zero."""
 _TYPES = "embeddings.token_type_embeddings.weight"
 _WORDS = "embeddings.word_embeddings.weight"
-_EXTRA_WORDS = LAYOUTS["vcr", "uniter"].extra_words
+_EXTRA_WORDS = FORMATS["uniter"].layouts["vcr"].extra_words
 
 _BUILTIN: dict[str, TaskEntry] = {
     "easy_vqa": TaskEntry(
@@ -99,12 +102,14 @@ _BUILTIN: dict[str, TaskEntry] = {
             "uniter": Recipe(steps=400, batch_size=128, lr=2e-3, dropout=0.0),
             "vilt": Recipe(steps=1000, batch_size=64, lr=1e-3, dropout=0.0),
         },
+        augments=True,
         shipped_data=_easy_vqa_data,
     ),
     "vqa": TaskEntry(
         module="trainables.tasks.vqa",
         recipes=recipes.VQA,
         published=True,
+        augments=True,
         options=_BLIND,
     ),
     "gqa": TaskEntry(
@@ -117,12 +122,14 @@ _BUILTIN: dict[str, TaskEntry] = {
         module="trainables.tasks.snli_ve",
         recipes=recipes.SNLI_VE,
         published=True,
+        augments=True,
         options=_BLIND,
     ),
     "nlvr2": TaskEntry(
         module="trainables.tasks.nlvr2",
         recipes=recipes.NLVR2,
         published=True,
+        augments=True,
         options=_BLIND,
         # A token type for the second image, initialised as the type of the first.
         embedding_extensions={
@@ -168,6 +175,7 @@ _BUILTIN: dict[str, TaskEntry] = {
         module="trainables.tasks.retrieval",
         recipes=recipes.RETRIEVAL,
         published=True,
+        augments=True,
         # VLT does not say which split it scores on. `eval_images` above 0 makes a smaller matrix.
         options={**_BLIND, "split": "val", "eval_images": 0},
         check_options=_check_retrieval,
@@ -235,12 +243,3 @@ def default_recipe(task: str, architecture: str) -> Recipe:
             f"task {task} does not support {architecture}; use a model of {', '.join(known)}"
         )
     return recipe
-
-
-def data_format(task: str, architecture: str) -> str:
-    """Return the data format in which a model reads a task: the first of the model's formats in
-    which the task is published. Empty for a model without formats, on a task that makes its own
-    data."""
-    formats = MODELS[architecture].formats
-    published = [each for each in formats if (task, each) in LAYOUTS]
-    return next(iter([*published, *formats]), "")

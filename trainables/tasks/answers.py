@@ -69,7 +69,7 @@ class AnswerTask(common.PublishedTask):
         if f"{prefix}3.weight" not in published:
             return head
         weights = {name: published[f"{prefix}{name}"] for name in head}
-        path, count = self.folder / PRETRAINED_ANSWERS, len(weights["3.bias"])
+        path, count = self.source.local_path() / PRETRAINED_ANSWERS, len(weights["3.bias"])
         rows = _pretrained_rows(path, self.data.answers, count)
         for name in ("3.weight", "3.bias"):
             # Answers that pre-training does not have are initialised to zero, as in the official
@@ -78,7 +78,7 @@ class AnswerTask(common.PublishedTask):
         return weights
 
     def train_batch(self, indices: Indices, rng: Rng) -> Batch:
-        return self._batch(self.data.train, indices)
+        return self._batch(self.data.train, indices, rng)
 
     def eval_batches(self, batch_size: int, examples: int) -> Iterator[Batch]:
         for rows in common.index_batches(self.num_eval, examples, batch_size):
@@ -105,13 +105,13 @@ class AnswerTask(common.PublishedTask):
                 scores[kind] = 100 * all_points[of_kind].mean().item()
         return scores
 
-    def _batch(self, split: Split, rows: Indices) -> Batch:
+    def _batch(self, split: Split, rows: Indices, rng: Rng | None = None) -> Batch:
         labels = split.labels.rows(rows)
         examples = np.repeat(np.arange(len(rows)), [len(each) for each in labels])
         targets = torch.zeros(len(rows), len(self.data.answers))
         entries = torch.from_numpy(examples), torch.from_numpy(np.concatenate(labels)).long()
         targets[entries] = torch.from_numpy(np.concatenate(split.scores.rows(rows)))
-        images = self.image_batch(split, split.images[rows, 0])
+        images = self.image_batch(split, split.images[rows, 0], rng)
         return text_batch(split, rows) | images | {"targets": targets}
 
 

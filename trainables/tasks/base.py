@@ -21,6 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from trainables.data.augmentation.apply import UNCHANGED, Augmentation
+from trainables.data.reference import DataReference, data_reference
 from trainables.models.base import Backbone
 from trainables.seeds import Rng
 from trainables.tickets.base import Masks
@@ -32,10 +34,23 @@ Indices: TypeAlias = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class TaskSource:
-    """The folder of a task's data, and the folder for decoded copies that processes share."""
+    """What a task is opened with besides its spec."""
 
-    data: Path
+    data: DataReference | Path
+    """Where the task's data are."""
     cache: Path
+    """Folder for decoded copies and fetched data, which processes share."""
+    augmentation: Augmentation = UNCHANGED
+    """What changes the images of training batches (see `TaskEntry.augments`)."""
+
+    @property
+    def reference(self) -> DataReference:
+        return data_reference(self.data)
+
+    def local_path(self) -> Path:
+        """Return the path of the data on this machine. Raises DataError if they are remote and
+        cannot be fetched."""
+        return self.reference.local_path(self.cache)
 
 
 class Task(ABC):

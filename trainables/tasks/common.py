@@ -10,14 +10,16 @@ import numpy as np
 from torch import Tensor
 
 from trainables.data import batches
+from trainables.data.formats import FORMATS, choose_format
 from trainables.data.open import open_data
+from trainables.data.reference import DataReference
 from trainables.data.schema.examples import Data, Pixels, Regions, Split
-from trainables.data.schema.layouts import LAYOUTS
 from trainables.errors import DataError
 from trainables.models import MODELS
 from trainables.models.base import Backbone
+from trainables.seeds import Rng
 from trainables.spec import TaskSpec
-from trainables.tasks import data_format, resolve_options
+from trainables.tasks import resolve_options
 from trainables.tasks.base import Batch, Indices, Task, TaskSource
 from trainables.tasks.heads import symmetric_kl
 
@@ -28,7 +30,7 @@ class PublishedTask(Task):
 
     def __init__(self, data: Data, source: TaskSource, spec: TaskSpec, backbone: Backbone) -> None:
         self.data = data
-        self.folder = source.data
+        self.source = source
         self.options = resolve_options(spec)
         self.blind = bool(self.options["blind"])
         self.architecture = backbone.architecture
@@ -50,8 +52,11 @@ class PublishedTask(Task):
     def divergence(self, clean: Tensor, perturbed: Tensor, batch: Batch) -> Tensor:
         return symmetric_kl(clean, perturbed)
 
-    def image_batch(self, split: Split, rows: batches.Rows) -> dict[str, Tensor]:
-        """Return the model inputs for the images numbered in `rows` (B,)."""
+    def image_batch(
+        self, split: Split, rows: batches.Rows, rng: Rng | None = None
+    ) -> dict[str, Tensor]:
+        """Return the model inputs for the images numbered in `rows` (B,). With the generator of a
+        training batch, they are changed by the recipe's augmentation."""
         return batches.image_batch(
             split.image_data,
             rows,
@@ -59,6 +64,7 @@ class PublishedTask(Task):
             mean=self.model.pixel_mean,
             std=self.model.pixel_std,
             blind=self.blind,
+            change=self.source.augmentation.of_batch(rng) if rng is not None else None,
         )
 
 
@@ -67,39 +73,42 @@ def open_task_data(source: TaskSource, spec: TaskSpec, backbone: Backbone) -> Da
 
     Raises DataError unless the data fit the backbone.
     """
-    form = data_format(spec.name, backbone.architecture)
+    form = choose_format(spec.name, backbone.architecture, spec.format)
     data = open_data(
-        source.data,
+        source.reference,
         source.cache,
         spec,
         form,
         image_size=backbone.image_size,
         patch_size=backbone.patch_size,
     )
-    check_data_fits(data, backbone, source.data, LAYOUTS[spec.name, form].extra_words)
+    extra_words = FORMATS[form].layouts[spec.name].extra_words
+    check_data_fits(data, backbone, source.reference, extra_words)
     return data
 
 
-def check_data_fits(data: Data, backbone: Backbone, folder: Path, extra_words: int = 0) -> None:
-    """Raise DataError unless `backbone` can read `data`, which were opened from `folder` and may
+def check_data_fits(
+    data: Data, backbone: Backbone, origin: DataReference | Path, extra_words: int = 0
+) -> None:
+    """Raise DataError unless `backbone` can read `data`, which were opened from `origin` and may
     use `extra_words` word ids beyond the vocabulary."""
     words = data.vocabulary.size + extra_words
     if words > backbone.vocab_size:
         raise DataError(
-            f"{folder}: a vocabulary of {words} words, the model has {backbone.vocab_size}; raise "
+            f"{origin}: a vocabulary of {words} words, the model has {backbone.vocab_size}; raise "
             f"its vocab_size by {words - backbone.vocab_size}"
         )
     for split in (data.train, data.held_out):
         longest = int(split.texts.lengths().max(initial=0))
         if longest > backbone.max_text:
             raise DataError(
-                f"{folder}: a text of {longest} tokens, the model takes {backbone.max_text}; "
+                f"{origin}: a text of {longest} tokens, the model takes {backbone.max_text}; "
                 "raise its max_position_embeddings"
             )
         dim = split.image_data.features.width[0] if isinstance(split.image_data, Regions) else 0
         if dim != backbone.region_dim:
             raise DataError(
-                f"{folder}: region features of {dim} numbers, the model takes "
+                f"{origin}: region features of {dim} numbers, the model takes "
                 f"{backbone.region_dim} (0: pixels); set its region_dim"
             )
 
@@ -115,7 +124,8 @@ def image_lengths(image_data: Regions | Pixels, patch_size: int = 0) -> Indices:
 
 def example_lengths(split: Split, patch_size: int = 0) -> Indices:
     """Return (E,) the length of each example's longest text plus its longest image."""
-    text_lengths = split.texts.lengths().reshape(len(split), -1).max(axis=1)
+    per_example = len(split.texts) // len(split)
+    text_lengths = split.texts.lengths().reshape(len(split), per_example).max(axis=1, initial=0)
     images = image_lengths(split.image_data, patch_size)[split.images]
     longest: Indices = text_lengths + images.max(axis=1)
     return longest

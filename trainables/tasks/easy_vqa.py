@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate, pad
 
-from trainables.data import fingerprint
+from trainables.data.augmentation.apply import UNCHANGED, Augmentation
 from trainables.data.formats import easy_vqa as reader
+from trainables.data.reference import DataReference
 from trainables.errors import DataError
 from trainables.models import Modality
 from trainables.models.base import Backbone
@@ -71,6 +72,7 @@ class EasyVqaTask(Task):
     data: _Data
     input_size: int
     """The model's `region_dim` or `image_size`."""
+    augmentation: Augmentation = UNCHANGED
 
     @property
     def num_eval(self) -> int:
@@ -91,7 +93,7 @@ class EasyVqaTask(Task):
         return classifier(hidden, 2 * hidden, len(reader.ALL_ANSWERS))
 
     def train_batch(self, indices: Indices, rng: Rng) -> Batch:
-        return self._batch(self.data.train, torch.from_numpy(indices))
+        return self._batch(self.data.train, torch.from_numpy(indices), rng)
 
     def eval_batches(self, batch_size: int, examples: int) -> Iterator[Batch]:
         limit = min(examples or self.num_eval, self.num_eval)
@@ -119,9 +121,14 @@ class EasyVqaTask(Task):
                 scores[kind] = _percent(correct[of_kind])
         return scores
 
-    def _batch(self, split: _Split, rows: Tensor) -> Batch:
+    def _batch(self, split: _Split, rows: Tensor, rng: Rng | None = None) -> Batch:
         image = split.image_index[rows]
-        pixels = (split.images[image].to(torch.float32) - self.data.mean) / self.data.std
+        images = split.images[image]
+        change = self.augmentation.of_batch(rng) if rng is not None else None
+        if change is not None:
+            pairs = zip(images.permute(0, 3, 1, 2), image.tolist(), strict=True)
+            images = torch.stack([change(*pair) for pair in pairs]).permute(0, 2, 3, 1)
+        pixels = (images.to(torch.float32) - self.data.mean) / self.data.std
         batch = {
             "input_ids": split.input_ids[rows],
             "text_mask": split.text_mask[rows],
@@ -141,21 +148,24 @@ def open_task(source: TaskSource, spec: TaskSpec, backbone: Backbone) -> EasyVqa
     """Open the task; the first call of a process decodes the images in about 2 s."""
     resolve_options(spec)  # it has none
     input_size = backbone.region_dim or backbone.image_size
-    folder = source.data
-    data = _load_data(folder, spec.data, backbone.modality, input_size)
+    reference = source.reference
+    data = _load_data(reference, source.cache, spec.data, backbone.modality, input_size)
     tokens = data.train.input_ids.shape[1]
     if data.vocab_size > backbone.vocab_size or tokens > backbone.max_text:
         raise DataError(
-            f"{folder}: {data.vocab_size} word ids and {tokens} tokens per question; the model "
+            f"{reference}: {data.vocab_size} word ids and {tokens} tokens per question; the model "
             f"takes {backbone.vocab_size} and {backbone.max_text}; raise its vocab_size and "
             "max_position_embeddings"
         )
-    return EasyVqaTask(data=data, input_size=input_size)
+    return EasyVqaTask(data=data, input_size=input_size, augmentation=source.augmentation)
 
 
 @lru_cache(maxsize=2)
-def _load_data(folder: Path, planned: str, modality: Modality, input_size: int) -> _Data:
-    fingerprint.check_unchanged(folder, planned, "data")
+def _load_data(
+    reference: DataReference, cache: Path, planned: str, modality: Modality, input_size: int
+) -> _Data:
+    reference.check_unchanged(planned, "data")
+    folder = reference.local_path(cache)
     train, test = reader.read_questions(folder, "train"), reader.read_questions(folder, "test")
     vocab = reader.build_vocabulary(train.questions)
     train_tensors = _to_tensors(train, vocab, modality, input_size)

@@ -49,7 +49,7 @@ class Nlvr2Task(common.PublishedTask):
         return answer_head(backbone.architecture, width, width, 2)
 
     def train_batch(self, indices: Indices, rng: Rng) -> Batch:
-        return self._batch(self.data.train, indices)
+        return self._batch(self.data.train, indices, rng)
 
     def eval_batches(self, batch_size: int, examples: int) -> Iterator[Batch]:
         """Yield batches of `batch_size` sequences; `sentence` (B,) has numbers of the sentences."""
@@ -75,8 +75,8 @@ class Nlvr2Task(common.PublishedTask):
             "consistency": 100 * (correct_pairs == pairs)[pairs > 0].double().mean().item(),
         }
 
-    def _batch(self, split: Split, rows: Indices) -> dict[str, Tensor]:
-        images = self.image_batch(split, split.images[rows].reshape(-1))
+    def _batch(self, split: Split, rows: Indices, rng: Rng | None = None) -> dict[str, Tensor]:
+        images = self.image_batch(split, split.images[rows].reshape(-1), rng)
         batch = text_batch(split, np.repeat(rows, 2)) | images
         if self.architecture in TASKS["nlvr2"].embedding_extensions:
             batch["image_kinds"] = torch.tensor([1, 2]).repeat(len(rows))

@@ -94,7 +94,7 @@ class RetrievalTask(common.PublishedTask):
             texts = np.hstack([examples, negatives])
         # Each image is read and padded once, for all texts that it is paired with.
         rows, index = np.unique(images, return_inverse=True)
-        batch = self.image_batch(split, rows)
+        batch = self.image_batch(split, rows, rng)
         copies = torch.from_numpy(index.reshape(-1))
         return text_batch(split, texts.reshape(-1)) | {
             name: value[copies] for name, value in batch.items()

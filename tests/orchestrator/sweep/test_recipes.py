@@ -69,5 +69,6 @@ def test_what_cannot_be_trained_is_refused_while_planning(
 def test_the_source_of_an_optimizer_from_outside_enters_the_key() -> None:
     with registered(OPTIMIZERS, "mine", replace(OPTIMIZERS["sgd"])):
         mine = dense_run({"optimizer": "mine", "momentum": 0.5})
-    assert mine.optimizer_source == SOURCE
-    assert key_of(mine) != key_of(replace(mine, optimizer_source="6" * 64))
+    assert mine.sources == (("sweepstakes.optimizers/mine", SOURCE),)
+    other = (("sweepstakes.optimizers/mine", "6" * 64),)
+    assert key_of(mine) != key_of(replace(mine, sources=other))

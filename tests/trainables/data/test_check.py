@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from tests.support import published_files
-from tests.support.published_files import NUM_EXAMPLES, NUM_IMAGES
+from tests.support.published_files import LAYOUTS, NUM_EXAMPLES, NUM_IMAGES
 from trainables.data.check import SplitCount, check_folder
+from trainables.data.formats import resolve_layout, task_files
 from trainables.data.formats.json_stream import write_json
 from trainables.data.formats.lxmert.tsv import write_tsv
 from trainables.data.formats.uniter.lmdb import BoxRule, write_image_db, write_text_db
-from trainables.data.schema.layouts import LAYOUTS, resolve_layout, task_files
 from trainables.errors import DataError
 
 
@@ -126,10 +126,10 @@ def no_regions(fields: dict[str, np.ndarray]) -> None:
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        (not_finite, "has features or boxes that are not finite"),
-        (outside, "has a box from .* to 1.2 of its image's side"),
-        (reversed_corners, "has a box whose second corner precedes its first"),
-        (no_regions, "has no regions"),
+        (not_finite, "features: values that are not finite"),
+        (outside, "boxes: 1.2 is not a number from 0 to 1"),
+        (reversed_corners, "boxes: x2 is below x1 in a row"),
+        (no_regions, "features: 0 regions, not 1 or more"),
     ],
 )
 def test_invalid_regions_are_findings(
@@ -138,7 +138,7 @@ def test_invalid_regions_are_findings(
     published_files.write_task(tmp_path, "snli_ve", "uniter")
     rewrite_regions(tmp_path / "uniter/img_db/flickr30k", change)
     (finding,) = check_folder(tmp_path).findings
-    assert re.match(f"{tmp_path}/uniter/img_db/flickr30k: flickr30k_0.npz {what}; ", finding)
+    assert re.match(f"{tmp_path}/uniter/img_db/flickr30k: image flickr30k_0.npz: {what}; ", finding)
 
 
 def test_tsv_boxes_outside_the_image_are_findings(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_tsv_boxes_outside_the_image_are_findings(tmp_path: Path) -> None:
     images[2]["img_w"] = 300
     write_tsv(tmp_path / "lxmert/nlvr2_imgfeat/valid_obj36.tsv", images)
     (finding,) = check_folder(tmp_path).findings
-    assert "valid_obj36.tsv: image_2 has a box from" in finding
+    assert "valid_obj36.tsv: image image_2: boxes: 2.1" in finding
 
 
 def test_inconsistent_json_files_are_findings(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from tests.support import published_files
 from tests.support.published_files import (
+    LAYOUTS,
     NUM_EXAMPLES,
     NUM_IMAGES,
     PUBLISHED_ANSWERS,
@@ -20,23 +21,23 @@ from tests.support.published_files import (
     make_sentence,
     read_task_data,
 )
+from trainables.data.formats import resolve_layout, task_files
 from trainables.data.formats.json_stream import write_list
 from trainables.data.formats.lxmert.tsv import write_answers
 from trainables.data.formats.uniter.lmdb import write_text_db
 from trainables.data.formats.vilt.arrow import write_table
 from trainables.data.formats.vilt.reader import resize_image
 from trainables.data.open import open_data
+from trainables.data.reference import LocalData
 from trainables.data.schema.examples import Data, Pixels, Ragged, Regions, Split
-from trainables.data.schema.layouts import LAYOUTS, resolve_layout, task_files
 from trainables.errors import DataError
-from trainables.models import Format
 from trainables.spec import Options, TaskSpec
 from trainables.tasks import TASKS
 
 TASKS_AND_FORMATS = list(LAYOUTS)
 
 
-def write_and_open(root: Path, task: str, file_format: Format, options: Options = ()) -> Data:
+def write_and_open(root: Path, task: str, file_format: str, options: Options = ()) -> Data:
     published_files.write_task(root, task, file_format, options)
     return read_task_data(root, task, file_format, options)
 
@@ -63,14 +64,12 @@ def splits(data: Data) -> list[tuple[str, Split]]:
 
 
 @pytest.mark.parametrize(("task", "file_format"), TASKS_AND_FORMATS, ids=lambda files: files)
-def test_the_fields_of_a_split_are_consistent(
-    tmp_path: Path, task: str, file_format: Format
-) -> None:
+def test_the_fields_of_a_split_are_consistent(tmp_path: Path, task: str, file_format: str) -> None:
     data = write_and_open(tmp_path, task, file_format)
     for _, split in splits(data):
         count = len(split)
         assert len(split.keys) == len(split.labels) == len(split.scores) == count > 0
-        assert len(split.texts) == count * LAYOUTS[task, file_format].texts_per_example
+        assert len(split.texts) == count * LAYOUTS[task, file_format].example.texts
         assert len(set(split.keys)) == count or file_format in ("lxmert", "vilt")
         for ids in rows(split.texts):
             assert (ids[0], ids[-1]) == (data.vocabulary.cls, data.vocabulary.sep)
@@ -142,7 +141,7 @@ def test_pretraining_reads_the_chosen_corpora(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("file_format", ["uniter", "lxmert", "vilt"])
-def test_nlvr2_has_two_images(tmp_path: Path, file_format: Format) -> None:
+def test_nlvr2_has_two_images(tmp_path: Path, file_format: str) -> None:
     data = write_and_open(tmp_path, "nlvr2", file_format)
     labels = [[1], [0]] * NUM_IMAGES if file_format == "vilt" else [[0], [1]] * (NUM_EXAMPLES // 2)
     for _, split in splits(data):
@@ -223,7 +222,7 @@ def test_lxmert_questions_are_as_written(tmp_path: Path, task: str) -> None:
     ("task", "file_format", "longest"), [("vqa", "lxmert", 20), ("vqa", "vilt", 40)]
 )
 def test_long_sentences_are_truncated(
-    tmp_path: Path, task: str, file_format: Format, longest: int
+    tmp_path: Path, task: str, file_format: str, longest: int
 ) -> None:
     published_files.write_task(tmp_path, task, file_format)
     words = " ".join(["what is"] * longest)
@@ -313,7 +312,7 @@ def test_snli_ve_labels_differ_between_the_formats(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("file_format", ["uniter", "vilt"])
-def test_retrieval_reads_the_chosen_split(tmp_path: Path, file_format: Format) -> None:
+def test_retrieval_reads_the_chosen_split(tmp_path: Path, file_format: str) -> None:
     published_files.write_task(tmp_path, "retrieval", file_format)
     with pytest.raises(DataError, match=r"has no file that matches .*test"):
         read_task_data(tmp_path, "retrieval", file_format, (("split", "test"),))
@@ -349,11 +348,13 @@ def test_options_that_select_files_have_one_default() -> None:
 
 
 def test_a_task_without_data_in_a_format_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="vcr: has no data in the format lxmert; tasks with: gqa"):
+    with pytest.raises(
+        DataError, match="vcr: has no data in the format lxmert; formats with: uniter"
+    ):
         task_files("vcr", "lxmert", {})
     spec = TaskSpec(name="refcoco", data="0" * 64)
     with pytest.raises(DataError, match="refcoco: has no data in the format vilt"):
-        open_data(tmp_path, tmp_path, spec, "vilt", image_size=32, patch_size=32)
+        open_data(LocalData(tmp_path), tmp_path, spec, "vilt", image_size=32, patch_size=32)
 
 
 def test_sentences_are_lower_cased_and_split_into_word_pieces(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from trainables.errors import CheckpointError, ModelError, RecipeError
 from trainables.models import MODELS, check_adversary, check_model, model_config, pool_sizes
 from trainables.run import prune
 from trainables.spec import Recipe, Start
-from trainables.tasks import data_format, default_recipe
+from trainables.tasks import default_recipe
 from trainables.training.start import init_backbone, model_module, start_weights
 
 KERNEL = "blocks.1.conv2.weight"
@@ -61,7 +61,6 @@ def test_a_task_with_texts_refuses_it_and_its_own_task_takes_it() -> None:
     with pytest.raises(RecipeError, match="does not support vilt; use a model of toy_model"):
         default_recipe("toy_model", "vilt")
     assert default_recipe("toy_model", "toy_model").steps == 12
-    assert data_format("toy_model", "toy_model") == ""
 
 
 def test_an_adversary_of_texts_refuses_it() -> None:

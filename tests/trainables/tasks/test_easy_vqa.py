@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from trainables.data.augmentation.apply import Augmentation
 from trainables.data.fingerprint import fingerprint
 from trainables.errors import DataError, TrainableError
 from trainables.models import MODELS
@@ -169,3 +170,19 @@ def test_unusable_data_and_options_are_errors(few: Path, tmp_path: Path) -> None
     spec = TaskSpec(name="easy_vqa", data="d", options=(("grid", 2),))
     with pytest.raises(TrainableError, match="no option 'grid'; use one of none"):
         open_task(TaskSource(few, few), spec, _backbone("uniter"))
+
+
+def test_pixels_are_augmented_in_training_only(few: Path) -> None:
+    spec, backbone = TaskSpec(name="easy_vqa", data=fingerprint(few)), _backbone("vilt")
+    source = TaskSource(few, few, Augmentation("crop_flip"))
+    task, plain = open_task(source, spec, backbone), _open("vilt", few)
+    indices = np.arange(32)
+    batch = task.train_batch(indices, Rng(0, "batch", 3, 0))["pixel_values"]
+    parts = [
+        task.train_batch(part, Rng(0, "batch", 3, number))["pixel_values"]
+        for number, part in enumerate(np.array_split(indices, 3))
+    ]
+    assert torch.cat(parts).equal(batch)
+    assert not plain.train_batch(indices, RNG)["pixel_values"].equal(batch)
+    for one, other in zip(task.eval_batches(32, 32), plain.eval_batches(32, 32), strict=True):
+        assert one["pixel_values"].equal(other["pixel_values"])

@@ -11,17 +11,16 @@ import pytest
 
 from tests.support import published_files as published
 from trainables.errors import DataError
-from trainables.models import Format
 from trainables.run import RunInputs, RunOutcome, run
 from trainables.spec import ModelSpec, Options, Recipe, TrainSpec
 from trainables.tasks import TASKS
 from trainables.training.sink import Action
 
-SIZES: Mapping[Format, Options] = {
+SIZES: Mapping[str, Options] = {
     "uniter": (("region_dim", published.REGION_DIM), ("vocab_size", 300)),
     "vilt": (),
 }
-TASK_FORMAT_PAIRS: tuple[tuple[str, Format], ...] = (
+TASK_FORMAT_PAIRS: tuple[tuple[str, str], ...] = (
     ("refcoco", "uniter"),
     ("retrieval", "uniter"),
     ("retrieval", "vilt"),
@@ -42,7 +41,7 @@ class NullSink:
     def progress(self, step: int, values: Any) -> None: ...
 
 
-def train_task(root: Path, task: str, form: Format, sizes: Options) -> RunOutcome:
+def train_task(root: Path, task: str, form: str, sizes: Options) -> RunOutcome:
     tokens = 1000 if task == "pretraining" else 0
     spec = TrainSpec(
         model=ModelSpec(architecture=form, size="tiny", overrides=sizes),
@@ -55,7 +54,7 @@ def train_task(root: Path, task: str, form: Format, sizes: Options) -> RunOutcom
 
 
 @pytest.mark.parametrize(("task", "form"), TASK_FORMAT_PAIRS)
-def test_two_adversarial_steps_give_scores(task: str, form: Format, tmp_path: Path) -> None:
+def test_two_adversarial_steps_give_scores(task: str, form: str, tmp_path: Path) -> None:
     outcome = train_task(tmp_path / "data", task, form, SIZES[form])
     assert TASKS[task].columns.keys() <= outcome.scores.keys()
     assert all(math.isfinite(value) for value in outcome.scores.values())

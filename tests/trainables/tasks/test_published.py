@@ -8,6 +8,7 @@ import pytest
 
 from tests.support import published_files as published
 from tests.support.toy_tasks import TASK_MODEL_PAIRS
+from trainables.data.formats import choose_format
 from trainables.errors import DataError
 from trainables.models import MODELS
 from trainables.run import RunInputs, run
@@ -48,7 +49,7 @@ def _train(task: TaskSpec, architecture: str, folder: Path, settings: Options) -
 def test_every_task_and_model_trains_on_its_official_format(
     task: str, architecture: str, tmp_path: Path
 ) -> None:
-    form = MODELS[architecture].formats[0]
+    form = choose_format(task, architecture)
     spec = published.write_task(tmp_path, task, form)
     scores = _train(spec, architecture, tmp_path, SETTINGS)
     assert {"score", "last", "best", "prior", "best_step"} < scores.keys()

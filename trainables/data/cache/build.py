@@ -29,11 +29,11 @@ VERSION = 2
 _MANIFEST = "manifest.json"
 
 
-def open_cached(folder: Path, source: Path, reader: Callable[[], Reader]) -> Data:
+def open_cached(folder: Path, source: str, reader: Callable[[], Reader]) -> Data:
     """Open the data in `folder`; build it from `reader` if it is missing, incomplete or of another
     version.
 
-    Raises DataError if the published files below `source` are damaged, or `folder` cannot be
+    Raises DataError if the published files of `source` are damaged, or `folder` cannot be
     written.
     """
     data = _try_open(folder)
@@ -52,7 +52,7 @@ def open_cached(folder: Path, source: Path, reader: Callable[[], Reader]) -> Dat
     return data
 
 
-def _build(folder: Path, source: Path, reader: Reader) -> None:
+def _build(folder: Path, source: str, reader: Reader) -> None:
     unfinished = folder.with_name(f"{folder.name}.unfinished")
     for old in (unfinished, folder):
         shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)

@@ -76,11 +76,11 @@ def write_images(
     split: SplitName,
     numbers: Mapping[ImageKey, int],
     images: Iterator[tuple[ImageKey, Decode]],
-    source: Path,
+    source: str,
 ) -> None:
     """Write the images in the reader's order, each with its number from `write_examples`.
 
-    Raises DataError, which names a file below `source`, if an image is missing or its arrays differ
+    Raises DataError, which names a file of `source`, if an image is missing or its arrays differ
     from the first image's in type or width.
     """
     written = np.zeros(len(numbers), bool)
@@ -95,7 +95,7 @@ def write_images(
             if types != first_types:
                 first = _types_text(first_types)
                 what = f"{_name_in_file(key)} is {_types_text(types)}, the first image is {first}"
-                raise DataError(f"{source / str(key[0])}: {what}; give images of one kind")
+                raise DataError(f"{source}/{key[0]}: {what}; give images of one kind")
             yield numbers[key], image
 
     batches = (_columns(block) for block in _blocks(checked()))
@@ -108,7 +108,7 @@ def write_images(
                     writer.write_batch(batch)
     if not written.all():
         missing = next(key for key, number in numbers.items() if not written[number])
-        where = f"{source / str(missing[0])}: holds no image {_name_in_file(missing)}"
+        where = f"{source}/{missing[0]}: holds no image {_name_in_file(missing)}"
         raise DataError(f"{where}, which an example names; complete the data")
 
 

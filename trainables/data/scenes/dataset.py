@@ -13,14 +13,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TypeAlias
 
+from trainables.data.formats import FORMATS
 from trainables.data.scenes import captions, detector, entailment, pairs, questions, vcr, world
 from trainables.data.scenes.detector import Detections
 from trainables.data.scenes.expressions import Expression, expressions
 from trainables.data.scenes.rng import SceneRng
 from trainables.data.scenes.vcr import VcrItem
 from trainables.data.scenes.world import Scene
-from trainables.data.schema.layouts import LAYOUTS, SplitFiles, resolve_layout
-from trainables.models import Format
+from trainables.data.schema.layouts import SplitFiles
 
 ANSWER_LISTS: Mapping[str, Sequence[str]] = {
     "vqa": questions.VQA_ANSWERS,
@@ -160,16 +160,16 @@ def generate(images: int, difficulty: float, seed: int) -> SceneDataset:
     )
 
 
-def split_shares(dataset: SceneDataset, file_format: Format) -> Iterator[SplitShare]:
+def split_shares(dataset: SceneDataset, file_format: str) -> Iterator[SplitShare]:
     """Yield all files of examples of a format. If a split has several, its scenes are divided into
     equal ranges."""
-    for task in [task for task, each in LAYOUTS if each == file_format]:
-        layout = resolve_layout(task, file_format, {})
+    for task, published in FORMATS[file_format].layouts.items():
+        layout = published.resolve(task, {})
         splits = {"train": layout.train, "held_out": layout.held_out}
         if "split" in layout.options:
             del splits["held_out"]
-            for split in ("val", "test"):
-                splits[split] = resolve_layout(task, file_format, {"split": split}).held_out
+            for split in published.choices["split"]:
+                splits[split] = published.resolve(task, {"split": split}).held_out
         for split, split_files in splits.items():
             scenes, count = dataset.scene_range(split), len(split_files)
             edges = [len(scenes) * part // count for part in range(count + 1)]

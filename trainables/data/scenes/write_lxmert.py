@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.data.formats.json_stream import write_list
+from trainables.data.formats.lxmert import FORMAT
 from trainables.data.formats.lxmert.tsv import write_answers, write_tsv
 from trainables.data.scenes.dataset import (
     ANSWER_LISTS,
@@ -21,7 +22,7 @@ from trainables.data.scenes.dataset import (
 )
 from trainables.data.scenes.vocabulary import write_vocabulary
 from trainables.data.scenes.world import IMAGE_SIDE
-from trainables.data.schema.layouts import LAYOUTS, NLVR2_ANSWERS
+from trainables.data.schema.layouts import NLVR2_ANSWERS
 
 
 def jobs(dataset: SceneDataset) -> Iterator[WriteJob]:
@@ -34,9 +35,9 @@ def jobs(dataset: SceneDataset) -> Iterator[WriteJob]:
     for path, scenes in images.items():
         yield WriteJob(path, len(scenes), partial(_write_regions, dataset, sorted(scenes)))
     for task, answers in ANSWER_LISTS.items():
-        folder = str(Path(LAYOUTS[task, "lxmert"].answers_file).parent)
+        folder = str(Path(FORMAT.layouts[task].answers_file).parent)
         yield WriteJob(folder, 0, partial(write_answers, answers=answers))
-    yield WriteJob(LAYOUTS["vqa", "lxmert"].vocabulary_file, 0, write_vocabulary)
+    yield WriteJob(FORMAT.layouts["vqa"].vocabulary_file, 0, write_vocabulary)
 
 
 def _image_name(scene: int) -> str:

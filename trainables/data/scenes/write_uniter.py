@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.data.formats.json_stream import write_json
+from trainables.data.formats.uniter import FORMAT
 from trainables.data.formats.uniter.lmdb import box_rule, write_image_db, write_text_db
 from trainables.data.scenes.dataset import (
     ANSWER_LISTS,
@@ -32,7 +33,7 @@ from trainables.data.scenes.vocabulary import (
     encode_text,
 )
 from trainables.data.scenes.world import IMAGE_SIDE, SHAPES, Thing
-from trainables.data.schema.layouts import LAYOUTS, NLVR2_ANSWERS, SplitFiles
+from trainables.data.schema.layouts import NLVR2_ANSWERS, SplitFiles
 
 _SPECIAL = {"CLS": CLS, "SEP": SEP, "MASK": MASK, "UNK": UNKNOWN}
 _META = {
@@ -53,7 +54,7 @@ def jobs(dataset: SceneDataset) -> Iterator[WriteJob]:
         yield WriteJob(path, len(scenes), partial(_write_regions, dataset, sorted(scenes)))
     for task, answers in ANSWER_LISTS.items():
         labels = {answer: label for label, answer in enumerate(answers)}
-        yield WriteJob(LAYOUTS[task, "uniter"].answers_file, 0, partial(write_json, value=labels))
+        yield WriteJob(FORMAT.layouts[task].answers_file, 0, partial(write_json, value=labels))
 
 
 def image_name(database: str, scene: int) -> str:
@@ -113,7 +114,7 @@ def _record(share: SplitShare, example: SceneExample) -> dict[str, Any]:
         (answer,) = example.scores
         return record | {"img_fname": names, "target": NLVR2_ANSWERS.index(answer)}
     if example.scores:
-        labels = ANSWER_LISTS.get(share.task) or LAYOUTS[share.task, "uniter"].answer_names
+        labels = ANSWER_LISTS.get(share.task) or FORMAT.layouts[share.task].answer_names
         targets = [labels.index(answer) for answer in example.scores]
         record["target"] = {"labels": targets, "scores": list(example.scores.values())}
     return record

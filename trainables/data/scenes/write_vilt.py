@@ -8,8 +8,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from trainables.data.formats.vilt import FORMAT
 from trainables.data.formats.vilt.arrow import write_table
-from trainables.data.formats.vilt.reader import TABLE_KIND
 from trainables.data.scenes import render
 from trainables.data.scenes.dataset import (
     ANSWER_LISTS,
@@ -21,7 +21,6 @@ from trainables.data.scenes.dataset import (
     split_shares,
 )
 from trainables.data.scenes.vocabulary import write_vocabulary
-from trainables.data.schema.layouts import LAYOUTS
 from trainables.seeds import Rng
 
 _PngOf: TypeAlias = Callable[[int], bytes]
@@ -40,7 +39,7 @@ def jobs(dataset: SceneDataset) -> Iterator[WriteJob]:
         yield WriteJob(
             share.files.texts, len(share.scenes), partial(_write_table, dataset, share, png_of)
         )
-    yield WriteJob(LAYOUTS["vqa", "vilt"].vocabulary_file, 0, write_vocabulary)
+    yield WriteJob(FORMAT.layouts["vqa"].vocabulary_file, 0, write_vocabulary)
 
 
 def _write_table(dataset: SceneDataset, share: SplitShare, png_of: _PngOf, file: Path) -> None:
@@ -57,7 +56,7 @@ def _write_table(dataset: SceneDataset, share: SplitShare, png_of: _PngOf, file:
                 dataset, share, examples
             )
 
-    write_table(file, TABLE_KIND[share.task], rows())
+    write_table(file, FORMAT.layouts[share.task].records, rows())
 
 
 def _questions(
@@ -91,7 +90,7 @@ def _hypotheses(
     dataset: SceneDataset, share: SplitShare, examples: Sequence[SceneExample]
 ) -> dict[str, Any]:
     """METER orders the labels differently from UNITER."""
-    names = LAYOUTS[share.task, "vilt"].answer_names
+    names = FORMAT.layouts[share.task].answer_names
     premise = dataset.premises[examples[0].scenes[0]]
     return {
         "sentences": [[premise, example.text] for example in examples],

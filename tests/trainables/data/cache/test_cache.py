@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ from tests.support.paths import ROOT
 from trainables.data.cache import write as cache_write
 from trainables.data.cache.build import open_cached
 from trainables.data.open import open_data
+from trainables.data.reference import LocalData
 from trainables.data.schema.examples import Data, VocabularyInfo
 from trainables.data.schema.records import Decode, ExampleRecord, ImageKey, SplitName
 from trainables.errors import DataError
-from trainables.models import Format
 from trainables.spec import TaskSpec
+from trainables.tasks.common import example_lengths
 
 VOCABULARY = VocabularyInfo(pad=0, cls=1, sep=2, mask=3, unknown=4, first=5, size=9)
 
@@ -44,7 +46,11 @@ class Numbers:
     def records(self, split: SplitName) -> Iterator[ExampleRecord]:
         for n in range(self.count):
             yield ExampleRecord(
-                key=f"{n}", texts=[[1, 5 + n % 4, 2]], images=(("file", n),), labels=[n % 2]
+                key=f"{n}",
+                file="file",
+                texts=[[1, 5 + n % 4, 2]],
+                images=(("file", n),),
+                labels=[n % 2],
             )
 
     def images(self, split: SplitName, wanted: Any) -> Iterator[tuple[ImageKey, Decode]]:
@@ -59,14 +65,16 @@ class Numbers:
         pass
 
 
-def task(root: Path, file_format: Format = "uniter") -> TaskSpec:
+def task(root: Path, file_format: str = "uniter") -> TaskSpec:
     return published_files.write_task(root, "nlvr2", file_format)
 
 
-def opened(root: Path, cache: Path, spec: TaskSpec, file_format: Format = "uniter") -> Data:
+def opened(root: Path, cache: Path, spec: TaskSpec, file_format: str = "uniter") -> Data:
     """Open the data as a new process does."""
     size, patch = (64, 32) if file_format == "vilt" else (0, 0)
-    return open_data.__wrapped__(root, cache, spec, file_format, image_size=size, patch_size=patch)
+    return open_data.__wrapped__(
+        LocalData(root), cache, spec, file_format, image_size=size, patch_size=patch
+    )
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -87,7 +95,9 @@ def test_a_second_opening_needs_no_published_file(tmp_path: Path) -> None:
 def test_a_process_opens_the_data_once(tmp_path: Path) -> None:
     spec = task(tmp_path)
     first, second = (
-        open_data(tmp_path, tmp_path / "cache", spec, "uniter", image_size=0, patch_size=0)
+        open_data(
+            LocalData(tmp_path), tmp_path / "cache", spec, "uniter", image_size=0, patch_size=0
+        )
         for _ in range(2)
     )
     assert first is second
@@ -102,9 +112,7 @@ def test_data_other_than_planned_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("file_format", ["uniter", "lxmert", "vilt"])
-def test_the_bytes_do_not_depend_on_the_number_of_workers(
-    tmp_path: Path, file_format: Format
-) -> None:
+def test_the_bytes_do_not_depend_on_the_number_of_workers(tmp_path: Path, file_format: str) -> None:
     spec = task(tmp_path / "data", file_format)
     cpus = os.sched_getaffinity(0)
     opened(tmp_path / "data", tmp_path / "a", spec, file_format)
@@ -229,11 +237,12 @@ OPEN = """
 import hashlib, sys, time
 from pathlib import Path
 from trainables.data.open import open_data
+from trainables.data.reference import LocalData
 from trainables.spec import TaskSpec
 root, start = Path(sys.argv[1]), float(sys.argv[3])
 spec = TaskSpec(name="nlvr2", data=sys.argv[2])
 time.sleep(max(0.0, start - time.time()))
-data = open_data(root, root / "cache", spec, "vilt", image_size=64, patch_size=32)
+data = open_data(LocalData(root), root / "cache", spec, "vilt", image_size=64, patch_size=32)
 digest = hashlib.sha256("".join(data.train.keys).encode())
 for chunk in data.train.image_data.pixels.values:
     digest.update(chunk.tobytes())
@@ -286,3 +295,15 @@ def test_opening_a_built_cache_imports_neither_torch_nor_pandas(tmp_path: Path) 
         check=True,
     )
     assert process.stdout.splitlines()[-1] == "[]"
+
+
+def test_examples_without_texts(tmp_path: Path) -> None:
+    class Images(Numbers):
+        def records(self, split: SplitName) -> Iterator[ExampleRecord]:
+            for record in super().records(split):
+                yield replace(record, texts=())
+
+    data = open_cached(tmp_path / "numbers", str(tmp_path), lambda: Images(5))
+    assert len(data.train) == 5
+    assert len(data.train.texts) == 0
+    assert example_lengths(data.train).tolist() == [3] * 5

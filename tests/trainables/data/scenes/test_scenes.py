@@ -11,18 +11,18 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.support import published_files
+from tests.support.published_files import LAYOUTS
 from trainables.data import scenes
 from trainables.data.check import check_folder
 from trainables.data.fingerprint import fingerprint
 from trainables.data.open import open_data
+from trainables.data.reference import LocalData
 from trainables.data.scenes import render
 from trainables.data.scenes.dataset import SceneDataset, generate
 from trainables.data.scenes.vocabulary import CLS, SEP, TAGS, VOCABULARY, encode_text
 from trainables.data.scenes.world import COLORS, IMAGE_SIDE, SHAPES, Scene, Thing
 from trainables.data.schema.examples import Data, Pixels, Regions, Split
-from trainables.data.schema.layouts import LAYOUTS
 from trainables.errors import DataError
-from trainables.models import Format
 from trainables.seeds import Rng
 from trainables.spec import Options
 
@@ -49,11 +49,11 @@ def dataset() -> SceneDataset:
     return generate(IMAGES, DIFFICULTY, SEED)
 
 
-def open_scenes(root: Path, task: str, file_format: Format, options: Options = ()) -> Data:
+def open_scenes(root: Path, task: str, file_format: str, options: Options = ()) -> Data:
     spec = published_files.task_spec(root, task, file_format, options)
     size, patch = (IMAGE_SIDE, 16) if file_format == "vilt" else (0, 0)
     cache = root.with_name("cache")
-    return open_data(root, cache, spec, file_format, image_size=size, patch_size=patch)
+    return open_data(LocalData(root), cache, spec, file_format, image_size=size, patch_size=patch)
 
 
 def splits(data: Data) -> list[tuple[str, Split]]:
@@ -93,7 +93,7 @@ def corners(thing: Thing) -> list[float]:
 
 @pytest.mark.parametrize(("task", "file_format"), PLAIN, ids=lambda part: part)
 def test_the_examples_read_are_those_generated(
-    root: Path, dataset: SceneDataset, task: str, file_format: Format
+    root: Path, dataset: SceneDataset, task: str, file_format: str
 ) -> None:
     """Compare the text, the targets and the images of every example."""
     data = open_scenes(root, task, file_format)
@@ -131,7 +131,7 @@ def picture(scene: Scene, number: int) -> NDArray[np.uint8]:
 
 
 @pytest.mark.parametrize(("task", "file_format"), OTHER_FORMATS, ids=lambda part: part)
-def test_all_formats_have_the_same_examples(root: Path, task: str, file_format: Format) -> None:
+def test_all_formats_have_the_same_examples(root: Path, task: str, file_format: str) -> None:
     """Only the order of the labels may differ."""
     data, uniter = open_scenes(root, task, file_format), open_scenes(root, task, "uniter")
     assert data.vocabulary == uniter.vocabulary

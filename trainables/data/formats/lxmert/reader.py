@@ -1,9 +1,12 @@
-"""Read examples from LXMERT's files: VQA, GQA and NLVR2."""
+"""Read examples from LXMERT's files: VQA, GQA and NLVR2.
+
+`Layout.records` is `answers` (with scores) or `pair` (of images).
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -11,23 +14,27 @@ from typing import Any
 
 import numpy as np
 
-from trainables.data.formats.json_stream import read_list
+from trainables.data.formats.json_stream import read_json, read_list
 from trainables.data.formats.lxmert.tsv import TsvLine, read_answers, read_tsv
 from trainables.data.formats.wordpiece import WordPiece
 from trainables.data.schema.examples import VocabularyInfo
 from trainables.data.schema.layouts import Layout, SplitFiles
-from trainables.data.schema.records import Decode, ExampleRecord, ImageKey, ImageRecord, SplitName
+from trainables.data.schema.records import (
+    Decode,
+    ExampleRecord,
+    ImageKey,
+    ImageRecord,
+    Reader,
+    SplitName,
+)
 from trainables.errors import DataError
 
 _ADVICE = "download or write this file again"
 
 
 @dataclass(frozen=True)
-class LxmertReader:
-    """Implements `trainables.data.schema.records.Reader`."""
-
+class LxmertReader(Reader):
     root: Path
-    task: str
     layout: Layout
 
     def vocabulary(self) -> VocabularyInfo:
@@ -57,8 +64,16 @@ class LxmertReader:
                 if not names:  # LXMERT's minival is in the first 5,000 of 40,504 lines
                     break
 
-    def close(self) -> None:
-        """Do nothing: no file stays open."""
+    def findings(self, progress: Callable[[str, int], None]) -> Iterator[str]:
+        if not self.layout.answers_file:
+            return
+        file = self.root / self.layout.answers_file
+        other = file.with_name("trainval_label2ans.json")
+        try:
+            if list(read_answers(file)) != read_json(other, list, _ADVICE):
+                yield f"{other}: does not list the answers of {file.name} in their order; {_ADVICE}"
+        except DataError as error:
+            yield str(error)
 
     @cached_property
     def _word_piece(self) -> WordPiece:
@@ -70,11 +85,11 @@ class LxmertReader:
         file = self.root / files.texts
         for number, fields in enumerate(read_list(file, _ADVICE)):
             entry = _Entry(file, number, fields)
-            if self.task == "nlvr2":
-                yield entry["sent"], _pair(entry, files.images[0])
+            if self.layout.records == "pair":
+                yield entry["sent"], _pair(entry, files)
             else:
-                is_gqa = self.task == "gqa"
-                yield entry["sent"], _question(entry, files.images[0], labels, is_gqa)
+                unlisted = self.layout.unlisted_answers
+                yield entry["sent"], _question(entry, files, labels, unlisted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +108,7 @@ class _Entry:
 
 
 def _question(
-    entry: _Entry, images: str, labels: Mapping[str, int], allow_unknown: bool
+    entry: _Entry, files: SplitFiles, labels: Mapping[str, int], allow_unknown: bool
 ) -> ExampleRecord:
     """Convert a question of VQA or GQA. Some held-out answers of GQA are not in the file of answers
     (`allow_unknown`); no prediction matches them."""
@@ -106,20 +121,22 @@ def _question(
         raise entry.error(f"has the answer {unknown!r}, which the file of answers lacks")
     return ExampleRecord(
         key=str(entry["question_id"]),
+        file=files.texts,
         texts=(),
-        images=((images, str(entry["img_id"])),),
+        images=((files.images[0], str(entry["img_id"])),),
         labels=[labels[answer] for answer in known],
-        scores=[float(score) for score in known.values()],
+        scores=list(known.values()),
     )
 
 
-def _pair(entry: _Entry, images: str) -> ExampleRecord:
-    if entry["label"] not in (0, 1):
-        raise entry.error(f"has label = {entry['label']!r}, not 0 or 1")
-    names = ((images, str(entry["img0"])), (images, str(entry["img1"])))
-    label = int(entry["label"])
+def _pair(entry: _Entry, files: SplitFiles) -> ExampleRecord:
     return ExampleRecord(
-        key=str(entry["identifier"]), texts=(), images=names, labels=[label], scores=[1.0]
+        key=str(entry["identifier"]),
+        file=files.texts,
+        texts=(),
+        images=tuple((files.images[0], str(entry[name])) for name in ("img0", "img1")),
+        labels=[entry["label"]],
+        scores=[1.0],
     )
 
 
@@ -131,3 +148,8 @@ def _regions(line: TsvLine) -> ImageRecord:
     area = sides[:, :1] * sides[:, 1:]
     boxes = np.concatenate([scaled, sides, area], axis=1)
     return {"features": features.astype(np.float16), "boxes": boxes.astype(np.float32)}
+
+
+def open_reader(root: Path, layout: Layout, *, image_size: int, patch_size: int) -> LxmertReader:
+    """Return a reader of a task's files. It takes no sizes: the images are regions."""
+    return LxmertReader(root, layout)

@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.data.formats.json_stream import read_json, read_pairs, write_json
+from trainables.data.formats.uniter import FIRST_BOXES_DATABASES
 from trainables.data.formats.uniter.arrays import from_npz, pack_array, to_npz, unpack_record
 from trainables.data.formats.uniter.files import create_environment, open_environment
-from trainables.data.schema.layouts import FIRST_BOXES_DATABASES
 from trainables.errors import DataError
 
 IMAGE_FIELDS = {"features": 2, "norm_bb": 2, "conf": 1, "soft_labels": 2}

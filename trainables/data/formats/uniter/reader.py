@@ -1,8 +1,12 @@
-"""Read examples from UNITER's databases, for every task that its authors published data for."""
+"""Read examples from UNITER's databases, for every task that its authors published data for.
+
+`Layout.records` is `answers` (with scores), `pair` (of images), `choices` (VCR's), `caption` or
+`expression` (RefCOCO's).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -10,12 +14,19 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from trainables.data.formats.json_stream import read_json
+from trainables.data.formats.json_stream import read_json, read_pairs
 from trainables.data.formats.lxmert.tsv import read_answers
 from trainables.data.formats.uniter.lmdb import ImageDb, TextDb, box_rule
 from trainables.data.schema.examples import VocabularyInfo
 from trainables.data.schema.layouts import Layout, SplitFiles
-from trainables.data.schema.records import Decode, ExampleRecord, ImageKey, ImageRecord, SplitName
+from trainables.data.schema.records import (
+    Decode,
+    ExampleRecord,
+    ImageKey,
+    ImageRecord,
+    Reader,
+    SplitName,
+)
 from trainables.errors import DataError
 
 _ADVICE = "download or write this database again"
@@ -26,7 +37,8 @@ _SPECIAL = ("CLS", "SEP", "MASK", "v_range")
 
 @dataclass(frozen=True, slots=True)
 class _TextRecord:
-    """A record of a text database, with what is needed to check it and to write error messages."""
+    """A record of a text database, with what is needed to convert it and to write error
+    messages."""
 
     db: TextDb
     files: SplitFiles
@@ -34,9 +46,6 @@ class _TextRecord:
     key: str
     record: dict[str, Any]
     vocabulary: VocabularyInfo
-    num_answers: int
-    id_limit: int
-    """All token ids are below it."""
 
     def __getitem__(self, name: str) -> Any:
         if self.record.get(name) is None:
@@ -54,17 +63,33 @@ class _TextRecord:
         return value
 
     def ids(self, value: Any, name: str = "input_ids") -> list[int]:
-        if not isinstance(value, list) or not all(isinstance(each, int) for each in value):
+        if not isinstance(value, list):
             raise self.error(f"has {name} that are not a list of token ids")
-        if value and not 0 <= min(value) <= max(value) < self.id_limit:
-            what = f"has the token id {max(value)}" if min(value) >= 0 else "has a token id below 0"
-            raise self.error(f"{what} in {name}, the vocabulary ends at {self.id_limit - 1}")
         return value
 
     def four_texts(self, name: str) -> list[list[int]]:
         if not isinstance(self[name], list) or len(self[name]) != 4:
             raise self.error(f"has {name} that are not 4 lists")
         return [self.ids(each, name) for each in self[name]]
+
+    def example(
+        self,
+        texts: list[list[int]],
+        images: tuple[ImageKey, ...],
+        *,
+        labels: Sequence[int] = (),
+        scores: Sequence[float] = (),
+        token_types: Sequence[Sequence[int]] = (),
+    ) -> ExampleRecord:
+        return ExampleRecord(
+            key=self.key,
+            file=self.files.texts,
+            texts=texts,
+            images=images,
+            labels=labels,
+            scores=scores,
+            token_types=token_types,
+        )
 
     def image_files(self, count: int) -> list[str]:
         value = self["img_fname"]
@@ -82,7 +107,7 @@ def _image(text: _TextRecord) -> tuple[ImageKey, ...]:
 
 
 def _caption(text: _TextRecord) -> ExampleRecord:
-    return ExampleRecord(key=text.key, texts=text.sequence(), images=_image(text))
+    return text.example(text.sequence(), _image(text))
 
 
 def _answers(text: _TextRecord) -> ExampleRecord:
@@ -90,20 +115,12 @@ def _answers(text: _TextRecord) -> ExampleRecord:
     if not isinstance(target, dict) or not {"labels", "scores"} <= target.keys():
         raise text.error("has a target without labels and scores")
     labels, scores = list(target["labels"]), list(target["scores"])
-    if len(labels) != len(scores):
-        raise text.error(f"has {len(labels)} labels and {len(scores)} scores")
-    for label in labels:
-        if not isinstance(label, int) or not 0 <= label < text.num_answers:
-            raise text.error(f"has the label {label!r}, there are {text.num_answers} answers")
-    texts, images = text.sequence(), _image(text)
-    return ExampleRecord(key=text.key, texts=texts, images=images, labels=labels, scores=scores)
+    return text.example(text.sequence(), _image(text), labels=labels, scores=scores)
 
 
 def _pair(text: _TextRecord) -> ExampleRecord:
     images = tuple((text.files.images[0], name) for name in text.image_files(2))
-    label = text.index("target", 2)
-    texts = text.sequence()
-    return ExampleRecord(key=text.key, texts=texts, images=images, labels=[label], scores=[1.0])
+    return text.example(text.sequence(), images, labels=[text["target"]], scores=[1.0])
 
 
 def _choices(text: _TextRecord) -> ExampleRecord:
@@ -120,13 +137,8 @@ def _choices(text: _TextRecord) -> ExampleRecord:
         types.append([*types[right][:-1], *[_RATIONALE] * (len(rationale) + 2)])
     annotated_db, detected_db = text.files.images
     annotated, detected = text.image_files(2)
-    return ExampleRecord(
-        key=text.key,
-        texts=texts,
-        token_types=types,
-        images=((annotated_db, annotated, detected_db, detected),),
-        labels=[right, text.index("qar_target", 4)],
-    )
+    images = ((annotated_db, annotated, detected_db, detected),)
+    return text.example(texts, images, labels=[right, text["qar_target"]], token_types=types)
 
 
 def _referring_expression(
@@ -145,35 +157,24 @@ def _referring_expression(
             raise text.error(f"names the object {text['ann_id']}, which its image does not list")
         labels = [image["ann_ids"].index(text["ann_id"])]
     scores = [*text["bbox"], image["width"], image["height"]]
-    if len(scores) != 6:
-        raise text.error(f"has bbox = {text['bbox']!r}, not x, y, w, h")
-    return ExampleRecord(
-        key=text.key,
-        texts=text.sequence(),
-        images=((text.files.images[0], name),),
-        labels=labels,
-        scores=[float(value) for value in scores],
-    )
+    regions = ((text.files.images[0], name),)
+    return text.example(text.sequence(), regions, labels=labels, scores=scores)
 
 
 _Convert: TypeAlias = Callable[[_TextRecord], ExampleRecord]
 _CONVERTERS: Mapping[str, _Convert] = {
-    "vqa": _answers,
-    "gqa": _answers,
-    "snli_ve": _answers,
-    "nlvr2": _pair,
-    "vcr": _choices,
-    "retrieval": _caption,
-    "pretraining": _caption,
+    "answers": _answers,
+    "pair": _pair,
+    "choices": _choices,
+    "caption": _caption,
 }
+_EXPRESSION = "expression"
+"""The kinds of `Layout.records`. Databases of referring expressions also need their JSON files."""
 
 
-@dataclass(frozen=True, slots=True)
-class UniterReader:
-    """Implements `trainables.data.schema.records.Reader`."""
-
+@dataclass(frozen=True)
+class UniterReader(Reader):
     root: Path
-    task: str
     layout: Layout
     _texts: dict[str, TextDb] = field(default_factory=dict)
     _images: dict[str, ImageDb] = field(default_factory=dict)
@@ -203,8 +204,7 @@ class UniterReader:
         return self.layout.answer_names
 
     def records(self, split: SplitName) -> Iterator[ExampleRecord]:
-        vocabulary, num_answers = self.vocabulary(), len(self.answers())
-        id_limit = vocabulary.size + self.layout.extra_words
+        vocabulary = self.vocabulary()
         split_files = self.layout.train if split == "train" else self.layout.held_out
         for files in split_files:
             db = self._text(files)
@@ -212,11 +212,7 @@ class UniterReader:
             for key, length in keys:
                 # As in the authors' loaders, long texts are dropped in training, never truncated.
                 if split == "held_out" or length <= self.layout.max_tokens:
-                    record = db.read(key)
-                    text = _TextRecord(
-                        db, files, split, key, record, vocabulary, num_answers, id_limit
-                    )
-                    yield convert(text)
+                    yield convert(_TextRecord(db, files, split, key, db.read(key), vocabulary))
 
     def images(
         self, split: SplitName, wanted: Collection[ImageKey]
@@ -228,6 +224,39 @@ class UniterReader:
                     self._images[folder] = ImageDb(self.root / folder, rule)
             yield key, partial(self._regions, key)
 
+    def findings(self, progress: Callable[[str, int], None]) -> Iterator[str]:
+        """Compare the JSON files of each text database with its records; yield the first difference
+        in each file."""
+        for files in (*self.layout.train, *self.layout.held_out):
+            try:
+                db = self._text(files)
+            except DataError:
+                continue  # reading the examples has met it
+            try:
+                yield from self._differences(db, progress)
+            except DataError as error:
+                yield str(error)
+            except KeyError:
+                continue  # reading the examples has met a record without the field
+
+    def _differences(self, db: TextDb, progress: Callable[[str, int], None]) -> Iterator[str]:
+        # For VCR, the file has the length of the longest of several sequences.
+        lengths = db.lengths() if self.layout.example.texts == 1 else ()
+        for number, (key, length) in enumerate(lengths, 1):
+            progress(f"{db.folder.name}: id2len.json", number)
+            tokens = len(db.read(key)["input_ids"])
+            if tokens != length:
+                what = f"lists {length} tokens for {key}, its record has {tokens}"
+                yield f"{db.folder / 'id2len.json'}: {what}; {_ADVICE}"
+                break
+        images_file = db.folder / "txt2img.json"
+        has_names = self.layout.records != _EXPRESSION
+        for key, name in read_pairs(images_file, _ADVICE) if has_names else ():
+            if db.read(key)["img_fname"] != name:
+                what = f"names another image for {key} than its record"
+                yield f"{images_file}: {what}; {_ADVICE}"
+                break
+
     def close(self) -> None:
         for texts in self._texts.values():
             texts.close()
@@ -237,8 +266,8 @@ class UniterReader:
     def _converter(self, db: TextDb) -> tuple[_Convert, Iterator[tuple[str, int]]]:
         """Return the function that converts a database's records, and their keys in order, with the
         text lengths."""
-        if self.task != "refcoco":
-            return _CONVERTERS[self.task], db.lengths()
+        if self.layout.records != _EXPRESSION:
+            return _CONVERTERS[self.layout.records], db.lengths()
         entries = read_json(db.folder / "images.json", list, _ADVICE)
         images = {image["id"]: image for image in entries}
         lengths = dict(db.lengths())
@@ -273,14 +302,19 @@ class UniterReader:
 
     def _read(self, folder: str, file: str) -> ImageRecord:
         db = self._images[folder]
-        fields = ("features", "norm_bb", *(["soft_labels"] * (self.task == "pretraining")))
+        fields = ("features", "norm_bb", *(["soft_labels"] * self.layout.classes))
         record = db.read(file, fields)
         boxes = record["norm_bb"].astype(np.float32)
         area = boxes[:, 4:5] * boxes[:, 5:6]
         features = record["features"].astype(np.float16, copy=False)
         image = {"features": features, "boxes": np.concatenate([boxes, area], axis=1)}
-        if self.task == "pretraining":
+        if self.layout.classes:
             if "soft_labels" not in record:
                 raise DataError(f"{db.folder}: {file} has no soft_labels; {_ADVICE}")
             image["classes"] = record["soft_labels"].astype(np.float16, copy=False)
         return image
+
+
+def open_reader(root: Path, layout: Layout, *, image_size: int, patch_size: int) -> UniterReader:
+    """Return a reader of a task's databases. It takes no sizes: the images are regions."""
+    return UniterReader(root, layout)

@@ -6,13 +6,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 
 from trainables.errors import DataError
 
-TableKind: TypeAlias = Literal["caption", "vqa", "nlvr2", "snli"]
+TableKind: TypeAlias = str
+"""A key of `SCHEMAS`."""
 
 _TEXTS = pa.list_(pa.string())
 SCHEMAS: Mapping[TableKind, pa.Schema] = {

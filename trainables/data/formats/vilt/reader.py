@@ -1,9 +1,12 @@
-"""Read examples from ViLT's and METER's tables: VQA, NLVR2, SNLI-VE and retrieval."""
+"""Read examples from ViLT's and METER's tables: VQA, NLVR2, SNLI-VE and retrieval.
+
+`Layout.records` is the kind of a table in `trainables.data.formats.vilt.arrow`.
+"""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -16,15 +19,16 @@ from trainables.data.formats.vilt.arrow import ArrowTable, TableKind, answer_nam
 from trainables.data.formats.wordpiece import WordPiece
 from trainables.data.schema.examples import VocabularyInfo
 from trainables.data.schema.layouts import NLVR2_ANSWERS, Layout, SplitFiles
-from trainables.data.schema.records import Decode, ExampleRecord, ImageKey, ImageRecord, SplitName
+from trainables.data.schema.records import (
+    Decode,
+    ExampleRecord,
+    ImageKey,
+    ImageRecord,
+    Reader,
+    SplitName,
+)
 from trainables.errors import DataError
 
-TABLE_KIND: Mapping[str, TableKind] = {
-    "vqa": "vqa",
-    "nlvr2": "nlvr2",
-    "snli_ve": "snli",
-    "retrieval": "caption",
-}
 MAX_SIDE_RATIO = 1333 / 800
 """Maximum of an image's longer side over `image_size`, the length of its shorter side."""
 
@@ -38,11 +42,8 @@ _ADVICE = "write this table again"
 
 
 @dataclass(frozen=True)
-class ViltReader:
-    """Implements `trainables.data.schema.records.Reader`."""
-
+class ViltReader(Reader):
     root: Path
-    task: str
     layout: Layout
     image_size: int
     patch_size: int
@@ -51,7 +52,7 @@ class ViltReader:
         return self._word_piece.vocabulary
 
     def answers(self) -> tuple[str, ...]:
-        if self.task != "vqa":
+        if self.layout.records != "vqa":
             return self.layout.answer_names
         split_files = (*self.layout.train, *self.layout.held_out)
         return answer_names(self._table(files) for files in split_files)
@@ -72,9 +73,6 @@ class ViltReader:
                         where = f"{table.file}: row {row}, {table.image_columns()[column]}"
                         yield key, partial(self._pixels, encoded, where)
 
-    def close(self) -> None:
-        """Do nothing: the memory maps are released with the reader."""
-
     @cached_property
     def _word_piece(self) -> WordPiece:
         return WordPiece(self.root / self.layout.vocabulary_file, self.layout.max_tokens)
@@ -83,19 +81,18 @@ class ViltReader:
         return self.layout.train if split == "train" else self.layout.held_out
 
     def _table(self, files: SplitFiles) -> ArrowTable:
-        return ArrowTable(self.root / files.texts, TABLE_KIND[self.task])
+        return ArrowTable(self.root / files.texts, self.layout.records)
 
     def _rows(self, table: ArrowTable, files: SplitFiles) -> Iterator[tuple[str, ExampleRecord]]:
-        num_answers = len(self.answers()) if table.kind == "vqa" else len(self.layout.answer_names)
         for number, values in enumerate(table.rows(_COLUMNS[table.kind])):
-            row = _Row(table, number, values, num_answers)
+            row = _Row(table, files.texts, number, values)
             images = tuple((files.texts, number, n) for n in range(len(table.image_columns())))
             if table.kind == "vqa":
                 yield from _questions(row, images)
             elif table.kind == "nlvr2":
                 yield from _statements(row, images)
             elif table.kind == "snli":
-                yield from _hypotheses(row, images, Path(files.texts).stem)
+                yield from _hypotheses(row, images)
             else:
                 yield from _captions(row, images)
 
@@ -124,9 +121,10 @@ def resize_image(image: Pillow.Image, image_size: int, patch_size: int) -> Image
 @dataclass(frozen=True, slots=True)
 class _Row:
     table: ArrowTable
+    file: str
+    """Path of the table below the data folder."""
     number: int
     values: Mapping[str, Any]
-    num_answers: int
 
     def entries(self, *columns: str) -> list[tuple[Any, ...]]:
         """Return the entries of each text, from columns with one entry per text."""
@@ -137,10 +135,17 @@ class _Row:
             raise self.error(f"has an empty entry in {', '.join(columns)}")
         return list(zip(*lists, strict=True))
 
-    def label(self, value: Any) -> int:
-        if not isinstance(value, int) or not 0 <= value < self.num_answers:
-            raise self.error(f"has the label {value!r}, there are {self.num_answers} answers")
-        return value
+    def example(
+        self,
+        key: str,
+        images: tuple[ImageKey, ...],
+        labels: Sequence[int] = (),
+        scores: Sequence[float] = (),
+    ) -> ExampleRecord:
+        """Return a record without its text, which is tokenised later."""
+        return ExampleRecord(
+            key=key, file=self.file, texts=(), images=images, labels=labels, scores=scores
+        )
 
     def error(self, what: str) -> DataError:
         return DataError(f"{self.table.file}: row {self.number} {what}; {_ADVICE}")
@@ -148,13 +153,7 @@ class _Row:
 
 def _questions(row: _Row, images: tuple[ImageKey, ...]) -> Iterator[tuple[str, ExampleRecord]]:
     for text, key, labels, scores in row.entries(*_COLUMNS["vqa"]):
-        if len(labels) != len(scores):
-            raise row.error(f"has {len(labels)} labels and {len(scores)} scores for question {key}")
-        checked = [row.label(label) for label in labels]
-        yield (
-            text,
-            ExampleRecord(key=str(key), texts=(), images=images, labels=checked, scores=scores),
-        )
+        yield text, row.example(str(key), images, labels, scores)
 
 
 def _statements(row: _Row, images: tuple[ImageKey, ...]) -> Iterator[tuple[str, ExampleRecord]]:
@@ -164,25 +163,24 @@ def _statements(row: _Row, images: tuple[ImageKey, ...]) -> Iterator[tuple[str, 
         if answer not in NLVR2_ANSWERS:
             raise row.error(f'has the answer {answer!r}, not "True" or "False"')
         key = f"{row.values['identifier']}-{i}"
-        label = NLVR2_ANSWERS.index(answer)
-        yield text, ExampleRecord(key=key, texts=(), images=images, labels=[label], scores=[1.0])
+        yield text, row.example(key, images, [NLVR2_ANSWERS.index(answer)], [1.0])
 
 
-def _hypotheses(
-    row: _Row, images: tuple[ImageKey, ...], file: str
-) -> Iterator[tuple[str, ExampleRecord]]:
+def _hypotheses(row: _Row, images: tuple[ImageKey, ...]) -> Iterator[tuple[str, ExampleRecord]]:
     for i, (pair, label) in enumerate(row.entries("sentences", "labels")):
         if len(pair) != 2:
             raise row.error(f"has {len(pair)} sentences where premise and hypothesis are expected")
-        key, checked = f"{file}-{row.number}-{i}", row.label(label)
-        yield (
-            pair[1],
-            ExampleRecord(key=key, texts=(), images=images, labels=[checked], scores=[1.0]),
-        )
+        key = f"{Path(row.file).stem}-{row.number}-{i}"
+        yield pair[1], row.example(key, images, [label], [1.0])
 
 
 def _captions(row: _Row, images: tuple[ImageKey, ...]) -> Iterator[tuple[str, ExampleRecord]]:
     """Drop repeated captions, as the authors' loaders do; here the order stays the same too."""
     texts = [text for (text,) in row.entries("caption")]
     for i, text in enumerate(dict.fromkeys(texts)):
-        yield text, ExampleRecord(key=f"{row.values['image_id']}#{i}", texts=(), images=images)
+        yield text, row.example(f"{row.values['image_id']}#{i}", images)
+
+
+def open_reader(root: Path, layout: Layout, *, image_size: int, patch_size: int) -> ViltReader:
+    """Return a reader of a task's tables, whose images it resizes for the model."""
+    return ViltReader(root, layout, image_size, patch_size)
