@@ -21,7 +21,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "orchestrator": (
         ("__main__",),
         ("cli",),
-        ("api",),
+        ("api", "testing"),
         ("tune",),
         ("worker", "monitor", "export", "report"),
         ("report.sections",),
@@ -37,6 +37,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "trainables": (
         ("run_group",),
+        ("testing",),
         ("run",),
         ("check", "parts"),
         ("training", "data.scenes"),

@@ -1,0 +1,137 @@
+"""The contract of models."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from safetensors.torch import save_file
+
+from trainables.errors import TrainableError
+from trainables.models import MODELS, check_model, pool_sizes
+from trainables.models.base import Backbone, Encoded
+from trainables.models.batch_norm import use_float32_batch_norm
+from trainables.spec import ModelSpec
+from trainables.testing.inputs import build_backbone, random_batch
+
+
+def check_model_contract(name: str, size: str) -> None:
+    """Check the model `name` of `MODELS` at one of its sizes, which should be small.
+
+    The entry's pools are those of the network. The same seed gives the same weights. An evaluation
+    is deterministic, draws no random numbers, and has the documented shapes. The state dict is
+    complete: it moves to another network and into a file and back. The network also computes in
+    bfloat16.
+    """
+    spec = ModelSpec(architecture=name, size=size)
+    check_model(spec)
+    backbone = build_backbone(spec)
+    assert backbone.architecture == name, f"`architecture` is {backbone.architecture!r}"
+    _check_pools(spec, backbone)
+    _check_seeds(spec, backbone)
+    encoded = _evaluate(backbone)
+    _check_shapes(backbone, encoded)
+    _check_state(spec, backbone, encoded)
+    _check_file(spec, backbone)
+    _check_bfloat16(spec)
+    _check_settings(spec)
+
+
+def _check_pools(spec: ModelSpec, backbone: Backbone) -> None:
+    entry = MODELS[spec.architecture]
+    sizes = pool_sizes(spec)
+    assert sizes, "the model has no pool of weights that can be pruned"
+    assert entry.pool in sizes, f"default pool {entry.pool!r} is not a pool"
+    weights = dict(backbone.named_parameters())
+    for pool, size in sizes.items():
+        names = backbone.prunable(pool)
+        assert len(set(names)) == len(names), f"pool {pool!r}: a weight occurs twice"
+        missing = [name for name in names if name not in weights]
+        assert not missing, f"pool {pool!r}: {missing} are no parameters of the network"
+        count = sum(weights[name].numel() for name in names)
+        assert count == size, f"pool {pool!r}: the entry says {size} weights, there are {count}"
+    try:
+        backbone.prunable("no such pool")
+    except TrainableError:
+        return
+    raise AssertionError("`prunable` accepts an unknown pool")
+
+
+def _check_seeds(spec: ModelSpec, backbone: Backbone) -> None:
+    first, again, other = (build_backbone(spec, seed).state_dict() for seed in (0, 0, 1))
+    assert first.keys() == backbone.state_dict().keys()
+    assert all(torch.equal(first[name], again[name]) for name in first), (
+        "one seed gives two networks: draw all weights from torch's current generator"
+    )
+    assert not all(torch.equal(first[name], other[name]) for name in first), (
+        "two seeds give one network: draw the weights from torch's current generator"
+    )
+
+
+def _evaluate(backbone: Backbone) -> Encoded:
+    """Return the output in evaluation, which must be the same in each call."""
+    backbone.eval()
+    batch = random_batch(backbone)
+    before = torch.random.get_rng_state()
+    with torch.no_grad():
+        encoded, again = backbone(batch), backbone(batch)
+    assert torch.equal(torch.random.get_rng_state(), before), "an evaluation draws random numbers"
+    assert all(map(torch.equal, encoded, again)), "two evaluations of one batch differ"
+    assert all(bool(part.isfinite().all()) for part in encoded), "an output is not finite"
+    result: Encoded = encoded
+    return result
+
+
+def _check_shapes(backbone: Backbone, encoded: Encoded) -> None:
+    batch = random_batch(backbone)
+    hidden = backbone.hidden_size
+    size = len(next(iter(batch.values())))
+    tokens = batch["input_ids"].shape[1] if "input_ids" in batch else 0
+    assert encoded.pooled.shape == (size, hidden), f"pooled: {tuple(encoded.pooled.shape)}"
+    assert encoded.text.shape == (size, tokens, hidden), f"text: {tuple(encoded.text.shape)}"
+    assert encoded.image.ndim == 3, f"image: {tuple(encoded.image.shape)}"
+    assert encoded.image.shape[::2] == (size, hidden), f"image: {tuple(encoded.image.shape)}"
+
+
+def _check_state(spec: ModelSpec, backbone: Backbone, encoded: Encoded) -> None:
+    other = build_backbone(spec, seed=1)
+    other.load_state_dict(backbone.state_dict())
+    assert all(map(torch.equal, _evaluate(other), encoded)), (
+        "a network with the same state dict computes something else: register what it lacks as"
+        " parameters or persistent buffers"
+    )
+
+
+def _check_file(spec: ModelSpec, backbone: Backbone) -> None:
+    state = backbone.state_dict()
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "model.safetensors"
+        save_file({name: value.contiguous() for name, value in state.items()}, path)
+        loaded = import_module(MODELS[spec.architecture].module).load(path, spec)
+    assert loaded.backbone.keys() == state.keys(), "`load` does not return the whole state dict"
+    assert all(torch.equal(loaded.backbone[name], state[name]) for name in state), (
+        "`load` returns other weights than the file's"
+    )
+
+
+def _check_bfloat16(spec: ModelSpec) -> None:
+    backbone = build_backbone(spec).train()
+    use_float32_batch_norm(backbone)  # as the engine does
+    for weight in backbone.parameters():  # as DeepSpeed does; buffers stay as they are
+        weight.data = weight.data.to(torch.bfloat16)
+    encoded = backbone(random_batch(backbone))
+    assert all(bool(part.isfinite().all()) for part in encoded), "not finite in bfloat16"
+    encoded.pooled.float().square().mean().backward()
+
+
+def _check_settings(spec: ModelSpec) -> None:
+    unknown = ModelSpec(
+        architecture=spec.architecture, size=spec.size, overrides=(("no_such_setting", 1),)
+    )
+    try:
+        check_model(unknown)
+    except TrainableError:
+        return
+    raise AssertionError("an unknown setting is accepted")
