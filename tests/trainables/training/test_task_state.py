@@ -89,7 +89,7 @@ def test_a_checkpoint_without_the_right_state_would_show(
 def test_the_momentum_encoder_averages_masters_under_the_ticket() -> None:
     _, sink = trained(masked(zero=1, precision="bf16"))
     start, middle = point(sink, 0), point(sink, 2)
-    for name, keep in TICKET.items():
+    for name, keep in TICKET.arrays.items():
         pruned = torch.from_numpy(~keep)
         assert not middle[f"task.key.{name}"][pruned].any()
     name = "embeddings.word_embeddings.weight"
