@@ -138,8 +138,9 @@ class TicketStore:
     def tickets(self) -> pd.DataFrame:
         """Return one row per ticket, ordered by model, task and level.
 
-        Columns: `key` (of the prune trial), `model`, `task`, `level`, `sparsity` (0 to 1), `nnz`
-        (kept weights), `bytes` (in the store), `hash` (of the content) and `parents` (keys).
+        Columns: `key` (of the prune trial), `kind` (of the ticket: `weights`), `model`, `task`,
+        `level`, `sparsity` (0 to 1), `nnz` (kept units), `bytes` (in the store), `hash` (of the
+        content) and `parents` (keys).
         """
         import pandas as pd
 

@@ -80,7 +80,7 @@ def test_a_later_report_equals_that_of_the_run(finished: FinishedSweep, tmp_path
     assert later.code == 0, later
     first = finished.home.path / "reports" / "tiny"
     names = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    only_of_the_run = {"capacity.csv", "capacity.svg"}
+    only_of_the_run = {"capacity.csv", "capacity.svg", "events.jsonl"}
     assert names | only_of_the_run == {
         str(path.relative_to(first)) for path in first.rglob("*") if path.is_file()
     }

@@ -179,7 +179,7 @@ def records(sweep: dict[str, Any], store: stores.TicketStore, tmp_path: Path) ->
     planned = workspace.plan_sweep(sweep, tmp_path)
     kept = np.arange(128).reshape(8, 16) < 64
     ticket = store.put_ticket(
-        Ticket.from_masks(
+        Ticket.from_arrays(
             {"encoder.0.weight": kept}, architecture="uniter", model_sha256="0" * 64, pool="encoder"
         )
     )
