@@ -38,8 +38,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "trainables": (
         ("run_group",),
         ("run",),
-        ("check",),
-        ("parts",),
+        ("check", "parts"),
         ("training", "data.scenes"),
         ("tasks", "optim", "pruning"),
         ("data",),

@@ -7,11 +7,12 @@ checked when they are read. This module imports nothing heavy.
 
 from __future__ import annotations
 
-from trainables.errors import RecipeError
+from trainables.data.augmentation import check_augmentation
+from trainables.data.formats import choose_format
+from trainables.errors import DataError, RecipeError
 from trainables.models import MODELS, check_adversary, check_model, depth_roles, model_config
-from trainables.parts import check_part_choice
 from trainables.spec import ModelSpec, Recipe, Start, TaskSpec, TrainSpec
-from trainables.tasks import resolve_options
+from trainables.tasks import TASKS, resolve_options
 from trainables.training.recipe import check_recipe, check_workers
 
 
@@ -20,6 +21,7 @@ def check_training(spec: TrainSpec, workers: int = 1) -> None:
     processes."""
     check_model(spec.model)
     resolve_options(spec.task)
+    check_format(spec.task, spec.model)
     check_recipe_for(spec.recipe, spec.model, spec.task, workers)
     check_start(spec.start, spec.model)
     if not 0 <= spec.first_step < spec.recipe.steps:
@@ -35,7 +37,18 @@ def check_recipe_for(recipe: Recipe, model: ModelSpec, task: TaskSpec, workers: 
     check_recipe(recipe, MODELS[model.architecture].groups)
     check_workers(recipe, task.name, workers)
     check_adversary(recipe, model.architecture)
-    check_part_choice(model, task, recipe)
+    modality, applies = MODELS[model.architecture].modality, TASKS[task.name].augments
+    check_augmentation(recipe.augmentation, modality, task=task.name, applies=applies)
+
+
+def check_format(task: TaskSpec, model: ModelSpec) -> None:
+    """Raise DataError if the model cannot read the task's data in the format of the spec."""
+    if TASKS[task.name].published:
+        choose_format(task.name, model.architecture, task.format)
+    elif task.format:
+        raise DataError(
+            f"task {task.name} reads files of its own, not the format {task.format}; name none"
+        )
 
 
 def check_start(start: Start, model: ModelSpec) -> None:

@@ -11,10 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from trainables.data.augmentation import AUGMENTATIONS, check_augmentation
+from trainables.data.augmentation import AUGMENTATIONS
 from trainables.data.formats import FORMATS, choose_format
-from trainables.errors import DataError
-from trainables.models import MODELS
 from trainables.optim import OPTIMIZERS
 from trainables.registry import Registry
 from trainables.spec import ModelSpec, Options, Recipe, TaskSpec, TrainSpec
@@ -32,18 +30,6 @@ def part_sources(model: ModelSpec, task: TaskSpec, recipe: Recipe) -> Options:
         if (source := registry.source_of(name))
     }
     return tuple(sorted(sources.items()))
-
-
-def check_part_choice(model: ModelSpec, task: TaskSpec, recipe: Recipe) -> None:
-    """Raise RecipeError or DataError, in one line, for a format or an augmentation that does not
-    fit the model and the task."""
-    entry = TASKS[task.name]
-    modality = MODELS[model.architecture].modality
-    check_augmentation(recipe.augmentation, modality, task=task.name, applies=entry.augments)
-    if entry.published:
-        choose_format(task.name, model.architecture, task.format)
-    elif task.format:
-        raise DataError(f"task {task.name}: reads files of its own, not the format {task.format}")
 
 
 def check_part_sources(spec: TrainSpec) -> None:

@@ -15,8 +15,8 @@ from typing import Any
 
 from orchestrator.errors import ConfigError, MissingFile, suggest
 from orchestrator.sweep.config import ModelConfig, PretrainedBy, Study, Sweep, TaskConfig
-from trainables.check import check_recipe_for
-from trainables.data.formats import choose_format, task_files
+from trainables.check import check_format, check_recipe_for
+from trainables.data.formats import choose_format, default_format, task_files
 from trainables.data.reference import DataReference, LocalData, data_reference
 from trainables.errors import DataError, PluginError, RecipeError, TrainableError
 from trainables.models import MODELS, check_model, pool_sizes
@@ -180,20 +180,25 @@ class Resolver:
         location = entry.data or TASKS[entry.task].shipped_data()
         if location is None:
             raise ConfigError(f"tasks.{label}.data is missing; give the folder with the data")
-        spec = task_spec(entry)
-        with refused(f"tasks.{label}.options"):
-            options = resolve_options(spec)
-        with refused(f"tasks.{label}"):
-            data_format, patterns = _files(entry, architecture, options)
         with refused(f"tasks.{label}.data"):
             reference = data_reference(location)
+        spec = task_spec(entry)
+        if entry.format != default_format(entry.task, architecture):
+            spec = replace(spec, format=entry.format or "")
+        with refused(f"tasks.{label}.format"):
+            check_format(spec, model.spec)
+        with refused(f"tasks.{label}.options"):
+            options = resolve_options(spec)
+            patterns: tuple[str, ...] = ()
+            if TASKS[entry.task].published:
+                data_format = choose_format(entry.task, architecture, spec.format)
+                patterns = task_files(entry.task, data_format, options)
         if patterns and isinstance(reference, LocalData) and reference.path.is_file():
             raise ConfigError(
                 f"tasks.{label}.data = {reference} is a file; give the folder of the data"
             )
         data = self._fingerprint(reference, f"tasks.{label}.data", patterns)
-        spec = replace(spec, data=data, format=data_format)
-        return TaskInput(label=label, spec=spec, reference=reference)
+        return TaskInput(label=label, spec=replace(spec, data=data), reference=reference)
 
     def _task_entry(self, label: str, where: str) -> TaskConfig:
         """Return the entry of `tasks` with the name of its task in `TASKS`."""
@@ -277,26 +282,6 @@ def refused(where: str) -> Iterator[None]:
         yield
     except TrainableError as error:
         raise ConfigError(f"{where}: {error}") from None
-
-
-def _files(
-    entry: TaskConfig, architecture: str, options: Mapping[str, Scalar]
-) -> tuple[str, tuple[str, ...]]:
-    """Return the format of a task's data, empty if it is the usual one of the model, and patterns
-    of the files that hold the data, none if they are all files.
-
-    Raises DataError if the model cannot read the format, or the task has no choice of formats.
-    """
-    if not TASKS[entry.task].published:
-        if entry.format is not None:
-            raise DataError(f"format: task {entry.task} reads files of its own; remove the key")
-        return "", ()
-    chosen = choose_format(entry.task, architecture, entry.format or "")
-    try:
-        usual = choose_format(entry.task, architecture)
-    except DataError:  # the model reads this task in no format of its own
-        usual = ""
-    return "" if chosen == usual else chosen, task_files(entry.task, chosen, options)
 
 
 def _options(values: Mapping[str, Scalar]) -> Options:

@@ -57,10 +57,10 @@ def test_a_remote_reference_is_planned_without_reading_it() -> None:
     def unread(path: Path, patterns: tuple[str, ...] = ()) -> str:
         raise AssertionError(path)
 
-    inputs = Resolver(sweep, unread)
-    expand_sweep(inputs)
+    resolver = Resolver(sweep, unread)
+    expand_sweep(resolver)
     expected = data_reference("toy://7@3").fingerprint()
-    assert inputs.locations() == {expected: "toy://7@3"}
+    assert resolver.locations() == {expected: "toy://7@3"}
     assert {spec.task.data for spec in runs(content).values()} == {expected}
 
 
@@ -87,7 +87,7 @@ def test_an_augmentation_from_outside_is_part_of_the_keys() -> None:
         (document(format="linse"), r"tasks\.mine.*no data in the format linse; formats with: un"),
         (
             document(task="easy_vqa", format="uniter"),
-            r"tasks\.mine\.format: .*easy_vqa reads files of its own; remove the key",
+            r"tasks\.mine\.format: .*easy_vqa reads files of its own, not the format uniter",
         ),
         (document(data="toy://7"), r"tasks\.mine\.data: toy://7: names no revision"),
         (document(data="hf://a@b"), r"tasks\.mine\.data: hf://a@b: the scheme hf is not known"),
@@ -97,7 +97,7 @@ def test_an_augmentation_from_outside_is_part_of_the_keys() -> None:
         ),
         (
             document(recipe={"augmentation": "crop"}),
-            r"recipes\.short\.augmentation = 'crop' is not known; use one of none, crop_flip",
+            r"recipes\.short\.augmentation = 'crop' is not known; did you mean `crop_flip`",
         ),
     ],
 )

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trainables.errors import RecipeError
+from trainables.errors import RecipeError, suggest
 from trainables.models import Modality
 from trainables.registry import Registry
 
@@ -52,7 +52,7 @@ def check_augmentation(name: str, modality: Modality, *, task: str, applies: boo
     a model of `modality`; `applies` says whether that task applies augmentations at all."""
     if name not in AUGMENTATIONS:
         raise RecipeError(
-            f"recipe.augmentation = {name!r} is not known; use one of {', '.join(AUGMENTATIONS)}"
+            f"recipe.augmentation = {name!r} is not known; {suggest(name, AUGMENTATIONS)}"
         )
     entry = AUGMENTATIONS[name]
     if not entry.module:

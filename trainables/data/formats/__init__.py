@@ -17,7 +17,15 @@ from trainables.models import MODELS
 from trainables.registry import Registry
 from trainables.spec import Scalar
 
-__all__ = ["FORMATS", "FormatEntry", "Layout", "choose_format", "resolve_layout", "task_files"]
+__all__ = [
+    "FORMATS",
+    "FormatEntry",
+    "Layout",
+    "choose_format",
+    "default_format",
+    "resolve_layout",
+    "task_files",
+]
 
 FORMATS: Registry[FormatEntry] = Registry(
     FormatEntry,
@@ -25,6 +33,11 @@ FORMATS: Registry[FormatEntry] = Registry(
     attribute="FORMAT",
     builtin={"uniter": uniter.FORMAT, "lxmert": lxmert.FORMAT, "vilt": vilt.FORMAT},
 )
+
+
+def default_format(task: str, architecture: str) -> str:
+    """Return the first of a model's formats that holds the task; empty if none does."""
+    return next((name for name in MODELS[architecture].formats if task in _layouts(name)), "")
 
 
 def choose_format(task: str, architecture: str, wanted: str = "") -> str:
@@ -35,13 +48,13 @@ def choose_format(task: str, architecture: str, wanted: str = "") -> str:
     """
     model = MODELS[architecture]
     if not wanted:
-        found = next((name for name in model.formats if task in _layouts(name)), None)
-        if found is None:
+        usual = default_format(task, architecture)
+        if not usual:
             raise DataError(
                 f"task {task}: has no data in a format of {architecture}"
                 f" ({', '.join(model.formats) or 'it names none'}); {_formats_with(task)}"
             )
-        return found
+        return usual
     if task not in _layouts(wanted):
         raise DataError(f"task {task}: has no data in the format {wanted}; {_formats_with(task)}")
     modality = FORMATS[wanted].modality
