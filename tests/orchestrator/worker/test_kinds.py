@@ -52,12 +52,7 @@ def performed(store: TicketStore, file: str, **study: Any) -> tuple[Plan, TrialW
         "pruners": {"toy": {"module": str(ROOT / "tests/support" / file)}},
         "recipes": {"short": {"steps": 3, "batch_size": 8, "eval_examples": 32}},
     }
-<<<<<<< HEAD
     resolved = Resolver(Sweep.model_validate(content), fingerprint)
-=======
-    sweep = Sweep.model_validate(content)
-    resolved = Resolver(sweep, fingerprint)
->>>>>>> data
     plan = expand_sweep(resolved)
     context = Context(
         sweep="test",
