@@ -20,7 +20,7 @@ from xdist.scheduler import LoadScopeScheduling
 from cluster.local import servers as local
 from cluster.local.services import LOCAL_BUCKET
 from orchestrator.store.s3 import S3ObjectStore, StoreAddress
-from orchestrator.store.tickets import TicketStore
+from orchestrator.store.tickets import TrialStore
 from tests.support.unconditional_s3 import unconditional_s3
 
 settings.register_profile("untimed", deadline=None)  # a slow test on a busy machine is not a defect
@@ -67,9 +67,9 @@ def address(seaweed: local.Services) -> StoreAddress:
 
 
 @pytest.fixture
-def store(address: StoreAddress) -> TicketStore:
+def store(address: StoreAddress) -> TrialStore:
     """An empty ticket store on SeaweedFS."""
-    return TicketStore(S3ObjectStore(address))
+    return TrialStore(S3ObjectStore(address))
 
 
 @pytest.fixture

@@ -90,7 +90,7 @@ class TicketStore:
     The methods raise `StoreError` if the store does not answer, or if an object is damaged.
     """
 
-    def __init__(self, store: tickets.TicketStore, resources: ExitStack) -> None:
+    def __init__(self, store: tickets.TrialStore, resources: ExitStack) -> None:
         self._store = store
         self._close = weakref.finalize(self, resources.close)
 
@@ -123,7 +123,7 @@ class TicketStore:
         with ExitStack() as stack:
             address = stack.enter_context(store_address(placement, folder))
             objects = S3ObjectStore(address)
-            return cls(tickets.TicketStore(ReadOnlyObjects(objects)), stack.pop_all())
+            return cls(tickets.TrialStore(ReadOnlyObjects(objects)), stack.pop_all())
 
     def close(self) -> None:
         """Close the store; its local server is stopped, unless something else uses it."""
@@ -200,7 +200,7 @@ def _placement(source: AnySweep | StoreConfig | None) -> Placement:
     return read_sweep(source).placement
 
 
-def ticket_records(store: tickets.TicketStore) -> list[Record]:
+def ticket_records(store: tickets.TrialStore) -> list[Record]:
     """Return the records of all prune trials, ordered by model, task and level."""
     records = store.records().values()
     return sorted(
@@ -240,7 +240,7 @@ def ticket_layers(ticket: StoredTicket) -> list[dict[str, Any]]:
     ]
 
 
-def find_ticket(store: tickets.TicketStore, prefix: str) -> Record:
+def find_ticket(store: tickets.TrialStore, prefix: str) -> Record:
     """Return the record of the ticket whose key or hash starts with `prefix`.
 
     Raises:
@@ -253,7 +253,7 @@ def find_ticket(store: tickets.TicketStore, prefix: str) -> Record:
     return by_name[match_prefix(prefix, by_name, "ticket", missing)]
 
 
-def read_ticket(store: tickets.TicketStore, prefix: str) -> StoredTicket:
+def read_ticket(store: tickets.TrialStore, prefix: str) -> StoredTicket:
     """Return the ticket whose key or hash starts with `prefix`. Raises InputError as
     `find_ticket`."""
     record = find_ticket(store, prefix)
@@ -261,7 +261,7 @@ def read_ticket(store: tickets.TicketStore, prefix: str) -> StoredTicket:
     return StoredTicket(record, store.ticket(record.ticket.sha256))
 
 
-def find_log(store: tickets.TicketStore, prefix: str) -> str:
+def find_log(store: tickets.TrialStore, prefix: str) -> str:
     """Return the log of a trial; for a by-product, the log of its training run.
 
     Raises:

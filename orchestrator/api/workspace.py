@@ -31,7 +31,7 @@ from orchestrator.sweep.resolve import Resolver
 if TYPE_CHECKING:
     from orchestrator.store.record import Record
     from orchestrator.store.s3 import StoreAddress
-    from orchestrator.store.tickets import TicketStore
+    from orchestrator.store.tickets import TrialStore
 
 AnySweep: TypeAlias = Sweep | Mapping[str, Any] | str | Path
 """A sweep, the content of a sweep file, or the path of one."""
@@ -84,7 +84,7 @@ class PlannedSweep:
 class Connections:
     """The open store of a sweep, and the address of its MLflow server."""
 
-    store: TicketStore
+    store: TrialStore
     store_address: StoreAddress
     mlflow_uri: str
     """Empty without tracking."""
@@ -171,13 +171,13 @@ def connect(placement: Placement, home: Path, *, tracking: bool) -> Iterator[Con
     of this process has their credentials. Raises StoreError if the store cannot be used.
     """
     from orchestrator.store.s3 import S3ObjectStore
-    from orchestrator.store.tickets import TicketStore
+    from orchestrator.store.tickets import TrialStore
 
     with store_address(placement, home) as address:
         objects = S3ObjectStore(address)
         objects.probe()  # before MLflow, whose start takes seconds and may be in vain
         with _mlflow_uri(placement, home, wanted=tracking) as uri:
-            yield Connections(TicketStore(objects), address, uri)
+            yield Connections(TrialStore(objects), address, uri)
 
 
 @contextmanager

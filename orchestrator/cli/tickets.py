@@ -17,7 +17,7 @@ from orchestrator.api import workspace
 from orchestrator.cli.shared import KEY, STORE_OF, check_finite, out, placement_of
 
 if TYPE_CHECKING:
-    from orchestrator.store.tickets import TicketStore
+    from orchestrator.store.tickets import TrialStore
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -33,14 +33,14 @@ def tickets(context: click.Context, sweep: Path | None) -> None:
     home: Path = context.obj
 
     @contextmanager
-    def open_store() -> Iterator[TicketStore]:
+    def open_store() -> Iterator[TrialStore]:
         with workspace.connect(placement_of(sweep), home, tracking=False) as connections:
             yield connections.store
 
     context.obj = open_store
 
 
-OpenStore = Callable[[], "AbstractContextManager[TicketStore]"]
+OpenStore = Callable[[], "AbstractContextManager[TrialStore]"]
 """Opens the store for a `with` block."""
 
 

@@ -19,7 +19,7 @@ from orchestrator.files import replace_files_in
 from orchestrator.plan.keys import from_json
 from orchestrator.store.parents import pruned_run, rewind_weights
 from orchestrator.store.record import Record
-from orchestrator.store.tickets import TicketStore
+from orchestrator.store.tickets import TrialStore
 from trainables.models import MODELS
 from trainables.spec import BACKBONE, PruneSpec, Start
 from trainables.tickets import units
@@ -28,7 +28,7 @@ from trainables.training.start import init_backbone, start_weights
 
 
 def export_ticket(
-    store: TicketStore, record: Record, file_format: str, folder: Path, weights: Path | None
+    store: TrialStore, record: Record, file_format: str, folder: Path, weights: Path | None
 ) -> list[Path]:
     """Write the ticket of the prune trial `record` into `folder`; return the files written.
 
@@ -70,7 +70,7 @@ def export_ticket(
     return [folder / name for name in names]
 
 
-def _weights(store: TicketStore, spec: PruneSpec, path: Path | None) -> dict[str, torch.Tensor]:
+def _weights(store: TrialStore, spec: PruneSpec, path: Path | None) -> dict[str, torch.Tensor]:
     """Backbone weights: those of the file, or the initial ones of the run the ticket is from."""
     if path is not None and not path.exists():
         raise InputError(f"{path}: no such file; give the checkpoint to apply the ticket to")
@@ -93,6 +93,6 @@ def _weights(store: TicketStore, spec: PruneSpec, path: Path | None) -> dict[str
     }
 
 
-def _start(store: TicketStore, spec: PruneSpec) -> Start | None:
+def _start(store: TrialStore, spec: PruneSpec) -> Start | None:
     parent = pruned_run(store, spec)
     return parent[0].start if parent else spec.start

@@ -12,7 +12,7 @@ from orchestrator.errors import StoreError
 from orchestrator.plan.graph import Plan
 from orchestrator.schedule.run_events import ItemCommitted, ItemFailed, RunEvent
 from orchestrator.store.record import Record
-from orchestrator.store.tickets import TicketStore
+from orchestrator.store.tickets import TrialStore
 
 if TYPE_CHECKING:
     from orchestrator.tracking import Projector
@@ -46,7 +46,7 @@ class TrackingObserver:
     """
 
     def __init__(
-        self, plan: Plan, store: TicketStore, mlflow_uri: str, records: dict[str, Record]
+        self, plan: Plan, store: TrialStore, mlflow_uri: str, records: dict[str, Record]
     ) -> None:
         self.complete = True
         """After exit: whether MLflow holds everything that was committed."""
@@ -78,7 +78,7 @@ class TrackingObserver:
 class FailureObserver:
     """Stores the error of items whose worker could not: it exited, or never started."""
 
-    def __init__(self, store: TicketStore, plan: Plan) -> None:
+    def __init__(self, store: TrialStore, plan: Plan) -> None:
         self._store = store
         self._earlier = store.failures(plan.trials)
 

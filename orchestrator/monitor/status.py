@@ -22,7 +22,7 @@ from orchestrator.schedule.frontier import Frontier
 from orchestrator.schedule.strategy import ALL, Strategy, scores_of, skipped_trials
 from orchestrator.store.leases import LeaseHolder, Leases
 from orchestrator.store.record import Record
-from orchestrator.store.tickets import TicketStore
+from orchestrator.store.tickets import TrialStore
 
 WATCH_PERIOD_S = 2.0
 MAX_IDLE_POLLS = 3
@@ -53,7 +53,7 @@ class Status:
         return board_from_records(plan, self.records, self.failures, self.running, self.skipped)
 
 
-def read_status(plan: Plan, store: TicketStore, strategy: Strategy = ALL) -> Status:
+def read_status(plan: Plan, store: TrialStore, strategy: Strategy = ALL) -> Status:
     """Read the status of a plan. Raises a StoreError if the store cannot be read."""
     # Leases first: a trial that ends meanwhile then counts as done.
     leases = Leases(store.objects, run="").active()
@@ -117,7 +117,7 @@ def _ended_at(record: Record) -> float:
     return datetime.fromisoformat(record.created_at).timestamp()
 
 
-def last_errors(store: TicketStore, plan: Plan) -> dict[str, str]:
+def last_errors(store: TrialStore, plan: Plan) -> dict[str, str]:
     """The last error of each trial of the plan that failed and was not committed since."""
     notes = store.failures(plan.trials)
     committed = store.keys() if notes else set()
@@ -178,7 +178,7 @@ def _first_line(note: Mapping[str, Any]) -> str:
 
 
 def watch_status(
-    plan: Plan, store: TicketStore, sweep: str, console: Console, strategy: Strategy = ALL
+    plan: Plan, store: TrialStore, sweep: str, console: Console, strategy: Strategy = ALL
 ) -> None:
     """Refresh the status every few seconds until no trial is left that could still run."""
     status = read_status(plan, store, strategy)

@@ -10,7 +10,7 @@ from queue import Empty, SimpleQueue
 
 from orchestrator.errors import StoreError
 from orchestrator.store.leases import Leases
-from orchestrator.store.tickets import TicketStore
+from orchestrator.store.tickets import TrialStore
 
 LEASE_POLL_S = 3.0
 MAX_OUTAGE_S = 300.0
@@ -35,7 +35,7 @@ class LeaseWatcher:
     forever; an unreachable store is raised only after `MAX_OUTAGE_S`.
     """
 
-    def __init__(self, store: TicketStore, leases: Leases) -> None:
+    def __init__(self, store: TrialStore, leases: Leases) -> None:
         self._store = store
         self._leases = leases
         self._watched: dict[str, frozenset[str]] = {}

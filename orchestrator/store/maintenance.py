@@ -13,11 +13,11 @@ from orchestrator.store import catalog, paths
 from orchestrator.store.advice import REPAIR
 from orchestrator.store.objects import ObjectInfo
 from orchestrator.store.record import Record
-from orchestrator.store.tickets import TicketStore, thread_map
+from orchestrator.store.tickets import TrialStore, thread_map
 
 GRACE_PERIOD = timedelta(hours=24)
 """A younger object may belong to a trial that is about to be committed. This is twice the age at
-which `TicketStore` writes an existing object again."""
+which `TrialStore` writes an existing object again."""
 CONTENT_ADDRESSED = (paths.TICKETS, paths.WEIGHTS)
 TRIAL_STATE = (paths.CHECKPOINTS, paths.FAILURES, paths.LOGS)
 """What a trial writes before it is committed; afterwards only the log is of use."""
@@ -45,7 +45,7 @@ class Verification:
         return not self.damaged and not self.missing
 
 
-def verify_store(store: TicketStore) -> Verification:
+def verify_store(store: TrialStore) -> Verification:
     """Read every object and check it against its hash, and every reference against the objects."""
     objects = _contents(store)  # before the records, so that objects of new records are no orphans
     records, damaged = _read_records(store)
@@ -70,7 +70,7 @@ def verify_store(store: TicketStore) -> Verification:
     )
 
 
-def repair_store(store: TicketStore, report: Verification) -> tuple[str, ...]:
+def repair_store(store: TrialStore, report: Verification) -> tuple[str, ...]:
     """Delete damaged objects, and the records of the trials that produced damaged or missing
     objects, so that the next run of their sweep produces them again. Returns the deleted paths.
 
@@ -93,7 +93,7 @@ def repair_store(store: TicketStore, report: Verification) -> tuple[str, ...]:
 
 
 def collect_garbage(
-    store: TicketStore,
+    store: TrialStore,
     *,
     grace: timedelta = GRACE_PERIOD,
     abandoned: bool = False,
@@ -119,13 +119,13 @@ def collect_garbage(
     return expired
 
 
-def _contents(store: TicketStore) -> list[ObjectInfo]:
+def _contents(store: TrialStore) -> list[ObjectInfo]:
     """All objects except records and catalog files."""
     prefixes = (paths.TICKETS, paths.WEIGHTS, *TRIAL_STATE, paths.LEASES, paths.PROBES)
     return [item for prefix in prefixes for item in store.objects.list(prefix)]
 
 
-def _read_records(store: TicketStore) -> tuple[dict[str, Record], dict[str, str]]:
+def _read_records(store: TrialStore) -> tuple[dict[str, Record], dict[str, str]]:
     """All records, read from their own objects and not from the catalog, and the damaged ones."""
     keys = sorted(store.keys())
     results = dict(zip(keys, thread_map(lambda key: _read(store, key), keys), strict=True))
@@ -135,7 +135,7 @@ def _read_records(store: TicketStore) -> tuple[dict[str, Record], dict[str, str]
     )
 
 
-def _read(store: TicketStore, key: str) -> Record | str | None:
+def _read(store: TrialStore, key: str) -> Record | str | None:
     """The record, or what is wrong with it; None if it was deleted."""
     try:
         record = store.record(key)
@@ -148,7 +148,7 @@ def _read(store: TicketStore, key: str) -> Record | str | None:
     return record
 
 
-def _fault(store: TicketStore, path: str) -> str:
+def _fault(store: TrialStore, path: str) -> str:
     """What is wrong with a record or a content-addressed object; empty if nothing."""
     if path.startswith(paths.RECORDS):
         result = _read(store, paths.stem(path))

@@ -8,17 +8,17 @@ from torch import Tensor
 
 from orchestrator.plan.keys import from_json
 from orchestrator.store.record import Record
-from orchestrator.store.tickets import TicketStore
+from orchestrator.store.tickets import TrialStore
 from trainables.spec import PruneSpec, Start, TrainSpec
 
 
-def rewind_weights(store: TicketStore, start: Start | None) -> dict[str, Tensor] | None:
+def rewind_weights(store: TrialStore, start: Start | None) -> dict[str, Tensor] | None:
     """Return the weights of the rewind point that a run starts from; None if it starts from
     none."""
     return load(store.rewind_point(start.trial)) if start and start.trial else None
 
 
-def pruned_run(store: TicketStore, spec: PruneSpec) -> tuple[TrainSpec, Record] | None:
+def pruned_run(store: TrialStore, spec: PruneSpec) -> tuple[TrainSpec, Record] | None:
     """Return the training run whose weights a prune trial ranks; None if it ranks none."""
     if not spec.run:
         return None

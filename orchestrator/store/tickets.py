@@ -37,7 +37,7 @@ REWRITE_AGE = timedelta(hours=12)
 objects, cannot delete it before the record refers to it."""
 
 
-class TicketStore:
+class TrialStore:
     """Tickets, weights and records in an object store. Thread-safe.
 
     All methods raise `StoreUnreachable` if the store does not answer. Methods that write also raise
@@ -70,7 +70,7 @@ class TicketStore:
     def records(self, keys: Iterable[str] | None = None) -> dict[str, Record]:
         """Return the records of the committed trials among `keys`, or of all trials.
 
-        They are read through the catalog, and only once per `TicketStore`: records do not change.
+        They are read through the catalog, and only once per `TrialStore`: records do not change.
         """
         listed = self._list_records()
         wanted = listed.keys() if keys is None else listed.keys() & set(keys)

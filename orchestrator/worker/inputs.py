@@ -7,7 +7,7 @@ from pathlib import Path
 
 from orchestrator.plan.keys import canonical_sha256, from_json
 from orchestrator.store.parents import pruned_run, rewind_weights
-from orchestrator.store.tickets import TicketStore
+from orchestrator.store.tickets import TrialStore
 from orchestrator.worker.protocol import Context
 from trainables.data.reference import data_reference
 from trainables.errors import DataError, TicketMismatch
@@ -24,7 +24,7 @@ class TrialInputs:
     Its methods raise DataError, TicketMismatch, PluginError or a StoreError.
     """
 
-    store: TicketStore
+    store: TrialStore
     context: Context
 
     def for_training(self, spec: TrainSpec) -> RunInputs:

@@ -25,7 +25,7 @@ from orchestrator.store.leases import Leases
 from orchestrator.store.record import Record, TicketRef, WeightsRef
 from orchestrator.store.s3 import S3ObjectStore
 from orchestrator.store.ticket import Ticket as StoredTicket
-from orchestrator.store.tickets import TicketStore
+from orchestrator.store.tickets import TrialStore
 from orchestrator.worker.environment import collect_environment
 from orchestrator.worker.inputs import TrialInputs, model_digest
 from orchestrator.worker.log import TrialLog
@@ -55,7 +55,7 @@ class TrialWorker:
         install(context.modules)
         self.context = context
         self.poll = poll
-        self.store = TicketStore(S3ObjectStore(context.store))
+        self.store = TrialStore(S3ObjectStore(context.store))
         self._leases = Leases(self.store.objects, context.run)
         self._inputs = TrialInputs(self.store, context)
 

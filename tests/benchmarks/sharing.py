@@ -36,7 +36,7 @@ from orchestrator.expand.studies import expand_sweep
 from orchestrator.plan.counts import count_plan
 from orchestrator.plan.graph import Plan
 from orchestrator.store.s3 import S3ObjectStore, StoreAddress
-from orchestrator.store.tickets import TicketStore
+from orchestrator.store.tickets import TrialStore
 from orchestrator.sweep import config
 from orchestrator.sweep.resolve import Resolver
 from orchestrator.tune.driver import run_plan
@@ -152,7 +152,7 @@ def _shared(plan: Plan, locations: dict[str, str], folder: Path) -> Scores:
         summary = run_plan(plan, set(), start, config.Placement(), NULL_OBSERVER)
         assert not summary.failures, summary
         assert not summary.outage, summary
-        records = TicketStore(S3ObjectStore(address)).records(plan.trials)
+        records = TrialStore(S3ObjectStore(address)).records(plan.trials)
         return {trial.key: records[trial.key].scores["score"] for trial in plan.training_runs()}
     finally:
         stop_services(folder)

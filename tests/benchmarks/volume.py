@@ -32,7 +32,7 @@ from orchestrator.store import paths
 from orchestrator.store.record import Record, TicketRef, WeightsRef
 from orchestrator.store.s3 import S3ObjectStore, StoreAddress
 from orchestrator.store.ticket import Ticket
-from orchestrator.store.tickets import TicketStore, thread_map
+from orchestrator.store.tickets import TrialStore, thread_map
 from orchestrator.sweep.config import Sweep, Win
 from orchestrator.sweep.resolve import Resolver
 from orchestrator.tracking.experiment import Experiment, open_experiment
@@ -125,10 +125,10 @@ def _compare_reading() -> list[Row]:
             objects = S3ObjectStore(
                 StoreAddress(url=services.bucket_url, endpoint=services.s3_endpoint)
             )
-            thread_map(TicketStore(objects).commit, map(record_of, plan))
-            single_s, count = _timed(lambda: len(TicketStore(objects).records()))
-            list_s, _ = _timed(lambda: len(TicketStore(objects).keys()))
-            catalog_s, catalog_count = _timed(lambda: len(TicketStore(objects).records()))
+            thread_map(TrialStore(objects).commit, map(record_of, plan))
+            single_s, count = _timed(lambda: len(TrialStore(objects).records()))
+            list_s, _ = _timed(lambda: len(TrialStore(objects).keys()))
+            catalog_s, catalog_count = _timed(lambda: len(TrialStore(objects).records()))
         finally:
             local.stop_services(Path(folder))
     assert count == catalog_count == len(plan)

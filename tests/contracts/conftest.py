@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 
 from orchestrator.store.s3 import S3ObjectStore, StoreAddress
-from orchestrator.store.tickets import TicketStore
+from orchestrator.store.tickets import TrialStore
 
 
 @pytest.fixture(params=["seaweed", "moto"])
@@ -27,5 +27,5 @@ def objects(address: StoreAddress) -> S3ObjectStore:
 
 
 @pytest.fixture
-def store(objects: S3ObjectStore) -> TicketStore:
-    return TicketStore(objects)
+def store(objects: S3ObjectStore) -> TrialStore:
+    return TrialStore(objects)

@@ -12,7 +12,7 @@ import pytest
 
 from cluster.local import servers as local
 from orchestrator.store.s3 import StoreAddress
-from orchestrator.store.tickets import TicketStore
+from orchestrator.store.tickets import TrialStore
 from tests.support.fake_cluster import FakeCluster, ray_cluster
 from tests.support.finished import tiny_sweep
 from tests.support.harness import Home, wait_for_exit, wait_until
@@ -54,7 +54,7 @@ def test_nodes_are_added_and_removed_with_the_chains(
     autoscaling_cluster: FakeCluster,
     driver_home: Home,
     address: StoreAddress,
-    store: TicketStore,
+    store: TrialStore,
 ) -> None:
     """Three chains, one of which outlasts the test: first a node for each, then fewer."""
     content: dict[str, Any] = tiny_sweep() | {

@@ -18,7 +18,7 @@ from ray.job_submission import JobSubmissionClient
 
 from cluster.local import servers as local
 from orchestrator.store import paths
-from orchestrator.store.tickets import TicketStore
+from orchestrator.store.tickets import TrialStore
 from tests.support.fake_cluster import FakeCluster, ray_cluster
 from tests.support.finished import tiny_sweep
 from tests.support.harness import (
@@ -121,7 +121,7 @@ def sweep(site: Site, content: dict[str, Any]) -> Path:
     return Home(site.folder / "home").sweep(content)
 
 
-def unfinished(store: TicketStore) -> set[str]:
+def unfinished(store: TrialStore) -> set[str]:
     """Trials with a checkpoint and without a record."""
     return {paths.stem(item.path) for item in store.objects.list(paths.CHECKPOINTS)} - store.keys()
 

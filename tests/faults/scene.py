@@ -16,7 +16,7 @@ import psutil
 
 from orchestrator.store import paths
 from orchestrator.store.maintenance import collect_garbage, verify_store
-from orchestrator.store.tickets import TicketStore
+from orchestrator.store.tickets import TrialStore
 from tests.support.harness import (
     EXIT_TIMEOUT_S,
     CommandResult,
@@ -260,7 +260,7 @@ def repeated_commits(writes: list[Request]) -> tuple[int, int]:
     return sum(count > 1 for count in created.values()), len(refused)
 
 
-def leaked_objects(store: TicketStore) -> set[str]:
+def leaked_objects(store: TrialStore) -> set[str]:
     """Return the objects that no record needs and garbage collection would never delete."""
     records = store.records()
     needed = {paths.record(key) for key in records} | {paths.log(key) for key in records}

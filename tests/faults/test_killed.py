@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from orchestrator.store import paths
-from orchestrator.store.tickets import TicketStore
+from orchestrator.store.tickets import TrialStore
 from tests.support.harness import (
     CommandResult,
     Home,
@@ -32,7 +32,7 @@ KILL_AFTER = 4
 """Number of committed trials, of 22, when the process is killed."""
 
 
-def unfinished_trials(store: TicketStore) -> set[str]:
+def unfinished_trials(store: TrialStore) -> set[str]:
     """Return the trials that have a checkpoint and no record."""
     return {paths.stem(item.path) for item in store.objects.list(paths.CHECKPOINTS)} - store.keys()
 

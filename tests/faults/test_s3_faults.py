@@ -11,7 +11,7 @@ from orchestrator.errors import Damaged, StoreUnreachable
 from orchestrator.store import paths
 from orchestrator.store.maintenance import repair_store, verify_store
 from orchestrator.store.s3 import S3ObjectStore, StoreAddress, Timeouts
-from orchestrator.store.tickets import TicketStore, thread_map
+from orchestrator.store.tickets import TrialStore, thread_map
 from tests.support.records import make_record, make_ticket
 from tests.support.s3_proxy import RECOVERABLE, ArmedFault, Fault, S3Proxy, run_proxy
 
@@ -22,11 +22,11 @@ TWO_ATTEMPTS = Timeouts(connect_s=1.0, read_s=1.0, deadline_s=8.0, max_attempts=
 @contextmanager
 def proxied(
     address: StoreAddress, name: str = "one", timeouts: Timeouts = TWO_ATTEMPTS
-) -> Iterator[tuple[S3Proxy, TicketStore]]:
+) -> Iterator[tuple[S3Proxy, TrialStore]]:
     """Yield a proxy and an empty store behind it."""
     with run_proxy(address.endpoint) as (proxy, endpoint):
         behind = StoreAddress(url=f"{address.url}/{name}", endpoint=endpoint)
-        yield proxy, TicketStore(S3ObjectStore(behind, timeouts=timeouts))
+        yield proxy, TrialStore(S3ObjectStore(behind, timeouts=timeouts))
 
 
 def test_a_fault_at_every_other_request_only_costs_retries(address: StoreAddress) -> None:

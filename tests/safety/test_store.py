@@ -18,7 +18,7 @@ import pytest
 from orchestrator.errors import Damaged
 from orchestrator.store import paths
 from orchestrator.store.record import Record, WeightsRef, encode_record
-from orchestrator.store.tickets import TicketStore
+from orchestrator.store.tickets import TrialStore
 from tests.support import hostile_files
 from trainables.errors import CheckpointError
 from trainables.training import checkpoint
@@ -40,7 +40,7 @@ def flag(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_objects_with_code_are_refused_without_running_it(
-    store: TicketStore, form: str, flag: Path
+    store: TrialStore, form: str, flag: Path
 ) -> None:
     data = FORMS[form](flag)
     name = hostile_files.sample_ticket().sha256
@@ -110,22 +110,22 @@ def record_with(body: bytes) -> bytes:
     ],
     ids=["deep", "deep inside", "truncated", "wrong types"],
 )
-def test_an_invalid_record_with_a_correct_hash_is_refused(store: TicketStore, body: bytes) -> None:
+def test_an_invalid_record_with_a_correct_hash_is_refused(store: TrialStore, body: bytes) -> None:
     store.objects.put(paths.record(KEY), record_with(body))
     with pytest.raises(Damaged, match=f"{KEY}.json: damaged record"):
         store.record(KEY)
 
 
-def test_the_record_of_another_trial_is_refused(store: TicketStore) -> None:
+def test_the_record_of_another_trial_is_refused(store: TrialStore) -> None:
     other = Record(key="cd" * 32, kind="train", spec={})
     store.commit(other)
     store.commit(replace(other, key=KEY))
     store.objects.put(paths.record(KEY), store.objects.get(paths.record(other.key)))
     with pytest.raises(Damaged, match=f"another trial, {other.key}"):
-        TicketStore(store.objects).record(KEY)
+        TrialStore(store.objects).record(KEY)
 
 
-def test_weights_at_a_foreign_path_are_checked_against_their_hash(store: TicketStore) -> None:
+def test_weights_at_a_foreign_path_are_checked_against_their_hash(store: TrialStore) -> None:
     """A record may name any path for its weights; the object there must have the given hash."""
     store.objects.put("other/path", b"other content")
     with pytest.raises(Damaged):

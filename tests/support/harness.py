@@ -21,7 +21,7 @@ from orchestrator.api import workspace
 from orchestrator.plan.graph import Plan
 from orchestrator.store.record import Record
 from orchestrator.store.s3 import S3ObjectStore, StoreAddress
-from orchestrator.store.tickets import TicketStore
+from orchestrator.store.tickets import TrialStore
 
 RUN_TIMEOUT_S = 280.0
 """A run of some twenty tiny trials takes 25 s on two idle cores."""
@@ -76,7 +76,7 @@ class Home:
         return wait_for_exit(self.start(*arguments), timeout_s)
 
     @contextmanager
-    def store(self) -> Iterator[TicketStore]:
+    def store(self) -> Iterator[TrialStore]:
         """Open the store. Its server is started if it does not run, and is left running."""
         services = local.start_services(self.path, names=["s3"])
         with pytest.MonkeyPatch.context() as patch:
@@ -85,7 +85,7 @@ class Home:
             objects = S3ObjectStore(
                 StoreAddress(url=services.bucket_url, endpoint=services.s3_endpoint)
             )
-        yield TicketStore(objects)
+        yield TrialStore(objects)
 
     def records(self) -> dict[str, Record]:
         with self.store() as store:

@@ -18,7 +18,7 @@ from cluster.local import processes
 from cluster.local import servers as local
 from cluster.local.services import ServiceName
 from orchestrator.store.s3 import S3ObjectStore, StoreAddress
-from orchestrator.store.tickets import TicketStore
+from orchestrator.store.tickets import TrialStore
 from tests.support.s3_proxy import S3Proxy, run_proxy
 
 TrialResults = dict[str, dict[str, Any]]
@@ -57,11 +57,11 @@ class S3Testbed:
     baseline_s: float = 0.0
     """Duration of the sweep without faults, in seconds."""
 
-    def store(self, name: str) -> TicketStore:
+    def store(self, name: str) -> TrialStore:
         """Open the store of the sweep `name`, bypassing the proxy."""
         services = local.start_services(self.root, names=["s3"])
         address = StoreAddress(url=f"{services.bucket_url}/{name}", endpoint=services.s3_endpoint)
-        return TicketStore(S3ObjectStore(address))
+        return TrialStore(S3ObjectStore(address))
 
     def kill_s3(self) -> None:
         for process in server_processes(self.root, "s3"):

@@ -174,7 +174,7 @@ def sweep(address: StoreAddress) -> dict[str, Any]:
 
 
 @pytest.fixture
-def records(sweep: dict[str, Any], store: stores.TicketStore, tmp_path: Path) -> dict[str, Record]:
+def records(sweep: dict[str, Any], store: stores.TrialStore, tmp_path: Path) -> dict[str, Record]:
     """Records of all trials of the sweep, committed; training runs took 3 s."""
     planned = workspace.plan_sweep(sweep, tmp_path)
     kept = np.arange(128).reshape(8, 16) < 64
@@ -309,7 +309,7 @@ def test_a_store_is_read_as_frames_masks_and_weights(
 
 
 def test_reading_a_store_writes_nothing(
-    records: dict[str, Record], store: stores.TicketStore, monkeypatch: pytest.MonkeyPatch
+    records: dict[str, Record], store: stores.TrialStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(catalog, "MIN_SEGMENT_RECORDS", 1)
     before = [item.path for item in store.objects.list("")]

@@ -27,7 +27,7 @@ from orchestrator.store import paths
 from orchestrator.store.record import Record
 from orchestrator.store.s3 import S3ObjectStore, StoreAddress
 from orchestrator.store.ticket import Ticket
-from orchestrator.store.tickets import TicketStore
+from orchestrator.store.tickets import TrialStore
 from tests.support.harness import CommandResult
 from tests.support.plugins import registered
 from tests.support.profiles import SPOT, profile
@@ -369,7 +369,7 @@ def test_the_cost_is_unknown_without_measurements(call: Call, tmp_path: Path) ->
     assert output.count("not measured yet") == 2
 
 
-def ticket_record(seed: int, ticket: Ticket, store: TicketStore) -> Record:
+def ticket_record(seed: int, ticket: Ticket, store: TrialStore) -> Record:
     spec = PruneSpec(
         model=ModelSpec(architecture="uniter", size="tiny"),
         method="random",
@@ -395,7 +395,7 @@ def make_ticket(seed: int) -> Ticket:
 
 
 @pytest.fixture
-def ticket_records(store: TicketStore) -> list[Record]:
+def ticket_records(store: TrialStore) -> list[Record]:
     """Two committed tickets of 64 of 128 weights."""
     return [ticket_record(seed, make_ticket(seed), store) for seed in (0, 1)]
 
@@ -444,7 +444,7 @@ def test_the_overlap_of_two_tickets(call_tickets: Call, ticket_records: list[Rec
 
 
 def test_a_damaged_ticket_is_reported_and_repaired(
-    call_tickets: Call, home: Path, store: TicketStore, ticket_records: list[Record]
+    call_tickets: Call, home: Path, store: TrialStore, ticket_records: list[Record]
 ) -> None:
     ref = ticket_records[0].ticket
     assert ref is not None
@@ -467,7 +467,7 @@ def test_a_damaged_ticket_is_reported_and_repaired(
 
 
 def test_gc_deletes_only_old_orphans(
-    call_tickets: Call, store: TicketStore, ticket_records: list[Record]
+    call_tickets: Call, store: TrialStore, ticket_records: list[Record]
 ) -> None:
     orphan = store.put_ticket(make_ticket(2))
     assert "0 objects" in call_tickets("gc").out
@@ -487,7 +487,7 @@ def planned_sweep(address: StoreAddress, tmp_path: Path, home: Path) -> tuple[Pa
 
 
 def test_a_log_is_found_by_a_prefix_of_its_key(
-    call: Call, home: Path, store: TicketStore, planned_sweep: tuple[Path, Plan]
+    call: Call, home: Path, store: TrialStore, planned_sweep: tuple[Path, Plan]
 ) -> None:
     sweep, plan = planned_sweep
     ticket_trial = next(trial for trial in plan if trial.produced_by)
@@ -513,7 +513,7 @@ def test_logs_where_no_sweep_has_run(call: Call, home: Path) -> None:
 
 
 def test_a_failure_is_shown_and_explained(
-    call: Call, home: Path, store: TicketStore, planned_sweep: tuple[Path, Plan]
+    call: Call, home: Path, store: TrialStore, planned_sweep: tuple[Path, Plan]
 ) -> None:
     sweep, plan = planned_sweep
     key = next(iter(plan.training_runs())).key
@@ -547,7 +547,7 @@ def test_hours_and_money_must_be_finite(call: Call, arguments: tuple[str, ...]) 
 
 
 def test_a_report_that_cannot_be_written(
-    call: Call, home: Path, planned_sweep: tuple[Path, Plan], store: TicketStore
+    call: Call, home: Path, planned_sweep: tuple[Path, Plan], store: TrialStore
 ) -> None:
     sweep, _ = planned_sweep
     line = refused(call("report", sweep, "--out", f"{sweep}/below"), home)

@@ -16,7 +16,7 @@ from orchestrator.store import catalog, paths
 from orchestrator.store.maintenance import verify_store
 from orchestrator.store.record import Record, TicketRef
 from orchestrator.store.s3 import S3ObjectStore, StoreAddress
-from orchestrator.store.tickets import TicketStore
+from orchestrator.store.tickets import TrialStore
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +24,7 @@ def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalog, "MIN_SEGMENT_RECORDS", 3)
 
 
-def commit(store: TicketStore, *seeds: int) -> dict[str, Record]:
+def commit(store: TrialStore, *seeds: int) -> dict[str, Record]:
     records = {}
     for seed in seeds:
         spec = {"kind": "train", "seed": seed}
@@ -41,49 +41,49 @@ def commit(store: TicketStore, *seeds: int) -> dict[str, Record]:
     return records
 
 
-def segments(store: TicketStore) -> list[str]:
+def segments(store: TrialStore) -> list[str]:
     return [item.path for item in store.objects.list(paths.CATALOG)]
 
 
-def test_records_are_the_same_with_and_without_a_catalog(store: TicketStore) -> None:
+def test_records_are_the_same_with_and_without_a_catalog(store: TrialStore) -> None:
     expected = commit(store, 1, 2)
     assert store.records() == expected
     assert segments(store) == []
     expected |= commit(store, 3, 4)
-    assert TicketStore(store.objects).records() == expected
+    assert TrialStore(store.objects).records() == expected
     assert len(segments(store)) == 1
-    assert TicketStore(store.objects).records() == expected
+    assert TrialStore(store.objects).records() == expected
 
 
-def test_segments_are_merged_and_stay_few(store: TicketStore) -> None:
+def test_segments_are_merged_and_stay_few(store: TrialStore) -> None:
     expected: dict[str, Record] = {}
     for first in range(0, 36, 3):
         expected |= commit(store, first, first + 1, first + 2)
         assert store.records() == expected
         assert len(segments(store)) <= 1 + math.log2(len(expected) / catalog.MIN_SEGMENT_RECORDS)
-    assert TicketStore(store.objects).records() == expected
+    assert TrialStore(store.objects).records() == expected
 
 
-def test_a_record_that_is_deleted_and_written_again_is_read_anew(store: TicketStore) -> None:
+def test_a_record_that_is_deleted_and_written_again_is_read_anew(store: TrialStore) -> None:
     records = commit(store, 1, 2, 3)
     store.records()
     key = min(records)
     changed = replace(records[key], scores={"score": 99.0})
     store.objects.delete(paths.record(key))
-    for reader in (store, TicketStore(store.objects)):
+    for reader in (store, TrialStore(store.objects)):
         assert key not in reader.records()
     store.commit(changed)
-    for reader in (store, TicketStore(store.objects)):
+    for reader in (store, TrialStore(store.objects)):
         assert reader.records()[key] == changed
 
 
-def test_a_damaged_segment_costs_only_time(store: TicketStore) -> None:
+def test_a_damaged_segment_costs_only_time(store: TrialStore) -> None:
     expected = commit(store, 1, 2, 3)
     store.records()
     (segment,) = segments(store)
     store.objects.put(segment, b"garbage")
     assert set(verify_store(store).damaged) == {segment}
-    assert TicketStore(store.objects).records() == expected
+    assert TrialStore(store.objects).records() == expected
 
 
 class FullObjectStore(S3ObjectStore):
@@ -93,7 +93,7 @@ class FullObjectStore(S3ObjectStore):
         raise StoreFull(f"{path}: no space left")
 
 
-def test_a_segment_cannot_return_one_record_as_another(store: TicketStore) -> None:
+def test_a_segment_cannot_return_one_record_as_another(store: TrialStore) -> None:
     """A segment is named by the hash of any content, so every user with write access can forge
     one."""
     expected = commit(store, 1, 2, 3)
@@ -107,7 +107,7 @@ def test_a_segment_cannot_return_one_record_as_another(store: TicketStore) -> No
     pq.write_table(swapped, forged)
     store.objects.delete(path)
     store.objects.put(paths.catalog(sha256(forged.getvalue()).hexdigest()), forged.getvalue())
-    assert TicketStore(store.objects).records() == expected
+    assert TrialStore(store.objects).records() == expected
 
 
 def test_single_records_are_not_read_again(address: StoreAddress) -> None:
@@ -119,27 +119,27 @@ def test_single_records_are_not_read_again(address: StoreAddress) -> None:
             return super().get(path)
 
     objects = CountingObjectStore(address)
-    store = TicketStore(objects)
+    store = TrialStore(objects)
     expected = commit(store, 1, 2, 3, 4)
     for key in expected:
         store.record(key)
     assert store.records() == expected
     assert objects.reads == 4
-    assert TicketStore(objects).records() == expected
+    assert TrialStore(objects).records() == expected
     assert objects.reads == 4
 
 
 def test_a_store_that_accepts_no_catalog_can_still_be_read(
-    store: TicketStore, address: StoreAddress
+    store: TrialStore, address: StoreAddress
 ) -> None:
     expected = commit(store, 1, 2, 3)
-    full = TicketStore(FullObjectStore(address))
+    full = TrialStore(FullObjectStore(address))
     assert full.records() == expected
     assert full.records() == expected
     assert segments(store) == []
 
 
-def test_the_catalog_can_be_queried_as_parquet(store: TicketStore) -> None:
+def test_the_catalog_can_be_queried_as_parquet(store: TrialStore) -> None:
     commit(store, 5, 6, 7)
     store.records()
     table = pq.read_table(io.BytesIO(store.objects.get(segments(store)[0])))

@@ -23,7 +23,7 @@ from cluster.local import servers as local
 from orchestrator.errors import Damaged, StoreFull
 from orchestrator.store.maintenance import collect_garbage, verify_store
 from orchestrator.store.s3 import S3ObjectStore, StoreAddress, Timeouts
-from orchestrator.store.tickets import TicketStore
+from orchestrator.store.tickets import TrialStore
 from tests.support.small_store import SHORT_TIMEOUTS, fill_store, small_server
 
 PATIENT = Timeouts(deadline_s=90.0, max_attempts=60)
@@ -106,7 +106,7 @@ def test_a_damaged_disk_is_distinguished_from_a_dead_server(
 def test_a_damaged_checkpoint_or_log_does_not_stop_a_trial(
     root: Path, address_at_risk: StoreAddress
 ) -> None:
-    store = TicketStore(S3ObjectStore(address_at_risk, timeouts=SHORT_TIMEOUTS))
+    store = TrialStore(S3ObjectStore(address_at_risk, timeouts=SHORT_TIMEOUTS))
     key, content = "ab" * 32, secrets.token_hex(50_000)
     store.put_checkpoint(key, content.encode())
     damage(root / "s3", content.encode())
@@ -152,9 +152,9 @@ import os, signal, sys
 import numpy as np
 from orchestrator.store.s3 import S3ObjectStore, StoreAddress
 from orchestrator.store.ticket import Ticket
-from orchestrator.store.tickets import TicketStore
+from orchestrator.store.tickets import TrialStore
 
-store = TicketStore(S3ObjectStore(StoreAddress(url=sys.argv[1], endpoint=sys.argv[2])))
+store = TrialStore(S3ObjectStore(StoreAddress(url=sys.argv[1], endpoint=sys.argv[2])))
 masks = {"w": np.ones((3, 3), np.bool_)}
 store.put_ticket(Ticket.from_arrays(masks, architecture="a", model_sha256="0", pool="p"))
 store.put_weights("a" * 64, 10, b"weights")
@@ -165,7 +165,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_a_worker_killed_before_its_commit_leaves_no_trial(address: StoreAddress) -> None:
     worker = subprocess.run([sys.executable, "-c", WORKER, address.url, address.endpoint])
     assert worker.returncode == -signal.SIGKILL
-    store = TicketStore(S3ObjectStore(address))
+    store = TrialStore(S3ObjectStore(address))
     assert store.keys() == set()
     assert store.records() == {}
     report = verify_store(store)

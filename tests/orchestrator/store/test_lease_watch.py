@@ -11,7 +11,7 @@ from orchestrator.store import lease_watch
 from orchestrator.store.lease_watch import LeaseEvent, LeaseWatcher
 from orchestrator.store.leases import Leases
 from orchestrator.store.record import Record
-from orchestrator.store.tickets import TicketStore
+from orchestrator.store.tickets import TrialStore
 
 TRAIN, PRUNE = "a" * 64, "b" * 64
 
@@ -30,7 +30,7 @@ def next_events(watcher: LeaseWatcher) -> list[LeaseEvent]:
 
 
 def test_an_event_follows_when_the_lease_ends_or_all_trials_are_committed(
-    store: TicketStore,
+    store: TrialStore,
 ) -> None:
     watcher = LeaseWatcher(store, Leases(store.objects, "this"))
     with Leases(store.objects, "other").acquire(TRAIN):
@@ -45,7 +45,7 @@ def test_an_event_follows_when_the_lease_ends_or_all_trials_are_committed(
         assert next_events(watcher) == [LeaseEvent(TRAIN, (TRAIN, PRUNE), {TRAIN: 71.0})]
 
 
-class BrokenStore(TicketStore):
+class BrokenStore(TrialStore):
     """Unreachable on the first request; raises an unrelated error on the second."""
 
     requests = 0
@@ -57,7 +57,7 @@ class BrokenStore(TicketStore):
         raise ZeroDivisionError("a defect")
 
 
-def test_an_outage_is_tolerated_but_a_defect_is_raised(store: TicketStore) -> None:
+def test_an_outage_is_tolerated_but_a_defect_is_raised(store: TrialStore) -> None:
     """Otherwise a run would wait forever for events."""
     watcher = LeaseWatcher(BrokenStore(store.objects), Leases(store.objects, "this"))
     watcher.watch(TRAIN, [TRAIN])
@@ -65,12 +65,12 @@ def test_an_outage_is_tolerated_but_a_defect_is_raised(store: TicketStore) -> No
         next_events(watcher)
 
 
-class UnreachableStore(TicketStore):
+class UnreachableStore(TrialStore):
     def has(self, key: str) -> bool:
         raise StoreUnreachable("the store is unreachable")
 
 
-def test_a_long_outage_is_raised(store: TicketStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_outage_is_raised(store: TrialStore, monkeypatch: pytest.MonkeyPatch) -> None:
     watcher = LeaseWatcher(UnreachableStore(store.objects), Leases(store.objects, "this"))
     watcher.watch(TRAIN, [TRAIN])
     time.sleep(0.5)

@@ -18,13 +18,13 @@ from orchestrator.store import paths, policy
 from orchestrator.store.leases import Leases
 from orchestrator.store.maintenance import collect_garbage, verify_store
 from orchestrator.store.s3 import S3ObjectStore, StoreAddress
-from orchestrator.store.tickets import TicketStore
+from orchestrator.store.tickets import TrialStore
 from tests.support import moto_process
 from tests.support.records import make_record, make_ticket
 
 BUCKET, PREFIX = "study", "vlt"
 
-Opener = Callable[[dict[str, Any]], tuple[TicketStore, Any]]
+Opener = Callable[[dict[str, Any]], tuple[TrialStore, Any]]
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def open_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Opener]:
     permissions of the given policy."""
     with ExitStack() as stack:
 
-        def open_as(document: dict[str, Any]) -> tuple[TicketStore, Any]:
+        def open_as(document: dict[str, Any]) -> tuple[TrialStore, Any]:
             endpoint = stack.enter_context(moto_process.moto_server())
             admin = moto_process.boto_client(endpoint, "s3")
             place = {"LocationConstraint": moto_process.REGION}
@@ -43,7 +43,7 @@ def open_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Opener]:
             moto_process.enforce_policies(endpoint)
             monkeypatch.setenv("AWS_ACCESS_KEY_ID", key)
             monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
-            store = TicketStore(S3ObjectStore(address(endpoint)))
+            store = TrialStore(S3ObjectStore(address(endpoint)))
             return store, moto_process.boto_client(endpoint, "s3", key, secret)
 
         yield open_as

@@ -15,7 +15,7 @@ from orchestrator.expand.studies import expand_sweep
 from orchestrator.export.weights import export_ticket
 from orchestrator.plan.graph import Plan
 from orchestrator.store.s3 import S3ObjectStore, StoreAddress
-from orchestrator.store.tickets import TicketStore
+from orchestrator.store.tickets import TrialStore
 from orchestrator.sweep.config import Sweep
 from orchestrator.sweep.resolve import Resolver
 from orchestrator.worker.protocol import Assignment, Context
@@ -37,16 +37,16 @@ STUDY = {
 
 
 @pytest.fixture
-def store(moto: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[TicketStore]:
+def store(moto: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[TrialStore]:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
-    yield TicketStore(S3ObjectStore(StoreAddress(url=f"s3://tickets/{uuid4().hex}", endpoint=moto)))
+    yield TrialStore(S3ObjectStore(StoreAddress(url=f"s3://tickets/{uuid4().hex}", endpoint=moto)))
     for registry in (PRUNERS, TICKET_KINDS):
         for name in ("toy_kind", "toy_search"):
             plugins.remove(registry, name)
 
 
-def performed(store: TicketStore, file: str, **study: Any) -> tuple[Plan, TrialWorker]:
+def performed(store: TrialStore, file: str, **study: Any) -> tuple[Plan, TrialWorker]:
     """Run the sweep of one study with the pruning method in `file`."""
     content = sweep_document(**STUDY, **study) | {
         "pruners": {"toy": {"module": str(ROOT / "tests/support" / file)}},
@@ -80,7 +80,7 @@ def performed(store: TicketStore, file: str, **study: Any) -> tuple[Plan, TrialW
 
 
 def test_a_chain_of_another_kind_and_its_controls_run_and_are_read_back(
-    store: TicketStore, tmp_path: Path
+    store: TrialStore, tmp_path: Path
 ) -> None:
     plan, worker = performed(store, "toy_kind.py")
     records = store.records()
@@ -111,7 +111,7 @@ def test_a_chain_of_another_kind_and_its_controls_run_and_are_read_back(
         worker._inputs.for_training(replace(applied.spec, model=wider))
 
 
-def test_a_search_and_its_tickets_run_and_keep_their_scores(store: TicketStore) -> None:
+def test_a_search_and_its_tickets_run_and_keep_their_scores(store: TrialStore) -> None:
     plan, _ = performed(store, "toy_search.py", tickets=["search"])
     records = store.records()
     assert records.keys() == plan.trials.keys()
