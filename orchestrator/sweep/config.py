@@ -466,6 +466,12 @@ class Sweep(StrictModel):
     `easy_vqa`."""
     pruners: dict[str, PrunerConfig] = {}
     """Pruning methods of your own by label."""
+    modules: list[Location] = []
+    """Python files with further parts of your own: ticket sources, ticket kinds, optimizers,
+    augmentations, data formats, strategies. Each file binds its part to `SOURCE`, `TICKET_KIND`,
+    `OPTIMIZER`, `AUGMENTATION`, `FORMAT` or `STRATEGY`, and the part has the file's name without
+    `.py`. The source of what trials use is part of their keys, so a changed file runs them
+    again."""
     recipes: dict[str, RecipeChanges] = {}  # type: ignore[valid-type]
     """Recipes by label: what each one changes in the task's own recipe for the model."""
     studies: dict[str, Study]
@@ -475,9 +481,9 @@ class Sweep(StrictModel):
     scores level k; `separate` gives chains runs of their own, as BERT-Tickets' code does (918
     instead of 783 fine-tunes for VLT's grid)."""
     search: str = "all"
-    """Which trials of the plan run: `all`, the whole grid, or the name of a strategy that an
-    installed package registers as an entry point of `sweepstakes.strategies`. Trials that it does
-    not want are skipped; it never affects a trial key."""
+    """Which trials of the plan run: `all`, the whole grid, or the name of a strategy that a file in
+    `modules` or an installed package (entry point of `sweepstakes.strategies`) adds. Trials that it
+    does not want are skipped; it never affects a trial key."""
     win: Win = Win()
     """When a ticket counts as winning in the report."""
     placement: Placement = Placement()

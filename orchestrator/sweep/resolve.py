@@ -74,8 +74,9 @@ class Resolver:
     functions, whose errors become errors of the sweep's keys. Every method takes `where`, the key
     that has the name, for messages.
 
-    Its methods raise ConfigError for a name that is unknown or cannot be used, and MissingFile for
-    data or weights that do not exist.
+    It first imports the files in the sweep's `modules`, whose parts the names may stand for. Its
+    methods raise ConfigError for a name that is unknown or cannot be used, and MissingFile for data
+    or weights that do not exist.
     """
 
     sweep: Sweep
@@ -88,6 +89,10 @@ class Resolver:
     """Recipes by label, by the name of the task and by the architecture."""
     _modules: dict[str, UserModule] = field(default_factory=dict)
     """The user's own files by name."""
+
+    def __post_init__(self) -> None:
+        for index, path in enumerate(self.sweep.modules):
+            self._install(path, f"modules[{index}]")
 
     @property
     def modules(self) -> tuple[UserModule, ...]:
@@ -231,15 +236,21 @@ class Resolver:
 
     def _user_module(self, path: Path, where: str, registry: Registry[Any]) -> str:
         """Import a file of the user's, and return the name of its entry in `registry`."""
+        module = self._install(path, f"{where}.module")
         with refused(f"{where}.module"):
+            registry.require(module.name, module.sha256)
+        return module.name
+
+    def _install(self, path: Path, where: str) -> UserModule:
+        """Import a file of the user's, and add its entries to their registries."""
+        with refused(where):
             module = read_user_module(path)
             if self._modules.setdefault(module.name, module) != module:
                 raise PluginError(
                     f"{path}: another file of this sweep has the same name; rename one"
                 )
             install([module])
-            registry.require(module.name, module.sha256)
-        return module.name
+        return module
 
     def _fingerprint(self, data: DataReference, where: str, patterns: tuple[str, ...] = ()) -> str:
         try:

@@ -1,4 +1,4 @@
-"""A task and a pruning method from the user's own files: their names, their keys, their errors."""
+"""Parts from the user's own files: their names, their keys, their errors."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ import pytest
 
 from orchestrator.api.workspace import PlannedSweep, plan_sweep
 from orchestrator.errors import ConfigError
+from orchestrator.schedule.strategy import STRATEGIES
+from orchestrator.sources import SOURCES
+from orchestrator.sources.names import find_source
 from tests.support import own_files, plugins, toy_runs
 from tests.support.sweeps import sweep_document, write_sweep
 from trainables.models import MODELS
+from trainables.optim import OPTIMIZERS
 from trainables.pruning import PRUNERS
 from trainables.spec import PruneSpec, RewindSpec, TrainSpec
 from trainables.tasks import TASKS
@@ -21,9 +25,28 @@ from trainables.tasks import TASKS
 @pytest.fixture(autouse=True)
 def _clean() -> Iterator[None]:
     yield
-    for registry in (MODELS, PRUNERS, TASKS):
-        for name in ("my_task", "first_weights", "toy_model"):
+    for registry in (MODELS, OPTIMIZERS, PRUNERS, SOURCES, STRATEGIES, TASKS):
+        for name in ("my_task", "first_weights", "toy_model", *MODULES):
             plugins.remove(registry, name)
+
+
+MODULES = {
+    "descent": own_files.OPTIMIZER,
+    "lottery": own_files.SOURCE,
+    "dense_runs": own_files.STRATEGY,
+}
+
+
+def sweep_with_modules(folder: Path) -> dict[str, Any]:
+    """Write the files, and return a sweep that uses all of them."""
+    for name, text in MODULES.items():
+        (folder / f"{name}.py").write_text(text)
+    study = {"tickets": ["lottery"], "recipe": "descent", "controls": []}
+    return sweep_document(**study) | {
+        "modules": [str(folder / f"{name}.py") for name in MODULES],
+        "recipes": {"descent": {"optimizer": "descent", "weight_decay": 0.0}},
+        "search": "dense_runs",
+    }
 
 
 def planned(folder: Path, content: dict[str, Any]) -> PlannedSweep:
@@ -90,6 +113,27 @@ def test_a_model_in_a_file_is_checked_while_planning(tmp_path: Path) -> None:
         planned(tmp_path, toy_sweep(tmp_path, architecture="vilt"))
 
 
+def test_modules_add_parts_that_no_other_key_names(tmp_path: Path) -> None:
+    content = sweep_with_modules(tmp_path)
+    sweep = planned(tmp_path, content)
+    assert {module.name for module in sweep.inputs.modules} == MODULES.keys()
+    sources = {cell.curve.source for cell in sweep.plan.cells}
+    assert {find_source(source).label for source in sources} == {"dense", "lottery"}
+    runs = [trial for trial in sweep.plan if isinstance(trial.spec, TrainSpec)]
+    assert {trial.spec.recipe.optimizer for trial in runs} == {"descent"}
+    dense = {cell.trial for cell in sweep.plan.cells if not cell.level}
+    assert sweep.skipped({}) == sweep.plan.trials.keys() - dense
+
+    def keys_with_a_change_of(name: str) -> set[str]:
+        file = tmp_path / f"{name}.py"
+        file.write_text(file.read_text() + "# changed\n")
+        return {*planned(tmp_path, content).plan.trials}
+
+    assert keys_with_a_change_of("lottery") == {*sweep.plan.trials}
+    same = keys_with_a_change_of("descent") & {*sweep.plan.trials}
+    assert same == {trial.key for trial in sweep.plan if isinstance(trial.spec, PruneSpec)}
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -104,6 +148,8 @@ def test_a_model_in_a_file_is_checked_while_planning(tmp_path: Path) -> None:
             r"module: .*my_task\.py.*same name",
         ),
         ({"pruners": {"first": {"module": "random.py"}}}, r"pruners\.first\.module: .*rename"),
+        ({"modules": ["absent.py"]}, r"modules\[0\]: .*absent\.py: cannot be read"),
+        ({"modules": ["my_task.py", "random.py"]}, r"modules\[1\]: random\.py: .*rename"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_named_with_its_key(
