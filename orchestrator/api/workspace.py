@@ -26,7 +26,8 @@ from orchestrator.schedule.strategy import STRATEGIES, Strategy, scores_of, skip
 from orchestrator.sweep import yaml_file
 from orchestrator.sweep.config import Placement, StoreConfig, Sweep
 from orchestrator.sweep.fingerprints import caching_fingerprint, path_fingerprint
-from orchestrator.sweep.resolve import Resolver
+from orchestrator.sweep.resolve import Resolver, refused
+from trainables.errors import TrainableError
 
 if TYPE_CHECKING:
     from orchestrator.store.record import Record
@@ -105,11 +106,13 @@ def plan_sweep(sweep: AnySweep, home: Path, *, offline: bool = False) -> Planned
             path_fingerprint if offline else caching_fingerprint(home / "fingerprints.json")
         )
         inputs = Resolver(config, fingerprint)
-        _check_search(config.search)  # a file of the sweep's `modules` may have added it
+        _check_search(config.search)
         plan = expand_sweep(inputs)
         return PlannedSweep(path, home, config, inputs, plan, _profile(config.placement))
     except (ConfigError, MissingFile) as error:
         raise type(error)(f"{path or config.name}: {error}") from None
+    except TrainableError as error:  # of a part from outside, where no key is known
+        raise ConfigError(f"{path or config.name}: {error}") from None
 
 
 def read_sweep(sweep: AnySweep) -> Sweep:
@@ -126,8 +129,11 @@ def read_sweep(sweep: AnySweep) -> Sweep:
 
 
 def _check_search(name: str) -> None:
+    """Check that the strategy exists: built-in, of a package, or of the sweep's `modules`."""
     if name not in STRATEGIES:
-        raise ConfigError(f"search = {name!r} is no known strategy; {suggest(name, STRATEGIES)}")
+        raise ConfigError(f"search = {name!r} is not known; {suggest(name, STRATEGIES)}")
+    with refused(f"search = {name!r}"):
+        STRATEGIES[name]
 
 
 def _profile(placement: Placement) -> Profile | None:

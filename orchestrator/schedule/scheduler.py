@@ -3,8 +3,8 @@
 It assigns chunks of the frontier to sessions, and updates the frontier by their results. A session
 is a worker that runs one chunk after another while there are any. Ending it after each chunk would
 start a process whenever Ray Tune has no other session for it at that very moment (10 to 155 starts
-for 300 chunks on 4 slots, in three runs). The scheduler is pure: it reads no clock, and whoever
-calls it carries out its commands.
+for 300 chunks on 4 slots, in three runs). The scheduler is pure: it reads no clock, and its caller
+carries out its commands.
 """
 
 from __future__ import annotations

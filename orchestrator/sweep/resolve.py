@@ -108,21 +108,24 @@ class Resolver:
     def model(self, label: str, where: str) -> ModelInput:
         """Return the model with this label in `models`, or of this architecture and size."""
         if label not in self.models:
-            self.models[label] = self._model(label, where)
+            with refused(f"{where} = {label!r}"):
+                self.models[label] = self._model(label, where)
         return self.models[label]
 
     def task(self, label: str, model: ModelInput, where: str) -> TaskInput:
         """Return the task with this label in `tasks`, or of this name, on the data for `model`."""
         key = (label, model.spec.architecture)
         if key not in self._tasks:
-            self._tasks[key] = self._task(label, model, where)
+            with refused(f"{where} = {label!r}"):
+                self._tasks[key] = self._task(label, model, where)
         return self._tasks[key]
 
     def recipe(self, label: str, model: ModelInput, task: TaskInput, where: str) -> Recipe:
         """Return the task's own recipe for the model, with the changes of `recipes`."""
         key = (label, task.spec.name, model.spec.architecture)
         if key not in self._recipes:
-            self._recipes[key] = self._recipe(label, model, task, where)
+            with refused(f"{where} = {label!r}"):
+                self._recipes[key] = self._recipe(label, model, task, where)
         return self._recipes[key]
 
     def pruner(self, label: str, where: str) -> str:
@@ -131,6 +134,8 @@ class Resolver:
             return self._user_module(self.sweep.pruners[label].module, f"pruners.{label}", PRUNERS)
         if label not in PRUNERS:
             raise _unknown(where, label, [*self.sweep.pruners, *PRUNERS])
+        with refused(f"{where} = {label!r}"):
+            PRUNERS[label]
         return label
 
     def _model(self, label: str, where: str) -> ModelInput:
@@ -173,15 +178,15 @@ class Resolver:
             return ModelConfig(architecture=label)
         architecture, _, size = label.rpartition("-")
         if architecture not in MODELS or size not in MODELS[architecture].sizes:
-            sizes = [f"{name}-{size}" for name, model in MODELS.items() for size in model.sizes]
+            models = MODELS.loadable().items()
+            sizes = [f"{name}-{size}" for name, model in models for size in model.sizes]
             raise _unknown(where, label, [*self.sweep.models, *MODELS, *sizes])
         return ModelConfig(architecture=architecture, size=size)
 
     def _task(self, label: str, model: ModelInput, where: str) -> TaskInput:
         entry = self._task_entry(label, where)
         architecture = model.spec.architecture
-        with refused(f"{where} = {label!r}"):
-            default_recipe(entry.task, architecture)
+        default_recipe(entry.task, architecture)
         location = entry.data or TASKS[entry.task].shipped_data()
         if location is None:
             raise ConfigError(f"tasks.{label}.data is missing; give the folder with the data")
