@@ -73,7 +73,8 @@ def run(
         budget: amount of money, in the currency of the cluster profile in `placement.cluster`.
             Trials that would exceed it are not started.
         progress: whether to show the progress on the terminal or in the notebook.
-        observer: receives the events of the run, from its threads.
+        observer: receives the events of the run, in the thread that called. It must return at
+            once; if it raises, the error is logged and it receives no more events.
         check: whether an incomplete run is an error. If not, see `RunResult.complete`.
 
     Raises:
