@@ -10,7 +10,7 @@ data are `trainables.errors.TrainableError`s, and those of the local servers
 `cluster.errors.ServiceError`s.
 
 A local store is a server. Each call starts it unless it runs, which takes 1.5 s, and stops it at
-the end; while a `TrialStore` is open, it keeps running.
+the end; while a `TicketStore` is open, it keeps running.
 """
 
 from __future__ import annotations
