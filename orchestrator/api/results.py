@@ -219,7 +219,7 @@ class RunResult:
     blocked: int
     """Those that depend on a failed one."""
     skipped: int
-    """Those that the sweep's search did not want; they are no failure."""
+    """Those that the sweep's strategy did not want; they are no failure."""
     seconds: float
     failures: Mapping[str, str]
     """Key of a failed trial -> its last error, in one line."""

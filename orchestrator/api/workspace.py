@@ -74,7 +74,7 @@ class PlannedSweep:
     @property
     def strategy(self) -> Strategy:
         """Decides which trials of the plan are wanted."""
-        return STRATEGIES[self.config.search].create(self.config)
+        return STRATEGIES[self.config.strategy].create(self.config)
 
     def skipped(self, records: Mapping[str, Record]) -> frozenset[str]:
         """Keys of the trials that are not wanted with the results in `records`."""
@@ -106,7 +106,7 @@ def plan_sweep(sweep: AnySweep, home: Path, *, offline: bool = False) -> Planned
             path_fingerprint if offline else caching_fingerprint(home / "fingerprints.json")
         )
         inputs = Resolver(config, fingerprint)
-        _check_search(config.search)
+        _check_strategy(config.strategy)
         plan = expand_sweep(inputs)
         return PlannedSweep(path, home, config, inputs, plan, _profile(config.placement))
     except (ConfigError, MissingFile) as error:
@@ -128,11 +128,11 @@ def read_sweep(sweep: AnySweep) -> Sweep:
     return Sweep.from_dict(sweep)
 
 
-def _check_search(name: str) -> None:
+def _check_strategy(name: str) -> None:
     """Check that the strategy exists: built-in, of a package, or of the sweep's `modules`."""
     if name not in STRATEGIES:
-        raise ConfigError(f"search = {name!r} is not known; {suggest(name, STRATEGIES)}")
-    with refused(f"search = {name!r}"):
+        raise ConfigError(f"strategy = {name!r} is not known; {suggest(name, STRATEGIES)}")
+    with refused(f"strategy = {name!r}"):
         STRATEGIES[name]
 
 

@@ -480,7 +480,7 @@ class Sweep(StrictModel):
     """Whether the runs of a chain are also scored: `shared` prunes level k + 1 from the run that
     scores level k; `separate` gives chains runs of their own, as BERT-Tickets' code does (918
     instead of 783 fine-tunes for VLT's grid)."""
-    search: str = "all"
+    strategy: str = "all"
     """Which trials of the plan run: `all`, the whole grid, or the name of a strategy that a file in
     `modules` or an installed package (entry point of `sweepstakes.strategies`) adds. Trials that it
     does not want are skipped; it never affects a trial key."""

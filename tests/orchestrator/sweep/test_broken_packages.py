@@ -42,7 +42,7 @@ def test_a_sweep_that_does_not_use_it_is_planned(tmp_path: Path) -> None:
         ({"task": "broken"}, {}, "studies.main.task = 'broken': "),
         ({"pruner": "broken"}, {}, "studies.main.pruner = 'broken': "),
         ({"controls": ["broken"]}, {}, "studies.main.controls = 'broken': "),
-        ({}, {"search": "broken"}, "search = 'broken': "),
+        ({}, {"strategy": "broken"}, "strategy = 'broken': "),
         ({"recipe": "r"}, {"recipes": {"r": {"optimizer": "broken"}}}, "studies.main.recipe = 'r'"),
         (
             {"recipe": "r"},

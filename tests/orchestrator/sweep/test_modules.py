@@ -45,7 +45,7 @@ def sweep_with_modules(folder: Path) -> dict[str, Any]:
     return sweep_document(**study) | {
         "modules": [str(folder / f"{name}.py") for name in MODULES],
         "recipes": {"descent": {"optimizer": "descent", "weight_decay": 0.0}},
-        "search": "dense_runs",
+        "strategy": "dense_runs",
     }
 
 
