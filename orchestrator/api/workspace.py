@@ -104,8 +104,8 @@ def plan_sweep(sweep: AnySweep, home: Path, *, offline: bool = False) -> Planned
         fingerprint = (
             path_fingerprint if offline else caching_fingerprint(home / "fingerprints.json")
         )
-        _check_search(config.search)
         inputs = Resolver(config, fingerprint)
+        _check_search(config.search)  # a file of the user's may have the strategy
         plan = expand_sweep(inputs)
         return PlannedSweep(path, home, config, inputs, plan, _profile(config.placement))
     except (ConfigError, MissingFile) as error:

@@ -74,8 +74,8 @@ class Resolver:
     functions, whose errors become errors of the sweep's keys. Every method takes `where`, the key
     that has the name, for messages.
 
-    Its methods raise ConfigError for a name that is unknown or cannot be used, and MissingFile for
-    data or weights that do not exist.
+    It raises ConfigError for a name that is unknown or cannot be used, and MissingFile for data or
+    weights that do not exist.
     """
 
     sweep: Sweep
@@ -88,6 +88,14 @@ class Resolver:
     """Recipes by label, by the name of the task and by the architecture."""
     _modules: dict[str, UserModule] = field(default_factory=dict)
     """The user's own files by name."""
+
+    def __post_init__(self) -> None:
+        """Import the user's own files, so that the sweep can name each part of them, in any
+        place."""
+        for section, registry in (("models", MODELS), ("tasks", TASKS), ("pruners", PRUNERS)):
+            for label, entry in getattr(self.sweep, section).items():
+                if entry.module is not None:
+                    self._import(entry.module, f"{section}.{label}", registry)
 
     @property
     def modules(self) -> tuple[UserModule, ...]:
@@ -123,7 +131,7 @@ class Resolver:
     def pruner(self, label: str, where: str) -> str:
         """Return the name in `PRUNERS` of the method with this label in `pruners`, or this name."""
         if label in self.sweep.pruners:
-            return self._user_module(self.sweep.pruners[label].module, f"pruners.{label}", PRUNERS)
+            return self.sweep.pruners[label].module.stem
         if label not in PRUNERS:
             raise _unknown(where, label, [*self.sweep.pruners, *PRUNERS])
         return label
@@ -135,8 +143,7 @@ class Resolver:
         else:
             where = f"models.{label}"
         if entry.module is not None:
-            name = self._user_module(entry.module, where, MODELS)
-            entry = entry.model_copy(update={"architecture": name})
+            entry = entry.model_copy(update={"architecture": entry.module.stem})
         if entry.architecture not in MODELS:
             raise _unknown(f"{where}.architecture", entry.architecture, MODELS)
         if entry.size not in MODELS[entry.architecture].sizes:
@@ -208,8 +215,7 @@ class Resolver:
                 raise _unknown(where, label, [*self.sweep.tasks, *TASKS])
             entry = TaskConfig(task=label)
         if entry.module is not None:
-            name = self._user_module(entry.module, f"tasks.{label}", TASKS)
-            entry = entry.model_copy(update={"task": name})
+            entry = entry.model_copy(update={"task": entry.module.stem})
         if entry.task not in TASKS:
             raise _unknown(f"tasks.{label}.task", entry.task, TASKS)
         return entry
@@ -229,8 +235,8 @@ class Resolver:
             raise ConfigError(f"recipes.{label}{str(error).removeprefix('recipe')}") from None
         return recipe
 
-    def _user_module(self, path: Path, where: str, registry: Registry[Any]) -> str:
-        """Import a file of the user's, and return the name of its entry in `registry`."""
+    def _import(self, path: Path, where: str, registry: Registry[Any]) -> None:
+        """Import a file of the user's, which has an entry for `registry` and maybe for others."""
         with refused(f"{where}.module"):
             module = read_user_module(path)
             if self._modules.setdefault(module.name, module) != module:
@@ -239,7 +245,6 @@ class Resolver:
                 )
             install([module])
             registry.require(module.name, module.sha256)
-        return module.name
 
     def _fingerprint(self, data: DataReference, where: str, patterns: tuple[str, ...] = ()) -> str:
         try:
