@@ -241,7 +241,7 @@ class RunResult:
 
     @property
     def complete(self) -> bool:
-        """Whether every trial is done."""
+        """Whether every trial is done, or skipped."""
         unfinished = self.failed or self.blocked or self.budget_spent
         return not (unfinished or self.interrupted or self.outage)
 
