@@ -73,8 +73,9 @@ def run(
         budget: amount of money, in the currency of the cluster profile in `placement.cluster`.
             Trials that would exceed it are not started.
         progress: whether to show the progress on the terminal or in the notebook.
-        observer: receives the events of the run, in the thread that called. It must return at
-            once; if it raises, the error is logged and it receives no more events.
+        observer: an object whose `on_event(event)` receives the events of the run (the classes in
+            `orchestrator.schedule.run_events`), in the thread of the run, which waits for it. If it
+            raises, the error is logged and it receives no more events.
         check: whether an incomplete run is an error. If not, see `RunResult.complete`.
 
     Raises:

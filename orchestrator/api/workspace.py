@@ -106,7 +106,7 @@ def plan_sweep(sweep: AnySweep, home: Path, *, offline: bool = False) -> Planned
             path_fingerprint if offline else caching_fingerprint(home / "fingerprints.json")
         )
         inputs = Resolver(config, fingerprint)
-        _check_strategy(config.strategy)
+        _check_strategy(config.strategy)  # a file of the user's may have it
         plan = expand_sweep(inputs)
         return PlannedSweep(path, home, config, inputs, plan, _profile(config.placement))
     except (ConfigError, MissingFile) as error:

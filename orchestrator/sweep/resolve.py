@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from orchestrator.errors import ConfigError, MissingFile, suggest
 from orchestrator.sweep.config import ModelConfig, PretrainedBy, Study, Sweep, TaskConfig
@@ -21,7 +20,6 @@ from trainables.data.reference import DataReference, LocalData, data_reference
 from trainables.errors import DataError, PluginError, RecipeError, TrainableError
 from trainables.models import MODELS, check_model, pool_sizes
 from trainables.pruning import PRUNERS
-from trainables.registry import Registry
 from trainables.spec import ModelSpec, Options, Recipe, Scalar, Start, TaskSpec
 from trainables.tasks import TASKS, default_recipe, resolve_options
 from trainables.training.recipe import changed_recipe
@@ -74,9 +72,9 @@ class Resolver:
     functions, whose errors become errors of the sweep's keys. Every method takes `where`, the key
     that has the name, for messages.
 
-    It first imports the files in the sweep's `modules`, whose parts the names may stand for. Its
-    methods raise ConfigError for a name that is unknown or cannot be used, and MissingFile for data
-    or weights that do not exist.
+    It first imports the user's own files, whose parts the names may stand for. Its methods raise
+    ConfigError for a name that is unknown or cannot be used, and MissingFile for data or weights
+    that do not exist.
     """
 
     sweep: Sweep
@@ -91,8 +89,17 @@ class Resolver:
     """The user's own files by name."""
 
     def __post_init__(self) -> None:
+        """Import the user's own files, so that the sweep can name each part of them, in any
+        place."""
         for index, path in enumerate(self.sweep.modules):
             self._install(path, f"modules[{index}]")
+        for section, registry in (("models", MODELS), ("tasks", TASKS), ("pruners", PRUNERS)):
+            for label, entry in getattr(self.sweep, section).items():
+                if entry.module is not None:
+                    where = f"{section}.{label}.module"
+                    module = self._install(entry.module, where)
+                    with refused(where):
+                        registry.require(module.name, module.sha256)
 
     @property
     def modules(self) -> tuple[UserModule, ...]:
@@ -131,7 +138,7 @@ class Resolver:
     def pruner(self, label: str, where: str) -> str:
         """Return the name in `PRUNERS` of the method with this label in `pruners`, or this name."""
         if label in self.sweep.pruners:
-            return self._user_module(self.sweep.pruners[label].module, f"pruners.{label}", PRUNERS)
+            return self.sweep.pruners[label].module.stem
         if label not in PRUNERS:
             raise _unknown(where, label, [*self.sweep.pruners, *PRUNERS])
         with refused(f"{where} = {label!r}"):
@@ -145,8 +152,7 @@ class Resolver:
         else:
             where = f"models.{label}"
         if entry.module is not None:
-            name = self._user_module(entry.module, where, MODELS)
-            entry = entry.model_copy(update={"architecture": name})
+            entry = entry.model_copy(update={"architecture": entry.module.stem})
         if entry.architecture not in MODELS:
             raise _unknown(f"{where}.architecture", entry.architecture, MODELS)
         if entry.size not in MODELS[entry.architecture].sizes:
@@ -218,8 +224,7 @@ class Resolver:
                 raise _unknown(where, label, [*self.sweep.tasks, *TASKS])
             entry = TaskConfig(task=label)
         if entry.module is not None:
-            name = self._user_module(entry.module, f"tasks.{label}", TASKS)
-            entry = entry.model_copy(update={"task": name})
+            entry = entry.model_copy(update={"task": entry.module.stem})
         if entry.task not in TASKS:
             raise _unknown(f"tasks.{label}.task", entry.task, TASKS)
         return entry
@@ -238,13 +243,6 @@ class Resolver:
             # The text begins with the field: `recipe.steps = …`.
             raise ConfigError(f"recipes.{label}{str(error).removeprefix('recipe')}") from None
         return recipe
-
-    def _user_module(self, path: Path, where: str, registry: Registry[Any]) -> str:
-        """Import a file of the user's, and return the name of its entry in `registry`."""
-        module = self._install(path, f"{where}.module")
-        with refused(f"{where}.module"):
-            registry.require(module.name, module.sha256)
-        return module.name
 
     def _install(self, path: Path, where: str) -> UserModule:
         """Import a file of the user's, and add its entries to their registries."""

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainables.models import MODELS
 from trainables.seeds import Rng
 from trainables.spec import ModelSpec, TaskSpec
 from trainables.tasks import TASKS
@@ -24,7 +25,10 @@ def check_task_contract(spec: TaskSpec, model: ModelSpec, source: TaskSource) ->
     whose gradients are finite. The score does not depend on the batch size of the evaluation.
     """
     entry = TASKS[spec.name]
-    assert model.architecture in entry.recipes, f"no recipe for {model.architecture}"
+    of_model = MODELS[model.architecture].recipes
+    assert model.architecture in entry.recipes or spec.name in of_model, (
+        f"neither the task nor the model has a recipe for {spec.name} with {model.architecture}"
+    )
     extensions = entry.embedding_extensions.get(model.architecture, ())
     backbone = extended_backbone(model, extensions, 0.0)
     task: Task = import_module(entry.module).open_task(source, spec, backbone)

@@ -10,22 +10,41 @@ import pytest
 
 from orchestrator.api.workspace import PlannedSweep, plan_sweep
 from orchestrator.errors import ConfigError
-from orchestrator.schedule.strategy import STRATEGIES
-from orchestrator.sources import SOURCES
 from orchestrator.sources.names import find_source
 from tests.support import own_files, plugins, toy_runs
 from tests.support.sweeps import sweep_document, write_sweep
-from trainables.models import MODELS
-from trainables.optim import OPTIMIZERS
-from trainables.pruning import PRUNERS
+from trainables.registry import REGISTRIES
 from trainables.spec import PruneSpec, RewindSpec, TrainSpec
 from trainables.tasks import TASKS
+
+OTHER_PARTS = """
+from orchestrator.schedule.strategy import StrategyEntry
+from orchestrator.sources import TicketSource
+from trainables.optim import OptimizerEntry
+
+OPTIMIZER = OptimizerEntry(module=__name__)
+SOURCE = TicketSource(module=__name__, label="mine", role="control")
+
+
+class Nothing:
+    def wanted(self, plan, results):
+        return ()
+
+
+STRATEGY = StrategyEntry(create=lambda sweep: Nothing())
+
+
+def generate(builder, point):
+    for level in point.scored_levels():
+        ticket = builder.prune(point, level, method="random", seed=7)
+        yield level, (builder.train(point, start=builder.start(point), ticket=ticket), ticket)
+"""
 
 
 @pytest.fixture(autouse=True)
 def _clean() -> Iterator[None]:
     yield
-    for registry in (MODELS, OPTIMIZERS, PRUNERS, SOURCES, STRATEGIES, TASKS):
+    for registry in REGISTRIES:
         for name in ("my_task", "first_weights", "toy_model", *MODULES):
             plugins.remove(registry, name)
 
@@ -73,6 +92,19 @@ def test_the_source_of_a_file_is_part_of_the_keys_of_the_trials_that_use_it(tmp_
     # The dense run, the random ticket and its run do not depend on the pruning method.
     assert len(same) == 3
     assert len(changed) == len(sweep.plan.trials) == 5
+
+
+def test_a_sweep_can_name_every_part_of_a_file(tmp_path: Path) -> None:
+    content = own_files.write_own_files(tmp_path)
+    (tmp_path / "my_task.py").write_text(own_files.TASK + OTHER_PARTS)
+    content["studies"]["main"] |= {"controls": ["my_task"], "recipe": "mine"}
+    content |= {"recipes": {"mine": {"optimizer": "my_task"}}, "search": "my_task"}
+    sweep = planned(tmp_path, content)
+    source = TASKS.source_of("my_task")
+    runs = [trial.spec for trial in sweep.plan if isinstance(trial.spec, TrainSpec)]
+    assert {run.sources for run in runs} == {(("sweepstakes.optimizers/my_task", source),)}
+    assert "my_task" in {cell.curve.source for cell in sweep.plan.cells}
+    assert sweep.skipped({}) == sweep.plan.trials.keys()
 
 
 def toy_sweep(folder: Path, **model: Any) -> dict[str, Any]:
@@ -142,7 +174,7 @@ def test_modules_add_parts_that_no_other_key_names(tmp_path: Path) -> None:
         ({"tasks": {"mine": {"module": "first_weights.py"}}}, r"tasks\.mine\.module: .*`TASK`"),
         ({"tasks": {"mine": {"module": "absent.py"}}}, r"tasks\.mine\.module: .*absent\.py"),
         ({"pruners": {"first": {"module": "my_task.py"}}}, r"pruners\.first\.module: .*`PRUNER`"),
-        ({"pruners": {"frist": {"module": "my_task.py"}}}, r"studies\.main\.pruner.*frist"),
+        ({"pruners": {"frist": {"module": "first_weights.py"}}}, r"studies\.main\.pruner.*frist"),
         (
             {"pruners": {"first": {"module": "other/my_task.py"}}},
             r"module: .*my_task\.py.*same name",
