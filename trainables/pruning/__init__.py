@@ -64,6 +64,9 @@ class PruneMethod:
     kinds: tuple[str, ...] = ("weights",)
     """The kinds of tickets that it makes (`trainables.tickets.TICKET_KINDS`), the one that is made
     by default first; empty if it makes all kinds."""
+    varies_parameters: bool = False
+    """Whether micro-batches of one optimizer step can differ, under the method's search, in which
+    weights of the network they use, as `TaskEntry.varies_parameters`."""
     seeded: bool = False
     """Whether it draws from `PruneSpec.seed`. Otherwise the seed stays out of the trial's key."""
 
