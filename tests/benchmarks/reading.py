@@ -48,7 +48,7 @@ def reading(folder: Path) -> tuple[float, float]:
     """Return examples per CPU second from the published files and from the cache."""
     torch.set_num_threads(1)
     source = _source(folder)
-    spec = _task("vqa", source.data)
+    spec = _task("vqa", source.local_path())
     backbone = init_backbone(ModelSpec(architecture="uniter", size="tiny"), 0, 0.0)
     start = time.process_time()
     task = vqa.open_task(source, spec, backbone)
@@ -67,7 +67,7 @@ def scoring(folder: Path) -> tuple[float, float, int]:
     torch.set_num_threads(1)
     source = _source(folder)
     backbone = init_backbone(ModelSpec(architecture="uniter", size="tiny"), 0, 0.0)
-    task = retrieval.open_task(source, _task("retrieval", source.data), backbone)
+    task = retrieval.open_task(source, _task("retrieval", source.local_path()), backbone)
     net = Network(backbone, task.build_head(backbone))
     start = time.process_time()
     scores = evaluate(net, task, 0, "cpu")

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, relu
 
-from trainables.data.fingerprint import check_unchanged
 from trainables.errors import CheckpointError, DataError
 from trainables.models import ModelConfig, ModelEntry, Shapes
 from trainables.models.base import Backbone, Encoded, image_input
@@ -166,9 +165,10 @@ class TexturesTask(Task):
 
 
 def open_task(source: TaskSource, spec: TaskSpec, backbone: Backbone) -> TexturesTask:
-    check_unchanged(source.data, spec.data, "data")
+    source.reference.check_unchanged(spec.data, "data")
+    path = source.local_path() / "textures.npz"
     try:
-        with np.load(source.data / "textures.npz", allow_pickle=False) as arrays:
+        with np.load(path, allow_pickle=False) as arrays:
             splits = [
                 Textures(
                     torch.from_numpy(arrays[f"{split}_images"]),
@@ -177,7 +177,7 @@ def open_task(source: TaskSource, spec: TaskSpec, backbone: Backbone) -> Texture
                 for split in ("train", "held_out")
             ]
     except (OSError, KeyError, ValueError) as error:
-        raise DataError(f"{source.data}: no textures ({error}); generate them again") from error
+        raise DataError(f"{path}: no textures ({error}); generate them again") from error
     return TexturesTask(*splits)
 
 

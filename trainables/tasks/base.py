@@ -36,8 +36,8 @@ Indices: TypeAlias = NDArray[np.int64]
 class TaskSource:
     """What a task is opened with besides its spec."""
 
-    data: DataReference | Path
-    """Where the task's data are."""
+    location: DataReference | Path
+    """Where the task's data are; a task reads them by `reference` and `local_path()`."""
     cache: Path
     """Folder for decoded copies and fetched data, which processes share."""
     augmentation: Augmentation = UNCHANGED
@@ -45,7 +45,7 @@ class TaskSource:
 
     @property
     def reference(self) -> DataReference:
-        return data_reference(self.data)
+        return data_reference(self.location)
 
     def local_path(self) -> Path:
         """Return the path of the data on this machine. Raises DataError if they are remote and
