@@ -11,6 +11,7 @@ from trainables.data.augmentation import check_augmentation
 from trainables.data.formats import choose_format
 from trainables.errors import DataError, RecipeError
 from trainables.models import MODELS, check_adversary, check_model, depth_roles, model_config
+from trainables.pruning import PRUNERS
 from trainables.spec import ModelSpec, Recipe, Start, TaskSpec, TrainSpec
 from trainables.tasks import TASKS, resolve_options
 from trainables.training.recipe import check_recipe, check_workers
@@ -24,6 +25,8 @@ def check_training(spec: TrainSpec, workers: int = 1) -> None:
     check_format(spec.task, spec.model)
     check_recipe_for(spec.recipe, spec.model, spec.task, workers)
     check_start(spec.start, spec.model)
+    if spec.search is not None:
+        check_search(spec.search.method, spec.recipe, workers)
     if not 0 <= spec.first_step < spec.recipe.steps:
         raise RecipeError(
             f"first_step = {spec.first_step} is not a step of the recipe; use 0 to"
@@ -35,10 +38,22 @@ def check_recipe_for(recipe: Recipe, model: ModelSpec, task: TaskSpec, workers: 
     """Raise RecipeError, whose text begins with the field as in `recipe.steps`, for a recipe that
     cannot be trained as written: at all, with this model and task, or in so many processes."""
     check_recipe(recipe, MODELS[model.architecture].groups)
-    check_workers(recipe, task.name, workers)
+    varies = TASKS[task.name].varies_parameters
+    check_workers(recipe, f"task {task.name}", workers, varies_parameters=varies)
     check_adversary(recipe, model.architecture)
     modality, applies = MODELS[model.architecture].modality, TASKS[task.name].augments
     check_augmentation(recipe.augmentation, modality, task=task.name, applies=applies)
+
+
+def check_search(method: str, recipe: Recipe, workers: int) -> None:
+    """Raise RecipeError if a run cannot do the search of a pruning method, at all or in so many
+    processes at the recipe's ZeRO stage."""
+    if method not in PRUNERS or PRUNERS[method].needs != "search":
+        raise RecipeError(
+            f"search: {method!r} is no pruning method with a search; name one that has one"
+        )
+    varies = PRUNERS[method].varies_parameters
+    check_workers(recipe, f"the search {method}", workers, varies_parameters=varies)
 
 
 def check_format(task: TaskSpec, model: ModelSpec) -> None:

@@ -12,12 +12,11 @@ from __future__ import annotations
 import importlib
 import resource
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -27,30 +26,23 @@ from torch import Tensor
 from trainables.check import check_training
 from trainables.data.augmentation.apply import Augmentation
 from trainables.data.reference import DataReference
-from trainables.distributed.collectives import Peers, current_peers
+from trainables.distributed.collectives import Peers, Shard, current_peers
 from trainables.distributed.process import Device, prepare_process
 from trainables.errors import RecipeError, TicketMismatch
 from trainables.models import MODELS
 from trainables.models.base import Backbone
 from trainables.parts import check_part_sources
 from trainables.pruning import PRUNERS, check_prune
-from trainables.pruning.choose import check_kind, method_module, prune_alone, prune_at_end
+from trainables.pruning.choose import WantedTicket, check_kind, prune_alone, prune_at_end
 from trainables.seeds import derive
-from trainables.spec import BACKBONE, HEAD, TASK_STATE, PruneSpec, TrainSpec
+from trainables.spec import BACKBONE, HEAD, TASK_STATE, PruneSpec, Recipe, TrainSpec
 from trainables.tasks import TASKS
 from trainables.tasks.base import Task, TaskSource
 from trainables.tickets import TICKET_KINDS
-from trainables.tickets.base import (
-    Applied,
-    Ticket,
-    check_fit,
-    kind_module,
-    shapes_of,
-)
+from trainables.tickets.base import Ticket, check_fit, kind_module, shapes_of
 from trainables.tickets.weights import kept_sha256
 from trainables.training import checks
-from trainables.training.adversary import TrainingObjective, training_objective
-from trainables.training.engine import compiling, start_engine
+from trainables.training.adversary import training_objective
 from trainables.training.loop import (
     RunPlan,
     TrainState,
@@ -61,6 +53,7 @@ from trainables.training.loop import (
     train,
 )
 from trainables.training.network import Network, load_weights
+from trainables.training.prepare import prepared
 from trainables.training.sink import Sink
 from trainables.training.start import (
     extend_embeddings,
@@ -74,8 +67,6 @@ from trainables.user_modules import UserModule, install
 __all__ = ["RunInputs", "RunOutcome", "Sink", "prune", "run"]
 
 T = TypeVar("T")
-Wrap: TypeAlias = Callable[[TrainingObjective], TrainingObjective]
-"""Makes the objective of a search from that of the task."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,9 +110,9 @@ class RunOutcome:
     `score` (one point per evaluation)."""
     checks: dict[str, str | int]
     """`pruned_nonzero`, the number of units that the ticket turns off and that are not off, such as
-    pruned weights that are not zero (always 0), and three hashes (64 hex digits): `theta_sha256` of
-    all start weights, `start_sha256` of those that the ticket does not hold at zero, and
-    `final_sha256` of the final weights."""
+    pruned weights that are not zero (always 0), and three hashes (64 hex digits) over weights,
+    buffers and the task's state: `theta_sha256` of all at the start, `start_sha256` without the
+    weights that the ticket holds at zero, and `final_sha256` at the end."""
     costs: dict[str, float] = field(compare=False)
     """`seconds`, `steps`, `evaluation_seconds`, `checkpoints` (their number) and
     `checkpoint_seconds`, `peak_rss_mb`, `parameters` (the number of those that take part in a
@@ -175,80 +166,60 @@ def train_network(
     """Do what `run` does with a given backbone and task. The backbone's weights are replaced."""
     peers = current_peers()
     ticket = _given_ticket(spec, inputs)
+    _check_by_products(spec, ticket, prunes.values(), rewinds)
     masks = _weight_masks(ticket, backbone)
-    start = _initial_weights(spec, backbone, task, inputs)
-    start |= init_task_state(task, start)
+    start = _initial_state(spec, backbone, task, inputs)
     check_fit(masks, shapes_of(start))
     # Hash the parents' results before any code of this run can have changed them.
     theta_sha256 = checks.check_start_hash(start, inputs.theta_sha256, peers)
-    start_sha256 = kept_sha256(start, masks) if masks else theta_sha256
     plan = RunPlan(
         recipe=spec.recipe,
         objective=training_objective(task, spec.recipe, backbone.hidden_size),
         data_seed=_data_seed(spec),
-        start_sha256=start_sha256,
+        start_sha256=kept_sha256(start, masks) if masks else theta_sha256,
         first_step=spec.first_step,
         last_step=spec.recipe.steps if until is None else until,
         rewind_steps=frozenset(rewinds),
         masks=masks,
     )
     _check_steps(plan)
-    _check_prunes(spec, ticket, prunes.values())
-    _check_search(spec, rewinds)
     net = Network(backbone, task.build_head(backbone))
     load_weights(net, {n: value for n, value in start.items() if not n.startswith(TASK_STATE)})
     load_task_state(task, start, masks)
-    # Find names and shapes now: at ZeRO 3 DeepSpeed empties the weights, and their shapes are lost.
-    pools = {key: backbone.prunable(each.pool) for key, each in prunes.items()}
-    spaces = {
-        key: kind_module(each.ticket_kind).space(backbone, each.pool)
-        for key, each in prunes.items()
-    }
+    # Take names and shapes now: at ZeRO 3 DeepSpeed empties the weights, and their shapes are lost.
+    wanted = {key: WantedTicket.of(each, backbone) for key, each in prunes.items()}
     parameters = _count_parameters(net, ticket)
     net.to(inputs.device)
-    compiled = compiling(net) if spec.recipe.compile else nullcontext()
-    groups = MODELS[spec.model.architecture].groups
-    with compiled, _applied(net, ticket) as applied, _searching(spec, backbone) as wrap:
-        net.to(inputs.device)  # what the search has added
-        added = {
-            name: value.detach().to("cpu", copy=True)
-            for name, value in net.state_dict().items()
-            if name not in start
-        }
-        if wrap is not None:
-            plan = replace(plan, objective=wrap(plan.objective))
-        with start_engine(net, spec.recipe, inputs.device, groups) as engine:
-            checks.check_engine_start(engine.owned_shards(), start | added, masks, peers)
-            checks.check_fresh_optimizer(engine.has_fresh_state(), peers)
-            state = resume(engine, task, plan, inputs.checkpoint)
-            train(engine, task, plan, state, sink)
-            rates = state.first_rates, state.last_rates
-            steps = plan.first_step, state.step
-            checks.check_schedule(spec.recipe, steps, rates, engine.update_count())
-            local_weights, shards = engine.local_weights(), engine.owned_shards()
-    violations = applied.violations(_of_backbone(local_weights), _of_backbone(shards))
+    with prepared(net, spec, ticket, inputs.device) as ready:
+        engine, plan = ready.engine, replace(plan, objective=ready.wrap(plan.objective))
+        checks.check_engine_start(engine.owned_shards(), start | ready.added, masks, peers)
+        checks.check_fresh_optimizer(engine.has_fresh_state(), peers)
+        state = resume(engine, task, plan, inputs.checkpoint)
+        train(engine, task, plan, state, sink)
+        rates = state.first_rates, state.last_rates
+        steps = plan.first_step, state.step
+        checks.check_schedule(spec.recipe, steps, rates, engine.update_count())
+        local_weights, masters = engine.local_weights(), engine.owned_shards()
+        off = ready.applied.violations(_of_backbone(local_weights), _of_backbone(masters))
     violation = TICKET_KINDS[ticket.kind].violation if ticket else ""
-    violations = checks.check_end(start, theta_sha256, shards, violations, violation, peers)
-    if peers.world_size > 1:
-        partitioned = {n for n, _ in net.named_parameters()} if spec.recipe.zero == 3 else set()
-        replicated = {n: each for n, each in local_weights.items() if n not in partitioned}
-        checks.check_ranks_agree(replicated, peers)
-    final = peers.gather_shards(shards, engine.shapes)
+    pruned_nonzero = checks.check_end(start, theta_sha256, masters, off, violation, peers)
+    checks.check_ranks_agree(_replicated(local_weights, net, spec.recipe), peers)
+    final = peers.gather_shards(masters, engine.shapes)
     final_state = task_state(task, peers)
     if until is None:
+        own, full = _of_backbone(masters), _of_backbone(final)
         shapes = _of_backbone(engine.shapes)
-        for key, each in prunes.items():
-            own, full = _of_backbone(shards), _of_backbone(final)
-            chosen = prune_at_end(each, spaces[key], pools[key], own, shapes, full, ticket, peers)
+        for key, each in wanted.items():
+            chosen = prune_at_end(each, own, shapes, full, ticket, peers)
             if chosen is not None:
                 sink.ticket(key, chosen)
     return RunOutcome(
         scores=_scores(spec, task, state),
         history=tuple(state.history),
         checks={
-            "pruned_nonzero": violations,
+            "pruned_nonzero": pruned_nonzero,
             "theta_sha256": theta_sha256,
-            "start_sha256": start_sha256,
+            "start_sha256": plan.start_sha256,
             "final_sha256": kept_sha256(final | final_state, {}),
         },
         costs=_costs(state, plan, inputs.device, peers) | {"parameters": float(parameters)},
@@ -333,33 +304,15 @@ def _weight_masks(ticket: Ticket | None, backbone: Backbone) -> dict[str, NDArra
     return {BACKBONE + name: mask for name, mask in masks.items()}
 
 
-@contextmanager
-def _applied(net: Network, ticket: Ticket | None) -> Iterator[Applied]:
-    """Put the network under the ticket, if there is one."""
-    if ticket is None:
-        yield Applied(violations=lambda local_weights, masters: 0)
-        return
-    with kind_module(ticket.kind).applied(net.backbone, ticket.arrays) as applied:
-        if applied.transform is not None:
-            transform = applied.transform
-            net.register_forward_pre_hook(lambda _, batch: (transform(batch[0]),))
-        yield applied
+def _check_by_products(
+    spec: TrainSpec, ticket: Ticket | None, prunes: Iterable[PruneSpec], rewinds: Collection[int]
+) -> None:
+    """Check that the run can yield the tickets and rewind points that are wanted of it.
 
-
-def _searching(spec: TrainSpec, backbone: Backbone) -> AbstractContextManager[Wrap | None]:
-    """Return the context in which the run searches, if it does."""
-    if spec.search is None:
-        return nullcontext()
-    torch.manual_seed(derive(spec.seeds.data, "search"))
-    searching: AbstractContextManager[Wrap | None] = method_module(spec.search.method).searching(
-        backbone, spec
-    )
-    return searching
-
-
-def _check_prunes(spec: TrainSpec, ticket: Ticket | None, prunes: Iterable[PruneSpec]) -> None:
-    """Raise TicketMismatch if a ticket is of another kind than the applied one, and RecipeError if
-    it needs another search than the run's."""
+    Raises TicketMismatch if a ticket is of another kind than the applied one. Raises RecipeError if
+    a ticket needs another search than the run's, or if a run with a search is to save weights, from
+    which no other run could start.
+    """
     method = spec.search and spec.search.method
     for each in prunes:
         check_kind(each, ticket)
@@ -368,16 +321,19 @@ def _check_prunes(spec: TrainSpec, ticket: Ticket | None, prunes: Iterable[Prune
                 f"pruning method {each.method!r}: needs a run that searches with it; this run "
                 + (f"searches with {method!r}" if method else "does not search")
             )
-
-
-def _check_search(spec: TrainSpec, rewinds: Collection[int]) -> None:
-    """Raise RecipeError if a run with a search is to save weights, from which no other run could
-    start."""
-    if spec.search is not None and rewinds:
+    if method and rewinds:
         raise RecipeError(
-            f"search {spec.search.method!r}: its run saves no rewind points, because a network in "
-            "search has other weights than the model; take them from a run without a search"
+            f"search {method!r}: its run saves no rewind points, because a network in search has "
+            "other weights than the model; take them from a run without a search"
         )
+
+
+def _replicated(
+    local_weights: Mapping[str, Shard], net: Network, recipe: Recipe
+) -> dict[str, Shard]:
+    """Return what each process has in full: all but the weights that ZeRO 3 partitions."""
+    partitioned = {name for name, _ in net.named_parameters()} if recipe.zero == 3 else set()
+    return {name: each for name, each in local_weights.items() if name not in partitioned}
 
 
 def _count_parameters(net: Network, ticket: Ticket | None) -> int:
@@ -397,10 +353,19 @@ def _of_backbone(named: Mapping[str, T]) -> dict[str, T]:
     }
 
 
+def _initial_state(
+    spec: TrainSpec, backbone: Backbone, task: Task, inputs: RunInputs
+) -> dict[str, Tensor]:
+    """Return the start weights of backbone and head, and the task's state if it has one."""
+    weights = _initial_weights(spec, backbone, task, inputs)
+    return weights | init_task_state(task, weights)
+
+
 def _initial_weights(
     spec: TrainSpec, backbone: Backbone, task: Task, inputs: RunInputs
 ) -> dict[str, Tensor]:
-    """Return the start weights of backbone and head."""
+    """Return the start weights of backbone and head. A rewind point of the task itself may come
+    with the task's state."""
     start = start_weights(spec.model, spec.start, inputs.weights, inputs.rewind, backbone.prunable)
     extensions = TASKS[spec.task.name].embedding_extensions.get(spec.model.architecture, ())
     start = extend_embeddings(start, extensions, backbone.state_dict(), spec.start.seed)

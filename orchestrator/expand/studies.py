@@ -18,6 +18,8 @@ from orchestrator.plan.graph import DENSE, Cell, Curve, Plan
 from orchestrator.sources.names import NamedSource, parse_sources
 from orchestrator.sweep.config import AXES, AxisValues, Study
 from orchestrator.sweep.resolve import Resolver, refused
+from trainables.check import check_search
+from trainables.pruning import PRUNERS
 
 
 def expand_sweep(resolver: Resolver) -> Plan:
@@ -113,6 +115,7 @@ class _StudyExpansion:
         chain_point = self._chain_point(point)
         for checked in (point, chain_point or point):
             self._check_rewind(checked)
+            self._check_search(checked)
         return replace(point, chain_point=chain_point)
 
     def _pretraining(self, point: GridPoint) -> GridPoint | None:
@@ -147,6 +150,12 @@ class _StudyExpansion:
                 f"studies.{self.name}.rewind = {point.rewind} is past the recipe's end;"
                 f" use {max_rewind} or less"
             )
+
+    def _check_search(self, point: GridPoint) -> None:
+        pruner = point.study.pruner
+        if PRUNERS[pruner].needs == "search":
+            with refused(f"studies.{self.name}.pruner = {pruner!r}"):
+                check_search(pruner, point.recipe, self.resolver.sweep.placement.workers)
 
     def _related_points(self, study: Study, values: AxisValues) -> RelatedPoints:
         """Return the points that differ from `values` in the task (and the axes zipped with it), or

@@ -49,7 +49,7 @@ def work_of(trial: Trial) -> float:
     modality = MODELS[spec.model.architecture].modality
     weights = max(pool_sizes(spec.model).values())
     recipe = spec.recipe
-    sequences = TASKS[spec.task.name].sequences.get(spec.model.architecture, 1)
+    sequences = TASKS[spec.task.name].sequences_for(spec.model.architecture)
     tokens = recipe.tokens * recipe.accumulate
     tokens = tokens or recipe.batch_size * TOKENS_PER_SEQUENCE[modality] * sequences
     return steps_of(trial) * weights * tokens * passes_per_step(recipe) / 1e12

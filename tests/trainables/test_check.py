@@ -11,7 +11,7 @@ from tests.support.plugins import registered
 from trainables.check import check_training
 from trainables.errors import TrainableError
 from trainables.models import MODELS
-from trainables.spec import ModelSpec, Recipe, Start, TaskSpec, TrainSpec
+from trainables.spec import ModelSpec, Recipe, Search, Start, TaskSpec, TrainSpec
 
 SPEC = TrainSpec(
     model=ModelSpec(architecture="uniter", size="tiny"),
@@ -28,6 +28,7 @@ ONE_LAYER = replace(SPEC.model, overrides=(("num_hidden_layers", 1),))
         ({"model": replace(SPEC.model, overrides=(("hidden_size", 65),))}, "num_attention_heads"),
         ({"model": ONE_LAYER, "start": Start(shuffle="across_depth")}, "two layers or more"),
         ({"task": replace(SPEC.task, options=(("blind", True),))}, "no option 'blind'"),
+        ({"search": Search(method="magnitude")}, "search: 'magnitude' is no pruning method with"),
         ({"first_step": 4}, "first_step = 4 is not a step of the recipe; use 0 to 3"),
     ],
 )

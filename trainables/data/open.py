@@ -18,7 +18,6 @@ from trainables.data.schema.validate import CheckedReader
 from trainables.spec import TaskSpec
 
 
-@lru_cache(maxsize=32)
 def open_data(
     source: DataReference,
     cache: Path,
@@ -28,12 +27,39 @@ def open_data(
     image_size: int,
     patch_size: int,
 ) -> Data:
-    """Open a task's data, once per process.
+    """Open a task's data, once per process and version of the reader.
 
     The files of `source` are only read if the cache does not have them yet; they must then have the
     fingerprint `task.data`. `image_size` and `patch_size` are in pixels, 0 for a model that takes
     regions. Raises DataError if the data is missing, damaged or not what was planned.
     """
+    reader_source = FORMATS.source_of(file_format)
+    return _open_once(source, cache, task, file_format, image_size, patch_size, reader_source)
+
+
+@lru_cache(maxsize=32)
+def _open_once(
+    source: DataReference,
+    cache: Path,
+    task: TaskSpec,
+    file_format: str,
+    image_size: int,
+    patch_size: int,
+    reader_source: str,
+) -> Data:
+    return load_data(source, cache, task, file_format, image_size=image_size, patch_size=patch_size)
+
+
+def load_data(
+    source: DataReference,
+    cache: Path,
+    task: TaskSpec,
+    file_format: str,
+    *,
+    image_size: int,
+    patch_size: int,
+) -> Data:
+    """Do what `open_data` does, even if this process has the data open."""
     layout = resolve_layout(task.name, file_format, dict(task.options))
     identity = [task.data, task.name, file_format, layout.options, image_size, patch_size]
     if reader_source := FORMATS.source_of(file_format):

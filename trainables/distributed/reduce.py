@@ -37,11 +37,15 @@ def all_reduce_gradients(weights: Iterable[nn.Parameter], peers: Peers) -> None:
 
 
 def average_buffers(buffers: Iterable[Tensor], peers: Peers) -> None:
-    """Replace every floating-point buffer by its mean over all processes, in place."""
+    """Replace every floating-point buffer by its mean over all processes, in place.
+
+    In float64 the sum of equal float32 values is exact, so a buffer that is the same everywhere,
+    such as a table of positions, keeps its bits. In float32 three processes would change some.
+    """
     floats = [each for each in buffers if each.is_floating_point()]
     if peers.world_size == 1 or not floats:
         return
-    flat = torch.cat([each.reshape(-1).float() for each in floats])
+    flat = torch.cat([each.reshape(-1).double() for each in floats])
     dist.all_reduce(flat)
     flat /= peers.world_size
     means = torch.split(flat, [each.numel() for each in floats])

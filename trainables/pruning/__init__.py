@@ -29,7 +29,8 @@ A method with a search of its own has
 A training run whose `spec.search` names the method enters `searching` once the start weights are
 loaded and the ticket is applied. There the method may register parameters and buffers on the
 backbone, which are trained, checkpointed and restored like its weights, and hooks that use them.
-Over several processes, floating-point buffers are averaged after each step.
+Over several processes, floating-point buffers are averaged after each step, and a search that
+skips some of the weights in some micro-batches says so (`varies_parameters`).
 Whatever else the search draws or remembers must depend on the weights, the batch and torch's
 current random stream only, so that a resumed run is the same as an uninterrupted one. The context
 yields None, or a function from a training objective to the one that is used instead of it
@@ -64,6 +65,9 @@ class PruneMethod:
     kinds: tuple[str, ...] = ("weights",)
     """The kinds of tickets that it makes (`trainables.tickets.TICKET_KINDS`), the one that is made
     by default first; empty if it makes all kinds."""
+    varies_parameters: bool = False
+    """Whether micro-batches of one optimizer step can differ, under the method's search, in which
+    weights of the network they use, as `TaskEntry.varies_parameters`."""
     seeded: bool = False
     """Whether it draws from `PruneSpec.seed`. Otherwise the seed stays out of the trial's key."""
 

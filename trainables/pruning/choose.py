@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import ModuleType
 
 import numpy as np
@@ -12,14 +13,39 @@ from torch import Tensor
 
 from trainables.distributed.collectives import Peers, Shard
 from trainables.errors import CheckpointError, TicketMismatch
+from trainables.models.base import Backbone
 from trainables.pruning import PRUNERS
 from trainables.spec import PruneSpec
-from trainables.tickets.base import Masks, Scores, Space, Ticket, check_covers, shapes_of
+from trainables.tickets.base import (
+    Masks,
+    Scores,
+    Space,
+    Ticket,
+    check_covers,
+    kind_module,
+    shapes_of,
+)
 
 
 def method_module(name: str) -> ModuleType:
     """Import the module of a pruning method."""
     return importlib.import_module(PRUNERS[name].module)
+
+
+@dataclass(frozen=True, slots=True)
+class WantedTicket:
+    """A ticket that is to be chosen at the end of a training run."""
+
+    spec: PruneSpec
+    space: Space
+    pool: Sequence[str]
+    """Names of the pool's weights, in order of depth."""
+
+    @classmethod
+    def of(cls, spec: PruneSpec, backbone: Backbone) -> WantedTicket:
+        """Take names and shapes from the backbone, before the run."""
+        space = kind_module(spec.ticket_kind).space(backbone, spec.pool)
+        return cls(spec, space, backbone.prunable(spec.pool))
 
 
 def prune_alone(
@@ -55,9 +81,7 @@ def prune_alone(
 
 
 def prune_at_end(
-    spec: PruneSpec,
-    space: Space,
-    pool: Sequence[str],
+    wanted: WantedTicket,
     shards: Mapping[str, Shard],
     shapes: Space,
     full_weights: Mapping[str, Tensor],
@@ -70,6 +94,7 @@ def prune_at_end(
     Rank 0, which has the `full_weights` too, gets the ticket; the others get None. Raises the
     errors of `prune_alone`.
     """
+    spec, space, pool = wanted.spec, wanted.space, wanted.pool
     arrays = _arrays(spec, ticket)
     method = method_module(spec.method)
     if PRUNERS[spec.method].needs == "search":

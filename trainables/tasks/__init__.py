@@ -54,8 +54,10 @@ class TaskEntry:
     type of its default."""
     embedding_extensions: Mapping[str, tuple[EmbeddingExtension, ...]] = field(default_factory=dict)
     """Architecture -> the rows that the task adds to its embedding tables."""
-    sequences: Mapping[str, int] = field(default_factory=dict)
-    """Architecture -> number of sequences per training example, where it is not 1."""
+    sequences: int = 1
+    """Number of sequences per training example."""
+    sequences_of: Mapping[str, int] = field(default_factory=dict)
+    """Architecture -> number of sequences per training example, where its authors have another."""
     columns: Mapping[str, str] = field(default_factory=lambda: {"score": ""})
     """Scores that tables show -> suffix of the task's name in the column's title. Retrieval has two
     scores."""
@@ -70,6 +72,10 @@ class TaskEntry:
     """Return the folder of the data if a Python package ships them."""
     semantics: int = 1
     """Increase it when a change to the module alters results; it is part of every trial's key."""
+
+    def sequences_for(self, architecture: str) -> int:
+        """Return the number of sequences per training example for a model."""
+        return self.sequences_of.get(architecture, self.sequences)
 
 
 def _easy_vqa_data() -> Path | None:
@@ -144,7 +150,7 @@ _BUILTIN: dict[str, TaskEntry] = {
                 ),
             ),
         },
-        sequences={"uniter": 2, "lxmert": 2, "vilt": 2},
+        sequences=2,
     ),
     "vcr": TaskEntry(
         module="trainables.tasks.vcr",
@@ -163,7 +169,7 @@ _BUILTIN: dict[str, TaskEntry] = {
                 ),
             ),
         },
-        sequences={"uniter": 4},
+        sequences=4,
     ),
     "refcoco": TaskEntry(
         module="trainables.tasks.refcoco",
@@ -179,7 +185,8 @@ _BUILTIN: dict[str, TaskEntry] = {
         # VLT does not say which split it scores on. `eval_images` above 0 makes a smaller matrix.
         options={**_BLIND, "split": "val", "eval_images": 0},
         check_options=_check_retrieval,
-        sequences={"uniter": 3, "vilt": 16},
+        sequences=16,
+        sequences_of={"uniter": 3},
         columns={"ir1": "IR", "tr1": "TR"},
     ),
     "pretraining": TaskEntry(

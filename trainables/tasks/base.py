@@ -132,8 +132,9 @@ class Task(ABC):
         """Set the state: before training to the one of `init_state` or of a rewind point, then to
         that of a checkpoint, if there is one. Copy the tensors, which are on the CPU.
 
-        `masks` is the run's ticket by the network's tensor names, empty for a dense run. A momentum
-        encoder applies it to its own weights, which are those of a dense network otherwise.
+        `masks` are those of the weights that the run's ticket holds at zero, by the network's
+        tensor names; empty for a dense run. A momentum encoder applies them to its own weights,
+        which are those of a dense network otherwise.
         """
         return
 

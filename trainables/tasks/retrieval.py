@@ -50,7 +50,7 @@ class RetrievalTask(common.PublishedTask):
 
     def __init__(self, data: Data, source: TaskSource, spec: TaskSpec, backbone: Backbone) -> None:
         super().__init__(data, source, spec, backbone)
-        self.sequences = TASKS["retrieval"].sequences[self.architecture]
+        self.sequences = TASKS["retrieval"].sequences_for(self.architecture)
         """Sequences per training example, the true pair first: 3 for UNITER, else 16 texts per
         image."""
         self.eval_images = int(self.options["eval_images"])

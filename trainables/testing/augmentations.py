@@ -12,7 +12,7 @@ _SIZES = ((32, 32), (24, 40), (7, 5))
 
 
 def check_augmentation_contract(name: str) -> None:
-    """Check an augmentation of `AUGMENTATIONS` that changes pixels.
+    """Check an augmentation of `AUGMENTATIONS`, other than the one that changes nothing.
 
     The result keeps type and shape. It is a function of the seed, the step and the image, and
     leaves the image itself and torch's generator alone. Different images of a step are changed

@@ -9,7 +9,7 @@ import numpy as np
 
 from trainables.data.check import check_folder
 from trainables.data.formats import FORMATS, task_files
-from trainables.data.open import open_data
+from trainables.data.open import load_data
 from trainables.data.reference import LocalData
 from trainables.data.schema.examples import Data
 from trainables.spec import TaskSpec
@@ -40,9 +40,8 @@ def check_format_contract(name: str, task: str, folder: Path) -> None:
         else {"image_size": 0, "patch_size": 0}
     )
     with TemporaryDirectory() as cache:
-        read = open_data(reference, Path(cache), spec, name, **sizes)
-        open_data.cache_clear()  # so that the second one comes from the files in `cache`
-        cached = open_data(reference, Path(cache), spec, name, **sizes)
+        read = load_data(reference, Path(cache), spec, name, **sizes)
+        cached = load_data(reference, Path(cache), spec, name, **sizes)  # from files in `cache`
         _check_equal(read, cached)
         examples = {len(split.keys) for split in (read.train, read.held_out)}
     assert examples <= {each.examples for each in counts}, (

@@ -20,15 +20,20 @@ from trainables.testing.inputs import build_backbone, random_batch
 def check_model_contract(name: str, size: str) -> None:
     """Check the model `name` of `MODELS` at one of its sizes, which should be small.
 
-    The entry's pools are those of the network. The same seed gives the same weights. An evaluation
-    is deterministic, draws no random numbers, and has the documented shapes. The state dict is
-    complete: it moves to another network and into a file and back. The network also computes in
-    bfloat16.
+    The entry's pools and inputs are those of the network. The same seed gives the same weights. An
+    evaluation is deterministic, draws no random numbers, and has the documented shapes. The state
+    dict is complete: it moves to another network and into a file and back. The network also
+    computes in bfloat16.
     """
     spec = ModelSpec(architecture=name, size=size)
     check_model(spec)
     backbone = build_backbone(spec)
     assert backbone.architecture == name, f"`architecture` is {backbone.architecture!r}"
+    modality = MODELS[name].modality
+    assert backbone.modality == modality, f"the entry says {modality}, not {backbone.modality}"
+    assert bool(backbone.max_text) == bool(MODELS[name].tokenizer), (
+        "a model that reads texts has a `tokenizer` in its entry and `max_text` in its network"
+    )
     _check_pools(spec, backbone)
     _check_seeds(spec, backbone)
     encoded = _evaluate(backbone)

@@ -8,10 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.models import MODELS
 from trainables.seeds import Rng
 from trainables.spec import ModelSpec, TaskSpec
-from trainables.tasks import TASKS
+from trainables.tasks import TASKS, default_recipe
 from trainables.tasks.base import Batch, Indices, Task, TaskSource
 from trainables.training.start import extended_backbone
 
@@ -21,14 +20,12 @@ EXAMPLES = 8
 def check_task_contract(spec: TaskSpec, model: ModelSpec, source: TaskSource) -> None:
     """Check a task of `TASKS` with a small model and data.
 
-    A batch is a function of the indices and the random stream alone. The loss is a finite scalar
-    whose gradients are finite. The score does not depend on the batch size of the evaluation.
+    The task or the model has a recipe for the two. A batch is a function of the indices and the
+    random stream alone. The loss is a finite scalar whose gradients are finite. The score does not
+    depend on the batch size of the evaluation.
     """
     entry = TASKS[spec.name]
-    of_model = MODELS[model.architecture].recipes
-    assert model.architecture in entry.recipes or spec.name in of_model, (
-        f"neither the task nor the model has a recipe for {spec.name} with {model.architecture}"
-    )
+    default_recipe(spec.name, model.architecture)  # raises RecipeError if there is none
     extensions = entry.embedding_extensions.get(model.architecture, ())
     backbone = extended_backbone(model, extensions, 0.0)
     task: Task = import_module(entry.module).open_task(source, spec, backbone)

@@ -2,8 +2,8 @@
 
 A ticket is one boolean array or more over the units of its kind, True where a unit is kept. To add
 a kind, write a module with the functions of `trainables.tickets.base.TicketModule` and add an entry
-to `TICKET_KINDS`. This module imports nothing heavy, because planning reads it too. The others may
-import the modules `errors`, `models` and `distributed`.
+to `TICKET_KINDS`. This module imports nothing heavy, because planning reads it too. The package's
+other modules may import `errors`, `models` and `distributed`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Tickets over scalar weights: masks on a network, and the check that pruned weights stay zero.
 
 A network with mask m, backbone theta and head phi trains as f(x; m * theta, phi) (VLT section 3) if
-its pruned weights start at zero, their gradients are masked, and the optimizer starts fresh:
-AdamW's update of a zero weight with zero moments is zero, weight decay included. Masking the
-gradient itself, before accumulation, also keeps pruned weights out of the clipping norm, and is
+its pruned weights start at zero, their gradients are masked, and the optimizer starts fresh: the
+update of a zero weight with zero gradient and zero state is zero, weight decay included. Masking
+the gradient itself, before accumulation, also keeps pruned weights out of the clipping norm, and is
 exact at ZeRO 0 to 3 in fp32 and bf16.
 """
 

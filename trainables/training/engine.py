@@ -11,6 +11,7 @@ Undocumented properties of DeepSpeed 0.19:
 * It fails on weights that are not contiguous, such as those in channels-last format.
 * At ZeRO 3 a weight that a step does not use keeps the gradient of its last use.
 * An engine leaks unless it is destroyed and collected, and at ZeRO 3 even then.
+* From stage 1 on it keeps no masters of frozen weights (without `requires_grad`).
 * It leaves buffers alone: they are never partitioned, stay float32 at bf16, and each process has
   its own.
 
@@ -46,7 +47,7 @@ from trainables.distributed.zero import (
     write_shard,
     zero_gradients,
 )
-from trainables.errors import InvariantError
+from trainables.errors import InvariantError, RecipeError
 from trainables.models.batch_norm import use_float32_batch_norm
 from trainables.optim.build import (
     Groups,
@@ -297,9 +298,12 @@ def start_engine(
     Its weights become contiguous, and its batch normalizations compute in float32. Inputs may be in
     channels-last format, which keeps most of that format's speed. `groups` are the groups of
     weights that the model names.
+
+    Raises RecipeError for frozen weights at ZeRO 1 and above.
     """
     import deepspeed
 
+    _check_frozen(net, recipe)
     for tensor in (*net.parameters(), *net.buffers()):
         tensor.data = tensor.data.contiguous()
     shapes = {name: value.shape for name, value in net.state_dict().items()}
@@ -336,6 +340,17 @@ def start_engine(
         yield engine
     finally:
         deepspeed_engine.destroy()
+
+
+def _check_frozen(net: nn.Module, recipe: Recipe) -> None:
+    """Raise RecipeError where DeepSpeed keeps no float32 masters of frozen weights: at bf16 their
+    low bits would be lost, and a checkpoint could not hold them."""
+    frozen = [name for name, weight in net.named_parameters() if not weight.requires_grad]
+    if recipe.zero and frozen:
+        raise RecipeError(
+            f"recipe.zero = {recipe.zero} is not allowed with frozen weights, such as {frozen[0]}; "
+            "use 0"
+        )
 
 
 @contextmanager

@@ -52,7 +52,8 @@ class RunPlan:
     rewind_steps: frozenset[int]
     """Steps after which the weights, and the task's state, are sent to the sink."""
     masks: Masks
-    """The ticket by the network's tensor names; empty for a dense run."""
+    """Masks of the weights that the ticket holds at zero, by the network's tensor names; empty for
+    a dense run, and for a ticket that leaves weights alone."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -168,7 +169,7 @@ def init_task_state(task: Task, start: Mapping[str, Tensor]) -> dict[str, Tensor
 
 
 def load_task_state(task: Task, tensors: Mapping[str, Tensor], masks: Masks) -> None:
-    """Set the task's state to that among `tensors`; `masks` is the ticket of the run."""
+    """Set the task's state to that among `tensors`; `masks` are those of `RunPlan.masks`."""
     state = {
         name.removeprefix(TASK_STATE): value
         for name, value in tensors.items()

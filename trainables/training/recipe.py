@@ -10,7 +10,6 @@ from trainables.errors import RecipeError, suggest
 from trainables.optim import BUILTIN, OPTIMIZERS
 from trainables.optim.schedules import SCHEDULES
 from trainables.spec import Recipe
-from trainables.tasks import TASKS
 
 _DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(Recipe)}
 
@@ -56,16 +55,17 @@ def check_recipe(recipe: Recipe, groups: Collection[str] = ()) -> None:
     SCHEDULES[recipe.decay].check(recipe)
 
 
-def check_workers(recipe: Recipe, task: str, workers: int) -> None:
-    """Raise RecipeError if the task cannot be trained in so many processes at the recipe's ZeRO
-    stage.
+def check_workers(recipe: Recipe, what: str, workers: int, *, varies_parameters: bool) -> None:
+    """Raise RecipeError if `what`, a task or a search, cannot be trained in so many processes at
+    the recipe's ZeRO stage.
 
-    If the processes use different weights in one step, DeepSpeed adds gradients of different
-    weights to each other at stages 1 and 2, without an error, and fails at stage 3.
+    If the processes use different weights in one step (`varies_parameters`), DeepSpeed adds
+    gradients of different weights to each other at stages 1 and 2, without an error, and fails at
+    stage 3.
     """
-    if workers > 1 and recipe.zero > 0 and TASKS[task].varies_parameters:
+    if workers > 1 and recipe.zero > 0 and varies_parameters:
         raise RecipeError(
-            f"recipe.zero = {recipe.zero} is not allowed for task {task} with {workers} workers: "
+            f"recipe.zero = {recipe.zero} is not allowed for {what} with {workers} workers: "
             "its micro-batches use different weights, whose gradients DeepSpeed would mix; use "
             "zero = 0, or one worker"
         )

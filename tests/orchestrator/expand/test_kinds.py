@@ -86,6 +86,20 @@ def test_a_ticket_that_the_method_cannot_make_is_refused_while_planning(
     assert "\n" not in str(caught.value)
 
 
+def test_a_search_that_varies_the_weights_of_a_step_needs_stage_0_or_one_worker() -> None:
+    entry = PruneMethod(module="absent", needs="search", varies_parameters=True)
+    document = sweep_document(pruner="own", recipe="r", tickets=["search"], controls=[])
+    with plugins.registered(PRUNERS, "own", entry):
+        for zero, workers in ((0, 2), (2, 1), (2, 2)):
+            several = {"recipes": {"r": {"zero": zero}}, "placement": {"workers": workers}}
+            if (zero, workers) != (2, 2):
+                assert plan_of(document | several)
+                continue
+            message = r"studies\.\w+\.pruner = 'own': recipe\.zero = 2 .* the search own with 2"
+            with pytest.raises(ConfigError, match=message):
+                plan_of(document | several)
+
+
 @pytest.mark.parametrize("needs", ["nothing", "weights"])
 def test_a_method_that_needs_no_training_is_planned_without_a_run(needs: str) -> None:
     document = sweep_document(pruner="own", tickets=["omp"], controls=[])

@@ -116,7 +116,7 @@ def test_batches_have_the_lengths_that_the_task_reports(task: str, architecture:
     toy, _ = _network(task, architecture)
     lengths = toy.lengths()
     assert len(lengths) == len(toy.lengths())
-    sequences = TASKS[task].sequences.get(architecture, 1)
+    sequences = TASKS[task].sequences_for(architecture)
     for example in range(6):
         batch = toy.train_batch(np.array([example]), RNG)
         assert len(batch["input_ids"]) == sequences

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tests.support import toy_runs
 from tests.support.runs import RecordingSink
-from trainables.distributed.collectives import Shard, current_peers
+from trainables.distributed.collectives import Peers, Shard, current_peers
 from trainables.distributed.launch import ParentCall, run_processes
 from trainables.distributed.reduce import average_buffers
 from trainables.errors import InvariantError, Stopped
@@ -107,6 +107,20 @@ def test_integers_are_hashed_exactly() -> None:
         return kept_sha256({"count": torch.tensor(count), "on": torch.tensor([True])}, {})
 
     assert sha256(2**53) != sha256(2**53 + 1)
+
+
+def test_a_buffer_that_three_processes_share_keeps_its_bits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def all_reduce(values: torch.Tensor) -> None:
+        values.copy_(values + values + values)
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
+    table = torch.rand(1000, generator=torch.Generator().manual_seed(0))
+    averaged = [table.clone(), table.double() / 3]
+    average_buffers(averaged, Peers(rank=0, world_size=3))
+    assert torch.equal(averaged[0], table)
+    assert torch.allclose(averaged[1], table.double() / 3, rtol=1e-15, atol=0)
 
 
 def member(argument: bytes, call: ParentCall) -> Any:

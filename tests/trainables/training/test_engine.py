@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from tests.support.runs import micro_batches
 from trainables.distributed.process import GROUP_TIMEOUT, prepare_process
-from trainables.errors import InvariantError
+from trainables.errors import InvariantError, RecipeError
 from trainables.spec import Recipe
 from trainables.tickets.weights import applied, kept_sha256, pruned_nonzero
 from trainables.training.adversary import plain_objective
@@ -229,6 +229,15 @@ def test_a_step_does_not_synchronize_and_allocates_no_more_than_its_gradients(
         monkeypatch.undo()
         assert not synchronizations
         assert max(sizes) <= sum(weight.numel() for weight in running.net.parameters())
+
+
+@pytest.mark.parametrize("zero", [1, 2, 3])
+def test_frozen_weights_are_refused_where_deepspeed_keeps_no_masters_of_them(zero: Any) -> None:
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    net[0].weight.requires_grad_(False)
+    refused = pytest.raises(RecipeError, match=rf"zero = {zero} is not allowed .* 0\.weight; use 0")
+    with refused, start_engine(net, Recipe(steps=2, zero=zero), "cpu"):
+        pass
 
 
 def test_every_process_group_has_the_long_timeout() -> None:

@@ -1,9 +1,9 @@
 """The augmentations of training images, by name.
 
-An augmentation changes an image while it is trained on, never while it is scored. What it draws is
-a function of the seed, the step and the image: it does not depend on micro-batches, on the number
-of workers, or on whether the run was resumed. Images that are in a step several times look the same
-in it.
+An augmentation changes the pixels of an image while it is trained on, never while it is scored.
+What it draws is a function of the seed, the step and the image: it does not depend on
+micro-batches, on the number of workers, or on whether the run was resumed. Images that are in a
+step several times look the same in it.
 
 To add one, write `trainables/data/augmentation/NAME.py` with
 `augment(pixels: Tensor, rng: Rng) -> Tensor` and add an entry to `AUGMENTATIONS`. `pixels` are the
@@ -27,8 +27,6 @@ class AugmentationEntry:
     module: str = ""
     """The module with `augment`; it is imported when a run trains. Empty: images stay as they
     are."""
-    modality: Modality = "pixels"
-    """The images that it changes."""
     description: str = ""
     """One line: what it does, and whose it is."""
 
@@ -54,13 +52,12 @@ def check_augmentation(name: str, modality: Modality, *, task: str, applies: boo
         raise RecipeError(
             f"recipe.augmentation = {name!r} is not known; {suggest(name, AUGMENTATIONS)}"
         )
-    entry = AUGMENTATIONS[name]
-    if not entry.module:
+    if not AUGMENTATIONS[name].module:
         return
-    if entry.modality != modality:
+    if modality != "pixels":
         raise RecipeError(
-            f"recipe.augmentation = {name!r} changes {entry.modality}, the model reads {modality};"
-            " use none, or another model"
+            f"recipe.augmentation = {name!r} changes pixels, the model reads {modality}; use none,"
+            " or another model"
         )
     if not applies:
         raise RecipeError(

@@ -17,10 +17,11 @@ import pyarrow as pa
 import pytest
 
 from tests.support import published_files
+from tests.support.outside_data import LINES, installed, write_lines
 from tests.support.paths import ROOT
 from trainables.data.cache import write as cache_write
 from trainables.data.cache.build import open_cached
-from trainables.data.open import open_data
+from trainables.data.open import load_data, open_data
 from trainables.data.reference import LocalData
 from trainables.data.schema.examples import Data, VocabularyInfo
 from trainables.data.schema.records import Decode, ExampleRecord, ImageKey, SplitName
@@ -72,9 +73,7 @@ def task(root: Path, file_format: str = "uniter") -> TaskSpec:
 def opened(root: Path, cache: Path, spec: TaskSpec, file_format: str = "uniter") -> Data:
     """Open the data as a new process does."""
     size, patch = (64, 32) if file_format == "vilt" else (0, 0)
-    return open_data.__wrapped__(
-        LocalData(root), cache, spec, file_format, image_size=size, patch_size=patch
-    )
+    return load_data(LocalData(root), cache, spec, file_format, image_size=size, patch_size=patch)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -101,6 +100,19 @@ def test_a_process_opens_the_data_once(tmp_path: Path) -> None:
         for _ in range(2)
     )
     assert first is second
+
+
+def test_data_are_opened_again_by_another_version_of_the_reader(tmp_path: Path) -> None:
+    write_lines(tmp_path)
+    data, opened_by = LocalData(tmp_path), []
+    files = ("lines/train.jsonl", "lines/val.jsonl", "lines/images.jsonl")
+    spec = TaskSpec(name="vqa", data=data.fingerprint(files), format="lines")
+    for module in (LINES, replace(LINES, text=f"{LINES.text}\n# changed")):
+        with installed(module):
+            opened_by.append(
+                open_data(data, tmp_path / "cache", spec, "lines", image_size=0, patch_size=0)
+            )
+    assert opened_by[0] is not opened_by[1]
 
 
 def test_data_other_than_planned_is_refused(tmp_path: Path) -> None:
