@@ -15,6 +15,7 @@ from trainables.parts import part_sources
 from trainables.pruning import PRUNERS, check_prune
 from trainables.spec import (
     PRUNE_SEMANTICS,
+    Options,
     PruneSpec,
     Recipe,
     RewindSpec,
@@ -85,6 +86,8 @@ class PlanBuilder:
     _chains: dict[tuple[object, ...], list[str]] = field(default_factory=dict)
     """IMP tickets by chain, level 1 first. Every source that builds on a chain looks them up."""
     _starts: dict[tuple[object, ...], Start] = field(default_factory=dict)
+    _sources: dict[tuple[str, str, str], Options] = field(default_factory=dict)
+    """Hashes of the parts from outside by the labels of model, task and recipe."""
 
     def add(
         self,
@@ -140,10 +143,17 @@ class PlanBuilder:
             else 0,
             role=role,
             search=search,
-            sources=part_sources(point.model.spec, point.task.spec, point.recipe),
+            sources=self._part_sources(point),
         )
         parents = tuple(key for key in (ticket, start.trial) if key)
         return self.add(spec, point, parents=parents, level=level)
+
+    def _part_sources(self, point: GridPoint) -> Options:
+        labels = (point.model.label, point.task.label, point.recipe_label)
+        if labels not in self._sources:
+            sources = part_sources(point.model.spec, point.task.spec, point.recipe)
+            self._sources[labels] = sources
+        return self._sources[labels]
 
     def _head(self, point: GridPoint, start: Start) -> Literal["rewind", "redraw"]:
         """Return how the run gets its task head; a head saved on another task cannot be used."""

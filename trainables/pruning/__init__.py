@@ -98,11 +98,10 @@ def check_prune(spec: PruneSpec) -> None:
     if spec.method not in PRUNERS:
         raise RecipeError(f"{method}: not known; use one of {', '.join(PRUNERS)}")
     entry = PRUNERS[spec.method]
-    made = entry.kinds or (*TICKET_KINDS,)
-    if spec.ticket_kind not in made:
+    if entry.kinds and spec.ticket_kind not in entry.kinds:
         raise RecipeError(
-            f"{method}: makes no tickets of the kind {spec.ticket_kind!r}, only {', '.join(made)}; "
-            "use another method or kind"
+            f"{method}: makes no tickets of the kind {spec.ticket_kind!r}, only "
+            f"{', '.join(entry.kinds)}; use another method or kind"
         )
     if spec.ticket_kind not in TICKET_KINDS:
         raise RecipeError(
