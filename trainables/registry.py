@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -63,6 +64,15 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
 
     def __contains__(self, name: object) -> bool:
         return name in self._builtin or name in self._added or name in self._entry_points()
+
+    def loadable(self) -> dict[str, Entry]:
+        """Return the entries that can be loaded, for messages that list what there is: a broken
+        package must not hide what the message is about."""
+        entries = {}
+        for name in self:
+            with suppress(PluginError):
+                entries[name] = self[name]
+        return entries
 
     def source_of(self, name: str) -> str:
         """Return the hash of an entry's source (64 hex digits); empty for a built-in entry."""

@@ -92,8 +92,8 @@ class Recipe:
     """Micro-batches per optimizer step, whose gradients are averaged. It must divide `batch_size`,
     unless `tokens` is above 0."""
     optimizer: str = "adamw"
-    """Optimizer: `adamw`, `sgd` (as `torch.optim.SGD`) or `lars` (You et al. 2017). `lars` needs
-    `zero` 0 and `fp32`."""
+    """Optimizer: `adamw`, `sgd` (as `torch.optim.SGD`), `lars` (You et al. 2017), or one from
+    outside the package. `lars` needs `zero` 0 and `fp32`."""
     lr: Positive = 1e-4
     """Peak learning rate, reached at the end of the warm-up."""
     head_lr_scale: Positive = 1.0
@@ -151,8 +151,8 @@ class Recipe:
     differ from an uncompiled run in the last bits. Not available with `zero` 3."""
     augmentation: str = "none"
     """How images are changed at random while they are trained on: `none`, `crop_flip` (padded by an
-    eighth, cropped at random, and mirrored half the time, for models that read pixels), or one that
-    an installed package adds."""
+    eighth, cropped at random, and mirrored half the time, for models that read pixels), or one from
+    outside the package."""
     adversary: Literal["none", "text", "image", "both", "alternate"] = "none"
     """Input that VILLA's adversary (Gan et al. 2020, Algorithm 1) perturbs: the word embeddings
     (`text`), the region features or pixels (`image`), both at once, or one after the other in each

@@ -19,7 +19,7 @@ from orchestrator.api.job_environment import (
 )
 from orchestrator.api.providers import PROVIDERS
 from orchestrator.cost.prices import offers
-from orchestrator.errors import ConfigError, InputError
+from orchestrator.errors import ConfigError, InputError, suggest
 from orchestrator.files import replace_files_in
 from orchestrator.store.policy import bucket_policy
 from orchestrator.store.s3 import StoreAddress
@@ -53,10 +53,13 @@ def render_cluster(
     Raises:
         MissingFile: a file does not exist.
         ConfigError: the profile is invalid or lacks the provider, or the sweep does not fit.
-        InputError: `folder` has other files, or cannot be written.
+        InputError: `provider` is unknown, or `folder` has other files or cannot be written.
+        PluginError: the provider's package is broken.
     """
     profile = yaml_file.load_yaml(path, Profile, kind="profile")
     name = provider or _only_provider(profile, path)
+    if name not in PROVIDERS:
+        raise InputError(f"--provider {name}: not known; {suggest(name, PROVIDERS)}")
     entry = PROVIDERS[name]
     if not entry.configured(profile):
         raise ConfigError(
@@ -88,10 +91,15 @@ def store_policy(path: Path, *, principal: str = "", maintenance: bool = False) 
 
 def _only_provider(profile: Profile, path: Path) -> str:
     """Return the provider that the profile configures; ConfigError unless it is exactly one."""
-    configured = [name for name, provider in PROVIDERS.items() if provider.configured(profile)]
+    for name in profile.providers:
+        if name not in PROVIDERS:
+            raise ConfigError(f"{path}: providers.{name} is not known; {suggest(name, PROVIDERS)}")
+        PROVIDERS[name]  # raises PluginError if its package is broken
+    providers = PROVIDERS.loadable()
+    configured = [name for name, provider in providers.items() if provider.configured(profile)]
     if len(configured) != 1:
         found = "several" if configured else "none"
-        sections = ", ".join(f"`{provider.section}`" for provider in PROVIDERS.values())
+        sections = ", ".join(f"`{provider.section}`" for provider in providers.values())
         advice = "choose one with --provider" if configured else "add one of them"
         raise ConfigError(f"{path}: has {found} of {sections}; {advice}")
     return configured[0]

@@ -33,9 +33,10 @@ def sweep_paths(sweep: Path) -> dict[str, str]:
     placement = content.get("placement", {})
     paths = {f"models.{name}.weights": model.get("weights") for name, model in models.items()}
     paths |= {f"tasks.{name}.data": task.get("data") for name, task in tasks.items()}
-    for section in ("tasks", "pruners"):
+    for section in ("models", "tasks", "pruners"):
         entries = content.get(section, {}).items()
         paths |= {f"{section}.{name}.module": entry.get("module") for name, entry in entries}
+    paths |= {f"modules[{index}]": path for index, path in enumerate(content.get("modules", []))}
     paths |= {f"placement.{key}": placement.get(key) for key in ("cache", "cluster")}
     return {key: path for key, path in paths.items() if path is not None and not is_remote(path)}
 
@@ -70,8 +71,8 @@ def path_variables(paths: Mapping[str, str]) -> dict[str, str]:
 
 def is_sent(key: str) -> bool:
     """Return whether the file that a sweep names under `key` is sent to the cluster with the sweep:
-    the cluster profile, and the user's own tasks and pruning methods."""
-    return key == "placement.cluster" or key.endswith(".module")
+    the cluster profile, and the Python files with parts of the user's own."""
+    return key == "placement.cluster" or key.endswith(".module") or key.startswith("modules[")
 
 
 def check_sent_files(paths: Mapping[str, str], folder: Path) -> None:

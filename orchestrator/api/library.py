@@ -10,7 +10,7 @@ data are `trainables.errors.TrainableError`s, and those of the local servers
 `cluster.errors.ServiceError`s.
 
 A local store is a server. Each call starts it unless it runs, which takes 1.5 s, and stops it at
-the end; while a `TrialStore` is open, it keeps running.
+the end; while a `TicketStore` is open, it keeps running.
 """
 
 from __future__ import annotations
@@ -73,7 +73,9 @@ def run(
         budget: amount of money, in the currency of the cluster profile in `placement.cluster`.
             Trials that would exceed it are not started.
         progress: whether to show the progress on the terminal or in the notebook.
-        observer: receives the events of the run, from its threads.
+        observer: an object whose `on_event(event)` receives the events of the run (the classes in
+            `orchestrator.schedule.run_events`), in the thread of the run, which waits for it. If it
+            raises, the error is logged and it receives no more events.
         check: whether an incomplete run is an error. If not, see `RunResult.complete`.
 
     Raises:

@@ -69,7 +69,7 @@ def apply(
 
     Args:
         model: any module, on its device.
-        ticket: masks by parameter name, or a ticket of a `TrialStore`.
+        ticket: masks by parameter name, or a ticket of a `TicketStore`.
         prefixes: how the names of masks begin -> how those parameters' names begin in `model`. The
             longest one that matches is replaced; `{"": "bert."}` puts `bert.` before every name.
 

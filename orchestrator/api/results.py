@@ -219,7 +219,7 @@ class RunResult:
     blocked: int
     """Those that depend on a failed one."""
     skipped: int
-    """Those that the sweep's search did not want; they are no failure."""
+    """Those that the sweep's strategy did not want; they are no failure."""
     seconds: float
     failures: Mapping[str, str]
     """Key of a failed trial -> its last error, in one line."""
@@ -241,7 +241,7 @@ class RunResult:
 
     @property
     def complete(self) -> bool:
-        """Whether every trial is done."""
+        """Whether every trial that the sweep wants is done."""
         unfinished = self.failed or self.blocked or self.budget_spent
         return not (unfinished or self.interrupted or self.outage)
 

@@ -26,6 +26,7 @@ from orchestrator.monitor.event_log import EventLog
 from orchestrator.monitor.observers import (
     CompositeObserver,
     FailureObserver,
+    IsolatedObserver,
     Observer,
     TrackingObserver,
 )
@@ -95,7 +96,7 @@ def run_sweep(
 
     The timeline of the cluster is written into `folder` as well. There is no report if the store
     became unreachable. `budget` is an amount of money; it requires a cluster profile. `display`
-    shows the progress, and `observers` receive the events of the run.
+    shows the progress, and `observers` receive the events of the run until they raise.
 
     Raises:
         InputError: a trial does not fit on the cluster, the cluster cannot be joined, the store is
@@ -137,7 +138,7 @@ def run_sweep(
                 PrometheusObserver(board),
                 timeline,
                 *meters,
-                *observers,
+                *map(IsolatedObserver, observers),
             )
             checks = [require_one_host(sweep.label)] if placement.store == LOCAL else []
             summary = driver.run_plan(

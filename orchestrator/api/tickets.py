@@ -20,7 +20,7 @@ from orchestrator.plan.keys import match_prefix
 from orchestrator.store import tickets
 from orchestrator.store.objects import ReadOnlyObjects
 from orchestrator.store.record import Record
-from orchestrator.store.ticket import Ticket
+from orchestrator.store.ticket import DEFAULT_KIND, Ticket
 from orchestrator.sweep.config import Placement, StoreConfig
 from trainables.tickets import units
 
@@ -138,9 +138,9 @@ class TicketStore:
     def tickets(self) -> pd.DataFrame:
         """Return one row per ticket, ordered by model, task and level.
 
-        Columns: `key` (of the prune trial), `kind` (of the ticket: `weights`), `model`, `task`,
-        `level`, `sparsity` (0 to 1), `nnz` (kept units), `bytes` (in the store), `hash` (of the
-        content) and `parents` (keys).
+        Columns: `key` (of the prune trial), `kind` (of the ticket, such as `weights`), `model`,
+        `task`, `level`, `sparsity` (0 to 1), `nnz` (kept units), `bytes` (in the store), `hash`
+        (of the content) and `parents` (keys).
         """
         import pandas as pd
 
@@ -220,7 +220,7 @@ def ticket_row(record: Record) -> dict[str, Any]:
     assert ticket is not None
     return {
         "key": record.key,
-        "kind": record.spec.get("ticket_kind", "weights"),
+        "kind": record.spec.get("ticket_kind", DEFAULT_KIND),
         "model": record.labels.get("model", ""),
         "task": record.labels.get("task", ""),
         "level": record.labels.get("level", 0),

@@ -26,7 +26,8 @@ from orchestrator.schedule.strategy import STRATEGIES, Strategy, scores_of, skip
 from orchestrator.sweep import yaml_file
 from orchestrator.sweep.config import Placement, StoreConfig, Sweep
 from orchestrator.sweep.fingerprints import caching_fingerprint, path_fingerprint
-from orchestrator.sweep.resolve import Resolver
+from orchestrator.sweep.resolve import Resolver, refused
+from trainables.errors import TrainableError
 
 if TYPE_CHECKING:
     from orchestrator.store.record import Record
@@ -73,7 +74,7 @@ class PlannedSweep:
     @property
     def strategy(self) -> Strategy:
         """Decides which trials of the plan are wanted."""
-        return STRATEGIES[self.config.search].create(self.config)
+        return STRATEGIES[self.config.strategy].create(self.config)
 
     def skipped(self, records: Mapping[str, Record]) -> frozenset[str]:
         """Keys of the trials that are not wanted with the results in `records`."""
@@ -104,12 +105,14 @@ def plan_sweep(sweep: AnySweep, home: Path, *, offline: bool = False) -> Planned
         fingerprint = (
             path_fingerprint if offline else caching_fingerprint(home / "fingerprints.json")
         )
-        _check_search(config.search)
         inputs = Resolver(config, fingerprint)
+        _check_strategy(config.strategy)  # a file of the user's may have it
         plan = expand_sweep(inputs)
         return PlannedSweep(path, home, config, inputs, plan, _profile(config.placement))
     except (ConfigError, MissingFile) as error:
         raise type(error)(f"{path or config.name}: {error}") from None
+    except TrainableError as error:  # of a part from outside, where no key is known
+        raise ConfigError(f"{path or config.name}: {error}") from None
 
 
 def read_sweep(sweep: AnySweep) -> Sweep:
@@ -125,9 +128,12 @@ def read_sweep(sweep: AnySweep) -> Sweep:
     return Sweep.from_dict(sweep)
 
 
-def _check_search(name: str) -> None:
+def _check_strategy(name: str) -> None:
+    """Check that the strategy exists: built-in, of a package, or of the sweep's `modules`."""
     if name not in STRATEGIES:
-        raise ConfigError(f"search = {name!r} is no known strategy; {suggest(name, STRATEGIES)}")
+        raise ConfigError(f"strategy = {name!r} is not known; {suggest(name, STRATEGIES)}")
+    with refused(f"strategy = {name!r}"):
+        STRATEGIES[name]
 
 
 def _profile(placement: Placement) -> Profile | None:

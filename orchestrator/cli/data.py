@@ -32,9 +32,9 @@ def data() -> None:
 def check(path: Path) -> None:
     """Validate and count the published files in PATH.
 
-    PATH is what a sweep file names as a task's `data`: a folder that contains `uniter`, `lxmert` or
-    `vilt`. Every record is read. Each problem is printed as one line; if there are any, the exit
-    code is 2.
+    PATH is what a sweep file names as a task's `data`: a folder that contains `uniter`, `lxmert`,
+    `vilt` or the files of another format. Every record is read. Each problem is printed as one
+    line; if there are any, the exit code is 2.
     """
     checked = _check_folder(path.absolute())
     if checked.counts:

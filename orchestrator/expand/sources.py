@@ -78,9 +78,9 @@ def _function(source: NamedSource) -> Callable[..., LevelRuns]:
     try:
         module = importlib.import_module(source.entry.module)
         function: Callable[..., LevelRuns] = getattr(module, source.entry.function)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # whatever a module from outside raises while it is imported
         raise ConfigError(
-            f"{source.where} = {str(source)!r} cannot be planned ({error}); correct the `module`"
-            " and `function` of its entry"
+            f"{source.where} = {str(source)!r} cannot be planned ({type(error).__name__}: {error});"
+            " correct the `module` and `function` of its entry"
         ) from error
     return function

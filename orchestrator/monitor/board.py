@@ -27,7 +27,7 @@ class TrialState(Enum):
     BLOCKED = ("–", "red")
     """Depends on a trial that has failed."""
     SKIPPED = ("○", "dim")
-    """Not needed for what the sweep's search wants so far."""
+    """Not needed for what the sweep's strategy wants so far."""
 
 
 class Board:

@@ -141,9 +141,9 @@ def _lines(event: RunEvent) -> Iterator[tuple[str, Sequence[WorkItem], str]]:
         case ItemDeferred(item):
             yield "deferred", [item], "another run holds its lease"
         case ItemsSkipped(items):
-            yield "skipped", items, "not needed for what the sweep's search wants so far"
+            yield "skipped", items, "not needed for what the sweep's strategy wants so far"
         case ItemsWanted(items):
-            yield "wanted", items, "the results so far made the sweep's search want it"
+            yield "wanted", items, "the results so far made the sweep's strategy want it"
 
 
 def _open(path: Path) -> int:

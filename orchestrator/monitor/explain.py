@@ -89,7 +89,7 @@ def explain_state(trial: Trial, status: Status) -> str:
         case "failed":
             return f"{state}: the next run retries it"
         case "skipped":
-            return f"{state}: not needed for what the sweep's search wants so far"
+            return f"{state}: not needed for what the sweep's strategy wants so far"
     if trial.produced_by and trial.produced_by in status.records:
         return (
             f"{state}: will be produced by a replay of {trial.produced_by[:12]}, which was"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -16,6 +17,8 @@ from orchestrator.store.tickets import TrialStore
 
 if TYPE_CHECKING:
     from orchestrator.tracking import Projector
+
+log = logging.getLogger(__name__)
 
 MLFLOW_TIMEOUT_S = 120.0
 """How long the end of a run waits for MLflow to catch up."""
@@ -37,6 +40,27 @@ class CompositeObserver:
     def on_event(self, event: RunEvent) -> None:
         for observer in self._observers:
             observer.on_event(event)
+
+
+class IsolatedObserver:
+    """Forwards events to an observer of the caller until it raises.
+
+    The error is logged with its traceback, once. It must not end the run, which may have taken
+    days.
+    """
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer: Observer | None = observer
+
+    def on_event(self, event: RunEvent) -> None:
+        if self._observer is None:
+            return
+        try:
+            self._observer.on_event(event)
+        except Exception:
+            name = type(self._observer).__name__
+            self._observer = None
+            log.exception("the observer %s failed and receives no more events", name)
 
 
 class TrackingObserver:

@@ -61,7 +61,7 @@ class PlanCounts:
     """Committed runs that must be repeated because a ticket or rewind point of theirs was requested
     later."""
     skipped_runs: int
-    """Training runs that the search does not want with the results so far."""
+    """Training runs that the strategy does not want with the results so far."""
     critical_path: int
     """Length of the longest chain of training runs that must follow one another."""
     remaining_steps: int
@@ -83,7 +83,8 @@ def count_plan(
     """Count the plan.
 
     `committed` has the keys of committed trials; its values are not used. `pools` maps each model's
-    label to the number of weights in each pool. `skipped` are trials that the search does not want.
+    label to the number of weights in each pool. `skipped` are trials that the strategy does not
+    want.
     """
     remaining = remaining_runs(plan, committed, skipped)
     replays = sum(trial.key in committed for trial in remaining)

@@ -72,7 +72,7 @@ def write_report(
     Any part of the plan may lack records; the report shows what is missing. `fetch_ticket` is
     called once for the hash of each ticket that the overlap and layer figures show. `command` is
     shown on the page as the way to run the sweep again. `failures` maps the keys of failed trials
-    to a one-line error. `skipped` are the keys of trials that the sweep's search does not want.
+    to a one-line error. `skipped` are the keys of trials that the sweep's strategy does not want.
     Raises InputError if `out` cannot be written.
     """
     make_folder(out)

@@ -3,8 +3,8 @@
 It assigns chunks of the frontier to sessions, and updates the frontier by their results. A session
 is a worker that runs one chunk after another while there are any. Ending it after each chunk would
 start a process whenever Ray Tune has no other session for it at that very moment (10 to 155 starts
-for 300 chunks on 4 slots, in three runs). The scheduler is pure: it reads no clock, and whoever
-calls it carries out its commands.
+for 300 chunks on 4 slots, in three runs). The scheduler is pure: it reads no clock, and its caller
+carries out its commands.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ from orchestrator.schedule.run_events import (
     ItemsWanted,
     RunEvent,
 )
-from orchestrator.schedule.strategy import Search
+from orchestrator.schedule.strategy import StrategyState
 
 MAX_IDLE_S = 10.0
 """How long an idle worker is kept; starting another takes 5 to 20 s."""
@@ -74,7 +74,7 @@ class Scheduler:
     """Decides what the workers of a run do.
 
     `slots` is the number of workers that run at once, `max_leaves` the longest batch of leaves.
-    `search` wants more trials as results come; without it, the frontier's are all that run.
+    `strategy` wants more trials as results come; without it, the frontier's are all that run.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Scheduler:
         slots: int,
         max_leaves: int,
         failures: FailurePolicy,
-        search: Search | None = None,
+        strategy: StrategyState | None = None,
     ) -> None:
         self.frontier = frontier
         self.outage = ""
@@ -92,7 +92,7 @@ class Scheduler:
         self._slots = slots
         self._max_leaves = max_leaves
         self._failures = failures
-        self._search = search
+        self._strategy = strategy
         self._chunks: dict[str, list[WorkItem]] = {}
         """The current or first chunk of each session; empty while its worker is idle."""
         self._starting: dict[str, float] = {}
@@ -348,12 +348,12 @@ class Scheduler:
                 self._notify(ItemRequeued(item, decision.error))
 
     def _add_results(self, scores: Mapping[str, float]) -> None:
-        """Let the search want more trials because of new results."""
-        if self._search is None or not scores:
+        """Let the strategy want more trials because of new results."""
+        if self._strategy is None or not scores:
             return
-        self._search.add(scores)
+        self._strategy.add(scores)
         if self.frontier.counts[WorkState.SKIPPED]:
-            wanted = self.frontier.want(self._search.wanted())
+            wanted = self.frontier.want(self._strategy.wanted())
             if wanted:
                 self._notify(ItemsWanted(wanted))
 

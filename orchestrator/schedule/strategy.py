@@ -57,10 +57,10 @@ STRATEGIES: Registry[StrategyEntry] = Registry(
     attribute="STRATEGY",
     builtin={"all": StrategyEntry(create=lambda sweep: ALL)},
 )
-"""What `search` in a sweep file may name."""
+"""What `strategy` in a sweep file may name."""
 
 
-class Search:
+class StrategyState:
     """The results of a plan so far, and the trials that a strategy wants because of them."""
 
     def __init__(
@@ -82,7 +82,7 @@ class Search:
         wanted = set(self._strategy.wanted(self._plan, MappingProxyType(self._results)))
         if unknown := wanted - self._plan.trials.keys():
             raise InputError(
-                f"search strategy {type(self._strategy).__name__} wants {min(unknown)[:12]!r},"
+                f"strategy {type(self._strategy).__name__} wants {min(unknown)[:12]!r},"
                 f" which is no trial of {self._plan.name}; return keys of `plan.trials`"
             )
         return wanted
@@ -104,8 +104,8 @@ def skipped_trials(
     plan: Plan, committed: Container[str], strategy: Strategy, results: Scores
 ) -> frozenset[str]:
     """Return the keys of the trials that a run would skip with the results so far."""
-    search = Search(plan, strategy, results)
-    wanted = search.wanted()
+    state = StrategyState(plan, strategy, results)
+    wanted = state.wanted()
     if len(wanted) == len(plan):
         return frozenset()
     frontier = Frontier(plan, [key for key in plan.trials if key in committed], wanted=wanted)

@@ -12,9 +12,9 @@ takes the related point as a third argument: `point` on the other task, or on th
 other model. `orchestrator/expand/builder.py` has the parts that sources share, such as
 `PlanBuilder.imp_ticket`.
 
-A package adds sources as entry points of the group `sweepstakes.sources`; a single file binds its
-entry to `SOURCE`, with `module=__name__`. The trials that a source plans say all that their results
-depend on, so its own code is not part of their keys.
+A package adds sources as entry points of the group `sweepstakes.sources`; a single file that a
+sweep names binds its entry to `SOURCE`, with `module=__name__`. The trials that a source plans say
+all that their results depend on, so its own code is not part of their keys.
 
 This module imports nothing heavy.
 """

@@ -72,7 +72,10 @@ def parse_source(text: str, where: str) -> NamedSource:
     """
     name, _, argument = text.partition(":")
     if name in SOURCES:
-        entry = SOURCES[name]
+        try:
+            entry = SOURCES[name]
+        except PluginError as error:
+            raise ConfigError(f"{where} = {text!r}: {error}") from None
         fits = bool(argument or entry.optional) if entry.parameter else text == name
         if fits:
             return NamedSource(name, entry, argument, where)

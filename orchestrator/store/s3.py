@@ -74,7 +74,7 @@ class StoreAddress:
 
     def __post_init__(self) -> None:
         if not addresses.STORE.matches(self.url):
-            raise ConfigError(f"store url: {addresses.STORE.advice}")
+            raise ConfigError(f"store url = {self.url!r} is not allowed; {addresses.STORE.advice}")
         if not addresses.ENDPOINT.matches(self.endpoint):
             raise ConfigError(f"store endpoint: {addresses.ENDPOINT.advice}")
 

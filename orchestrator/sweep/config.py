@@ -119,8 +119,8 @@ class ModelConfig(StrictModel):
     """One entry of `models`: an architecture and its initial weights, theta_0."""
 
     architecture: str = ""
-    """Architecture of the model: `uniter`, `lxmert` or `vilt`, or one that an installed package
-    adds. Leave it out if `module` is given."""
+    """Architecture of the model: `uniter`, `lxmert` or `vilt`, or one from outside the package.
+    Leave it out if `module` is given."""
     module: Location | None = None
     """Python file with a model of your own, which binds `MODEL`. Its source is part of the trials'
     keys, so a changed file runs them again."""
@@ -149,13 +149,13 @@ class TaskConfig(StrictModel):
 
     task: str = ""
     """Name of the task: `easy_vqa`, `vqa`, `gqa`, `vcr`, `nlvr2`, `snli_ve`, `refcoco`, `retrieval`
-    or `pretraining`, or one that an installed package adds. Leave it out if `module` is given."""
+    or `pretraining`, or one from outside the package. Leave it out if `module` is given."""
     module: Location | None = None
     """Python file with a task of your own, which binds `TASK`. Its source is part of the trials'
     keys, so a changed file runs them again."""
     data: DataLocation | None = None
-    """Folder with the data of the task, or `SCHEME://NAME@REVISION` if an installed package reads
-    that scheme. Only `easy_vqa` has a default: the data in its Python package."""
+    """Folder with the data of the task, or `SCHEME://NAME@REVISION` with a scheme from outside
+    the package. Only `easy_vqa` has a default: the data in its Python package."""
     format: str | None = None
     """Format of the data, such as `uniter`. By default, the first of the model's own formats in
     which the task was published; another one must hold what the model reads, regions or pixels."""
@@ -265,13 +265,13 @@ class Study(StrictModel):
     """Sources of tickets to score: `imp` (iterative magnitude pruning), `omp` (one-shot magnitude
     pruning), `transfer` (the IMP tickets of each other task of the study), `transfer:TASK` (those
     of one task; from a pre-training task, it is the universal ticket), `search` (found by the
-    search of a `pruner` that has one), or a source that an installed package adds."""
+    search of a `pruner` that has one), or a source from outside the package."""
     controls: list[str] = ["random"]
     """Control tickets to score next to `tickets`: `random` (same budget over the whole pool),
     `random_layerwise` (same budget in each tensor), or the IMP ticket on other weights: `reinit`
     (newly drawn weights), `shuffle_within` (theta_0 with the entries of each tensor permuted),
     `shuffle_across` (theta_0 with its layers permuted), `init:MODEL` (the weights of another entry
-    of `models`), or a control that an installed package adds. An empty list turns controls off."""
+    of `models`), or a control from outside the package. An empty list turns controls off."""
     score_levels: list[Count] | dict[str, list[Count]] | None = None
     """Levels to score, as one list or as one list per task; by default all. Chains always go
     through every level."""
@@ -279,8 +279,8 @@ class Study(StrictModel):
     """Whether to score the dense network of each combination of the axes. Set it to false if
     another study of the sweep scores it."""
     pruner: str = "magnitude"
-    """How the tickets of `imp` and `omp` choose weights: `magnitude`, `random`, a method that an
-    installed package adds, or a label in `pruners`."""
+    """How the tickets of `imp`, `omp` and `search` choose weights or other units: `magnitude`,
+    `random`, a label in `pruners`, or a method that an installed package adds."""
     pool: str | None = None
     """Weights that can be pruned: `encoder+pooler`, `encoder`, or for `lxmert` also
     `encoder-reached`, without the matrices that its score does not depend on. By default
@@ -466,6 +466,12 @@ class Sweep(StrictModel):
     `easy_vqa`."""
     pruners: dict[str, PrunerConfig] = {}
     """Pruning methods of your own by label."""
+    modules: list[Location] = []
+    """Python files with further parts of your own: ticket sources, ticket kinds, optimizers,
+    augmentations, data formats, strategies. Each file binds its part to `SOURCE`, `TICKET_KIND`,
+    `OPTIMIZER`, `AUGMENTATION`, `FORMAT` or `STRATEGY`, and the part has the file's name without
+    `.py`. The source of what trials use is part of their keys, so a changed file runs them
+    again."""
     recipes: dict[str, RecipeChanges] = {}  # type: ignore[valid-type]
     """Recipes by label: what each one changes in the task's own recipe for the model."""
     studies: dict[str, Study]
@@ -474,10 +480,10 @@ class Sweep(StrictModel):
     """Whether the runs of a chain are also scored: `shared` prunes level k + 1 from the run that
     scores level k; `separate` gives chains runs of their own, as BERT-Tickets' code does (918
     instead of 783 fine-tunes for VLT's grid)."""
-    search: str = "all"
-    """Which trials of the plan run: `all`, the whole grid, or the name of a strategy that an
-    installed package registers as an entry point of `sweepstakes.strategies`. Trials that it does
-    not want are skipped; it never affects a trial key."""
+    strategy: str = "all"
+    """Which trials of the plan run: `all`, the whole grid, or the name of a strategy that a file in
+    `modules` or an installed package (entry point of `sweepstakes.strategies`) adds. Trials that it
+    does not want are skipped; it never affects a trial key."""
     win: Win = Win()
     """When a ticket counts as winning in the report."""
     placement: Placement = Placement()

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from orchestrator.errors import ConfigError, MissingFile, suggest
 from orchestrator.sweep.config import ModelConfig, PretrainedBy, Study, Sweep, TaskConfig
@@ -21,7 +20,6 @@ from trainables.data.reference import DataReference, LocalData, data_reference
 from trainables.errors import DataError, PluginError, RecipeError, TrainableError
 from trainables.models import MODELS, check_model, pool_sizes
 from trainables.pruning import PRUNERS
-from trainables.registry import Registry
 from trainables.spec import ModelSpec, Options, Recipe, Scalar, Start, TaskSpec
 from trainables.tasks import TASKS, default_recipe, resolve_options
 from trainables.training.recipe import changed_recipe
@@ -74,8 +72,9 @@ class Resolver:
     functions, whose errors become errors of the sweep's keys. Every method takes `where`, the key
     that has the name, for messages.
 
-    Its methods raise ConfigError for a name that is unknown or cannot be used, and MissingFile for
-    data or weights that do not exist.
+    It first imports the user's own files, whose parts the names may stand for. Its methods raise
+    ConfigError for a name that is unknown or cannot be used, and MissingFile for data or weights
+    that do not exist.
     """
 
     sweep: Sweep
@@ -88,6 +87,19 @@ class Resolver:
     """Recipes by label, by the name of the task and by the architecture."""
     _modules: dict[str, UserModule] = field(default_factory=dict)
     """The user's own files by name."""
+
+    def __post_init__(self) -> None:
+        """Import the user's own files, so that the sweep can name each part of them, in any
+        place."""
+        for index, path in enumerate(self.sweep.modules):
+            self._install(path, f"modules[{index}]")
+        for section, registry in (("models", MODELS), ("tasks", TASKS), ("pruners", PRUNERS)):
+            for label, entry in getattr(self.sweep, section).items():
+                if entry.module is not None:
+                    where = f"{section}.{label}.module"
+                    module = self._install(entry.module, where)
+                    with refused(where):
+                        registry.require(module.name, module.sha256)
 
     @property
     def modules(self) -> tuple[UserModule, ...]:
@@ -103,29 +115,34 @@ class Resolver:
     def model(self, label: str, where: str) -> ModelInput:
         """Return the model with this label in `models`, or of this architecture and size."""
         if label not in self.models:
-            self.models[label] = self._model(label, where)
+            with refused(f"{where} = {label!r}"):
+                self.models[label] = self._model(label, where)
         return self.models[label]
 
     def task(self, label: str, model: ModelInput, where: str) -> TaskInput:
         """Return the task with this label in `tasks`, or of this name, on the data for `model`."""
         key = (label, model.spec.architecture)
         if key not in self._tasks:
-            self._tasks[key] = self._task(label, model, where)
+            with refused(f"{where} = {label!r}"):
+                self._tasks[key] = self._task(label, model, where)
         return self._tasks[key]
 
     def recipe(self, label: str, model: ModelInput, task: TaskInput, where: str) -> Recipe:
         """Return the task's own recipe for the model, with the changes of `recipes`."""
         key = (label, task.spec.name, model.spec.architecture)
         if key not in self._recipes:
-            self._recipes[key] = self._recipe(label, model, task, where)
+            with refused(f"{where} = {label!r}"):
+                self._recipes[key] = self._recipe(label, model, task, where)
         return self._recipes[key]
 
     def pruner(self, label: str, where: str) -> str:
         """Return the name in `PRUNERS` of the method with this label in `pruners`, or this name."""
         if label in self.sweep.pruners:
-            return self._user_module(self.sweep.pruners[label].module, f"pruners.{label}", PRUNERS)
+            return self.sweep.pruners[label].module.stem
         if label not in PRUNERS:
             raise _unknown(where, label, [*self.sweep.pruners, *PRUNERS])
+        with refused(f"{where} = {label!r}"):
+            PRUNERS[label]
         return label
 
     def _model(self, label: str, where: str) -> ModelInput:
@@ -135,8 +152,7 @@ class Resolver:
         else:
             where = f"models.{label}"
         if entry.module is not None:
-            name = self._user_module(entry.module, where, MODELS)
-            entry = entry.model_copy(update={"architecture": name})
+            entry = entry.model_copy(update={"architecture": entry.module.stem})
         if entry.architecture not in MODELS:
             raise _unknown(f"{where}.architecture", entry.architecture, MODELS)
         if entry.size not in MODELS[entry.architecture].sizes:
@@ -168,15 +184,15 @@ class Resolver:
             return ModelConfig(architecture=label)
         architecture, _, size = label.rpartition("-")
         if architecture not in MODELS or size not in MODELS[architecture].sizes:
-            sizes = [f"{name}-{size}" for name, model in MODELS.items() for size in model.sizes]
+            models = MODELS.loadable().items()
+            sizes = [f"{name}-{size}" for name, model in models for size in model.sizes]
             raise _unknown(where, label, [*self.sweep.models, *MODELS, *sizes])
         return ModelConfig(architecture=architecture, size=size)
 
     def _task(self, label: str, model: ModelInput, where: str) -> TaskInput:
         entry = self._task_entry(label, where)
         architecture = model.spec.architecture
-        with refused(f"{where} = {label!r}"):
-            default_recipe(entry.task, architecture)
+        default_recipe(entry.task, architecture)
         location = entry.data or TASKS[entry.task].shipped_data()
         if location is None:
             raise ConfigError(f"tasks.{label}.data is missing; give the folder with the data")
@@ -208,8 +224,7 @@ class Resolver:
                 raise _unknown(where, label, [*self.sweep.tasks, *TASKS])
             entry = TaskConfig(task=label)
         if entry.module is not None:
-            name = self._user_module(entry.module, f"tasks.{label}", TASKS)
-            entry = entry.model_copy(update={"task": name})
+            entry = entry.model_copy(update={"task": entry.module.stem})
         if entry.task not in TASKS:
             raise _unknown(f"tasks.{label}.task", entry.task, TASKS)
         return entry
@@ -229,17 +244,16 @@ class Resolver:
             raise ConfigError(f"recipes.{label}{str(error).removeprefix('recipe')}") from None
         return recipe
 
-    def _user_module(self, path: Path, where: str, registry: Registry[Any]) -> str:
-        """Import a file of the user's, and return the name of its entry in `registry`."""
-        with refused(f"{where}.module"):
+    def _install(self, path: Path, where: str) -> UserModule:
+        """Import a file of the user's, and add its entries to their registries."""
+        with refused(where):
             module = read_user_module(path)
             if self._modules.setdefault(module.name, module) != module:
                 raise PluginError(
                     f"{path}: another file of this sweep has the same name; rename one"
                 )
             install([module])
-            registry.require(module.name, module.sha256)
-        return module.name
+        return module
 
     def _fingerprint(self, data: DataReference, where: str, patterns: tuple[str, ...] = ()) -> str:
         try:

@@ -31,7 +31,7 @@ from orchestrator.ray_cluster.join import joined_cluster
 from orchestrator.schedule.failures import LimitedRetries
 from orchestrator.schedule.frontier import Frontier, WorkItem, WorkState
 from orchestrator.schedule.scheduler import Scheduler
-from orchestrator.schedule.strategy import ALL, Search, Strategy
+from orchestrator.schedule.strategy import ALL, Strategy, StrategyState
 from orchestrator.store.lease_watch import LeaseWatcher
 from orchestrator.sweep.config import Placement
 from orchestrator.tune.channel import Channel
@@ -105,8 +105,8 @@ def run_plan(
     some items are not settled and no interrupt, exhausted budget or outage explains it.
     """
     begin = time.perf_counter()
-    search = Search(plan, strategy, scores)
-    frontier = Frontier(plan, committed, cost=cost, wanted=search.wanted())
+    state = StrategyState(plan, strategy, scores)
+    frontier = Frontier(plan, committed, cost=cost, wanted=state.wanted())
     if frontier.settled:
         return _summary(frontier, begin)
     with set_variables(_TUNE_SETTINGS), joined_cluster(), ExitStack() as stack:
@@ -120,7 +120,7 @@ def run_plan(
             slots=slots,
             max_leaves=placement.chunk_size,
             failures=LimitedRetries(placement.max_failures),
-            search=search,
+            strategy=state,
         )
         searcher = PlanSearcher(
             scheduler,

@@ -43,7 +43,7 @@ class Context:
     """None derives it from the cost of a checkpoint and from `mtbf_s`."""
     mtbf_s: float
     modules: tuple[UserModule, ...] = ()
-    """The user's own files, whose tasks and pruning methods the trials use."""
+    """The user's own files, whose parts the trials use."""
     credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The `AWS_VARIABLES` that are set for the driver. They are sent here rather than in a Ray
     runtime environment, which Ray writes to its logs."""

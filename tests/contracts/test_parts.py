@@ -104,5 +104,5 @@ def test_sources(name: str) -> None:
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_strategies(name: str) -> None:
-    content = sweep_document() | {"search": name}
+    content = sweep_document() | {"strategy": name}
     check_strategy_contract(name, Sweep.model_validate(content))

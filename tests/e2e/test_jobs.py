@@ -19,6 +19,7 @@ from ray.job_submission import JobSubmissionClient
 from cluster.local import servers as local
 from orchestrator.store import paths
 from orchestrator.store.tickets import TrialStore
+from tests.support import own_files
 from tests.support.fake_cluster import FakeCluster, ray_cluster
 from tests.support.finished import tiny_sweep
 from tests.support.harness import (
@@ -149,6 +150,20 @@ def test_the_exit_code_is_that_of_the_job(site: Site, monkeypatch: pytest.Monkey
     result = wait_for_exit(site.submit(sweep(site, broken)))
     assert result.code == 2, result
     assert "/no/such.pt" in result.out
+
+
+def test_a_file_of_the_users_own_travels_with_the_job(site: Site) -> None:
+    content = own_files.write_own_files(site.folder)
+    content |= {"name": "own", "placement": MINIMAL_PLACEMENT}
+    content["pruners"]["first"]["module"] = "first_weights.py"
+    content["tasks"]["mine"]["module"] = "my_task.py"
+    result = wait_for_exit(site.submit(sweep(site, content)))
+    assert result.code == 0, result
+    specs = [record.spec for record in site.home.records().values()]
+    made = [spec for spec in specs if spec.get("method") == "first_weights"]
+    assert [len(spec["source"]) for spec in made] == [64]
+    runs = [spec for spec in specs if spec["kind"] == "train" and spec["task"]["name"] == "my_task"]
+    assert len(runs) == 3  # dense, under the ticket, and under a random one
 
 
 def test_a_detached_job_keeps_running(site: Site) -> None:

@@ -1,4 +1,4 @@
-"""Files of a user's own: a task and a pruning method, as a sweep names them under `module`."""
+"""Files of a user's own, as a sweep names them under `module` and `modules`."""
 
 from __future__ import annotations
 
@@ -40,6 +40,52 @@ def prune(spec, space, ticket, reference):
         keep.reshape(-1)[: kept_count(keep.size, spec.sparsity)] = True
         masks[name] = keep
     return masks
+'''
+
+OPTIMIZER = '''
+"""Plain gradient descent."""
+from trainables.optim import OptimizerEntry
+
+OPTIMIZER = OptimizerEntry(module=__name__)
+
+
+def state_names(recipe):
+    return ()
+
+
+def build(groups, recipe):
+    import torch
+
+    return torch.optim.SGD(groups, lr=recipe.lr)
+
+
+def settings(recipe, lr, update):
+    return {"lr": lr}
+'''
+SOURCE = '''
+"""Random tickets with seeds of their own."""
+from orchestrator.sources import TicketSource
+
+SOURCE = TicketSource(module=__name__, label="lottery")
+
+
+def generate(builder, point):
+    for level in point.scored_levels():
+        ticket = builder.prune(point, level, method="random", seed=point.seed + 77)
+        run = builder.train(point, start=builder.start(point), ticket=ticket, level=level)
+        yield level, (run, ticket)
+'''
+STRATEGY = '''
+"""Only the dense runs."""
+from orchestrator.schedule.strategy import StrategyEntry
+
+
+class DenseRuns:
+    def wanted(self, plan, results):
+        return [cell.trial for cell in plan.cells if not cell.level]
+
+
+STRATEGY = StrategyEntry(create=lambda sweep: DenseRuns())
 '''
 
 

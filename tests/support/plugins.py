@@ -4,28 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from trainables import registry
 from trainables.registry import Registry
 
 SOURCE = "5" * 64
 
 
 @contextmanager
-def registered(registry: Registry[Any], name: str, entry: object) -> Iterator[None]:
+def registered(table: Registry[Any], name: str, entry: object) -> Iterator[None]:
     """Add an entry from outside within the context."""
-    registry.add(name, entry, SOURCE)
+    table.add(name, entry, SOURCE)
     try:
         yield
     finally:
-        remove(registry, name)
+        remove(table, name)
 
 
-def remove(registry: Registry[Any], name: str) -> None:
+def remove(table: Registry[Any], name: str) -> None:
     """Remove an entry from outside."""
-    registry._added.pop(name, None)
-    registry._sources.pop(name, None)
+    table._added.pop(name, None)
+    table._sources.pop(name, None)
+
+
+def add_broken_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make every registry have an entry point `broken` whose package cannot be imported."""
+    monkeypatch.setattr(
+        registry,
+        "_entry_points",
+        lambda group: {"broken": EntryPoint("broken", "no_such_package:ENTRY", group)},
+    )
 
 
 def write_package(

@@ -245,7 +245,11 @@ def default_recipe(task: str, architecture: str) -> Recipe:
         )
     recipe = entry.recipes.get(architecture) or model.recipes.get(task)
     if recipe is None:
-        known = [each for each in MODELS if each in entry.recipes or task in MODELS[each].recipes]
+        known = [
+            name
+            for name, each in MODELS.loadable().items()
+            if name in entry.recipes or task in each.recipes
+        ]
         raise RecipeError(
             f"task {task} does not support {architecture}; use a model of {', '.join(known)}"
         )

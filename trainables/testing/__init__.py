@@ -7,9 +7,10 @@ The author of a part calls the suite of its kind from a test, for example
     def test_my_model() -> None:
         check_model_contract("my_model", "tiny")
 
-A suite raises AssertionError with what is wrong. The built-in parts are tested with the same
-suites. `orchestrator.testing` has those of ticket sources and strategies. This package may import
-everything in `trainables` but `run_group`.
+A part in a file is added first, by `install([read_user_module(Path("my_model.py"))])` of
+`trainables.user_modules`. A suite raises AssertionError with what is wrong. The built-in parts are
+tested with the same suites. `orchestrator.testing` has those of ticket sources and strategies. This
+package may import everything in `trainables` but `run_group`.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from trainables.errors import PluginError
 from trainables.registry import Registry
 
 
@@ -40,5 +41,8 @@ TICKET_KINDS: Registry[TicketKind] = Registry(
 
 def units(kind: str) -> str:
     """Return what a ticket of this kind keeps or removes, in the plural. The kind may be one that
-    is not known here."""
-    return TICKET_KINDS[kind].units if kind in TICKET_KINDS else "units"
+    is not known here, or whose package is broken."""
+    try:
+        return TICKET_KINDS[kind].units
+    except (KeyError, PluginError):
+        return "units"

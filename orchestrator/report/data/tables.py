@@ -19,7 +19,7 @@ from trainables.spec import ModelSpec, TrainSpec
 from trainables.tasks import TASKS
 
 CellState: TypeAlias = Literal["done", "failed", "blocked", "skipped", "missing"]
-"""`blocked`: a trial that it needs failed. `skipped`: the search does not want it so far."""
+"""`blocked`: a trial that it needs failed. `skipped`: the strategy does not want it so far."""
 
 SCORE_KEY = ["task", "metric"]
 """Columns that identify a column of the paper's tables. `metric` is empty if a task has one."""
@@ -65,7 +65,7 @@ def trial_states(
     failed: Collection[str],
     skipped: Collection[str] = (),
 ) -> dict[str, CellState]:
-    """Return the state of every trial. `skipped` are trials that the sweep's search does not
+    """Return the state of every trial. `skipped` are trials that the sweep's strategy does not
     want."""
     states: dict[str, CellState] = {}
     for trial in plan:

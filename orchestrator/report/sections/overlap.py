@@ -36,12 +36,11 @@ class TicketChoice:
 def choose_tickets(cells: pd.DataFrame, verdicts: pd.DataFrame) -> list[TicketChoice]:
     """Choose the tickets to compare for each model (and pool), each ticket once.
 
-    If several tasks (or pre-training) have found tickets, these are compared: of the source that
-    comes first by rank, first seed and rewind
-    point, at the two levels up to the median sparsity of the best winners. In addition, all tickets
-    of one level are compared for the task that has the most: the best relaxed winner's level or, if
-    no ticket wins, the deepest level with two tickets. A ticket that several cells use is named
-    after the first cell.
+    If several tasks (or pre-training) have found tickets, these are compared: those of the source
+    that comes first by rank, with the first seed and rewind point, at the two levels up to the
+    median sparsity of the best winners. In addition, all tickets of one level are compared for the
+    task that has the most: the best relaxed winner's level or, if no ticket wins, the deepest level
+    with two tickets. A ticket that several cells use is named after the first cell.
     """
     choices: list[TicketChoice] = []
     with_ticket = cells[cells.ticket != ""]
@@ -114,13 +113,10 @@ def _labels(tickets: pd.DataFrame) -> list[str]:
     ]
     labels = []
     for row in tickets.to_dict("records"):
-        name, data_free = (
-            formatting.source_name(row["source"]),
-            find_source(row["source"]).entry.data_free,
-        )
-        rewind = "" if data_free else f" {formatting.theta(row['rewind'])}"
+        source = find_source(row["source"])
+        rewind = "" if source.entry.data_free else f" {formatting.theta(row['rewind'])}"
         extra = "".join(f" {row[column]}" for column in varying if row[column] != "default")
-        labels.append(f"{name}{rewind}{extra} · s{row['seed']}")
+        labels.append(f"{source.label}{rewind}{extra} · s{row['seed']}")
     ambiguous = pd.Series(labels).duplicated(keep=False)
     named = zip(labels, tickets.ticket.str[:6], ambiguous, strict=True)
     return [f"{label} {sha256}" if add_hash else label for label, sha256, add_hash in named]

@@ -29,9 +29,8 @@ def transfer_scores(
 
     Only standard training counts, and only tasks that receive tickets of other tasks. `ticket` is
     the task whose ticket is applied (the target, another task, or pre-training), or the source of a
-    control whose tickets belong to no task (`random`).
-    `of_dense` and `of_own` are the score in percent of the dense network's score and of the score
-    of the target's own ticket.
+    control whose tickets belong to no task (`random`). `of_dense` and `of_own` are the score in
+    percent of the dense network's score and of the score of the target's own ticket.
     """
     transferred = sources.is_transferred(levels.source)
     applied = sources.applied_sources(levels.source[transferred])

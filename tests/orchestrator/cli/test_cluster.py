@@ -17,7 +17,7 @@ from orchestrator.api.providers import PROVIDERS
 from orchestrator.cli.main import cli
 from orchestrator.errors import InputError
 from orchestrator.sweep.config import Sweep
-from tests.support import own_files, plugins
+from tests.support import own_files, plugins, toy_runs
 from tests.support import shipped_profiles as profiles
 from tests.support.sweeps import sweep_document
 
@@ -134,28 +134,45 @@ def test_a_profile_must_be_a_relative_path(
     assert message.endswith("use profile.yaml")
 
 
-def test_a_job_gets_the_files_of_the_users_own_tasks(tmp_path: Path) -> None:
+def test_a_job_gets_the_files_of_the_users_own_parts(tmp_path: Path) -> None:
     Path("own").mkdir()
-    Path("own/my_task.py").write_text(own_files.TASK)
+    texts = {
+        "my_task.py": own_files.TASK,
+        "first_weights.py": own_files.PRUNER,
+        "toy_model.py": toy_runs.FILE.read_text(),
+        "descent.py": own_files.OPTIMIZER,
+    }
+    for name, text in texts.items():
+        Path("own", name).write_text(text)
     content = sweep_document(task="mine", recipe="default") | {
         "placement": PLACEMENT,
+        "models": {"toy": {"module": "own/toy_model.py"}},
         "tasks": {"mine": {"module": "own/my_task.py"}},
+        "pruners": {"first": {"module": "own/first_weights.py"}},
+        "modules": ["own/descent.py"],
     }
     Path("sweep.yaml").write_text(yaml.safe_dump(content))
     done = sweepstakes(*RENDER, "sweep.yaml")
     assert done.exit_code == 0, done.exception
     config = next(yaml.safe_load_all(Path("out/2-job.yaml").read_text()))
-    assert own_files.TASK in config["data"].values()
+    assert {*texts.values()} <= {*config["data"].values()}
 
 
 @pytest.mark.parametrize("command", [RENDER, SUBMIT])
-def test_a_file_outside_the_folder_is_refused(tmp_path: Path, command: tuple[str, ...]) -> None:
-    content = sweep_document(task="mine") | {
-        "placement": PLACEMENT,
-        "tasks": {"mine": {"module": "../my_task.py"}},
-    }
+@pytest.mark.parametrize(
+    ("section", "entry", "key"),
+    [
+        ("models", {"mine": {"module": "../mine.py"}}, "models.mine.module"),
+        ("tasks", {"mine": {"module": "../mine.py"}}, "tasks.mine.module"),
+        ("modules", ["../mine.py"], "modules[0]"),
+    ],
+)
+def test_a_file_outside_the_folder_is_refused(
+    tmp_path: Path, command: tuple[str, ...], section: str, entry: object, key: str
+) -> None:
+    content = sweep_document() | {"placement": PLACEMENT, section: entry}
     Path("sweep.yaml").write_text(yaml.safe_dump(content))
-    assert "tasks.mine.module = '../my_task.py'" in refused(*command, "sweep.yaml")
+    assert f"{key} = '../mine.py'" in refused(*command, "sweep.yaml")
 
 
 def write_task(data: str) -> str:

@@ -314,12 +314,12 @@ class DenseOnly:
 
 def test_a_search_from_outside_skips_trials(call: Call, home: Path, tmp_path: Path) -> None:
     keys = json.loads(call("plan", write_sweep(tmp_path, sweep_document()), "--json").out)["keys"]
-    sweep = write_sweep(tmp_path, sweep_document() | {"search": "dense"})
-    assert "search = 'dense'" in refused(call("plan", sweep), home)
+    sweep = write_sweep(tmp_path, sweep_document() | {"strategy": "dense"})
+    assert "strategy = 'dense'" in refused(call("plan", sweep), home)
     with registered(STRATEGIES, "dense", StrategyEntry(create=lambda sweep: DenseOnly())):
         shown = json.loads(call("plan", sweep, "--json").out)
         assert (shown["training_runs"], shown["new_runs"], shown["skipped_runs"]) == (9, 1, 8)
-        assert shown["keys"] == keys, "a search never changes a key"
+        assert shown["keys"] == keys, "a strategy never changes a key"
         last = next(key for key, trial in keys.items() if trial.endswith("level 4"))
         explained = json.loads(call("explain", sweep, last, "--json").out)
         assert explained["state"][0].startswith("skipped: not needed")

@@ -47,7 +47,7 @@ from orchestrator.schedule.failures import LimitedRetries
 from orchestrator.schedule.frontier import Frontier, WorkState
 from orchestrator.schedule.run_events import ItemCommitted, ItemFailed
 from orchestrator.schedule.scheduler import Scheduler
-from orchestrator.schedule.strategy import ALL, Search, Strategy
+from orchestrator.schedule.strategy import ALL, Strategy, StrategyState
 from tests.support.sweeps import plan_of, sweep_document
 
 PLAN = plan_of(
@@ -85,10 +85,10 @@ class AnyOrder(RuleBasedStateMachine):
 
     @initialize(strategy=st.sampled_from([ALL, ScoredParents()]))
     def begin(self, strategy: Strategy) -> None:
-        self.search = Search(PLAN, strategy)
-        self.frontier = Frontier(PLAN, wanted=self.search.wanted())
+        self.state = StrategyState(PLAN, strategy)
+        self.frontier = Frontier(PLAN, wanted=self.state.wanted())
         self.scheduler = Scheduler(
-            self.frontier, slots=2, max_leaves=2, failures=LimitedRetries(2), search=self.search
+            self.frontier, slots=2, max_leaves=2, failures=LimitedRetries(2), strategy=self.state
         )
 
     def do(self, event: Event) -> list[Command]:
@@ -258,7 +258,7 @@ class AnyOrder(RuleBasedStateMachine):
         assert self.ended
         stopped = self.scheduler.outage or self.scheduler._command == "stop"
         assert self.frontier.settled or stopped
-        assert not self.frontier.want(self.search.wanted()), "what is wanted is not skipped"
+        assert not self.frontier.want(self.state.wanted()), "what is wanted is not skipped"
         running = any(item.state is WorkState.RUNNING for item in self.frontier.items)
         assert not running or (stopped and self.waiting)
         finished = {i.key for i in self.frontier.items if i.state is WorkState.FINISHED}

@@ -24,7 +24,13 @@ from orchestrator.schedule.failures import LimitedRetries
 from orchestrator.schedule.frontier import Frontier, WorkState
 from orchestrator.schedule.run_events import ItemsSkipped, ItemsWanted, RunEvent
 from orchestrator.schedule.scheduler import Scheduler
-from orchestrator.schedule.strategy import ALL, STRATEGIES, Search, StrategyEntry, skipped_trials
+from orchestrator.schedule.strategy import (
+    ALL,
+    STRATEGIES,
+    StrategyEntry,
+    StrategyState,
+    skipped_trials,
+)
 from orchestrator.sweep.config import Sweep
 from tests.support.plugins import registered
 from tests.support.sweeps import plan_of, sweep_document
@@ -48,10 +54,10 @@ class UntilBelow:
 class Run:
     """One worker on a plan of a chain of four levels, with a random control at each level."""
 
-    def __init__(self, search: Search | None, frontier: Frontier) -> None:
+    def __init__(self, state: StrategyState | None, frontier: Frontier) -> None:
         self.frontier = frontier
         self.scheduler = Scheduler(
-            frontier, slots=1, max_leaves=1, failures=LimitedRetries(3), search=search
+            frontier, slots=1, max_leaves=1, failures=LimitedRetries(3), strategy=state
         )
         self.told: list[RunEvent] = []
         self.chunk: list[str] | None = None
@@ -99,8 +105,8 @@ def levels(plan: Plan, keys: Iterable[str], source: str) -> set[int]:
 
 def test_more_trials_become_wanted_with_each_result(plan: Plan) -> None:
     scores = scores_by_level(plan)
-    search = Search(plan, UntilBelow(50.0))
-    run = Run(search, Frontier(plan, wanted=search.wanted()))
+    state = StrategyState(plan, UntilBelow(50.0))
+    run = Run(state, Frontier(plan, wanted=state.wanted()))
     committed = run.finish(scores)
     assert levels(plan, committed, "imp") == levels(plan, committed, "random") == {1, 2, 3}
     assert isinstance(run.told[0], ItemsSkipped)
@@ -115,21 +121,21 @@ def test_a_later_run_goes_on_from_the_results_and_the_whole_grid_repeats_nothing
     plan: Plan,
 ) -> None:
     scores = scores_by_level(plan)
-    search = Search(plan, UntilBelow(80.0))
-    committed = Run(search, Frontier(plan, wanted=search.wanted())).finish(scores)
+    state = StrategyState(plan, UntilBelow(80.0))
+    committed = Run(state, Frontier(plan, wanted=state.wanted())).finish(scores)
     known = {key: scores[key] for key in committed if key in scores}
     assert levels(plan, committed, "imp") == {1}
-    lower = Search(plan, UntilBelow(70.0), known)
+    lower = StrategyState(plan, UntilBelow(70.0), known)
     more = Run(lower, Frontier(plan, committed, wanted=lower.wanted())).finish(scores)
     assert levels(plan, more, "imp") == {2}
-    whole = Search(plan, ALL)
+    whole = StrategyState(plan, ALL)
     rest = Run(whole, Frontier(plan, committed + more, wanted=whole.wanted())).finish(scores)
     assert sorted(committed + more + rest) == sorted(plan.trials)
 
 
 def test_a_score_of_another_run_makes_trials_wanted(plan: Plan) -> None:
-    search = Search(plan, UntilBelow(50.0))
-    run = Run(search, Frontier(plan, wanted=search.wanted()))
+    state = StrategyState(plan, UntilBelow(50.0))
+    run = Run(state, Frontier(plan, wanted=state.wanted()))
     run.do(SessionRequested("a"))
     run.do(WorkerStarted("a"))
     assert run.chunk is not None
@@ -162,8 +168,8 @@ def test_a_strategy_from_outside_has_a_name_and_wants_only_trials_of_the_plan(pl
         def wanted(self, plan: Plan, results: Mapping[str, float]) -> Iterable[str]:
             return ["0123456789abcdef"]
 
-    sweep = Sweep.model_validate(sweep_document() | {"search": "wrong"})
+    sweep = Sweep.model_validate(sweep_document() | {"strategy": "wrong"})
     with registered(STRATEGIES, "wrong", StrategyEntry(create=lambda sweep: Wrong())):
-        strategy = STRATEGIES[sweep.search].create(sweep)
+        strategy = STRATEGIES[sweep.strategy].create(sweep)
         with pytest.raises(InputError, match=r"Wrong wants '0123456789ab'.* no trial of test"):
-            Search(plan, strategy).wanted()
+            StrategyState(plan, strategy).wanted()

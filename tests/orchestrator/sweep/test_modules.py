@@ -1,4 +1,4 @@
-"""A task and a pruning method from the user's own files: their names, their keys, their errors."""
+"""Parts from the user's own files: their names, their keys, their errors."""
 
 from __future__ import annotations
 
@@ -10,20 +10,62 @@ import pytest
 
 from orchestrator.api.workspace import PlannedSweep, plan_sweep
 from orchestrator.errors import ConfigError
+from orchestrator.sources.names import find_source
 from tests.support import own_files, plugins, toy_runs
 from tests.support.sweeps import sweep_document, write_sweep
-from trainables.models import MODELS
-from trainables.pruning import PRUNERS
+from trainables.registry import REGISTRIES
 from trainables.spec import PruneSpec, RewindSpec, TrainSpec
 from trainables.tasks import TASKS
+
+OTHER_PARTS = """
+from orchestrator.schedule.strategy import StrategyEntry
+from orchestrator.sources import TicketSource
+from trainables.optim import OptimizerEntry
+
+OPTIMIZER = OptimizerEntry(module=__name__)
+SOURCE = TicketSource(module=__name__, label="mine", role="control")
+
+
+class Nothing:
+    def wanted(self, plan, results):
+        return ()
+
+
+STRATEGY = StrategyEntry(create=lambda sweep: Nothing())
+
+
+def generate(builder, point):
+    for level in point.scored_levels():
+        ticket = builder.prune(point, level, method="random", seed=7)
+        yield level, (builder.train(point, start=builder.start(point), ticket=ticket), ticket)
+"""
 
 
 @pytest.fixture(autouse=True)
 def _clean() -> Iterator[None]:
     yield
-    for registry in (MODELS, PRUNERS, TASKS):
-        for name in ("my_task", "first_weights", "toy_model"):
+    for registry in REGISTRIES:
+        for name in ("my_task", "first_weights", "toy_model", *MODULES):
             plugins.remove(registry, name)
+
+
+MODULES = {
+    "descent": own_files.OPTIMIZER,
+    "lottery": own_files.SOURCE,
+    "dense_runs": own_files.STRATEGY,
+}
+
+
+def sweep_with_modules(folder: Path) -> dict[str, Any]:
+    """Write the files, and return a sweep that uses all of them."""
+    for name, text in MODULES.items():
+        (folder / f"{name}.py").write_text(text)
+    study = {"tickets": ["lottery"], "recipe": "descent", "controls": []}
+    return sweep_document(**study) | {
+        "modules": [str(folder / f"{name}.py") for name in MODULES],
+        "recipes": {"descent": {"optimizer": "descent", "weight_decay": 0.0}},
+        "strategy": "dense_runs",
+    }
 
 
 def planned(folder: Path, content: dict[str, Any]) -> PlannedSweep:
@@ -50,6 +92,19 @@ def test_the_source_of_a_file_is_part_of_the_keys_of_the_trials_that_use_it(tmp_
     # The dense run, the random ticket and its run do not depend on the pruning method.
     assert len(same) == 3
     assert len(changed) == len(sweep.plan.trials) == 5
+
+
+def test_a_sweep_can_name_every_part_of_a_file(tmp_path: Path) -> None:
+    content = own_files.write_own_files(tmp_path)
+    (tmp_path / "my_task.py").write_text(own_files.TASK + OTHER_PARTS)
+    content["studies"]["main"] |= {"controls": ["my_task"], "recipe": "mine"}
+    content |= {"recipes": {"mine": {"optimizer": "my_task"}}, "search": "my_task"}
+    sweep = planned(tmp_path, content)
+    source = TASKS.source_of("my_task")
+    runs = [trial.spec for trial in sweep.plan if isinstance(trial.spec, TrainSpec)]
+    assert {run.sources for run in runs} == {(("sweepstakes.optimizers/my_task", source),)}
+    assert "my_task" in {cell.curve.source for cell in sweep.plan.cells}
+    assert sweep.skipped({}) == sweep.plan.trials.keys()
 
 
 def toy_sweep(folder: Path, **model: Any) -> dict[str, Any]:
@@ -90,6 +145,27 @@ def test_a_model_in_a_file_is_checked_while_planning(tmp_path: Path) -> None:
         planned(tmp_path, toy_sweep(tmp_path, architecture="vilt"))
 
 
+def test_modules_add_parts_that_no_other_key_names(tmp_path: Path) -> None:
+    content = sweep_with_modules(tmp_path)
+    sweep = planned(tmp_path, content)
+    assert {module.name for module in sweep.inputs.modules} == MODULES.keys()
+    sources = {cell.curve.source for cell in sweep.plan.cells}
+    assert {find_source(source).label for source in sources} == {"dense", "lottery"}
+    runs = [trial for trial in sweep.plan if isinstance(trial.spec, TrainSpec)]
+    assert {trial.spec.recipe.optimizer for trial in runs} == {"descent"}
+    dense = {cell.trial for cell in sweep.plan.cells if not cell.level}
+    assert sweep.skipped({}) == sweep.plan.trials.keys() - dense
+
+    def keys_with_a_change_of(name: str) -> set[str]:
+        file = tmp_path / f"{name}.py"
+        file.write_text(file.read_text() + "# changed\n")
+        return {*planned(tmp_path, content).plan.trials}
+
+    assert keys_with_a_change_of("lottery") == {*sweep.plan.trials}
+    same = keys_with_a_change_of("descent") & {*sweep.plan.trials}
+    assert same == {trial.key for trial in sweep.plan if isinstance(trial.spec, PruneSpec)}
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -98,12 +174,14 @@ def test_a_model_in_a_file_is_checked_while_planning(tmp_path: Path) -> None:
         ({"tasks": {"mine": {"module": "first_weights.py"}}}, r"tasks\.mine\.module: .*`TASK`"),
         ({"tasks": {"mine": {"module": "absent.py"}}}, r"tasks\.mine\.module: .*absent\.py"),
         ({"pruners": {"first": {"module": "my_task.py"}}}, r"pruners\.first\.module: .*`PRUNER`"),
-        ({"pruners": {"frist": {"module": "my_task.py"}}}, r"studies\.main\.pruner.*frist"),
+        ({"pruners": {"frist": {"module": "first_weights.py"}}}, r"studies\.main\.pruner.*frist"),
         (
             {"pruners": {"first": {"module": "other/my_task.py"}}},
             r"module: .*my_task\.py.*same name",
         ),
         ({"pruners": {"first": {"module": "random.py"}}}, r"pruners\.first\.module: .*rename"),
+        ({"modules": ["absent.py"]}, r"modules\[0\]: .*absent\.py: cannot be read"),
+        ({"modules": ["my_task.py", "random.py"]}, r"modules\[1\]: random\.py: .*rename"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_named_with_its_key(

@@ -90,5 +90,5 @@ def _layouts(file_format: str) -> Mapping[str, Layout]:
 
 
 def _formats_with(task: str) -> str:
-    names = [name for name in FORMATS if task in FORMATS[name].layouts]
+    names = [name for name, entry in FORMATS.loadable().items() if task in entry.layouts]
     return f"formats with: {', '.join(names) or 'none'}"
