@@ -20,9 +20,11 @@ from trainables.distributed.process import release_memory
 from trainables.run import RunInputs, RunOutcome, install_parts
 from trainables.run import run as run_in_process
 from trainables.spec import PruneSpec, TrainSpec
+from trainables.tickets import TICKET_KINDS
 from trainables.tickets.base import Ticket
 from trainables.training import checkpoint
 from trainables.training.sink import Action, Sink
+from trainables.user_modules import install
 
 
 def run(
@@ -67,14 +69,19 @@ def pack_arguments(
     until: int | None,
 ) -> bytes:
     """Serialize the arguments of `run_member`."""
+    kind = inputs.ticket.kind if inputs.ticket else ""
+    kind_source = TICKET_KINDS.source_of(kind) if kind in TICKET_KINDS else ""
     rewind = None if inputs.rewind is None else checkpoint.encode_checkpoint(inputs.rewind, {})
     outputs = {"prunes": dict(prunes), "rewinds": set(rewinds), "until": until}
-    return pickle.dumps((spec, replace(inputs, rewind=None), rewind, outputs))
+    return pickle.dumps((spec, replace(inputs, rewind=None), rewind, kind_source, outputs))
 
 
 def run_member(argument: bytes, call: ParentCall) -> RunOutcome:
     """Run the trial as a member of the group. The outcome of rank 0 is the trial's."""
-    spec, inputs, rewind, outputs = pickle.loads(argument)
+    spec, inputs, rewind, kind_source, outputs = pickle.loads(argument)
+    if inputs.ticket is not None:  # this process may be on another machine
+        install(inputs.modules)
+        TICKET_KINDS.check_source(inputs.ticket.kind, kind_source)
     if rewind is not None:
         inputs = replace(inputs, rewind=checkpoint.decode_checkpoint(rewind)[0])
     return run_in_process(spec, inputs, _RemoteSink(call, current_peers().is_first), **outputs)

@@ -12,14 +12,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.support.plugins import registered, remove
 from tests.support.runs import PRUNE, RECIPE, RecordingSink, inputs, masks_sha256, spec, ticket
 from trainables.distributed.collectives import current_peers
 from trainables.distributed.launch import ParentCall, run_processes
-from trainables.errors import InvariantError, RecipeError, Stopped
+from trainables.errors import InvariantError, PluginError, RecipeError, Stopped
 from trainables.run import RunOutcome
 from trainables.run import run as run_in_process
 from trainables.run_group import pack_arguments, run, run_member, sink_handler
 from trainables.spec import PruneSpec, Recipe
+from trainables.tickets import TICKET_KINDS
+from trainables.tickets.base import Ticket
 from trainables.training import checkpoint
 from trainables.training.checkpoint import decode_checkpoint
 from trainables.training.sink import Action
@@ -240,3 +243,16 @@ def test_a_recipe_that_cannot_be_trained_starts_no_process() -> None:
     sharded = replace(RECIPE, zero=3, compile=True)
     with pytest.raises(RecipeError, match="zero = 3"):
         run(spec(recipe=sharded), inputs(), RecordingSink(), workers=2)
+
+
+def test_the_kind_of_the_ticket_is_checked_on_every_machine() -> None:
+    entry = TICKET_KINDS["weights"]
+    given = inputs(ticket=Ticket(ticket().arrays, "own_kind"))
+    with registered(TICKET_KINDS, "own_kind", entry):
+        argument = pack_arguments(spec(ticket="t"), given, prunes={}, rewinds=(), until=None)
+    TICKET_KINDS.add("own_kind", entry, "6" * 64)
+    try:
+        with pytest.raises(PluginError, match=r"'own_kind': .* has another version"):
+            run_member(argument, lambda name, *arguments, blob=None: None)
+    finally:
+        remove(TICKET_KINDS, "own_kind")

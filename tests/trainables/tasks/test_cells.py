@@ -185,7 +185,7 @@ def test_data_that_do_not_fit_the_model_are_an_error() -> None:
     for overrides, advice in cases:
         with pytest.raises(DataError, match=advice):
             common.check_data_fits(
-                data, backbone("vqa", "uniter", overrides=overrides), UNUSED_SOURCE.data
+                data, backbone("vqa", "uniter", overrides=overrides), UNUSED_SOURCE.location
             )
     with pytest.raises(TrainableError, match="task vqa: no option 'blur'; use one of blind"):
         toy_task("vqa", data, backbone("vqa", "uniter"), options=(("blur", 2),))
