@@ -89,7 +89,7 @@ def run(home: Path, sweep: Path, budget: float | None) -> None:
 
     \b
     Exit codes:
-      0    all trials are done, or skipped by the sweep's `search`
+      0    all trials are done, or skipped by the sweep's `strategy`
       1    trials failed or are blocked, the budget is spent,
            or the store stopped answering
       2    invalid input

@@ -98,7 +98,7 @@ def test_a_sweep_can_name_every_part_of_a_file(tmp_path: Path) -> None:
     content = own_files.write_own_files(tmp_path)
     (tmp_path / "my_task.py").write_text(own_files.TASK + OTHER_PARTS)
     content["studies"]["main"] |= {"controls": ["my_task"], "recipe": "mine"}
-    content |= {"recipes": {"mine": {"optimizer": "my_task"}}, "search": "my_task"}
+    content |= {"recipes": {"mine": {"optimizer": "my_task"}}, "strategy": "my_task"}
     sweep = planned(tmp_path, content)
     source = TASKS.source_of("my_task")
     runs = [trial.spec for trial in sweep.plan if isinstance(trial.spec, TrainSpec)]
