@@ -1,9 +1,12 @@
 """Sections of the page, each with its figures, its tables and the tidy data behind them.
 
-A section is None if the sweep has no data for it.
+A section is a function of the report's data; it returns None if the sweep has no data for it. To
+add one, write `report/sections/NAME.py` with such a function and add it to `SECTIONS`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import pandas as pd
 from markupsafe import Markup
@@ -23,6 +26,7 @@ from orchestrator.report.sections import (
     universal,
 )
 from orchestrator.report.sections.base import ReportData, SectionPart, slug
+from orchestrator.report.sections.tickets import tickets_section
 
 _MAX_UNFOLDED_ROWS = 24
 """Longer tables of verdicts are folded; tables of adversarial scores, above half of that."""
@@ -215,3 +219,17 @@ def published_section(data: ReportData) -> SectionPart | None:
         folded=[(table.caption, table) for table in formatted],
     )
     return SectionPart(section=section)
+
+
+SECTIONS: tuple[Callable[[ReportData], SectionPart | None], ...] = (
+    scores_section,
+    controls_section,
+    pretraining_section,
+    transfer_section,
+    rewinding_section,
+    adversarial_section,
+    verdicts_section,
+    tickets_section,
+    published_section,
+)
+"""The sections of a report in their order; sections on studies, costs and cells follow."""

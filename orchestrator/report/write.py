@@ -23,7 +23,6 @@ from orchestrator.report.page.style import RC
 from orchestrator.report.sections import summary
 from orchestrator.report.sections.base import SectionPart, build_report_data
 from orchestrator.report.sections.headline import headline
-from orchestrator.report.sections.tickets import tickets_section
 from orchestrator.store.record import Record
 from orchestrator.store.ticket import Ticket
 from orchestrator.sweep.config import Win
@@ -79,19 +78,9 @@ def write_report(
     cells = tables.cell_scores(plan, records, failures, skipped)
     merged = tables.unify_recipe_names(cells)
     verdicts = curve_verdicts(merged, rule)
-    data = build_report_data(merged, tables.sweep_labels(plan), rule, verdicts)
-    optional = (
-        contents.scores_section(data),
-        contents.controls_section(data),
-        contents.pretraining_section(data),
-        contents.transfer_section(data),
-        contents.rewinding_section(data),
-        contents.adversarial_section(data),
-        contents.verdicts_section(data),
-        tickets_section(data, fetch_ticket),
-        contents.published_section(data),
-    )
-    parts = [part for part in optional if part is not None]
+    labels = tables.sweep_labels(plan)
+    data = build_report_data(merged, labels, rule, verdicts, fetch_ticket)
+    parts = [part for section in contents.SECTIONS if (part := section(data)) is not None]
     sentences, details = headline(verdicts, rule)
     page = Page(
         name=plan.name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -12,6 +12,7 @@ from orchestrator.report.data import tables
 from orchestrator.report.data.figure_groups import FigureGroup, figure_groups
 from orchestrator.report.data.tables import DenseNetworks, Labels
 from orchestrator.report.page.page import Section, Table
+from orchestrator.store.ticket import Ticket
 from orchestrator.sweep.config import Win
 
 
@@ -29,6 +30,8 @@ class ReportData:
     labels: Labels
     rule: Win
     figure_groups: list[FigureGroup]
+    fetch_ticket: Callable[[str], Ticket]
+    """Returns the ticket with this hash."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +46,11 @@ class SectionPart:
 
 
 def build_report_data(
-    cells: pd.DataFrame, labels: Labels, rule: Win, verdicts: pd.DataFrame
+    cells: pd.DataFrame,
+    labels: Labels,
+    rule: Win,
+    verdicts: pd.DataFrame,
+    fetch_ticket: Callable[[str], Ticket],
 ) -> ReportData:
     by_level = tables.level_scores(cells)
     return ReportData(
@@ -54,6 +61,7 @@ def build_report_data(
         labels=labels,
         rule=rule,
         figure_groups=figure_groups(by_level),
+        fetch_ticket=fetch_ticket,
     )
 
 

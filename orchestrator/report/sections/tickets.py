@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 
 import pandas as pd
@@ -17,9 +17,9 @@ from orchestrator.store.ticket import Ticket
 from trainables.tickets import units
 
 
-def tickets_section(data: ReportData, fetch_ticket: Callable[[str], Ticket]) -> SectionPart | None:
+def tickets_section(data: ReportData) -> SectionPart | None:
     """Return the section on tickets; None if there are none to compare."""
-    fetch = lru_cache(maxsize=None)(fetch_ticket)
+    fetch = lru_cache(maxsize=None)(data.fetch_ticket)
     drawn: list[PageFigure | None] = []
     kinds: dict[str, None] = {}
     compared = [overlap.overlaps({}).assign(model="", compared="", sparsity=0.0)]
