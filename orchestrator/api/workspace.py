@@ -110,9 +110,27 @@ def plan_sweep(sweep: AnySweep, home: Path, *, offline: bool = False) -> Planned
         plan = expand_sweep(inputs)
         return PlannedSweep(path, home, config, inputs, plan, _profile(config.placement))
     except (ConfigError, MissingFile) as error:
-        raise type(error)(f"{path or config.name}: {error}") from None
+        raise type(error)(f"{_label(sweep, config)}: {error}") from None
     except TrainableError as error:  # of a part from outside, where no key is known
-        raise ConfigError(f"{path or config.name}: {error}") from None
+        raise ConfigError(f"{_label(sweep, config)}: {error}") from None
+
+
+def _label(sweep: AnySweep, config: Sweep) -> str:
+    """Return how messages name a sweep: by its path, or by its name if it has none."""
+    return str(sweep) if isinstance(sweep, str | Path) else config.name
+
+
+def import_files(sweep: AnySweep) -> None:
+    """Import the user's own files that a sweep names, so that their parts are known.
+
+    Raises:
+        ConfigError, MissingFile: the sweep or a file is invalid.
+    """
+    config = read_sweep(sweep)
+    try:
+        Resolver(config, path_fingerprint)
+    except ConfigError as error:
+        raise ConfigError(f"{_label(sweep, config)}: {error}") from None
 
 
 def read_sweep(sweep: AnySweep) -> Sweep:

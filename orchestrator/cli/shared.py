@@ -27,7 +27,8 @@ KEY = click.argument("key")
 STORE_OF = click.option(
     "--sweep",
     type=click.Path(path_type=Path),
-    help="Sweep file whose store is used. Default: the local store of this machine.",
+    help="Sweep file whose store is used, and whose own models and kinds of tickets are known."
+    " Default: the local store of this machine.",
 )
 
 

@@ -34,6 +34,8 @@ def tickets(context: click.Context, sweep: Path | None) -> None:
 
     @contextmanager
     def open_store() -> Iterator[TrialStore]:
+        if sweep:
+            workspace.import_files(sweep)
         with workspace.connect(placement_of(sweep), home, tracking=False) as connections:
             yield connections.store
 

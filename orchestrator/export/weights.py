@@ -42,7 +42,7 @@ def export_ticket(
         InputError: `weights` is needed but not given, or does not exist, or the ticket sets no
             weights to zero.
         trainables.errors.CheckpointError: `weights` cannot be loaded.
-        trainables.errors.PluginError: the model is from outside the package, and not here.
+        trainables.errors.PluginError: the model is from outside the package, and has changed.
     """
     assert record.ticket is not None
     ticket = store.ticket(record.ticket.sha256)
@@ -50,6 +50,11 @@ def export_ticket(
         return write_files(folder, mask_files(ticket))
     spec = from_json(record.spec)
     assert isinstance(spec, PruneSpec)
+    if spec.model.architecture not in MODELS:
+        raise InputError(
+            f"ticket {ticket.sha256[:12]}: its model {spec.model.architecture!r} is not known here;"
+            " install its package, or name the sweep: `sweepstakes tickets --sweep FILE export …`"
+        )
     MODELS.check_source(spec.model.architecture, spec.model.source)
     with torch.device("meta"):  # only names and shapes count
         parameters = dict(init_backbone(spec.model, 0, 0.0).named_parameters())

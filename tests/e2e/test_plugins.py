@@ -122,6 +122,10 @@ def test_a_model_from_a_package_runs_under_sgd_and_resumes(
         again = home.run("run", sweep)
         assert again.code == 0, again
         records = store.records()
+        ticket = next(key for key, record in records.items() if record.kind == "prune")
+        export = ("--sweep", sweep, "export", ticket, "--format", "prune")
+        exported = home.run("tickets", *export, "--to", tmp_path / "exported")
+    assert exported.code == 0, exported
     assert commit_times(before).items() <= commit_times(records).items()
     plan = home.plan(sweep)
     assert set(records) == set(plan.trials)

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from orchestrator.api.workspace import PlannedSweep, plan_sweep
+from orchestrator.api.workspace import PlannedSweep, import_files, plan_sweep
 from orchestrator.errors import ConfigError
 from orchestrator.sources.names import find_source
 from tests.support import own_files, plugins, toy_runs
 from tests.support.sweeps import sweep_document, write_sweep
+from trainables.pruning import PRUNERS
 from trainables.registry import REGISTRIES
 from trainables.spec import PruneSpec, RewindSpec, TrainSpec
 from trainables.tasks import TASKS
@@ -164,6 +165,16 @@ def test_modules_add_parts_that_no_other_key_names(tmp_path: Path) -> None:
     assert keys_with_a_change_of("lottery") == {*sweep.plan.trials}
     same = keys_with_a_change_of("descent") & {*sweep.plan.trials}
     assert same == {trial.key for trial in sweep.plan if isinstance(trial.spec, PruneSpec)}
+
+
+def test_the_files_of_a_sweep_can_be_imported_alone(tmp_path: Path) -> None:
+    """As `tickets --sweep` does, whose tickets may be of a model from a file."""
+    content = own_files.write_own_files(tmp_path)
+    import_files(write_sweep(tmp_path, content))
+    assert PRUNERS["first_weights"].needs == "nothing"
+    (tmp_path / "my_task.py").write_text("TASK = 1")
+    with pytest.raises(ConfigError, match=r"sweep\.yaml: tasks\.mine\.module: my_task\.py"):
+        import_files(write_sweep(tmp_path, content))
 
 
 @pytest.mark.parametrize(
