@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,11 @@ from tests.support.harness import (
     MINIMAL_PLACEMENT,
     Home,
     commit_times,
-    results,
     wait_for_exit,
     wait_until,
 )
 from tests.support.paths import ROOT
+from trainables.registry import REGISTRIES
 from trainables.spec import TrainSpec
 
 pytestmark = pytest.mark.slow
@@ -98,7 +99,7 @@ def channels(kind: Path) -> dict[str, Any]:
     }
 
 
-def table(home: Home, sweep: str) -> pd.DataFrame:
+def cells_table(home: Home, sweep: str) -> pd.DataFrame:
     return pd.read_csv(home.path / "reports" / sweep / "tables/cells.csv")
 
 
@@ -106,11 +107,16 @@ def of_source(plan: Plan, records: dict[str, Record], source: str) -> list[Recor
     return [records[cell.trial] for cell in plan.cells if cell.curve.source == source]
 
 
-def test_a_model_from_a_package_runs_under_sgd_and_resumes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(autouse=True)
+def _clean() -> Iterator[None]:
+    yield
+    for table in REGISTRIES:
+        for name in ("toy_kind", "toy_net", "textures"):
+            plugins.remove(table, name)
+
+
+def test_a_model_from_a_package_runs_under_sgd_and_resumes(tmp_path: Path) -> None:
     installed = package(tmp_path / "site")
-    monkeypatch.syspath_prepend(str(installed))
     home = Home(tmp_path / "home", {"PYTHONPATH": f"{ROOT}:{installed}"})
     sweep = home.sweep(convolutions(toy_model.write_data(tmp_path / "data")))
     with workspace.local_services(home.path, ["s3"]), home.store() as store:
@@ -127,7 +133,8 @@ def test_a_model_from_a_package_runs_under_sgd_and_resumes(
         exported = home.run("tickets", *export, "--to", tmp_path / "exported")
     assert exported.code == 0, exported
     assert commit_times(before).items() <= commit_times(records).items()
-    plan = home.plan(sweep)
+    with plugins.installed_packages(installed):
+        plan = home.plan(sweep)
     assert set(records) == set(plan.trials)
     for record in records.values():
         if record.kind == "train":
@@ -140,7 +147,7 @@ def test_a_model_from_a_package_runs_under_sgd_and_resumes(
             assert len(trial.spec.model.source) == len(trial.spec.task.source) == 64
     page = (home.path / "reports/convolutions/report.html").read_text()
     assert "textures" in page
-    report = table(home, "convolutions")
+    report = cells_table(home, "convolutions")
     assert {"imp", "random", "shuffle_within"} <= set(report["source"])
 
 
@@ -165,12 +172,6 @@ def test_a_kind_of_ticket_from_a_file_runs_through_a_whole_sweep(tmp_path: Path)
         kinds = {store.ticket(ref.sha256).kind for ref in tickets.values() if ref is not None}
         shown = home.run("tickets", "show", next(iter(tickets))[:12])
 
-        # Another version of the file is another method: what it made before is not its result.
-        file.write_text(file.read_text() + "\n# changed\n")
-        changed = home.plan(sweep)
-        again = home.run("run", sweep)
-        assert again.code == 0, again
-        rerun = store.records()
     assert kinds == {"toy_kind"}
     assert "toy_kind" in shown.out, shown
     for cell in plan.cells:
@@ -179,8 +180,10 @@ def test_a_kind_of_ticket_from_a_file_runs_through_a_whole_sweep(tmp_path: Path)
             assert ref is not None
             assert 1 - ref.kept / ref.total == pytest.approx(cell.sparsity, abs=0.01)
             assert records[cell.trial].checks["pruned_nonzero"] == 0
-    assert {"imp", "random"} <= set(table(home, "channels")["source"])
-    same = changed.trials.keys() & plan.trials.keys()
-    assert {plan.trials[key].kind for key in same} == {"train"}  # the dense run
-    assert len(rerun) == len(records) + len(changed) - len(same)
-    assert results(records).items() <= results(rerun).items()
+    assert {"imp", "random"} <= set(cells_table(home, "channels")["source"])
+
+    # Another version of the file is another method: what it made before is not its result.
+    file.write_text(file.read_text() + "\n# changed\n")
+    changed = home.plan(sweep)
+    (dense,) = changed.trials.keys() & records.keys()
+    assert changed.trials[dense].kind == "train"

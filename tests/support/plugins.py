@@ -41,6 +41,16 @@ def add_broken_package(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+@contextmanager
+def installed_packages(folder: Path) -> Iterator[None]:
+    """Let this process find the packages in `folder` within the context."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        registry._entry_points.cache_clear()
+        yield
+    registry._entry_points.cache_clear()
+
+
 def write_package(
     folder: Path, package: str, files: Mapping[str, str], entry_points: Mapping[str, str]
 ) -> None:
