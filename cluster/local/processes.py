@@ -20,9 +20,10 @@ TOKEN_VARIABLE = "SWEEPSTAKES_SERVICE"
 TERMINATE_TIMEOUT_S = 5.0
 """Time between SIGTERM and SIGKILL. A healthy SeaweedFS stops within 2 s; it does not stop at all
 while a read of damaged data hangs. Killing it loses no acknowledged write."""
-MIN_PORT, MAX_PORT = 11000, 22000
-"""Range to choose ports from. It ends so low that the gRPC ports, too, are below the range that the
-system uses for outgoing connections."""
+MIN_PORT, MAX_PORT = 20000, 22700
+"""Range to choose ports from. It starts above the ports of Ray's workers (10002 to 19999), and ends
+so low that the gRPC ports, too, are below the range that the system uses for outgoing connections
+(32768 and above)."""
 GRPC_PORT_OFFSET = 10000
 """SeaweedFS serves gRPC on the port this much above each of its HTTP ports."""
 

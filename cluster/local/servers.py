@@ -80,8 +80,6 @@ def start_services(
         state = _State.read(root)
         started = tuple(name for name in SERVICES if name in names and not state.running(name))
         for name in started:
-            state.ports |= processes.free_ports(PORTS[name], state.ports)
-            state.write(root)  # before the start, so that it is found if this process is killed
             _launch(name, root, state)
         for name in reversed(SERVICES):
             if name in names:
@@ -143,6 +141,9 @@ class _State:
 
 
 def _launch(name: ServiceName, root: Path, state: _State) -> None:
+    """Start a service on ports that are free now."""
+    state.ports |= processes.free_ports(PORTS[name], state.ports)
+    state.write(root)  # before the start, so that it is found if this process is killed
     folder = root / name
     folder.mkdir(exist_ok=True)
     folder.chmod(0o700)
@@ -167,6 +168,8 @@ def _launch(name: ServiceName, root: Path, state: _State) -> None:
 def _wait_until_healthy(
     name: ServiceName, root: Path, state: _State, credentials: tuple[str, str]
 ) -> None:
+    """Wait for a service. If another program takes one of its ports while it starts, it is started
+    again on others."""
     last_running = time.monotonic()
     deadline = last_running + STARTUP_TIMEOUT_S
     while not (
@@ -175,7 +178,10 @@ def _wait_until_healthy(
         now = time.monotonic()
         last_running = now if state.running(name) else last_running
         exited = now - last_running > MISSING_TIMEOUT_S
-        if exited or now > deadline:
+        if exited and now < deadline and _lost_port(name, state):
+            _launch(name, root, state)
+            last_running = now
+        elif exited or now > deadline:
             processes.terminate(state.token(name))
             log = _log(root, name)
             raise ServiceError(
@@ -185,6 +191,12 @@ def _wait_until_healthy(
         time.sleep(0.05)
     if name == "mlflow":
         (root / name / READY_MARKER).touch()
+
+
+def _lost_port(name: ServiceName, state: _State) -> bool:
+    """Return whether a port of a service that does not run is taken."""
+    free = processes.free_ports(PORTS[name], state.ports)
+    return any(state.ports[port] != number for port, number in free.items())
 
 
 def _credentials(root: Path) -> tuple[str, str]:

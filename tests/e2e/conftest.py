@@ -12,15 +12,6 @@ from orchestrator.api import workspace
 from tests.support.finished import FinishedSweep, tiny_sweep
 from tests.support.harness import Home
 
-TIMEOUT_S = 900
-"""A sweep of seconds takes minutes if many tests share two cores."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.path.parent == Path(__file__).parent:
-            item.add_marker(pytest.mark.timeout(TIMEOUT_S))
-
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FinishedSweep]:

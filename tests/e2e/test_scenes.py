@@ -70,10 +70,9 @@ def start_of(spec: TrainSpec) -> tuple[object, ...]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 def test_the_complete_study_runs_to_its_report(home: Home, world: Path) -> None:
     sweep = home.sweep(toy(world) | {"placement": {"tracking": "none", "slots": 2}})
-    result = home.run("run", sweep, timeout_s=1500)
+    result = home.run("run", sweep)
     assert result.code == 0, result
     plan, records = home.plan(sweep), home.records()
     check(plan, records)

@@ -12,15 +12,6 @@ from cluster.local import servers as local
 from tests.support.harness import Home, results
 from tests.support.lab import LONG_SWEEP
 
-TIMEOUT_S = 900
-"""Enough for two runs of a sweep and the undisturbed run on two shared cores."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.path.parent == Path(__file__).parent:
-            item.add_marker(pytest.mark.timeout(TIMEOUT_S))
-
 
 @pytest.fixture(scope="session")
 def baseline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, dict[str, Any]]]:

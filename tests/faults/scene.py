@@ -27,8 +27,8 @@ from tests.support.harness import (
 )
 from tests.support.lab import S3Testbed, sweep_content
 from tests.support.s3_proxy import Request
+from tests.support.waits import HANG_S
 
-SWEEP_TIMEOUT_S = 900.0
 MAX_RUNS = 12
 """Per sweep. If a fault needs more, the sweep does not recover from it."""
 WORKER_TITLE = "ray::ResourceTrainable"
@@ -126,7 +126,7 @@ class DisturbedSweep:
 
     def wait_until(self, condition: Callable[[], bool], run: subprocess.Popen[str]) -> bool:
         """Wait until the condition holds; return False if the run ends first or hangs."""
-        deadline = time.monotonic() + SWEEP_TIMEOUT_S
+        deadline = time.monotonic() + HANG_S
         while run.poll() is None and time.monotonic() < deadline:
             if condition():
                 return True
@@ -203,7 +203,7 @@ def run_until_complete(
             injection.inject(run)
             sweep.injected[injection.fault] += 1
             recoveries += [injection.recover] if injection.recover else []
-        last = wait_for_exit(run, SWEEP_TIMEOUT_S)
+        last = wait_for_exit(run)
         for recover in recoveries:
             recover()
         done = last.code == (1 if sweep.poison else 0)
@@ -217,7 +217,7 @@ def run_concurrently(sweep: DisturbedSweep, drivers: int) -> Outcome:
     """Run several drivers on one store at the same time."""
     runs = [sweep.start() for _ in range(drivers)]
     sweep._run_starts[1:] = []  # none of them is a re-run
-    return sweep.outcome([wait_for_exit(run, SWEEP_TIMEOUT_S) for run in runs])
+    return sweep.outcome([wait_for_exit(run) for run in runs])
 
 
 def child_processes(run: subprocess.Popen[str]) -> list[psutil.Process]:

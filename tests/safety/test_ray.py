@@ -47,7 +47,7 @@ def join(**environment: str) -> subprocess.CompletedProcess[str]:
     clean = {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN_PREFIXES)}
     command = [sys.executable, "-c", JOIN]
     env = {**clean, **environment, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=240)
+    return subprocess.run(command, env=env, capture_output=True, text=True)
 
 
 @pytest.fixture

@@ -152,6 +152,6 @@ def test_a_ticket_that_unpacks_to_gigabytes_is_rejected_early(tmp_path: Path) ->
     file.write_bytes(hostile_files.decompression_bomb(1 << 25))
     assert file.stat().st_size < 100_000
     command = [sys.executable, "-c", BOMB, str(file), hostile_files.sample_ticket().sha256]
-    process = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    process = subprocess.run(command, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
     assert int(process.stdout) < 128 * 1024, "growth of peak memory in kB"

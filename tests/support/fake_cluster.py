@@ -11,7 +11,6 @@ import secrets
 import shutil
 import sys
 import tempfile
-import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -25,12 +24,11 @@ import yaml
 
 from cluster.local import processes
 from tests.support.harness import FOREIGN_PREFIXES
+from tests.support.waits import wait_for
 
 HEAD_ID = "f" * 51 + "00000"
 """The head's node id in Ray's fake node provider (fake_multi_node/node_provider.py)."""
 PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
-HEAD_TIMEOUT_S = 120.0
-"""A head takes 7 s to start on two idle cores."""
 PORTS = ("gcs", "dashboard", "agent", "agent_grpc", "client")
 
 
@@ -170,13 +168,16 @@ def head_command(folder: Path, ports: Mapping[str, int], cpus: int) -> list[str]
 
 def _wait_for_head(cluster: FakeCluster) -> None:
     """Wait until the head accepts jobs."""
-    deadline = time.monotonic() + HEAD_TIMEOUT_S
     request = urllib.request.Request(f"{cluster.dashboard}/api/jobs/", headers=cluster.headers())
-    while True:
+
+    def answers() -> bool:
         with suppress(OSError), urllib.request.urlopen(request, timeout=10) as answer:
-            if answer.status == HTTPStatus.OK:
-                return
+            return bool(answer.status == HTTPStatus.OK)
+        return False
+
+    def log_while_running() -> str:
         log = (cluster.folder / "head.log").read_text()
         assert processes.find_processes(cluster.process_token), f"the head exited: {log}"
-        assert time.monotonic() < deadline, f"no head after {HEAD_TIMEOUT_S:g} s: {log}"
-        time.sleep(0.2)
+        return log
+
+    wait_for(answers, log_while_running, poll_s=0.2)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,13 +22,17 @@ from orchestrator.plan.graph import Plan
 from orchestrator.store.record import Record
 from orchestrator.store.s3 import S3ObjectStore, StoreAddress
 from orchestrator.store.tickets import TrialStore
+from tests.support.waits import HANG_S, wait_for
 
-RUN_TIMEOUT_S = 280.0
-"""A run of some twenty tiny trials takes 25 s on two idle cores."""
-EXIT_TIMEOUT_S = 60.0
+EXIT_TIMEOUT_S = 300.0
 """How long processes that a run started may take to exit after it."""
 MINIMAL_PLACEMENT = {"tracking": "none", "slots": 1}
 """For sweeps so short that starting a second worker, or MLflow, would take longer than they do."""
+COMMAND_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "COLUMNS": "160",
+    "PYTHONFAULTHANDLER": "1",  # SIGABRT prints the stacks of all threads
+}
 FOREIGN_PREFIXES = ("AWS_", "MLFLOW_", "RAY_", "TUNE_", "SWEEPSTAKES_")
 """Environment variables of the tests that commands do not inherit."""
 
@@ -63,7 +67,7 @@ class Home:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN_PREFIXES)}
         return subprocess.Popen(
             [str(part) for part in command],
-            env={**inherited, "OMP_NUM_THREADS": "1", "COLUMNS": "160", **self.environment},
+            env={**inherited, **COMMAND_ENVIRONMENT, **self.environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -71,9 +75,9 @@ class Home:
             start_new_session=True,
         )
 
-    def run(self, *arguments: str | Path, timeout_s: float = RUN_TIMEOUT_S) -> CommandResult:
+    def run(self, *arguments: str | Path) -> CommandResult:
         """Run `sweepstakes --home HOME …` until it exits."""
-        return wait_for_exit(self.start(*arguments), timeout_s)
+        return wait_for_exit(self.start(*arguments))
 
     @contextmanager
     def store(self) -> Iterator[TrialStore]:
@@ -92,15 +96,14 @@ class Home:
             return store.records()
 
 
-def wait_for_exit(
-    process: subprocess.Popen[str], timeout_s: float = RUN_TIMEOUT_S
-) -> CommandResult:
+def wait_for_exit(process: subprocess.Popen[str]) -> CommandResult:
+    """Wait for a command. If it is stuck, fail with its output and the stacks of its threads."""
     try:
-        out, err = process.communicate(timeout=timeout_s)
+        out, err = process.communicate(timeout=HANG_S)
     except subprocess.TimeoutExpired:
-        process.kill()
+        process.send_signal(signal.SIGABRT)
         out, err = process.communicate()
-        pytest.fail(f"{process.args!r} did not exit within {timeout_s:g} s:\n{out}\n{err}")
+        pytest.fail(f"{process.args!r} did not exit within {HANG_S:g} s:\n{out}\n{err}")
     return CommandResult(process.returncode, out, err)
 
 
@@ -117,11 +120,12 @@ def results(records: dict[str, Record]) -> dict[str, dict[str, Any]]:
 
 def wait_until(condition: Callable[[], bool], run: subprocess.Popen[str]) -> None:
     """Wait until a condition is true; fail if the run exits before."""
-    deadline = time.monotonic() + RUN_TIMEOUT_S
-    while not condition():
+
+    def still_running() -> str:
         assert run.poll() is None, wait_for_exit(run)
-        assert time.monotonic() < deadline, f"condition not met within {RUN_TIMEOUT_S:g} s"
-        time.sleep(0.05)
+        return "the run goes on, but the condition does not come true"
+
+    wait_for(condition, still_running)
 
 
 def all_exit(processes: list[psutil.Process], timeout_s: float = EXIT_TIMEOUT_S) -> bool:

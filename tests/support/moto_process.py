@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from typing import Any
 import boto3
 
 from cluster.local.processes import free_ports, is_listening
+from tests.support.waits import wait_for
 
 REGION = "us-west-2"
 """A region in which moto has machine images."""
@@ -26,11 +26,8 @@ def moto_server() -> Iterator[str]:
     command = [sys.executable, "-m", "moto.server", "--host=127.0.0.1", f"--port={port}"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 60
-        while not is_listening(port):
-            assert process.poll() is None, "moto exited"
-            assert time.monotonic() < deadline, "moto did not start"
-            time.sleep(0.05)
+        wait_for(lambda: is_listening(port) or process.poll() is not None)
+        assert process.poll() is None, "moto exited"
         yield f"http://127.0.0.1:{port}"
     finally:
         process.kill()

@@ -62,7 +62,7 @@ class RayNodes:
         killed = processes.find_processes(self.node_tokens.pop(1))
         for process in sorted(killed, key=lambda process: process.name() != "raylet"):
             process.kill()
-        psutil.wait_procs(killed, timeout=30)
+        psutil.wait_procs(killed)
 
     def stop(self) -> None:
         for token in reversed(self.node_tokens):
@@ -88,7 +88,6 @@ class RayNodes:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 check=True,
-                timeout=120,
             )
 
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.support.harness import FOREIGN_PREFIXES, RUN_TIMEOUT_S
+from tests.support.harness import COMMAND_ENVIRONMENT, FOREIGN_PREFIXES, wait_for_exit
 from tests.support.paths import ROOT
 
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
@@ -19,7 +19,9 @@ _FILE = re.compile(r"# (\S+\.\w+)\n")
 _NOTEBOOK = """
 import ast, contextlib, io, json, sys
 variables, shown = {}, []
-for source in json.loads(sys.stdin.read()):
+with open(sys.argv[1]) as file:
+    sources = json.load(file)
+for source in sources:
     *statements, last = ast.parse(source).body
     with contextlib.redirect_stdout(io.StringIO()) as output:
         is_value = isinstance(last, ast.Expr)
@@ -30,7 +32,7 @@ for source in json.loads(sys.stdin.read()):
             if value is not None:
                 print(repr(value))
     shown.append(output.getvalue())
-with open(sys.argv[1], "w") as file:
+with open(sys.argv[2], "w") as file:
     json.dump(shown, file)
 """
 """Runs blocks as a notebook does: the value of a last expression is shown."""
@@ -58,16 +60,18 @@ def run_cells(sources: Sequence[str], folder: Path, *packages: Path) -> list[str
     with installed packages."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN_PREFIXES)}
     path = ":".join(map(str, (ROOT, *packages)))
-    done = subprocess.run(
-        [sys.executable, "-c", _NOTEBOOK, "shown.json"],
-        input=json.dumps(sources),
+    (folder / "cells.json").write_text(json.dumps(sources))
+    session = subprocess.Popen(
+        [sys.executable, "-c", _NOTEBOOK, "cells.json", "shown.json"],
         cwd=folder,
-        env={**inherited, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
+        env={**inherited, **COMMAND_ENVIRONMENT, "PYTHONPATH": path},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=RUN_TIMEOUT_S,
     )
+    done = wait_for_exit(session)
     # Nothing but what the blocks themselves print: not from Ray, from its workers or from torch.
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), done.stderr
+    assert (done.code, done.out, done.err) == (0, "", ""), done.err
     shown: list[str] = json.loads((folder / "shown.json").read_text())
     return shown

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from cluster.local import processes, services
 from orchestrator.store.s3 import S3ObjectStore, Timeouts
+from tests.support.waits import wait_for
 
 SHORT_TIMEOUTS = Timeouts(connect_s=5.0, read_s=2.0, deadline_s=8.0, max_attempts=2)
 
@@ -33,10 +33,10 @@ def small_server(root: Path) -> Iterator[str]:
         environment=services.service_environment("s3", root),
     )
     try:
-        deadline = time.monotonic() + 60
-        while not services.is_healthy("s3", ports, ("key", "secret")):
-            assert time.monotonic() < deadline, processes.last_line(root / "s3.log")
-            time.sleep(0.1)
+        wait_for(
+            lambda: services.is_healthy("s3", ports, ("key", "secret")),
+            lambda: processes.last_line(root / "s3.log"),
+        )
         yield f"http://127.0.0.1:{ports['s3']}"
     finally:
         processes.terminate(token)

@@ -109,7 +109,6 @@ def test_a_run_gives_the_same_bits_in_a_warm_and_in_a_fresh_process(dense: Train
 
     cold = subprocess.run(
         [sys.executable, "-c", code, str(ROOT)],
-        timeout=120,
         capture_output=True,
         text=True,
         check=True,

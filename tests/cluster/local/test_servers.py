@@ -10,8 +10,9 @@ import stat
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -113,6 +114,25 @@ def test_a_service_moves_if_its_port_is_taken(root: Path, monkeypatch: pytest.Mo
         moved = servers.start_services(root, names=["s3"])
         assert moved.s3_endpoint != services.s3_endpoint
         assert open_store(moved, monkeypatch).get("moved") == b"to other ports"
+
+
+@pytest.mark.parametrize("port", ["s3", "filer"])
+def test_a_service_starts_although_another_program_takes_its_port_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, port: str
+) -> None:
+    with socket.socket() as other:
+
+        def take(command: Sequence[str], **options: Any) -> None:
+            monkeypatch.undo()
+            number = next(a for a in command if a.startswith(f"-{port}.port=")).partition("=")[2]
+            other.bind(("127.0.0.1", int(number)))
+            other.listen()
+            processes.launch(command, **options)
+
+        monkeypatch.setattr(processes, "launch", take)
+        started = servers.start_services(tmp_path, names=["s3"])
+    open_store(started, monkeypatch).put("key", b"value")
+    servers.stop_services(tmp_path)
 
 
 def test_stop_does_not_stop_services_of_another_root(tmp_path: Path) -> None:

@@ -159,7 +159,7 @@ def test_ray_up_starts_a_head_and_ray_on_it(
     path.write_text(aws.render(cloud.profile, cloud.profile.aws)["cluster.yaml"])
     ray = [sys.executable, "-m", "ray.scripts.scripts", "up", str(path), "--yes"]
     result = subprocess.run(
-        [*ray, "--no-config-cache"], env=account, capture_output=True, text=True, timeout=200
+        [*ray, "--no-config-cache"], env=account, capture_output=True, text=True
     )
     assert result.returncode == 0, result.stdout + result.stderr
     (head,) = cloud.machines()

@@ -355,7 +355,7 @@ def test_everything_but_a_run_works_without_ray_and_torch(
     arguments = json.dumps([sweep, str(tmp_path)])
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_RAY, arguments],
-        cwd=ROOT, capture_output=True, text=True, timeout=120,
+        cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout) == [[64], 0, {"done": 2}, 1]

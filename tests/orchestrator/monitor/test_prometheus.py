@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 
@@ -21,9 +20,7 @@ from orchestrator.schedule.run_events import (
     ItemStarted,
 )
 from tests.support.sweeps import plan_of, sweep_document
-
-SCRAPE_TIMEOUT_S = 90.0
-"""Ray's agent, which serves the metrics, takes 5 s to start on an idle machine."""
+from tests.support.waits import wait_for
 
 Scrape = Callable[[], dict[str, float]]
 
@@ -60,12 +57,9 @@ def our_labels(labels: str) -> str:
     return " ".join(v for k, v in pairs if k in ("le", "model", "state", "sweep", "task"))
 
 
-def wait_for(scrape: Scrape, expected: dict[str, float]) -> None:
+def wait_for_values(scrape: Scrape, expected: dict[str, float]) -> None:
     """Scrape until the values appear: Ray exports metrics periodically."""
-    deadline = time.monotonic() + SCRAPE_TIMEOUT_S
-    while not expected.items() <= (values := scrape()).items():
-        assert time.monotonic() < deadline, values
-        time.sleep(0.2)
+    wait_for(lambda: expected.items() <= scrape().items(), scrape, poll_s=0.2)
 
 
 def test_trials_by_state_and_seconds_per_trial(scrape: Scrape) -> None:
@@ -85,7 +79,7 @@ def test_trials_by_state_and_seconds_per_trial(scrape: Scrape) -> None:
     metrics.on_event(ItemCommitted(dense, [dense.key], 90.0))
     set_state(first, TrialState.RUNNING)
     metrics.on_event(ItemStarted("s", first))
-    wait_for(
+    wait_for_values(
         scrape,
         {
             "sweepstakes_trials done test": 1,
@@ -104,7 +98,7 @@ def test_trials_by_state_and_seconds_per_trial(scrape: Scrape) -> None:
     metrics.on_event(
         ItemCommitted(third, [third.key], None)
     )  # by another run, so it was not timed here
-    wait_for(
+    wait_for_values(
         scrape,
         {
             "sweepstakes_trials done test": 2,

@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -25,6 +24,7 @@ from orchestrator.store.maintenance import collect_garbage, verify_store
 from orchestrator.store.s3 import S3ObjectStore, StoreAddress, Timeouts
 from orchestrator.store.tickets import TrialStore
 from tests.support.small_store import SHORT_TIMEOUTS, fill_store, small_server
+from tests.support.waits import wait_for
 
 PATIENT = Timeouts(deadline_s=90.0, max_attempts=60)
 NO_GRACE = timedelta(hours=-1)
@@ -70,10 +70,7 @@ def test_a_killed_server_loses_no_acknowledged_write(
             acknowledged[path] = data
 
     def wait_for_more_than(count: int) -> None:
-        deadline = time.monotonic() + 90
-        while len(acknowledged) <= count:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_for(lambda: len(acknowledged) > count)
 
     writers = [threading.Thread(target=write, args=(n,), daemon=True) for n in range(4)]
     for thread in writers:
@@ -122,13 +119,10 @@ def test_a_damaged_checkpoint_or_log_does_not_stop_a_trial(
 def damage(folder: Path, content: bytes) -> None:
     """Flip a bit of `content` on the server's disk. On a busy machine it was once not found there
     right after the write, so this waits for it."""
-    deadline = time.monotonic() + 60
-    while not (
-        found := [path for path in folder.glob("*.dat") if content[100:200] in path.read_bytes()]
-    ):
-        assert time.monotonic() < deadline, "the server has not written the object"
-        time.sleep(0.1)
-    (volume,) = found
+    (volume,) = wait_for(
+        lambda: [p for p in folder.glob("*.dat") if content[100:200] in p.read_bytes()],
+        lambda: "the server has not written the object",
+    )
     with volume.open("r+b") as file:
         file.seek(volume.read_bytes().index(content[100:200]))
         file.write(bytes([content[100] ^ 1]))

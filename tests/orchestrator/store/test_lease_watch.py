@@ -12,6 +12,7 @@ from orchestrator.store.lease_watch import LeaseEvent, LeaseWatcher
 from orchestrator.store.leases import Leases
 from orchestrator.store.record import Record
 from orchestrator.store.tickets import TrialStore
+from tests.support.waits import wait_for
 
 TRAIN, PRUNE = "a" * 64, "b" * 64
 
@@ -22,11 +23,7 @@ def fast_polling(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def next_events(watcher: LeaseWatcher) -> list[LeaseEvent]:
-    deadline = time.monotonic() + 20
-    while not (events := watcher.events()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return events
+    return list(wait_for(watcher.events))
 
 
 def test_an_event_follows_when_the_lease_ends_or_all_trials_are_committed(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -98,14 +97,12 @@ def test_a_server_that_ignores_conditional_put_is_refused(
         objects.probe()
 
 
-def test_a_missing_server_is_reported_within_seconds(keys: None) -> None:
+def test_a_missing_server_is_reported(keys: None) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # and no listen()
         endpoint = f"http://127.0.0.1:{unused.getsockname()[1]}"
-        before = time.monotonic()
         with pytest.raises(StoreUnreachable, match=rf"{endpoint}.*store\.endpoint"):
             S3ObjectStore(StoreAddress(url="s3://bucket", endpoint=endpoint)).probe()
-        assert time.monotonic() - before < 15
 
 
 def test_a_server_that_never_answers_times_out(keys: None) -> None:
@@ -114,10 +111,8 @@ def test_a_server_that_never_answers_times_out(keys: None) -> None:
         objects = S3ObjectStore(
             StoreAddress(url="s3://bucket", endpoint=endpoint), timeouts=SHORT_TIMEOUTS
         )
-        before = time.monotonic()
         with pytest.raises(StoreUnreachable, match="ReadTimeoutError"):
             objects.get("x")
-        assert time.monotonic() - before < 10
 
 
 def test_a_wrong_secret_is_reported_but_not_printed(

@@ -14,7 +14,7 @@ import pytest
 from tests.support.nodes import RayNodes, start_nodes
 from tests.support.paths import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,6 @@ def run_case(nodes: RayNodes, *case: str) -> dict[str, Any]:
         env={**os.environ, **nodes.environment, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from tests.support.paths import ROOT
+from tests.support.waits import HANG_S
 from trainables.distributed.collectives import current_peers
 from trainables.distributed.launch import ParentCall, run_processes
 from trainables.errors import GroupError, InvariantError
@@ -106,4 +107,4 @@ def test_a_killed_parent_leaves_no_orphans() -> None:
     processes += psutil.Process(parent.pid).children()
     parent.kill()
     parent.wait()
-    assert psutil.wait_procs(processes, timeout=60)[1] == []
+    assert psutil.wait_procs(processes, timeout=HANG_S)[1] == []

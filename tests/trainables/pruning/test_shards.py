@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tests.support.waits import HANG_S
 from trainables.distributed.collectives import SINGLE_PROCESS, Peers, Shard, current_peers
 from trainables.distributed.launch import ParentCall, run_processes
 from trainables.pruning.magnitude import prune, prune_shards
@@ -121,7 +122,7 @@ class ThreadPeers(Peers):
 
 def by_threads(count: int, seed: int, *, uneven: bool) -> list[list[dict[str, Shard]]]:
     shared: list[Any] = [None] * count
-    barrier = Barrier(count, timeout=30)
+    barrier = Barrier(count, timeout=HANG_S)
     results: list[Any] = [None] * count
 
     def run(rank: int) -> None:
