@@ -104,7 +104,7 @@ class RunOutcome:
 
     scores: dict[str, float]
     """Percentages: `score` by the recipe's rule, the task's break-down, `last`, `best`, and `prior`
-    (the score of a baseline that sees the question only). Also `best_step`."""
+    (the score of a baseline without the image). Also `best_step`."""
     history: tuple[dict[str, float], ...]
     """Points of the curves. Each has `step` and some of: `loss` and `lr` (about 200 points),
     `score` (one point per evaluation)."""

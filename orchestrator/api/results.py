@@ -75,12 +75,12 @@ class SweepData:
         The columns `study`, `model`, `task`, `metric` (empty if the task has one), `recipe`,
         `schedule`, `rewind`, `source` (of the ticket; `dense` without one), `seed` and `level`
         say which score it is. `score` is in percent, and NaN if it is missing; `best` and `last`
-        are its highest and last value during training, `prior` is the score of the question-only
-        baseline. `sparsity` is the pruned share, 0 to 1, exact if the ticket exists and otherwise
-        `planned_sparsity`; `kept` of `total` weights remain. `seconds` is the time of the run.
-        `state` is `done`, `failed`, `blocked`, `skipped` or `missing`. `trial`, `prune_trial` and
-        `ticket` are the key of the run, the key of the trial that made the ticket, and the ticket's
-        hash.
+        are its highest and last value during training, `prior` is the score of a baseline
+        without the image. `sparsity` is the pruned share, 0 to 1, exact if the ticket exists and
+        otherwise `planned_sparsity`; `kept` of `total` weights remain. `seconds` is the time of the
+        run. `state` is `done`, `failed`, `blocked`, `skipped` or `missing`. `trial`, `prune_trial`
+        and `ticket` are the key of the run, the key of the trial that made the ticket, and the
+        ticket's hash.
         """
         from orchestrator.report.data import tables
 
@@ -189,7 +189,7 @@ class SweepReport(SweepData):
         misses that share. `dense_mean`, `_sd` and `_n` are those of the dense network, over seeds;
         `line` is the score that the rule requires; `score_*` and, for each control of the same
         size, `random_*`, `random_layerwise_*` are those at the sparsity `relaxed`. `prior` is the
-        score of the question-only baseline, `deepest` the highest sparsity with enough seeds,
+        score of a baseline without the image, `deepest` the highest sparsity with enough seeds,
         `open` the number of missing scores.
         """
         from orchestrator.report.data import tables

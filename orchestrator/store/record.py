@@ -56,7 +56,7 @@ class Record:
     weights: WeightsRef | None = None
     scores: dict[str, float] = field(default_factory=dict)
     """Training run, in percent: `score` (by the recipe's rule), `last`, `best`, `prior` (the score
-    of the question-only baseline) and the task's own breakdown; also `best_step`."""
+    of a baseline without the image) and the task's own breakdown; also `best_step`."""
     history: tuple[dict[str, float], ...] = ()
     """Training run: `{step, loss, lr}` and, for evaluated steps, `score`."""
     checks: dict[str, str | int] = field(default_factory=dict)

@@ -30,8 +30,9 @@ def curve_verdicts(cells: pd.DataFrame, rule: Win) -> pd.DataFrame:
     after a gap cannot raise it. `score_*` is taken at the relaxed winner's level, and so is
     `<control>_*` of each control that winners are compared with: `random`, `random_layerwise`, and
     others that the cells have. `line` is the score that the rule requires: its ratio times
-    `dense_mean`. `prior` is the score of the question-only baseline, `deepest` the highest sparsity
-    at which enough seeds have a score, and `open` the number of the curve's cells without a score.
+    `dense_mean`. `prior` is the score of a baseline without the image, `deepest` the highest
+    sparsity at which enough seeds have a score, and `open` the number of the curve's cells without
+    a score.
     """
     ticket_levels, networks = level_scores(cells), dense_networks(cells)
     controls = comparison_sources(ticket_levels.source)

@@ -73,7 +73,8 @@ def line_styles(group: FigureGroup) -> dict[tuple[str, bool], LineStyle]:
 
 
 def draw_references(axes: Axes, network: pd.Series | None, prior: float, rule: Win) -> None:
-    """Draw the dense band (mean, sd, range of seeds), the p % line and the question-only prior."""
+    """Draw the dense band (mean, sd, range of seeds), the p % line and the score without the
+    image."""
     if network is not None and pd.notna(network["mean"]):
         mean, sd = network["mean"], network.sd
         axes.axhspan(network["min"], network["max"], color=BAND, alpha=0.35, lw=0, zorder=0.5)
@@ -92,7 +93,7 @@ def reference_handles(rule: Win, prior: bool) -> list[Line2D]:
         Line2D((), (), color=INK, lw=0.9, ls=_LINE_DASH, label=formatting.share_of_dense(rule)),
     ]
     if prior:
-        label = "question only"
+        label = formatting.PRIOR_LABEL
         handles.append(Line2D((), (), color=MUTED, lw=1, ls=_PRIOR_DASH, label=label))
     return handles
 

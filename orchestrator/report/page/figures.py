@@ -89,7 +89,8 @@ def _start_point(curve: pd.DataFrame, networks: DenseNetworks) -> pd.Series | No
 
 
 def _prior(group: FigureGroup, rows: pd.DataFrame) -> float:
-    """Return the question-only score for score figures; in others it would compress the curves."""
+    """Return the score without the image for score figures; it would compress the curves of
+    others."""
     return float(rows.prior.mean()) if group.kind == "score" else math.nan
 
 
@@ -107,7 +108,7 @@ def _reference_labels(network: pd.Series | None, prior: float, rule: Win) -> lis
         labels.append(_Label(mean, f"dense {formatting.mean_sd(mean, network.sd)}", INK))
         labels.append(_Label(rule.ratio * mean, formatting.share_of_dense(rule), INK))
     if pd.notna(prior):
-        labels.append(_Label(prior, f"question only {prior:.1f}", MUTED))
+        labels.append(_Label(prior, f"{formatting.PRIOR_LABEL} {prior:.1f}", MUTED))
     return labels
 
 

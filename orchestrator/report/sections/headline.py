@@ -93,7 +93,7 @@ def _problem_sentence(
     )
     text += _scores(best, controls)
     if pd.notna(best.prior):
-        text += f" The question-only baseline scores {formatting.number(best.prior)}."
+        text += f" A baseline without the image scores {formatting.number(best.prior)}."
     return text + unscored
 
 
