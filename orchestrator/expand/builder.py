@@ -43,6 +43,7 @@ class GridPoint:
     schedule: Schedule
     rewind: int
     seed: int
+    study_name: str
     study: Study
     pretraining: GridPoint | None = None
     """The training run whose final weights are theta_0; without one, theta_0 is drawn at random or
@@ -56,8 +57,8 @@ class GridPoint:
 
     def chain_id(self) -> tuple[object, ...]:
         """Return a value that is equal for two points of one study with the same chain."""
-        labels = (self.model.label, self.task.label, self.recipe_label)
-        return (id(self.study), *labels, self.schedule, self.rewind, self.seed)
+        labels = (self.study_name, self.model.label, self.task.label, self.recipe_label)
+        return (*labels, self.schedule, self.rewind, self.seed)
 
     def scored_levels(self) -> Iterator[int]:
         """Return the levels that get cells; level 1 has the first ticket."""

@@ -109,6 +109,7 @@ class _StudyExpansion:
             schedule=values["schedule"],
             rewind=values["rewind"],
             seed=values["seed"],
+            study_name=self.name,
             study=study,
         )
         point = replace(point, pretraining=self._pretraining(point))
