@@ -18,6 +18,11 @@ SweepstakesError
 
 from __future__ import annotations
 
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from trainables.errors import TrainableError, describe_error
 from trainables.errors import suggest as suggest
 
 
@@ -77,3 +82,18 @@ class RunError(SweepstakesError):
 
 class MachineLost(SweepstakesError):
     pass
+
+
+@contextmanager
+def outside_code(what: str) -> Iterator[None]:
+    """Turn an exception of code from outside the package into a ConfigError of one line, which
+    begins with `what` and names the line that raised it."""
+    try:
+        yield
+    except (SweepstakesError, TrainableError):
+        raise
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        raise ConfigError(
+            f"{what}: {describe_error(error)} at line {frame.lineno} in {frame.name}; correct it"
+        ) from error

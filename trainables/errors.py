@@ -68,3 +68,9 @@ class GroupError(TrainableError):
 
 class Stopped(Exception):
     """The run saved its state and ended early because its sink asked for it."""
+
+
+def describe_error(error: BaseException) -> str:
+    """Return the class of an error and the first line of its message."""
+    message = next(iter(str(error).strip().splitlines()), "")
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__

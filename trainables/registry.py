@@ -18,9 +18,9 @@ from contextlib import suppress
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from trainables.errors import PluginError
+from trainables.errors import PluginError, describe_error, suggest
 
 Entry = TypeVar("Entry")
 
@@ -46,6 +46,8 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
         self._builtin = dict(builtin)
         self._sources: dict[str, str] = {}
         self._added: dict[str, Entry] = {}
+        self._files: set[str] = set()
+        """Names of the entries that files have added."""
         REGISTRIES.append(self)
 
     def __getitem__(self, name: str) -> Entry:
@@ -89,6 +91,13 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
             raise PluginError(f"{name}.py: {name!r} already exists; rename the file")
         self._added[name] = self._checked(entry, f"{name}.py: {self.attribute}")
         self._sources[name] = source
+        self._files.add(name)
+
+    def remove_files(self) -> None:
+        """Remove the entries that files have added."""
+        for name in self._files:
+            del self._added[name], self._sources[name]
+        self._files.clear()
 
     def require(self, name: str, source: str) -> None:
         """Raise PluginError unless the file `name`.py with the hash `source` has added an entry to
@@ -114,6 +123,11 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
                 f"{what}: is a {type(entry).__name__}; give a {self._kind.__module__}."
                 f"{self._kind.__name__}"
             )
+        for name, hint in get_type_hints(self._kind).items():
+            value = getattr(entry, name, None)
+            if get_origin(hint) is Literal and value not in get_args(hint):
+                cure = suggest(str(value), get_args(hint))
+                raise PluginError(f"{what}: {name} = {value!r} is not known; {cure}")
         return entry
 
 
@@ -128,7 +142,7 @@ def _load(point: EntryPoint) -> object:
     except Exception as error:  # whatever the package raises while it is imported
         raise PluginError(
             f"entry point {point.name} = {point.value!r} of {point.group} cannot be loaded"
-            f" ({type(error).__name__}: {error}); repair or uninstall its package"
+            f" ({describe_error(error)}); repair or uninstall its package"
         ) from error
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from trainables.errors import PluginError
+from trainables.errors import PluginError, describe_error
 from trainables.registry import REGISTRIES
 
 
@@ -48,6 +48,12 @@ def read_user_module(path: Path) -> UserModule:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise PluginError(f"{path}: cannot be read ({reason})") from None
+
+
+def uninstall() -> None:
+    """Remove the entries of all files from the registries."""
+    for registry in REGISTRIES:
+        registry.remove_files()
 
 
 def install(modules: Iterable[UserModule]) -> None:
@@ -82,6 +88,6 @@ def _import(module: UserModule) -> ModuleType:
             raise
         line = f" at line {error.lineno}" if isinstance(error, SyntaxError) else ""
         raise PluginError(
-            f"{module.name}.py: cannot be imported{line} ({type(error).__name__}: {error})"
+            f"{module.name}.py: cannot be imported{line} ({describe_error(error)})"
         ) from error
     return loaded

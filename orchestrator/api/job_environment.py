@@ -79,7 +79,7 @@ def check_sent_files(paths: Mapping[str, str], folder: Path) -> None:
     """Check that a run in a copy of `folder` on another machine finds the files that are sent.
 
     Raises:
-        ConfigError: one is not a path, relative to `folder`, of a file in `folder`.
+        ConfigError: one is not a path, relative to `folder`, of a text file in `folder`.
     """
     for key, path in paths.items():
         if is_sent(key):
@@ -89,6 +89,10 @@ def check_sent_files(paths: Mapping[str, str], folder: Path) -> None:
 def _check_sent_file(key: str, path: str, folder: Path) -> None:
     is_inside = not path.startswith(("/", "~")) and not os.path.normpath(path).startswith(os.pardir)
     if is_inside and (folder / path).is_file():
+        try:
+            (folder / path).read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise ConfigError(f"{key} = {path!r} is not UTF-8 text; save it as such") from None
         return
     relative = os.path.relpath(os.path.expanduser(path), folder)
     outside = relative.startswith(os.pardir)

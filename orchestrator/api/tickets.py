@@ -13,8 +13,9 @@ from orchestrator.api.workspace import (
     has_store,
     home_folder,
     read_sweep,
-    store_address,
+    store_server,
 )
+from orchestrator.environment import set_variables
 from orchestrator.errors import InputError
 from orchestrator.plan.keys import match_prefix
 from orchestrator.store import tickets
@@ -121,8 +122,10 @@ class TicketStore:
                 " is to be opened"
             )
         with ExitStack() as stack:
-            address = stack.enter_context(store_address(placement, folder))
-            objects = S3ObjectStore(address)
+            address, credentials = stack.enter_context(store_server(placement, folder))
+            # While the store is open, the caller may open others, which have their own credentials.
+            with set_variables(credentials):
+                objects = S3ObjectStore(address)
             return cls(tickets.TrialStore(ReadOnlyObjects(objects)), stack.pop_all())
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ from cluster.local.services import ServiceName
 from cluster.profile import Profile
 from orchestrator.cost import prices
 from orchestrator.environment import set_variables
-from orchestrator.errors import ConfigError, InputError, MissingFile, suggest
+from orchestrator.errors import ConfigError, InputError, MissingFile, outside_code, suggest
 from orchestrator.expand.studies import expand_sweep
 from orchestrator.plan.graph import Plan
 from orchestrator.schedule.strategy import STRATEGIES, Strategy, scores_of, skipped_trials
@@ -74,7 +74,9 @@ class PlannedSweep:
     @property
     def strategy(self) -> Strategy:
         """Decides which trials of the plan are wanted."""
-        return STRATEGIES[self.config.strategy].create(self.config)
+        name = self.config.strategy
+        with outside_code(f"{self.label}: strategy = {name!r}"):
+            return STRATEGIES[name].create(self.config)
 
     def skipped(self, records: Mapping[str, Record]) -> frozenset[str]:
         """Keys of the trials that are not wanted with the results in `records`."""
@@ -197,7 +199,7 @@ def connect(placement: Placement, home: Path, *, tracking: bool) -> Iterator[Con
     from orchestrator.store.s3 import S3ObjectStore
     from orchestrator.store.tickets import TrialStore
 
-    with store_address(placement, home) as address:
+    with store_server(placement, home) as (address, credentials), set_variables(credentials):
         objects = S3ObjectStore(address)
         objects.probe()  # before MLflow, whose start takes seconds and may be in vain
         with _mlflow_uri(placement, home, wanted=tracking) as uri:
@@ -205,18 +207,21 @@ def connect(placement: Placement, home: Path, *, tracking: bool) -> Iterator[Con
 
 
 @contextmanager
-def store_address(placement: Placement, home: Path) -> Iterator[StoreAddress]:
-    """The address of the store. The local server, if used, runs within the `with` block, and its
-    credentials are in the environment."""
+def store_server(
+    placement: Placement, home: Path
+) -> Iterator[tuple[StoreAddress, Mapping[str, str]]]:
+    """The address of the store, and the environment variables of its credentials if it is local.
+    The local server runs within the `with` block."""
     from orchestrator.store.s3 import StoreAddress
 
     if isinstance(placement.store, StoreConfig):
-        yield StoreAddress(**placement.store.model_dump())
+        yield StoreAddress(**placement.store.model_dump()), {}
         return
-    with local_services(home, ["s3"]) as services, set_variables(services.environment()):
-        yield StoreAddress(
+    with local_services(home, ["s3"]) as services:
+        address = StoreAddress(
             url=services.bucket_url, endpoint=services.s3_endpoint, region=services.region
         )
+        yield address, services.environment()
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from orchestrator.errors import ConfigError
 from orchestrator.expand.builder import GridPoint, LevelRuns, PlanBuilder
 from orchestrator.sources import BUILTIN
 from orchestrator.sources.names import NamedSource
+from trainables.errors import describe_error
 from trainables.pruning import PRUNERS, Needs
 
 _NEEDS: dict[Needs, str] = {
@@ -80,7 +81,7 @@ def _function(source: NamedSource) -> Callable[..., LevelRuns]:
         function: Callable[..., LevelRuns] = getattr(module, source.entry.function)
     except Exception as error:  # whatever a module from outside raises while it is imported
         raise ConfigError(
-            f"{source.where} = {str(source)!r} cannot be planned ({type(error).__name__}: {error});"
+            f"{source.where} = {str(source)!r} cannot be planned ({describe_error(error)});"
             " correct the `module` and `function` of its entry"
         ) from error
     return function

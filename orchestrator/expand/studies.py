@@ -9,12 +9,14 @@ sharing needs no further code.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
-from orchestrator.errors import ConfigError, suggest
+from orchestrator.errors import ConfigError, outside_code, suggest
 from orchestrator.expand.builder import GridPoint, PlanBuilder
 from orchestrator.expand.sources import RelatedPoints, check_pruner, source_levels
 from orchestrator.plan.graph import DENSE, Cell, Curve, Plan
+from orchestrator.sources import SOURCES
 from orchestrator.sources.names import NamedSource, parse_sources
 from orchestrator.sweep.config import AXES, AxisValues, Study
 from orchestrator.sweep.resolve import Resolver, refused
@@ -60,8 +62,10 @@ class _StudyExpansion:
             if study.dense:
                 yield self._dense_cell(point)
             for source in sources:
-                with refused(f"{source.where} = {str(source)!r}"):
-                    yield from self._source_cells(source, point, related)
+                with refused(where := f"{source.where} = {str(source)!r}"):
+                    outside = SOURCES.source_of(source.name)
+                    with outside_code(where) if outside else nullcontext():
+                        yield from self._source_cells(source, point, related)
 
     def _source_cells(
         self, source: NamedSource, point: GridPoint, related: RelatedPoints
@@ -69,6 +73,12 @@ class _StudyExpansion:
         for label, levels in source_levels(source, self.builder, point, related):
             curve = self._curve(point, label)
             for level, (trial, ticket) in levels:
+                for key in filter(None, (trial, ticket)):
+                    if key not in self.builder.trials:
+                        raise ConfigError(
+                            f"{source.where} = {str(source)!r} yields {key!r}, which is no trial;"
+                            " yield the keys that the builder returns"
+                        )
                 sparsity = point.schedule.sparsity(level)
                 yield Cell(curve=curve, level=level, sparsity=sparsity, trial=trial, ticket=ticket)
 

@@ -27,12 +27,18 @@ from ray.exceptions import AuthenticationError, RayError
 from ray.tune.execution import class_cache
 
 from orchestrator.credentials import AWS_VARIABLES
-from orchestrator.errors import InputError
+from orchestrator.errors import InputError, RunError
+from trainables.errors import describe_error
+
+log = logging.getLogger(__name__)
 
 LOCAL_ADDRESS = "local"
 CONNECT_TIMEOUT_S = 10.0
 """For the first answer of a cluster. Ray itself would wait two minutes for an address that does not
 answer."""
+START_ATTEMPTS = 4
+"""Ray ends a node whose agents take more than 15 s to open their ports. On a machine that is busy
+with other programs they do, and no setting of Ray changes the limit."""
 TOKEN_BYTES = 32
 """The length of Ray's own tokens."""
 
@@ -47,6 +53,7 @@ def joined_cluster() -> Iterator[None]:
     Raises:
         InputError: the cluster does not answer or refuses the token, or this user's folders cannot
             be made private.
+        RunError: no cluster can be started on this machine.
     """
     # Tune would put these into the runtime environment of its actors, and Ray writes that to a log.
     class_cache.ENV_VARS_TO_PROPAGATE.difference_update(AWS_VARIABLES)
@@ -70,15 +77,28 @@ def is_local() -> bool:
 
 def _start() -> None:
     _keep_token_private()
+    folder = _private_folder() / "ray"
     previous, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
     try:
-        ray.init(
-            address=LOCAL_ADDRESS,
-            _temp_dir=str(_private_folder() / "ray"),
-            log_to_driver=False,
-            logging_level=logging.CRITICAL,  # the searcher reports lost workers
-            include_dashboard=False,  # it costs a process, and MLflow shows what users look for
-        )
+        for attempt in range(1, START_ATTEMPTS + 1):
+            try:
+                ray.init(
+                    address=LOCAL_ADDRESS,
+                    _temp_dir=str(folder),
+                    log_to_driver=False,
+                    logging_level=logging.CRITICAL,  # the searcher reports lost workers
+                    # It costs a process, and MLflow shows what users look for.
+                    include_dashboard=False,
+                )
+                return
+            except Exception as error:  # Ray raises plain Exceptions
+                ray.shutdown()
+                if attempt == START_ATTEMPTS:
+                    raise RunError(
+                        f"Ray does not start on this machine ({describe_error(error)}); end other"
+                        f" programs, or see the logs in {folder}/session_latest/logs"
+                    ) from error
+                log.warning("Ray did not start (%s); starting it again", describe_error(error))
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = previous
 

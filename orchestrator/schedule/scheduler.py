@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from orchestrator.errors import InputError
 from orchestrator.schedule.batching import next_chunk
 from orchestrator.schedule.commands import (
     AssignChunk,
@@ -89,6 +90,8 @@ class Scheduler:
         self.frontier = frontier
         self.outage = ""
         """Why no more chunks are assigned; empty while the store answers."""
+        self.error = ""
+        """Why the run is stopped before its end: the strategy failed."""
         self._slots = slots
         self._max_leaves = max_leaves
         self._failures = failures
@@ -352,10 +355,16 @@ class Scheduler:
         if self._strategy is None or not scores:
             return
         self._strategy.add(scores)
-        if self.frontier.counts[WorkState.SKIPPED]:
+        if not self.frontier.counts[WorkState.SKIPPED]:
+            return
+        try:
             wanted = self.frontier.want(self._strategy.wanted())
-            if wanted:
-                self._notify(ItemsWanted(wanted))
+        except InputError as error:
+            self.error, self._strategy = str(error), None
+            self._stop()
+            return
+        if wanted:
+            self._notify(ItemsWanted(wanted))
 
 
 def _unfinished(chunk: list[WorkItem]) -> list[WorkItem]:

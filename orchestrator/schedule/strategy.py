@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
 
-from orchestrator.errors import InputError
+from orchestrator.errors import InputError, outside_code
 from orchestrator.plan.graph import Plan
 from orchestrator.schedule.frontier import Frontier, WorkState
 from orchestrator.sweep.config import Sweep
@@ -79,10 +79,12 @@ class StrategyState:
         Raises:
             InputError: the strategy names a trial that the plan does not have.
         """
-        wanted = set(self._strategy.wanted(self._plan, MappingProxyType(self._results)))
+        name = type(self._strategy).__name__
+        with outside_code(f"strategy {name}"):
+            wanted = set(self._strategy.wanted(self._plan, MappingProxyType(self._results)))
         if unknown := wanted - self._plan.trials.keys():
             raise InputError(
-                f"strategy {type(self._strategy).__name__} wants {min(unknown)[:12]!r},"
+                f"strategy {name} wants {min(unknown)[:12]!r},"
                 f" which is no trial of {self._plan.name}; return keys of `plan.trials`"
             )
         return wanted

@@ -102,7 +102,8 @@ def run_plan(
 
     In the main thread, the first SIGINT or SIGTERM lets running trials save their state, and a
     second one ends the run immediately. Another thread receives no signals. Raises RunError when
-    some items are not settled and no interrupt, exhausted budget or outage explains it.
+    the strategy fails, or some items are not settled and no interrupt, exhausted budget or outage
+    explains it.
     """
     begin = time.perf_counter()
     state = StrategyState(plan, strategy, scores)
@@ -159,6 +160,8 @@ def run_plan(
                 tuner.fit()
         except KeyboardInterrupt:
             searcher.interrupted = True
+    if scheduler.error:
+        raise RunError(f"{scheduler.error}; what is committed is kept, and the next run resumes")
     summary = _summary(
         frontier,
         begin,

@@ -11,7 +11,7 @@ from orchestrator.schedule.strategy import STRATEGIES
 from orchestrator.sources import SOURCES
 from orchestrator.sweep.config import Sweep
 from orchestrator.testing import check_source_contract, check_strategy_contract
-from tests.support import outside_data, plugins, runs, toy_runs
+from tests.support import outside_data, runs, toy_runs
 from tests.support.paths import ROOT
 from tests.support.sweeps import sweep_document
 from trainables import testing
@@ -19,11 +19,10 @@ from trainables.data.augmentation import AUGMENTATIONS
 from trainables.models import MODELS
 from trainables.optim import OPTIMIZERS
 from trainables.pruning import PRUNERS
-from trainables.registry import REGISTRIES
 from trainables.spec import ModelSpec, Recipe
 from trainables.tasks.base import TaskSource
 from trainables.tickets import TICKET_KINDS
-from trainables.user_modules import install, read_user_module
+from trainables.user_modules import install, read_user_module, uninstall
 
 TINY = ModelSpec(architecture="uniter", size="tiny")
 FILES = ("toy_model", "toy_kind", "toy_search")
@@ -35,9 +34,7 @@ def _parts_from_outside() -> Iterator[None]:
     install(read_user_module(ROOT / f"tests/support/{name}.py") for name in FILES)
     with outside_data.installed(outside_data.LINES, outside_data.INVERT):
         yield
-    for registry in REGISTRIES:
-        for name in FILES:
-            plugins.remove(registry, name)
+    uninstall()
 
 
 @pytest.mark.parametrize("name", [*MODELS, "toy_model"])

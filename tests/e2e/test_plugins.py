@@ -27,8 +27,8 @@ from tests.support.harness import (
     wait_until,
 )
 from tests.support.paths import ROOT
-from trainables.registry import REGISTRIES
 from trainables.spec import TrainSpec
+from trainables.user_modules import uninstall
 
 pytestmark = pytest.mark.slow
 
@@ -110,9 +110,7 @@ def of_source(plan: Plan, records: dict[str, Record], source: str) -> list[Recor
 @pytest.fixture(autouse=True)
 def _clean() -> Iterator[None]:
     yield
-    for table in REGISTRIES:
-        for name in ("toy_kind", "toy_net", "textures"):
-            plugins.remove(table, name)
+    uninstall()
 
 
 def test_a_model_from_a_package_runs_under_sgd_and_resumes(tmp_path: Path) -> None:

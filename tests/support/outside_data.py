@@ -9,9 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.support.plugins import remove
-from trainables.registry import REGISTRIES
-from trainables.user_modules import UserModule, install
+from trainables.user_modules import UserModule, install, uninstall
 
 REGION_DIM = 8
 VOCABULARY_SIZE = 50
@@ -119,9 +117,7 @@ def installed(*modules: UserModule) -> Iterator[None]:
     try:
         yield
     finally:
-        for registry in REGISTRIES:
-            for module in modules:
-                remove(registry, module.name)
+        uninstall()
 
 
 def write_lines(root: Path, **changes: Any) -> None:

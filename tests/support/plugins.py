@@ -12,24 +12,19 @@ import pytest
 
 from trainables import registry
 from trainables.registry import Registry
+from trainables.user_modules import uninstall
 
 SOURCE = "5" * 64
 
 
 @contextmanager
 def registered(table: Registry[Any], name: str, entry: object) -> Iterator[None]:
-    """Add an entry from outside within the context."""
-    table.add(name, entry, SOURCE)
+    """Add an entry to a table within the context, as a package does."""
+    table._added[name], table._sources[name] = entry, SOURCE
     try:
         yield
     finally:
-        remove(table, name)
-
-
-def remove(table: Registry[Any], name: str) -> None:
-    """Remove an entry from outside."""
-    table._added.pop(name, None)
-    table._sources.pop(name, None)
+        del table._added[name], table._sources[name]
 
 
 def add_broken_package(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,6 +44,10 @@ def installed_packages(folder: Path) -> Iterator[None]:
         registry._entry_points.cache_clear()
         yield
     registry._entry_points.cache_clear()
+    uninstall()
+    for table in registry.REGISTRIES:
+        table._added.clear()
+        table._sources.clear()
 
 
 def write_package(

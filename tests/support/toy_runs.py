@@ -7,14 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.support import plugins, toy_model
+from tests.support import toy_model
 from tests.support.paths import ROOT
 from trainables.data.fingerprint import fingerprint
-from trainables.models import MODELS
 from trainables.run import RunInputs
 from trainables.spec import ModelSpec, PruneSpec, Recipe, TaskSpec, TrainSpec
-from trainables.tasks import TASKS
-from trainables.user_modules import UserModule, install, read_user_module
+from trainables.user_modules import UserModule, install, read_user_module, uninstall
 
 RECIPE = Recipe(steps=6, batch_size=16, accumulate=2, lr=1e-2, dropout=0.0, eval_every=2)
 
@@ -33,8 +31,7 @@ def installed() -> Iterator[None]:
     try:
         yield
     finally:
-        for registry in (MODELS, TASKS):
-            plugins.remove(registry, "toy_model")
+        uninstall()
 
 
 def model(**changes: Any) -> ModelSpec:

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.support.paths import ROOT
-from tests.support.plugins import registered, remove, write_package
+from tests.support.plugins import registered, write_package
 from trainables.errors import PluginError
 from trainables.pruning import PRUNERS, PruneMethod
 from trainables.tasks import TASKS
-from trainables.user_modules import UserModule, install, read_user_module
+from trainables.user_modules import UserModule, install, read_user_module, uninstall
 
 METHOD = """
 from trainables.pruning import PruneMethod
@@ -35,8 +35,7 @@ except PluginError as error:
 @pytest.fixture
 def clean() -> Iterator[None]:
     yield
-    for registry in (PRUNERS, TASKS):
-        remove(registry, "first_k")
+    uninstall()
 
 
 def look_up(folder: Path) -> list[str]:
@@ -105,6 +104,12 @@ def test_a_file_adds_an_entry_under_its_name(clean: None, tmp_path: Path) -> Non
         ("first_k", "import does_not_exist", "does_not_exist"),
         ("first_k", "x = 1", "PRUNER"),
         ("first_k", "PRUNER = 'magnitude'", "PruneMethod"),
+        (
+            "first_k",
+            METHOD.replace('"nothing"', '"bogus"'),
+            "needs = 'bogus' is not known; use one",
+        ),
+        ("first_k", r"raise ValueError('one\ntwo')", r"\(ValueError: one\)"),
         ("random", METHOD, "rename"),
     ],
 )

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.support.plugins import registered, remove
+from tests.support.plugins import registered
 from tests.support.runs import PRUNE, RECIPE, RecordingSink, inputs, masks_sha256, spec, ticket
 from trainables.distributed.collectives import current_peers
 from trainables.distributed.launch import ParentCall, run_processes
@@ -26,6 +26,7 @@ from trainables.tickets.base import Ticket
 from trainables.training import checkpoint
 from trainables.training.checkpoint import decode_checkpoint
 from trainables.training.sink import Action
+from trainables.user_modules import uninstall
 
 NO_DROPOUT = replace(RECIPE, dropout=0.0)
 """A group draws dropout per micro-batch, a single process per step."""
@@ -255,4 +256,4 @@ def test_the_kind_of_the_ticket_is_checked_on_every_machine() -> None:
         with pytest.raises(PluginError, match=r"'own_kind': .* has another version"):
             run_member(argument, lambda name, *arguments, blob=None: None)
     finally:
-        remove(TICKET_KINDS, "own_kind")
+        uninstall()

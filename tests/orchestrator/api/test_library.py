@@ -35,6 +35,7 @@ from orchestrator import (
     status,
 )
 from orchestrator.api import session, workspace
+from orchestrator.api.workspace import local_services
 from orchestrator.environment import set_variables
 from orchestrator.errors import StoreError
 from orchestrator.plan.keys import to_json
@@ -319,6 +320,20 @@ def test_reading_a_store_writes_nothing(
         with pytest.raises(StoreError, match="for reading only"):
             read._store.put_log("0" * 64, "text")
     assert [item.path for item in store.objects.list("")] == before
+
+
+def test_open_stores_leave_the_environment_alone(tmp_path: Path) -> None:
+    """Each has its own credentials, in whatever order they are closed."""
+    first_home, second_home = tmp_path / "first", tmp_path / "second"
+    before = dict(os.environ)
+    with local_services(first_home, ["s3"]), local_services(second_home, ["s3"]):
+        first, second = TicketStore.open(home=first_home), TicketStore.open(home=second_home)
+        assert dict(os.environ) == before
+        assert first.tickets().empty
+        first.close()
+        assert second.tickets().empty
+        second.close()
+    assert dict(os.environ) == before
 
 
 def test_a_local_store_is_not_created_to_be_read(

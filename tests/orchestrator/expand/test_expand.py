@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from orchestrator.errors import ConfigError
 from orchestrator.plan.counts import count_plan, critical_path, training_ancestry
@@ -13,7 +14,7 @@ from orchestrator.plan.graph import DENSE
 from orchestrator.plan.work import work_of
 from orchestrator.schedule.frontier import Frontier
 from orchestrator.store.record import Record
-from tests.support.sweeps import CONTROLS, plan_of, studies, sweep_document
+from tests.support.sweeps import CONTROLS, STUDY, plan_of, studies, sweep_document
 from trainables.spec import PruneSpec, RewindSpec, TrainSpec
 
 POOLS = {"uniter-tiny": {"encoder+pooler": 102_400}}
@@ -42,6 +43,16 @@ def test_expansion_depends_on_the_file_only(study: dict[str, Any]) -> None:
     first, second = plan_of(sweep_document(**study)), plan_of(sweep_document(**study))
     assert list(first.trials) == list(second.trials)
     assert first.cells == second.cells
+
+
+@settings(max_examples=30)
+@given(st.lists(studies, min_size=2, max_size=4))
+def test_a_study_has_the_same_cells_alone_and_beside_others(several: list[dict[str, Any]]) -> None:
+    named = {f"study{index}": STUDY | study for index, study in enumerate(several)}
+    together = plan_of(sweep_document() | {"studies": named})
+    alone = [plan_of(sweep_document() | {"studies": {name: named[name]}}) for name in named]
+    assert together.cells == tuple(cell for plan in alone for cell in plan.cells)
+    assert together.trials.keys() == set().union(*(plan.trials for plan in alone))
 
 
 def test_a_chain_shares_its_prefix() -> None:

@@ -15,6 +15,7 @@ from tests.support.sweeps import plan_of, sweep_document
 from trainables.pruning import PRUNERS, PruneMethod
 from trainables.spec import PruneSpec, TrainSpec
 from trainables.tickets import TICKET_KINDS
+from trainables.user_modules import uninstall
 
 TOY = ROOT / "tests/support/toy_kind.py"
 
@@ -22,9 +23,7 @@ TOY = ROOT / "tests/support/toy_kind.py"
 @pytest.fixture(autouse=True)
 def _clean() -> Iterator[None]:
     yield
-    for registry in (PRUNERS, TICKET_KINDS):
-        for name in ("toy_kind", "toy_search"):
-            plugins.remove(registry, name)
+    uninstall()
 
 
 def planned(file: Path) -> Plan:

@@ -10,7 +10,13 @@ import pytest
 from orchestrator.errors import InputError
 from orchestrator.plan.counts import count_plan, remaining_runs
 from orchestrator.plan.graph import Plan
-from orchestrator.schedule.commands import AssignChunk, Finish, Notify, ReleaseWorker
+from orchestrator.schedule.commands import (
+    AssignChunk,
+    Finish,
+    Notify,
+    ReleaseWorker,
+    SendCommand,
+)
 from orchestrator.schedule.events import (
     Event,
     ItemEnded,
@@ -173,3 +179,25 @@ def test_a_strategy_from_outside_has_a_name_and_wants_only_trials_of_the_plan(pl
         strategy = STRATEGIES[sweep.strategy].create(sweep)
         with pytest.raises(InputError, match=r"Wrong wants '0123456789ab'.* no trial of test"):
             StrategyState(plan, strategy).wanted()
+
+
+class FailsLater:
+    """Wants the dense runs; fails once there is a result."""
+
+    def wanted(self, plan: Plan, results: Mapping[str, float]) -> Iterable[str]:
+        if results:
+            raise ValueError(f"{max(results.values())} is\nunexpected")
+        return [cell.trial for cell in plan.cells if not cell.level]
+
+
+def test_a_strategy_that_fails_stops_the_run_with_the_cause(plan: Plan) -> None:
+    state = StrategyState(plan, FailsLater())
+    run = Run(state, Frontier(plan, wanted=state.wanted()))
+    run.do(SessionRequested("a"))
+    run.do(WorkerStarted("a"))
+    assert run.chunk is not None
+    members = sorted(run.frontier.item(run.chunk[0]).members)
+    ended = ItemResult(key=run.chunk[0], end="complete", committed=members, score=90.0)
+    commands = run.scheduler.handle(ItemEnded("a", ended), 0.0)
+    assert SendCommand("stop") in commands, "the running trials save their state"
+    assert "strategy FailsLater: ValueError: 90.0 is at line" in run.scheduler.error

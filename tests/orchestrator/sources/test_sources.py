@@ -23,11 +23,11 @@ from orchestrator.sources import SOURCES, Style, TicketSource
 from orchestrator.sources.names import find_source, parse_sources
 from orchestrator.store.record import Record
 from orchestrator.sweep.config import Win
-from tests.support.plugins import registered, remove
+from tests.support.plugins import registered
 from tests.support.sweeps import plan_of, sweep_document
 from trainables.pruning import PRUNERS, PruneMethod
 from trainables.spec import PruneSpec
-from trainables.user_modules import UserModule, install
+from trainables.user_modules import uninstall
 
 RULE = Win(ratio=0.99, tolerance="none", seeds=2)
 TASKS = {name: {"task": "easy_vqa", "data": f"/{name}"} for name in ("left", "right")}
@@ -67,17 +67,19 @@ SCORES = {"dense": 90.0, "imp": 90.0, "late": 89.5, "random": 60.0, "per_tensor"
 
 
 @pytest.fixture
-def from_outside() -> Iterator[None]:
-    """Add a source and a control as a user's files do."""
-    install([UserModule("late", LATE), UserModule("per_tensor", PER_TENSOR)])
-    yield
-    for name in ("late", "per_tensor"):
-        remove(SOURCES, name)
+def files(tmp_path: Path) -> Iterator[list[str]]:
+    """The user's own files with a source and a control."""
+    texts = {"late": LATE, "per_tensor": PER_TENSOR}
+    for name, text in texts.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    yield [str(tmp_path / f"{name}.py") for name in texts]
+    uninstall()
 
 
-def two_task_plan() -> Plan:
+def two_task_plan(files: list[str]) -> Plan:
     study = {"task": ["left", "right"], "seed": [0, 1], "tickets": ["imp", "late"]}
-    return plan_of(sweep_document(**study, controls=["random", "per_tensor"]) | {"tasks": TASKS})
+    document = sweep_document(**study, controls=["random", "per_tensor"])
+    return plan_of(document | {"tasks": TASKS, "modules": files})
 
 
 def records_of(plan: Plan, scores: Mapping[str, float] = SCORES) -> dict[str, Record]:
@@ -91,9 +93,9 @@ def records_of(plan: Plan, scores: Mapping[str, float] = SCORES) -> dict[str, Re
 
 
 def test_a_source_from_outside_is_in_tables_figures_and_the_headline(
-    from_outside: None, tmp_path: Path
+    files: list[str], tmp_path: Path
 ) -> None:
-    plan = two_task_plan()
+    plan = two_task_plan(files)
     records = records_of(plan)
     report = write_report(
         plan, records, lambda sha256: pytest.fail(sha256), tmp_path, RULE, command="", failures={}
@@ -126,8 +128,8 @@ def test_a_source_from_outside_is_in_tables_figures_and_the_headline(
     ]  # fmt: skip
 
 
-def test_a_source_from_outside_has_its_style_in_the_legend(from_outside: None) -> None:
-    plan = two_task_plan()
+def test_a_source_from_outside_has_its_style_in_the_legend(files: list[str]) -> None:
+    plan = two_task_plan(files)
     levels = level_scores(cell_scores(plan, records_of(plan)))
     (group,) = figure_groups(levels)
     assert group.kind == "score"
@@ -139,8 +141,8 @@ def test_a_source_from_outside_has_its_style_in_the_legend(from_outside: None) -
     assert (control.dash, control.marker, control.strong) == ((0, (3, 1)), "X", False)
 
 
-def test_chains_of_a_source_from_outside_have_rows_in_the_status(from_outside: None) -> None:
-    plan = two_task_plan()
+def test_chains_of_a_source_from_outside_have_rows_in_the_status(files: list[str]) -> None:
+    plan = two_task_plan(files)
     console = Console(file=io.StringIO(), width=200)
     console.print(render_status(plan, Status(records=records_of(plan)), "x.yaml"))
     text = console.file.getvalue()  # type: ignore[attr-defined]
@@ -148,9 +150,9 @@ def test_chains_of_a_source_from_outside_have_rows_in_the_status(from_outside: N
     assert re.search(r"^per_tensor +16/16 *$", text, re.M)
 
 
-def test_a_report_shows_a_source_that_is_no_longer_installed(from_outside: None) -> None:
-    plan = two_task_plan()
-    remove(SOURCES, "late")
+def test_a_report_shows_a_source_that_is_no_longer_installed(files: list[str]) -> None:
+    plan = two_task_plan(files)
+    uninstall()
     cells = cell_scores(plan, records_of(plan))
     verdicts = curve_verdicts(cells, RULE)
     (group,) = figure_groups(level_scores(cells))
@@ -159,7 +161,7 @@ def test_a_report_shows_a_source_that_is_no_longer_installed(from_outside: None)
     assert all("IMP" in sentence for sentence in headline(verdicts, RULE)[0])
 
 
-def test_tickets_of_a_source_from_outside_can_be_transferred(from_outside: None) -> None:
+def test_tickets_of_a_source_from_outside_can_be_transferred(files: list[str]) -> None:
     entry = TicketSource(
         module="late", label="Late from {task}", parameter="task",
         optional=True, figure="transfer", applies="late",

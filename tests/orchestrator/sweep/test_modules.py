@@ -11,12 +11,12 @@ import pytest
 from orchestrator.api.workspace import PlannedSweep, import_files, plan_sweep
 from orchestrator.errors import ConfigError
 from orchestrator.sources.names import find_source
-from tests.support import own_files, plugins, toy_runs
+from tests.support import own_files, toy_runs
 from tests.support.sweeps import sweep_document, write_sweep
 from trainables.pruning import PRUNERS
-from trainables.registry import REGISTRIES
 from trainables.spec import PruneSpec, RewindSpec, TrainSpec
 from trainables.tasks import TASKS
+from trainables.user_modules import uninstall
 
 OTHER_PARTS = """
 from orchestrator.schedule.strategy import StrategyEntry
@@ -45,9 +45,7 @@ def generate(builder, point):
 @pytest.fixture(autouse=True)
 def _clean() -> Iterator[None]:
     yield
-    for registry in REGISTRIES:
-        for name in ("my_task", "first_weights", "toy_model", *MODULES):
-            plugins.remove(registry, name)
+    uninstall()
 
 
 MODULES = {
@@ -206,3 +204,49 @@ def test_a_file_that_cannot_be_used_is_named_with_its_key(
     with pytest.raises(ConfigError, match=expected) as caught:
         planned(tmp_path, content | change)
     assert "\n" not in str(caught.value)
+
+
+BROKEN_SOURCE = """
+from orchestrator.sources import TicketSource
+
+SOURCE = TicketSource(module=__name__, label="mine", role="control")
+
+
+def generate(builder, point):
+    yield 1, ({0}, "")
+"""
+
+
+@pytest.mark.parametrize(
+    ("yielded", "expected"),
+    [
+        ("len(3)", r"'mine': TypeError: .* at line 8 in generate"),
+        ("'nokey'", r"'mine' yields 'nokey', which is no trial"),
+    ],
+)
+def test_a_source_that_fails_costs_one_line(tmp_path: Path, yielded: str, expected: str) -> None:
+    (tmp_path / "mine.py").write_text(BROKEN_SOURCE.replace("{0}", yielded))
+    document = sweep_document(controls=["mine"]) | {"modules": [str(tmp_path / "mine.py")]}
+    with pytest.raises(
+        ConfigError, match=rf"^test: studies\.main\.controls = {expected}"
+    ) as caught:
+        plan_sweep(document, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_strategy_that_cannot_be_created_costs_one_line(tmp_path: Path) -> None:
+    text = own_files.STRATEGY + "\nSTRATEGY = StrategyEntry(create=lambda sweep: sweep.nothing)\n"
+    (tmp_path / "mine.py").write_text(text)
+    document = sweep_document() | {"modules": [str(tmp_path / "mine.py")], "strategy": "mine"}
+    with pytest.raises(ConfigError, match=r"^test: strategy = 'mine': AttributeError"):
+        plan_sweep(document, tmp_path).skipped({})
+
+
+def test_a_sweep_does_not_see_the_files_of_another(tmp_path: Path) -> None:
+    """Its workers would not get them."""
+    file = tmp_path / "half.py"
+    file.write_text(own_files.PRUNER)
+    document = sweep_document(pruner="half", controls=[])
+    assert plan_sweep(document | {"pruners": {"half": {"module": str(file)}}}, tmp_path).plan
+    with pytest.raises(ConfigError, match=r"studies\.main\.pruner = .half. is not known"):
+        plan_sweep(document, tmp_path)

@@ -193,6 +193,19 @@ class ScoringWorker(FileWorker):
         return result
 
 
+class FailsAtAResult:
+    def wanted(self, plan: Plan, results: Mapping[str, float]) -> Iterable[str]:
+        if results:
+            raise ValueError("an unexpected score")
+        return [cell.trial for cell in plan.cells if cell.level < 2]
+
+
+def test_a_strategy_that_fails_ends_the_run_with_an_error_of_one_line(tmp_path: Path) -> None:
+    plan = plan_of(sweep_document(seed=[0, 1], controls=[]))
+    with pytest.raises(RunError, match=r"^strategy FailsAtAResult: .*an unexpected score"):
+        run_with(plan, ScoringWorker, tmp_path, strategy=FailsAtAResult())
+
+
 def test_trials_that_no_result_makes_wanted_are_skipped_and_run_later(tmp_path: Path) -> None:
     plan = plan_of(sweep_document(seed=[0, 1], controls=[]))
     summary, observer = run_with(plan, ScoringWorker, tmp_path, strategy=FirstLosingLevel())

@@ -20,14 +20,12 @@ from orchestrator.sweep.config import Sweep
 from orchestrator.sweep.resolve import Resolver
 from orchestrator.worker.protocol import Assignment, Context
 from orchestrator.worker.trial import TrialWorker
-from tests.support import plugins
 from tests.support.paths import ROOT
 from tests.support.sweeps import sweep_document
 from trainables.data.fingerprint import fingerprint
 from trainables.errors import TicketMismatch
-from trainables.pruning import PRUNERS
 from trainables.spec import PruneSpec, TrainSpec
-from trainables.tickets import TICKET_KINDS
+from trainables.user_modules import uninstall
 
 STUDY = {
     "schedule": {"rate": 0.3, "levels": 2},
@@ -41,9 +39,7 @@ def store(moto: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[TrialStore]:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
     yield TrialStore(S3ObjectStore(StoreAddress(url=f"s3://tickets/{uuid4().hex}", endpoint=moto)))
-    for registry in (PRUNERS, TICKET_KINDS):
-        for name in ("toy_kind", "toy_search"):
-            plugins.remove(registry, name)
+    uninstall()
 
 
 def performed(store: TrialStore, file: str, **study: Any) -> tuple[Plan, TrialWorker]:

@@ -14,7 +14,6 @@ import torch
 
 from orchestrator.store import parquet
 from orchestrator.store.ticket import Ticket as StoredTicket
-from tests.support import plugins
 from tests.support.paths import ROOT
 from tests.support.runs import MODEL, RecordingSink, inputs, spec
 from trainables.errors import InvariantError, PluginError, RecipeError, TicketMismatch
@@ -23,7 +22,7 @@ from trainables.run import prune, run
 from trainables.spec import PruneSpec, Search, Start, TrainSpec
 from trainables.tickets import TICKET_KINDS
 from trainables.tickets.base import Ticket
-from trainables.user_modules import UserModule, install, read_user_module
+from trainables.user_modules import UserModule, install, read_user_module, uninstall
 
 CHANNELS = 1_216
 """Output channels of the matrices in the default pool of `MODEL`."""
@@ -73,8 +72,7 @@ REGIONS = 2
 def installed(module: UserModule) -> Iterator[ModuleType]:
     install([module])
     yield sys.modules[module.module_name]
-    for registry in (TICKET_KINDS, PRUNERS):
-        plugins.remove(registry, module.name)
+    uninstall()
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tests.support import momentum_task
-from tests.support.plugins import SOURCE, registered, remove
+from tests.support.plugins import SOURCE, registered
 from tests.support.runs import RECIPE, RecordingSink, inputs, spec, ticket
 from trainables import run_group
 from trainables.errors import CheckpointError, InvariantError
@@ -19,7 +19,7 @@ from trainables.run import RunOutcome, run
 from trainables.spec import Start, TaskSpec, TrainSpec
 from trainables.tasks import TASKS
 from trainables.training.checkpoint import decode_checkpoint, encode_checkpoint
-from trainables.user_modules import UserModule
+from trainables.user_modules import UserModule, uninstall
 
 SHORT = replace(RECIPE, steps=4, batch_size=8, dropout=0.0, eval_every=0, eval_examples=8)
 
@@ -138,7 +138,7 @@ def test_two_processes_that_exchange_their_keys_have_the_state_of_one() -> None:
         train_spec = replace(masked(), task=task, recipe=recipe)
         run_group.run(train_spec, given, sink, workers=workers, rewinds={4})
         points.append(point(sink, 4))
-    remove(TASKS, "momentum_file")
+    uninstall()
     assert points[0].keys() == points[1].keys()
     assert points[1]["task.pointer"] == 4 * SHORT.batch_size % momentum_task.QUEUE
     for name, value in points[0].items():
