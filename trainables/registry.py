@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cache
-from importlib.metadata import EntryPoint, EntryPoints, entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -147,8 +147,9 @@ def _entry_points(group: str) -> dict[str, EntryPoint]:
 
 
 @cache
-def _installed() -> EntryPoints:
-    return entry_points()  # reads the metadata of all packages, which takes tens of milliseconds
+def _installed() -> Any:  # its type depends on Python's version
+    """Read the entry points of all packages, which takes tens of milliseconds."""
+    return entry_points()
 
 
 def _load(point: EntryPoint) -> object:
