@@ -310,7 +310,8 @@ def start_engine(
     channels-last format, which keeps most of that format's speed. `groups` are the groups of
     weights that the model names.
 
-    Raises RecipeError for frozen weights at ZeRO 1 and above.
+    Raises RecipeError for frozen weights at ZeRO 1 and above, and for a group with a factor that no
+    weight is in.
     """
     import deepspeed
 
