@@ -108,7 +108,11 @@ class ModelEntry(Generic[Config]):
                 raise ModelError(
                     f"model {spec.architecture}: no setting {name!r}; {suggest(name, allowed)}"
                 )
-            if type(value) is not allowed[name] or isinstance(value, str) or not 0 < value < math.inf:
+            if (
+                type(value) is not allowed[name]
+                or isinstance(value, str)
+                or not 0 < value < math.inf
+            ):
                 raise ModelError(
                     f"model {spec.architecture}: {name} = {value!r}; "
                     f"give a positive {allowed[name].__name__}"
