@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cache
@@ -32,7 +33,8 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
     """A mapping from name to entry: the built-in entries, then those from outside.
 
     An entry from outside is loaded when it is first looked up, so that a broken package only
-    affects those who use it. Raises PluginError where an entry cannot be loaded.
+    affects those who use it. Raises PluginError where an entry cannot be loaded, or a package has
+    one of a built-in entry's name.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
 
     def __getitem__(self, name: str) -> Entry:
         if name in self._builtin:
+            self._check_builtin(name)
             return self._builtin[name]
         if name not in self._added:
             point = self._entry_points()[name]
@@ -79,6 +82,7 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
     def source_of(self, name: str) -> str:
         """Return the hash of an entry's source (64 hex digits); empty for a built-in entry."""
         if name in self._builtin:
+            self._check_builtin(name)
             return ""
         if name not in self._sources:
             self._sources[name] = package_sha256(self._entry_points()[name].module)
@@ -99,6 +103,16 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
             del self._added[name], self._sources[name]
         self._files.clear()
 
+    def has_installed(self, entry: object) -> bool:
+        """Return whether `entry` is built in, or that of an installed package which has been
+        imported."""
+        installed: list[object] = [*self._builtin.values()]
+        for point in self._entry_points().values():
+            if point.module in sys.modules:
+                with suppress(PluginError):
+                    installed.append(_load(point))
+        return any(entry is each for each in installed)
+
     def require(self, name: str, source: str) -> None:
         """Raise PluginError unless the file `name`.py with the hash `source` has added an entry to
         this table."""
@@ -112,6 +126,16 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
             raise PluginError(
                 f"{self.group} {name!r}: the trial was planned with the source {source[:12]}, this"
                 f" machine has {found}; install the same version on all machines"
+            )
+
+    def _check_builtin(self, name: str) -> None:
+        """Raise PluginError if a package has an entry of a built-in one's name. Its users would not
+        notice that it is never used."""
+        if name in self._entry_points():
+            point = self._entry_points()[name]
+            raise PluginError(
+                f"entry point {name} = {point.value!r} of {self.group}: {name!r} is the name of a "
+                "built-in entry; rename the entry point, or uninstall its package"
             )
 
     def _entry_points(self) -> dict[str, EntryPoint]:
@@ -133,7 +157,13 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
 
 @cache
 def _entry_points(group: str) -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=group)}
+    return {point.name: point for point in _installed().select(group=group)}
+
+
+@cache
+def _installed() -> Any:  # its type depends on Python's version
+    """Read the entry points of all packages, which takes tens of milliseconds."""
+    return entry_points()
 
 
 def _load(point: EntryPoint) -> object:

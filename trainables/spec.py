@@ -32,7 +32,7 @@ Positive: TypeAlias = Annotated[float, Gt(0)]
 PositiveOrZero: TypeAlias = Annotated[float, Ge(0)]
 Role: TypeAlias = Literal["evaluation", "round"]
 Share: TypeAlias = Annotated[float, Ge(0), Le(1)]
-Momentum: TypeAlias = Annotated[float, Ge(0), Lt(1)]
+ShareBelowOne: TypeAlias = Annotated[float, Ge(0), Lt(1)]
 Factors: TypeAlias = tuple[tuple[str, Positive], ...]
 """Sorted (name, factor) pairs: a small hashable mapping."""
 
@@ -123,15 +123,15 @@ class Recipe:
     decay_vectors: bool = False
     """Whether weight decay applies to biases and normalization weights too, as in LXMERT's
     BertAdam. Under `lars` their learning rate is then scaled by the trust ratio too."""
-    beta1: Momentum = 0.9
+    beta1: ShareBelowOne = 0.9
     """Decay rate of Adam's running mean of gradients."""
-    beta2: Momentum = 0.98
+    beta2: ShareBelowOne = 0.98
     """Decay rate of Adam's running mean of squared gradients."""
     eps: Positive = 1e-8
     """Constant that Adam adds to the denominator of its update."""
     bias_correction: bool = True
     """Whether Adam corrects the bias of its moments towards zero. LXMERT's BertAdam does not."""
-    momentum: Momentum = 0.9
+    momentum: ShareBelowOne = 0.9
     """Momentum of `sgd` and `lars`."""
     nesterov: bool = False
     """Whether `sgd` uses Nesterov momentum."""
@@ -139,7 +139,7 @@ class Recipe:
     """Factor of LARS on the ratio of a layer's weight norm to its gradient norm."""
     clip_norm: PositiveOrZero = 1.0
     """Largest global L2 norm of the gradient, to which it is scaled down; 0 turns clipping off."""
-    dropout: Momentum = 0.1
+    dropout: ShareBelowOne = 0.1
     """Dropout probability of the backbone and of UNITER's NLVR2 head. Other heads have none."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Number format in which the network computes. The master weights are float32 in both."""

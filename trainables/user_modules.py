@@ -15,9 +15,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from trainables.errors import PluginError, describe_error
-from trainables.registry import REGISTRIES
+from trainables.registry import REGISTRIES, Registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +64,19 @@ def install(modules: Iterable[UserModule]) -> None:
     """
     for module in modules:
         loaded = _import(module)
-        found = [each for each in REGISTRIES if hasattr(loaded, each.attribute)]
+        found = [each for each in REGISTRIES if _binds(loaded, each)]
         if not found:
             allowed = ", ".join(dict.fromkeys(each.attribute for each in REGISTRIES))
             raise PluginError(f"{module.name}.py: binds no entry; bind one of {allowed}")
         for registry in found:
             registry.add(module.name, getattr(loaded, registry.attribute), module.sha256)
+
+
+def _binds(loaded: ModuleType, registry: Registry[Any]) -> bool:
+    """Return whether the module binds an entry of its own. One that it only imports, such as the
+    `MODEL` of a package, has a name already."""
+    own = vars(loaded)
+    return registry.attribute in own and not registry.has_installed(own[registry.attribute])
 
 
 def _import(module: UserModule) -> ModuleType:
@@ -81,7 +89,7 @@ def _import(module: UserModule) -> ModuleType:
     linecache.cache[source] = (len(module.text), None, module.text.splitlines(True), source)
     sys.modules[module.module_name] = loaded  # dataclasses look their module up while it runs
     try:
-        exec(compile(module.text, source, "exec"), loaded.__dict__)
+        exec(compile(module.text, source, "exec", dont_inherit=True), loaded.__dict__)
     except BaseException as error:
         del sys.modules[module.module_name]
         if not isinstance(error, Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,14 @@ def _parts_from_outside() -> Iterator[None]:
 @pytest.mark.parametrize("name", [*MODELS, "toy_model"])
 def test_models(name: str) -> None:
     testing.check_model_contract(name, "tiny")
+
+
+def test_a_group_of_weights_that_no_parameter_is_in() -> None:
+    for prefix in ("stem.", "backbone.stemm."):
+        groups = {"stem": ("backbone.stem.", "head.", prefix)}
+        MODELS.add("toy_model", replace(MODELS["toy_model"], groups=groups), plugins.SOURCE)
+        with pytest.raises(AssertionError, match=f"group 'stem': .* begins with '{prefix}'"):
+            testing.check_model_contract("toy_model", "tiny")
 
 
 @pytest.mark.parametrize("architecture", ["uniter", "vilt"])

@@ -41,8 +41,13 @@ def installed_packages(folder: Path) -> Iterator[None]:
     """Let this process find the packages in `folder` within the context."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(folder))
-        registry._entry_points.cache_clear()
+        _forget_packages()
         yield
+    _forget_packages()
+
+
+def _forget_packages() -> None:
+    registry._installed.cache_clear()
     registry._entry_points.cache_clear()
     uninstall()
     for table in registry.REGISTRIES:

@@ -77,7 +77,7 @@ def prune(
     if ticket is not None:
         norms = {name: np.where(ticket[name], norm, np.float32(-1)) for name, norm in norms.items()}
     every = Ticket({name: norm >= -1 for name, norm in norms.items()}, spec.ticket_kind, norms)
-    return every.recut(kept_count(every.kept, spec.sparsity)).arrays
+    return every.top_k(kept_count(every.kept, spec.sparsity)).arrays
 
 
 def _switch_off(keep: Tensor, layer: nn.Module, inputs: Any, output: Tensor) -> Tensor:

@@ -105,7 +105,7 @@ def searching(backbone: Any, spec: TrainSpec) -> Iterator[Callable[[Any], Any]]:
 def found(spec: PruneSpec, space: Space, state: Mapping[str, Tensor]) -> tuple[Masks, Scores]:
     scores = {"blocks": state["gate_sums"].numpy()}
     every = Ticket({"blocks": np.ones(space["blocks"], np.bool_)}, spec.ticket_kind, scores)
-    return every.recut(kept_count(every.kept, spec.sparsity)).arrays, scores
+    return every.top_k(kept_count(every.kept, spec.sparsity)).arrays, scores
 
 
 def _blocks(net: nn.Module) -> list[Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.paths import ROOT
-from tests.support.plugins import registered, write_package
+from tests.support.plugins import installed_packages, registered, write_package
 from trainables.errors import PluginError
 from trainables.pruning import PRUNERS, PruneMethod
 from trainables.tasks import TASKS
@@ -22,11 +22,12 @@ PRUNER = PruneMethod(module=__name__, needs="nothing")
 """
 ENTRY_POINT = {"sweepstakes.pruners.first_k": "first_k_pruning:PRUNER"}
 LOOK_UP = """
+import sys
 from trainables.errors import PluginError
 from trainables.pruning import PRUNERS
 try:
     print(*PRUNERS, len(PRUNERS), "first_k" in PRUNERS)
-    print(PRUNERS["first_k"].needs, PRUNERS.source_of("first_k"))
+    print(PRUNERS[sys.argv[1]].needs, PRUNERS.source_of(sys.argv[1]))
 except PluginError as error:
     print(error)
 """
@@ -38,10 +39,10 @@ def clean() -> Iterator[None]:
     uninstall()
 
 
-def look_up(folder: Path) -> list[str]:
-    """Look up `first_k` in a process that finds the packages in `folder`."""
+def look_up(folder: Path, name: str = "first_k") -> list[str]:
+    """Look up a pruning method in a process that finds the packages in `folder`."""
     done = subprocess.run(
-        [sys.executable, "-c", LOOK_UP],
+        [sys.executable, "-c", LOOK_UP, name],
         cwd=ROOT,
         env={"PYTHONPATH": f"{ROOT}:{folder}"},
         capture_output=True,
@@ -95,6 +96,40 @@ def test_a_file_adds_an_entry_under_its_name(clean: None, tmp_path: Path) -> Non
         PRUNERS.check_source("first_k", module.sha256)
     with pytest.raises(PluginError, match="TASK"):
         TASKS.require("first_k", changed.sha256)
+
+
+def test_a_package_does_not_silently_lose_to_a_built_in_entry(tmp_path: Path) -> None:
+    write_package(
+        tmp_path,
+        "first_k_pruning",
+        {"__init__.py": METHOD},
+        ENTRY_POINT | {"sweepstakes.pruners.random": "first_k_pruning:PRUNER"},
+    )
+    assert look_up(tmp_path)[1].startswith("nothing ")  # other names are not affected
+    assert look_up(tmp_path, "random")[1] == (
+        "entry point random = 'first_k_pruning:PRUNER' of sweepstakes.pruners: 'random' is the "
+        "name of a built-in entry; rename the entry point, or uninstall its package"
+    )
+
+
+def test_an_entry_that_a_file_only_imports_is_not_added_again(clean: None, tmp_path: Path) -> None:
+    files = {"__init__.py": METHOD.replace("PRUNER", "OTHER")}
+    entry_point = {"sweepstakes.pruners.other": "packaged_pruning:OTHER"}
+    write_package(tmp_path, "packaged_pruning", files, entry_point)
+    imports = "from trainables.tasks import TASKS\nTASK = TASKS['vqa']\n"
+    with installed_packages(tmp_path):
+        install([UserModule("first_k", imports + METHOD)])
+        assert PRUNERS["first_k"].needs == "nothing"
+        assert "first_k" not in TASKS
+        with pytest.raises(PluginError, match="binds no entry"):
+            install([UserModule("second_k", "from packaged_pruning import OTHER as PRUNER")])
+
+
+def test_a_file_is_compiled_as_a_plain_import_compiles_it(clean: None) -> None:
+    """Without the `from __future__` lines of the module that compiles it."""
+    text = METHOD + "def of(x: int): ...\nassert of.__annotations__ == {'x': int}\n"
+    install([UserModule("first_k", text)])
+    assert "first_k" in PRUNERS
 
 
 @pytest.mark.parametrize(

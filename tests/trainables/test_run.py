@@ -197,6 +197,27 @@ def test_a_checkpoint_of_another_run_is_refused(dense: TrainSpec) -> None:
         run(dense, inputs(checkpoint=interrupted.checkpoints[-1][:999]), RecordingSink())
 
 
+def test_a_checkpoint_of_another_layout_is_refused_by_the_name_of_a_tensor(
+    dense: TrainSpec,
+) -> None:
+    interrupted = RecordingSink(interrupt_at=1)
+    with pytest.raises(KeyboardInterrupt):
+        run(dense, inputs(), interrupted)
+    tensors, meta = decode_checkpoint(interrupted.checkpoints[-1])
+    weight = "backbone.pooler.dense.weight"
+    for key in ("weights", "exp_avg_sq"):
+        name = f"{key}/{weight}"
+        flat = tensors | {name: tensors[name].flatten()}
+        renamed = {f"{key}/other" if n == name else n: value for n, value in tensors.items()}
+        for changed in (flat, {n: value for n, value in tensors.items() if n != name}, renamed):
+            with pytest.raises(CheckpointError, match=rf"checkpoint: {key}/.* delete it"):
+                run(dense, inputs(checkpoint=encode_checkpoint(changed, meta)), RecordingSink())
+    for counts in ({"step/other": torch.tensor(1)}, {f"step/{weight}": torch.tensor([1, 1])}):
+        changed = tensors | counts
+        with pytest.raises(CheckpointError, match="checkpoint: step/"):
+            run(dense, inputs(checkpoint=encode_checkpoint(changed, meta)), RecordingSink())
+
+
 def test_requested_tickets_rewind_points_and_evaluations_change_no_result(dense: TrainSpec) -> None:
     plain = run(dense, inputs(), RecordingSink())
     sink, replay = RecordingSink(), RecordingSink()

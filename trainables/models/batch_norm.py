@@ -7,6 +7,7 @@ lose most of each update: a running mean with momentum 0.1 stalls within 8 bits.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from torch import Tensor, nn
@@ -57,9 +58,22 @@ _FLOAT32: dict[type[nn.Module], Any] = {
 
 
 def use_float32_batch_norm(net: nn.Module) -> None:
-    """Let torch's batch normalizations in `net` compute in float32.
+    """Let torch's batch normalizations in `net`, and those of subclasses, compute in float32.
 
-    Modules, parameters, buffers and their names stay the same objects: only the class changes.
+    Modules, parameters, buffers and their names stay the same objects: only the class changes. A
+    subclass keeps its own `forward`, in which `super().forward` computes in float32.
     """
     for module in net.modules():
-        module.__class__ = _FLOAT32.get(type(module), type(module))
+        kind: Any = type(module)
+        module.__class__ = _float32_class(kind)
+
+
+@cache
+def _float32_class(kind: Any) -> Any:
+    for base, float32 in _FLOAT32.items():
+        if kind is base:
+            return float32
+        if issubclass(kind, base) and not issubclass(kind, float32):
+            # Its `super()` finds the second class before torch's.
+            return type(kind.__name__, (kind, float32), {"__module__": kind.__module__})
+    return kind

@@ -26,7 +26,7 @@ class ModelConfig(ABC):
     """The settings of a model at one size. A model subclasses it as a frozen dataclass.
 
     Its fields are the settings that `ModelSpec.overrides` may change. Each is a number, and an
-    override is a positive number of the same type.
+    override is a positive, finite number of the same type.
     """
 
     @abstractmethod
@@ -108,7 +108,11 @@ class ModelEntry(Generic[Config]):
                 raise ModelError(
                     f"model {spec.architecture}: no setting {name!r}; {suggest(name, allowed)}"
                 )
-            if type(value) is not allowed[name] or isinstance(value, str) or value <= 0:
+            if (
+                type(value) is not allowed[name]
+                or isinstance(value, str)
+                or not 0 < value < math.inf
+            ):
                 raise ModelError(
                     f"model {spec.architecture}: {name} = {value!r}; "
                     f"give a positive {allowed[name].__name__}"

@@ -38,7 +38,7 @@ from trainables.registry import Registry
 from trainables.spec import Recipe
 
 
-def _no_check(recipe: Recipe) -> None:
+def no_check(recipe: Recipe) -> None:
     """Accept any recipe."""
 
 
@@ -58,7 +58,7 @@ class OptimizerEntry:
     whole_tensors: bool = False
     """Whether an update needs each weight as a whole. Then it is available at ZeRO 0 only, and so
     only in fp32."""
-    check: Callable[[Recipe], None] = _no_check
+    check: Callable[[Recipe], None] = no_check
     """Raises RecipeError for values that the optimizer does not allow."""
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.distributed.zero import optimizer_partitions
-from trainables.errors import InvariantError
+from trainables.errors import InvariantError, RecipeError
 from trainables.optim import OPTIMIZERS
 from trainables.spec import HEAD, Recipe
 
@@ -23,7 +23,10 @@ _COUNT = "step"
 
 
 def build_optimizer(net: nn.Module, recipe: Recipe, groups: Groups) -> torch.optim.Optimizer:
-    """Return the optimizer with the recipe's settings. `groups` are those that the model names."""
+    """Return the optimizer with the recipe's settings. `groups` are those that the model names.
+
+    Raises RecipeError for a group with a factor that no weight is in.
+    """
     optimizer: torch.optim.Optimizer = _module(recipe).build(
         _parameter_groups(net, recipe, groups), recipe
     )
@@ -117,12 +120,22 @@ def _module(recipe: Recipe) -> ModuleType:
 
 def _parameter_groups(net: nn.Module, recipe: Recipe, groups: Groups) -> list[dict[str, Any]]:
     """Return the parameter groups: by head, group with a factor of its own and rest of the
-    backbone, which differ in learning rate, and by whether weight decay applies."""
+    backbone, which differ in learning rate, and by whether weight decay applies.
+
+    Raises RecipeError for a group with a factor that no weight is in.
+    """
     scales = {"": 1.0, HEAD: recipe.head_lr_scale, **dict(recipe.lr_scales)}
     found: dict[tuple[str, bool], list[nn.Parameter]] = defaultdict(list)
     for name, weight in net.named_parameters():
         decayed = recipe.decay_vectors or weight.ndim > 1
         found[_scale_of(name, recipe, groups), decayed].append(weight)
+    used = {scale for scale, _ in found}
+    for group, factor in recipe.lr_scales:
+        if group not in used:
+            raise RecipeError(
+                f"recipe.lr_scales: {group} = {factor} has no effect, because no weight is in the "
+                f"group ({', '.join(groups[group])}); remove it, or correct the model's groups"
+            )
     return [
         {"params": weights, "lr_scale": scales[scale], "decayed": decayed}
         for (scale, decayed), weights in found.items()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from trainables.errors import RecipeError
+from trainables.optim import no_check
 from trainables.spec import Recipe
 
 
@@ -40,13 +41,15 @@ def _linear(recipe: Recipe, update: int, warmup: int) -> float:
 
 
 def _cosine(recipe: Recipe, update: int, warmup: int) -> float:
-    """`torch.optim.lr_scheduler.CosineAnnealingLR` with `eta_min = lr_end`."""
+    """`torch.optim.lr_scheduler.CosineAnnealingLR` with `eta_min = lr_end`, one step ahead: the
+    first update after the warm-up already uses its rate after one step."""
     share = (1.0 + math.cos(math.pi * (1.0 - _remaining(recipe, update, warmup)))) / 2.0
     return recipe.lr_end + (recipe.lr - recipe.lr_end) * share
 
 
 def _polynomial(recipe: Recipe, update: int, warmup: int) -> float:
-    """`get_polynomial_decay_schedule_with_warmup` of transformers."""
+    """`get_polynomial_decay_schedule_with_warmup` of transformers, one step ahead as
+    `_cosine`."""
     share = float(_remaining(recipe, update, warmup) ** recipe.power)
     return recipe.lr_end + (recipe.lr - recipe.lr_end) * share
 
@@ -78,10 +81,6 @@ def _check_milestones(recipe: Recipe) -> None:
         )
 
 
-def _no_check(recipe: Recipe) -> None:
-    """Accept any recipe."""
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Schedule:
     """A learning rate after the warm-up."""
@@ -89,7 +88,7 @@ class Schedule:
     rate: Callable[[Recipe, int, int], float]
     fields: tuple[str, ...] = ()
     """The fields of `Recipe` that it reads and others may not."""
-    check: Callable[[Recipe], None] = _no_check
+    check: Callable[[Recipe], None] = no_check
     """Raises RecipeError for values that the schedule does not allow."""
 
 

@@ -45,7 +45,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from trainables.errors import RecipeError
+from trainables.errors import RecipeError, suggest
 from trainables.registry import Registry
 from trainables.spec import PruneSpec
 from trainables.tickets import TICKET_KINDS
@@ -96,7 +96,7 @@ def check_prune(spec: PruneSpec) -> None:
     """
     method = f"pruning method {spec.method!r}"
     if spec.method not in PRUNERS:
-        raise RecipeError(f"{method}: not known; use one of {', '.join(PRUNERS)}")
+        raise RecipeError(f"{method}: not known; {suggest(spec.method, PRUNERS)}")
     entry = PRUNERS[spec.method]
     if entry.kinds and spec.ticket_kind not in entry.kinds:
         raise RecipeError(

@@ -13,17 +13,17 @@ from trainables.errors import TrainableError
 from trainables.models import MODELS, check_model, pool_sizes
 from trainables.models.base import Backbone, Encoded
 from trainables.models.batch_norm import use_float32_batch_norm
-from trainables.spec import ModelSpec
+from trainables.spec import BACKBONE, HEAD, ModelSpec
 from trainables.testing.inputs import build_backbone, random_batch
 
 
 def check_model_contract(name: str, size: str) -> None:
     """Check the model `name` of `MODELS` at one of its sizes, which should be small.
 
-    The entry's pools and inputs are those of the network. The same seed gives the same weights. An
-    evaluation is deterministic, draws no random numbers, and has the documented shapes. The state
-    dict is complete: it moves to another network and into a file and back. The network also
-    computes in bfloat16.
+    The entry's pools, groups and inputs are those of the network. The same seed gives the same
+    weights. An evaluation is deterministic, draws no random numbers, and has the documented shapes.
+    The state dict is complete: it moves to another network and into a file and back. The network
+    also computes in bfloat16.
     """
     spec = ModelSpec(architecture=name, size=size)
     check_model(spec)
@@ -35,6 +35,7 @@ def check_model_contract(name: str, size: str) -> None:
         "a model that reads texts has a `tokenizer` in its entry and `max_text` in its network"
     )
     _check_pools(spec, backbone)
+    _check_groups(spec, backbone)
     _check_seeds(spec, backbone)
     encoded = _evaluate(backbone)
     _check_shapes(backbone, encoded)
@@ -62,6 +63,16 @@ def _check_pools(spec: ModelSpec, backbone: Backbone) -> None:
     except TrainableError:
         return
     raise AssertionError("`prunable` accepts an unknown pool")
+
+
+def _check_groups(spec: ModelSpec, backbone: Backbone) -> None:
+    names = [BACKBONE + name for name, _ in backbone.named_parameters()]
+    for group, prefixes in MODELS[spec.architecture].groups.items():
+        for prefix in prefixes:  # the head is the task's
+            assert prefix.startswith(HEAD) or any(name.startswith(prefix) for name in names), (
+                f"group {group!r}: no parameter's name begins with {prefix!r}, only with such as"
+                f" {names[0]!r}"
+            )
 
 
 def _check_seeds(spec: ModelSpec, backbone: Backbone) -> None:

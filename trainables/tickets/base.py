@@ -47,7 +47,7 @@ class Ticket:
         """Number of units that it keeps."""
         return sum(int(np.count_nonzero(array)) for array in self.arrays.values())
 
-    def recut(self, kept: int) -> Ticket:
+    def top_k(self, kept: int) -> Ticket:
         """Return the ticket of the same scores that keeps `kept` units: those with the largest
         scores over all arrays. Ties go to the earlier array and index.
 
@@ -55,7 +55,9 @@ class Ticket:
         score that is NaN.
         """
         if self.scores.keys() != self.arrays.keys():
-            raise TicketMismatch("ticket: it has no scores, so it cannot be cut to another size")
+            raise TicketMismatch(
+                "ticket: it has no scores to choose units by; use one of a method with scores"
+            )
         flat = np.concatenate([self.scores[name].ravel() for name in self.arrays])
         if not 0 <= kept <= flat.size:
             raise TicketMismatch(f"ticket: {kept} units are to be kept of {flat.size}")

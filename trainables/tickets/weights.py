@@ -58,6 +58,8 @@ def applied(net: nn.Module, masks: Masks) -> Iterator[Applied]:
         mask = torch.tensor(keep, device=weight.device)
         with torch.no_grad():
             weight.masked_fill_(~mask, 0.0)
+        if not weight.requires_grad:  # a frozen weight has no gradient, and torch takes no hook
+            continue
         hook = partial(_mask_gradient, mask)
         hooks.append(weight.register_post_accumulate_grad_hook(hook))  # type: ignore[no-untyped-call]
     try:

@@ -104,12 +104,13 @@ def _adversarial_losses(
 
 
 def _zero_delta(name: str, batch: Batch, hidden_size: int) -> Tensor:
-    input_ids = batch["input_ids"]
     if name == "text_delta":
-        shape = torch.Size([*input_ids.shape, hidden_size])
+        perturbed = batch["input_ids"]
+        shape = torch.Size([*perturbed.shape, hidden_size])
     else:
-        shape = batch["region_features" if "region_features" in batch else "pixel_values"].shape
-    return torch.zeros(shape, device=input_ids.device, requires_grad=True)
+        perturbed = batch["region_features" if "region_features" in batch else "pixel_values"]
+        shape = perturbed.shape
+    return torch.zeros(shape, device=perturbed.device, requires_grad=True)
 
 
 def _ascent_step(name: str, delta: Tensor, batch: Batch, recipe: Recipe) -> Tensor:

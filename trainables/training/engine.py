@@ -237,6 +237,17 @@ class Engine:
         }
         return state | {COUNTS: skipped} if skipped else state
 
+    def state_shapes(self) -> dict[str, dict[str, torch.Size]]:
+        """Return the names and shapes of what `weights` and `optimizer_state` return: `weights` or
+        key of the optimizer's state -> name -> shape. `COUNTS` has all weights that can be in it.
+        """
+        parameters = {name: self.shapes[name] for name in self._parameters()}
+        return {
+            "weights": dict(self.shapes),
+            **dict.fromkeys(tensor_state_names(self.recipe), parameters),
+            COUNTS: dict.fromkeys(parameters, torch.Size()),
+        }
+
     def set_optimizer_state(self, state: OptimizerState, steps: int) -> None:
         """Set the state of the optimizer to that after `steps` updates, which may come from another
         ZeRO stage or another number of processes."""
@@ -299,7 +310,8 @@ def start_engine(
     channels-last format, which keeps most of that format's speed. `groups` are the groups of
     weights that the model names.
 
-    Raises RecipeError for frozen weights at ZeRO 1 and above.
+    Raises RecipeError for frozen weights at ZeRO 1 and above, and for a group with a factor that no
+    weight is in.
     """
     import deepspeed
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -23,11 +23,11 @@ from trainables.optim import schedules
 from trainables.seeds import Rng, derive
 from trainables.spec import TASK_STATE, Recipe
 from trainables.tasks.base import Task
-from trainables.tickets.base import Masks
+from trainables.tickets.base import Masks, Space, shapes_of
 from trainables.tickets.weights import kept_sha256
 from trainables.training import checkpoint
 from trainables.training.adversary import TrainingObjective
-from trainables.training.engine import Engine, MicroBatch, pin_batch
+from trainables.training.engine import COUNTS, Engine, MicroBatch, pin_batch
 from trainables.training.evaluate import evaluate
 from trainables.training.order import BatchOrder, assign_pieces, pieces_per_process
 from trainables.training.prefetch import prefetch
@@ -164,7 +164,7 @@ def init_task_state(task: Task, start: Mapping[str, Tensor]) -> dict[str, Tensor
     fresh = {TASK_STATE + name: value for name, value in task.init_state(weights).items()}
     rewound = {name: value for name, value in start.items() if name.startswith(TASK_STATE)}
     if rewound:
-        _check_layout(rewound, fresh, "rewind point")
+        _check_layout(shapes_of(rewound), shapes_of(fresh), "rewind point")
     return rewound or fresh
 
 
@@ -179,13 +179,24 @@ def load_task_state(task: Task, tensors: Mapping[str, Tensor], masks: Masks) -> 
         task.load_state(state, masks)
 
 
-def _check_layout(given: Mapping[str, Tensor], own: Mapping[str, Tensor], what: str) -> None:
+def _engine_layout(engine: Engine, saved: Collection[str]) -> dict[str, tuple[int, ...]]:
+    """Return the names and shapes of the engine's tensors in a checkpoint with the names `saved`,
+    which may lack the counts of any weights."""
+    return {
+        f"{key}/{name}": tuple(shape)
+        for key, shapes in engine.state_shapes().items()
+        for name, shape in shapes.items()
+        if key != COUNTS or f"{key}/{name}" in saved
+    }
+
+
+def _check_layout(given: Space, own: Space, what: str) -> None:
     wrong = sorted(given.keys() ^ own.keys()) or sorted(
-        name for name in own if given[name].shape != own[name].shape
+        name for name in own if given[name] != own[name]
     )
     if wrong:
         raise CheckpointError(
-            f"{what}: {wrong[0]} (and {len(wrong) - 1} more) differ from the task's state in name "
+            f"{what}: {wrong[0]} (and {len(wrong) - 1} more) differ from the run's state in name "
             "or shape; delete it so that it is produced again"
         )
 
@@ -215,8 +226,9 @@ def resume(engine: Engine, task: Task, plan: RunPlan, payload: bytes | None) -> 
     passed = {step for step in plan.rewind_steps if step <= state.step}
     if state.step > plan.last_step or not passed <= saved:
         return fresh
+    expected = shapes_of(task_state(task, SINGLE_PROCESS)) | _engine_layout(engine, tensors)
+    _check_layout(shapes_of(tensors), expected, "checkpoint")
     saved_task = {name: value for name, value in tensors.items() if name.startswith(TASK_STATE)}
-    _check_layout(saved_task, task_state(task, SINGLE_PROCESS), "checkpoint")
     by_key: dict[str, dict[str, Tensor]] = defaultdict(dict)
     for name in tensors.keys() - saved_task.keys():
         key, _, weight = name.partition("/")

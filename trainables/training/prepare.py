@@ -1,4 +1,4 @@
-"""Prepare a network for training: its ticket, the search of a pruning method, its compilation and
+"""Prepare a network for training: its compilation, its ticket, the search of a pruning method and
 its engine, in this order."""
 
 from __future__ import annotations

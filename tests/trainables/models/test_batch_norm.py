@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -38,6 +39,30 @@ def test_in_float32_it_is_torchs_bit_for_bit(options: dict[str, Any]) -> None:
     state = actual.state_dict()
     assert list(state) == list(expected.state_dict())
     assert all(torch.equal(state[name], value) for name, value in expected.state_dict().items())
+
+
+class BatchNormAct(nn.BatchNorm2d):
+    """A subclass as in timm, with an activation."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return torch.relu(super().forward(input))
+
+
+def test_a_subclass_computes_in_float32_and_keeps_its_forward() -> None:
+    expected = nn.Sequential(BatchNormAct(3), nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    actual = deepcopy(expected)
+    for _ in range(2):  # a second call changes nothing
+        use_float32_batch_norm(actual)
+    assert isinstance(actual[0], BatchNormAct)
+    assert torch.equal(actual(images(0)), expected(images(0)))
+    actual[0].to(torch.bfloat16)
+    actual[0].running_mean = expected[0].running_mean.clone()
+    actual[0].running_var = expected[0].running_var.clone()
+    inputs = images(1).bfloat16()
+    out = actual[0](inputs)
+    assert out.dtype == torch.bfloat16
+    torch.testing.assert_close(out.float(), expected[0](inputs.float()), rtol=1e-2, atol=1e-2)
+    assert torch.equal(actual[0].running_mean, expected[0].running_mean)
 
 
 class Classifier(nn.Module):

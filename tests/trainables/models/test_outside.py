@@ -13,9 +13,10 @@ import torch
 from safetensors.torch import save_file
 
 from tests.support import toy_runs
+from tests.support.runs import RecordingSink
 from trainables.errors import CheckpointError, ModelError, RecipeError
 from trainables.models import MODELS, check_adversary, check_model, model_config, pool_sizes
-from trainables.run import prune
+from trainables.run import prune, run
 from trainables.spec import Recipe, Start
 from trainables.tasks import default_recipe
 from trainables.training.start import init_backbone, model_module, start_weights
@@ -68,6 +69,17 @@ def test_an_adversary_of_texts_refuses_it() -> None:
     for adversary in ("text", "both", "alternate"):
         with pytest.raises(RecipeError, match=f"adversary = {adversary} perturbs texts"):
             check_adversary(Recipe(adversary=adversary), "toy_model")  # type: ignore[arg-type]
+
+
+def test_an_adversary_of_images_trains_it(tmp_path: Path) -> None:
+    data = toy_runs.write_data(tmp_path)
+    recipe = replace(toy_runs.RECIPE, steps=2, adversary="image")
+    plain = replace(recipe, adversary="none")
+    adversarial, clean = (
+        run(toy_runs.spec(data, recipe=each), toy_runs.inputs(data), RecordingSink())
+        for each in (recipe, plain)
+    )
+    assert adversarial.checks["final_sha256"] != clean.checks["final_sha256"]
 
 
 def test_a_model_can_bring_the_recipe_for_a_task_that_does_not_list_it() -> None:

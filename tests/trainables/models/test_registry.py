@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from importlib import import_module
@@ -105,6 +106,16 @@ def test_a_type_table_without_a_row_for_images_is_an_error() -> None:
             check_model(spec)
 
 
+def test_a_patch_of_vilt_fits_into_the_image() -> None:
+    def check(**overrides: int) -> None:
+        check_model(ModelSpec(architecture="vilt", size="tiny", overrides=(*overrides.items(),)))
+
+    check(image_size=8)
+    for overrides in ({"image_size": 7}, {"patch_size": 33}):
+        with pytest.raises(ModelError, match="is larger than image_size"):
+            check(**overrides)
+
+
 @pytest.mark.parametrize(
     ("size", "overrides", "message"),
     [
@@ -113,6 +124,8 @@ def test_a_type_table_without_a_row_for_images_is_an_error() -> None:
         ("tiny", (("num_hidden_layers", "two"),), "'two'; give a positive int"),
         ("tiny", (("num_hidden_layers", True),), "True; give a positive int"),
         ("tiny", (("initializer_range", -0.1),), "-0.1; give a positive float"),
+        ("tiny", (("initializer_range", math.inf),), "inf; give a positive float"),
+        ("tiny", (("initializer_range", math.nan),), "nan; give a positive float"),
         ("tiny", (("hidden_size", 65),), "65 is not a multiple of num_attention_heads 4"),
         ("tiny", (("num_attention_heads", 5),), "64 is not a multiple of num_attention_heads 5"),
     ],

@@ -28,8 +28,9 @@ from tests.support.optimizers import (
 )
 from tests.support.plugins import registered
 from trainables.distributed.process import prepare_process
-from trainables.errors import InvariantError
+from trainables.errors import InvariantError, RecipeError
 from trainables.optim import OPTIMIZERS, OptimizerEntry
+from trainables.optim.build import build_optimizer
 from trainables.optim.schedules import lr_at
 from trainables.spec import Recipe
 from trainables.tickets.weights import kept_sha256, pruned_nonzero
@@ -256,6 +257,20 @@ def test_parameter_groups_have_their_own_factor(recipe: Recipe) -> None:
         "head.weight": 2.0,
     }.items():
         torch.testing.assert_close(result[name], factor * plain[name], rtol=1e-2, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        {"side": ("left.",)},
+        {"side": ("backbone.left.",), "w": ("backbone.left.w",), "b": ("backbone.left.b",)},
+    ],
+)
+def test_a_factor_on_a_group_without_weights_is_refused(groups: dict[str, tuple[str, ...]]) -> None:
+    """Its prefixes match nothing, or longer ones of other groups take all of its weights."""
+    recipe = replace(SGD, lr_scales=tuple(dict.fromkeys(groups, 3.0).items()))
+    with pytest.raises(RecipeError, match=r"lr_scales: side = 3.0 has no effect"):
+        build_optimizer(network(), recipe, groups)
 
 
 class SignSgd(torch.optim.Optimizer):

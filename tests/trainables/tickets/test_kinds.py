@@ -194,7 +194,7 @@ def test_a_search_yields_tickets_of_several_sizes_with_their_scores(
     scores = sink.tickets["k1"].scores["blocks"]
     assert len(set(scores.tolist())) == 4
     assert sink.tickets["k1"].arrays["blocks"][scores.argmax()]
-    assert sink.tickets["k3"].recut(1).arrays["blocks"].tolist() == (
+    assert sink.tickets["k3"].top_k(1).arrays["blocks"].tolist() == (
         sink.tickets["k1"].arrays["blocks"].tolist()
     )
 
@@ -255,21 +255,21 @@ def test_a_kind_may_change_the_batches_of_training_and_evaluation() -> None:
         assert outcome.scores != dense.scores or outcome.history != dense.history
 
 
-def test_cutting_by_scores_keeps_the_largest_and_ties_go_to_the_first() -> None:
+def test_choosing_by_scores_keeps_the_largest_and_ties_go_to_the_first() -> None:
     arrays = {"a": np.ones((2, 2), bool), "b": np.ones(3, bool)}
     scores = {
         "a": np.array([[0.5, -1.0], [2.0, 0.5]], np.float32),
         "b": np.array([0.5, 3.0, -2.0], np.float32),
     }
-    cut = Ticket(arrays, "blocks", scores).recut(3)
-    assert cut.arrays["a"].tolist() == [[True, False], [True, False]]
-    assert cut.arrays["b"].tolist() == [False, True, False]
+    chosen = Ticket(arrays, "blocks", scores).top_k(3)
+    assert chosen.arrays["a"].tolist() == [[True, False], [True, False]]
+    assert chosen.arrays["b"].tolist() == [False, True, False]
     with pytest.raises(TicketMismatch, match="no scores"):
-        Ticket(arrays).recut(3)
+        Ticket(arrays).top_k(3)
     with pytest.raises(TicketMismatch, match="of 7"):
-        cut.recut(8)
+        chosen.top_k(8)
     with pytest.raises(InvariantError, match="NaN"):
-        Ticket({"a": arrays["b"]}, "x", {"a": np.full(3, np.nan, np.float32)}).recut(1)
+        Ticket({"a": arrays["b"]}, "x", {"a": np.full(3, np.nan, np.float32)}).top_k(1)
 
 
 def test_the_kind_weights_masks_any_module() -> None:

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from trainables.distributed.collectives import Shard
 from trainables.errors import TicketMismatch
 from trainables.tickets.weights import applied, kept_sha256, pruned_nonzero
 
@@ -26,6 +27,16 @@ def test_applied_masks_zero_weights_and_gradients_until_the_context_exits() -> N
     net.zero_grad()
     net(torch.ones(1, 3)).sum().backward()
     assert bool((net.weight.grad != 0).all())
+
+
+def test_a_frozen_weight_is_masked_too() -> None:
+    net = layer()
+    net.weight.requires_grad_(False)
+    with applied(net, {"weight": MASK}) as ticket:
+        net(torch.ones(1, 3)).sum().backward()
+        shards = {"weight": Shard(0, net.weight.view(-1))}
+        assert ticket.violations(shards, shards) == 0
+    assert np.array_equal(net.weight.numpy() != 0, MASK)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,11 @@ class ViltConfig(EncoderConfig):
         return {"encoder": encoder, "encoder+pooler": self.with_pooler(encoder)}
 
     def problem(self) -> str:
+        if self.patch_size > self.image_size:
+            return (
+                f"patch_size {self.patch_size} is larger than image_size {self.image_size}; "
+                "change one of them"
+            )
         return super().problem() or image_type_problem("modality_types", self.modality_types)
 
 
