@@ -190,7 +190,7 @@ class SweepReport(SweepData):
         `line` is the score that the rule requires; `score_*` and, for each control of the same
         size, `random_*`, `random_layerwise_*` are those at the sparsity `relaxed`. `prior` is the
         score of a baseline without the image, `deepest` the highest sparsity with enough seeds,
-        `open` the number of missing scores.
+        `open` the number of missing scores, without those of skipped trials.
         """
         from orchestrator.report.data import tables
         from orchestrator.report.data.verdicts import curve_verdicts
@@ -214,12 +214,15 @@ class RunResult:
 
     name: str
     done: int
-    """Those of this run, without those that were done before."""
+    """Training runs that are newly done, counted as `new_runs` of the plan: without those that were
+    done before, repeated or not."""
     failed: int
+    """Training runs, repeated ones included, and tickets that need no run."""
     blocked: int
     """Those that depend on a failed one."""
     skipped: int
-    """Those that the sweep's strategy did not want; they are no failure."""
+    """Training runs that the sweep's strategy did not want, counted as `skipped_runs` of the plan.
+    They are no failure."""
     seconds: float
     failures: Mapping[str, str]
     """Key of a failed trial -> its last error, in one line."""
