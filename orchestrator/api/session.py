@@ -119,10 +119,7 @@ def run_sweep(
     counts = count_plan(plan, records, sweep.pools(), skipped)
     context = _context(sweep, connections)
     lease_watcher = LeaseWatcher(store, Leases(store.objects, context.run))
-    with (
-        TrackingObserver(plan, store, connections.mlflow_uri, records) as tracking,
-        EventLog(folder, context.run) as events,
-    ):
+    with TrackingObserver(plan, store, connections.mlflow_uri, records) as tracking:
         board = board_from_records(plan, records, skipped=skipped)
         cost = trial_seconds(plan, records) or work_of
         pending = remaining_runs(plan, records, skipped)
@@ -134,7 +131,7 @@ def run_sweep(
                 progress,
                 tracking,
                 FailureObserver(store, plan),
-                events,
+                EventLog(folder, context.run),
                 PrometheusObserver(board),
                 timeline,
                 *meters,
