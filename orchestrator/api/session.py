@@ -6,6 +6,7 @@ Nothing is printed here, except by the display that a caller passes to `run_swee
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -75,8 +76,12 @@ def sweep_status(sweep: PlannedSweep) -> SweepStatus:
 
 
 def check_budget(sweep: PlannedSweep, budget: float | None) -> None:
-    """Raise ConfigError if there is a budget, but no prices."""
-    if budget is not None and sweep.profile is None:
+    """Raise InputError for a budget that is no amount, and ConfigError if there are no prices."""
+    if budget is None:
+        return
+    if not 0 < budget < math.inf:
+        raise InputError(f"budget = {budget}; give a finite amount above 0")
+    if sweep.profile is None:
         raise ConfigError(
             f"{sweep.label}: placement.cluster is missing, and a budget needs its prices; name a"
             " cluster profile there"
