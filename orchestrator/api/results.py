@@ -57,11 +57,14 @@ class SweepData:
         """Return one row per trial, parents before their children.
 
         Columns: `key` (64 hex digits), `kind` (`train`, `prune` or `rewind`), `model`, `task` and
-        `level` as in the sweep, `state` (`done`, `running`, `failed`, `blocked`, `skipped` or
-        `missing`), `sparsity` (0 to 1, of the ticket that the trial makes or applies: exact if it
-        is done, planned for a ticket that is not), `score` (percent), `steps` and `seconds` as
-        measured, `error` (the last one, if the trial failed), `produced_by` (key of the training
-        run whose by-product the trial is, or empty) and `parents` (keys that must be done before).
+        `level` as in the sweep, `state` (see below), `sparsity` (0 to 1, of the ticket that the
+        trial makes or applies: exact if it is done, planned for a ticket that is not), `score`
+        (percent), `steps` and `seconds` as measured, `error` (the last one, if the trial failed),
+        `produced_by` (key of the training run whose by-product the trial is, or empty) and
+        `parents` (keys that must be done before).
+
+        A plan has the states `done`, `skipped` and `missing`. A report also has `failed` and
+        `blocked`, and a status also has these and `running`.
         """
         import pandas as pd
 
@@ -78,9 +81,8 @@ class SweepData:
         are its highest and last value during training, `prior` is the score of a baseline
         without the image. `sparsity` is the pruned share, 0 to 1, exact if the ticket exists and
         otherwise `planned_sparsity`; `kept` of `total` weights remain. `seconds` is the time of the
-        run. `state` is `done`, `failed`, `blocked`, `skipped` or `missing`. `trial`, `prune_trial`
-        and `ticket` are the key of the run, the key of the trial that made the ticket, and the
-        ticket's hash.
+        run. `state` is as in `trials`, but never `running`. `trial`, `prune_trial` and `ticket` are
+        the key of the run, the key of the trial that made the ticket, and the ticket's hash.
         """
         from orchestrator.report.data import tables
 
