@@ -8,8 +8,8 @@ TrainableError
 ├── RecipeError        a recipe cannot be trained as it is written
 ├── InvariantError     the trial's own checks failed: a pruned weight is not zero, a run did not
 │                      start from the planned weights, a weight is not finite
-├── PluginError        a task, model or other part from outside the package cannot be loaded, or is
-│                      not the version that the trial was planned with
+├── PluginError        a task, model or other part cannot be loaded, or is not the version that the
+│                      trial was planned with
 └── GroupError         one of the processes of a trial exited, or failed with an unexpected error
 
 Stopped                the run was asked to end early and saved a checkpoint; not an error

@@ -28,14 +28,22 @@ from trainables.data.augmentation.apply import Augmentation
 from trainables.data.reference import DataReference
 from trainables.distributed.collectives import Peers, Shard, current_peers
 from trainables.distributed.process import Device, prepare_process
-from trainables.errors import RecipeError, TicketMismatch
+from trainables.errors import PluginError, RecipeError, TicketMismatch
 from trainables.models import MODELS
 from trainables.models.base import Backbone
 from trainables.parts import check_part_sources
 from trainables.pruning import PRUNERS, check_prune
 from trainables.pruning.choose import WantedTicket, check_kind, prune_alone, prune_at_end
 from trainables.seeds import derive
-from trainables.spec import BACKBONE, HEAD, TASK_STATE, PruneSpec, Recipe, TrainSpec
+from trainables.spec import (
+    BACKBONE,
+    HEAD,
+    PRUNE_SEMANTICS,
+    TASK_STATE,
+    PruneSpec,
+    Recipe,
+    TrainSpec,
+)
 from trainables.tasks import TASKS
 from trainables.tasks.base import Task, TaskSource
 from trainables.tickets import TICKET_KINDS
@@ -269,17 +277,33 @@ def install_parts(
     `prunes` use are those that it was planned with. Raises PluginError if they are not, and
     RecipeError for a ticket that its method does not make."""
     install(modules)
-    MODELS.check_source(spec.model.architecture, spec.model.source)
+    model = spec.model
+    MODELS.check_source(model.architecture, model.source)
+    here = MODELS[model.architecture].semantics
+    _check_semantics(f"model {model.architecture}", model.semantics, here)
     if isinstance(spec, TrainSpec):
         TASKS.check_source(spec.task.name, spec.task.source)
+        here = TASKS[spec.task.name].semantics
+        _check_semantics(f"task {spec.task.name}", spec.task.semantics, here)
         check_part_sources(spec)
         if spec.search is not None:
             PRUNERS.check_source(spec.search.method, spec.search.source)
     for each in (spec, *prunes):
         if isinstance(each, PruneSpec):
             check_prune(each)
+            _check_semantics("pruning", each.semantics, PRUNE_SEMANTICS)
             PRUNERS.check_source(each.method, each.source)
             TICKET_KINDS.check_source(each.ticket_kind, each.kind_source)
+
+
+def _check_semantics(what: str, planned: int, here: int) -> None:
+    """Raise PluginError if a part's code on this machine gives other results than the code that the
+    trial was planned with."""
+    if here != planned:
+        raise PluginError(
+            f"{what}: the trial was planned with version {planned} of its code, this machine has"
+            f" version {here}; install the same version of sweepstakes on all machines"
+        )
 
 
 def _data_seed(spec: TrainSpec) -> int:

@@ -125,7 +125,8 @@ def report(
     pandas frames.
 
     With a `folder`, the report is written into it: one HTML page, figures and tables. Without one,
-    no file is written.
+    the only file written is `fingerprints.json` in `home`, so that later calls need not read the
+    data again.
 
     Raises:
         InputError: the sweep is invalid, its data or weights do not exist, or `folder` cannot be

@@ -121,10 +121,13 @@ def prune(
         A boolean tensor per parameter, by name, of its shape and on the CPU; True = kept.
 
     Raises:
-        InputError: the pool names a parameter that the model does not have, or none at all.
+        InputError: `scope` is not known, or the pool names a parameter that the model does not
+            have, or none at all.
         trainables.errors.TrainableError: `sparsity` or a weight's dtype is not allowed, a weight is
             not finite, or `ticket` does not fit.
     """
+    if scope not in ("global", "layer"):
+        raise InputError(f"scope = {scope!r} is not known; use `global` or `layer`")
     weights = _pool(model, pool)
     before = None if ticket is None else _arrays(ticket)
     masks = prune_tensors(weights, sparsity, scope=scope, ticket=before)

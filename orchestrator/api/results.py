@@ -57,11 +57,14 @@ class SweepData:
         """Return one row per trial, parents before their children.
 
         Columns: `key` (64 hex digits), `kind` (`train`, `prune` or `rewind`), `model`, `task` and
-        `level` as in the sweep, `state` (`done`, `running`, `failed`, `blocked`, `skipped` or
-        `missing`), `sparsity` (0 to 1, of the ticket that the trial makes or applies: exact if it
-        is done, planned for a ticket that is not), `score` (percent), `steps` and `seconds` as
-        measured, `error` (the last one, if the trial failed), `produced_by` (key of the training
-        run whose by-product the trial is, or empty) and `parents` (keys that must be done before).
+        `level` as in the sweep, `state` (see below), `sparsity` (0 to 1, of the ticket that the
+        trial makes or applies: exact if it is done, planned for a ticket that is not), `score`
+        (percent), `steps` and `seconds` as measured, `error` (the last one, if the trial failed),
+        `produced_by` (key of the training run whose by-product the trial is, or empty) and
+        `parents` (keys that must be done before).
+
+        A plan has the states `done`, `skipped` and `missing`. A report also has `failed` and
+        `blocked`, and a status also has these and `running`.
         """
         import pandas as pd
 
@@ -78,9 +81,8 @@ class SweepData:
         are its highest and last value during training, `prior` is the score of a baseline
         without the image. `sparsity` is the pruned share, 0 to 1, exact if the ticket exists and
         otherwise `planned_sparsity`; `kept` of `total` weights remain. `seconds` is the time of the
-        run. `state` is `done`, `failed`, `blocked`, `skipped` or `missing`. `trial`, `prune_trial`
-        and `ticket` are the key of the run, the key of the trial that made the ticket, and the
-        ticket's hash.
+        run. `state` is as in `trials`, but never `running`. `trial`, `prune_trial` and `ticket` are
+        the key of the run, the key of the trial that made the ticket, and the ticket's hash.
         """
         from orchestrator.report.data import tables
 
@@ -190,7 +192,7 @@ class SweepReport(SweepData):
         `line` is the score that the rule requires; `score_*` and, for each control of the same
         size, `random_*`, `random_layerwise_*` are those at the sparsity `relaxed`. `prior` is the
         score of a baseline without the image, `deepest` the highest sparsity with enough seeds,
-        `open` the number of missing scores.
+        `open` the number of missing scores, without those of skipped trials.
         """
         from orchestrator.report.data import tables
         from orchestrator.report.data.verdicts import curve_verdicts
@@ -214,12 +216,15 @@ class RunResult:
 
     name: str
     done: int
-    """Those of this run, without those that were done before."""
+    """Training runs that are newly done, counted as `new_runs` of the plan: without those that were
+    done before, repeated or not."""
     failed: int
+    """Training runs, repeated ones included, and tickets that need no run."""
     blocked: int
     """Those that depend on a failed one."""
     skipped: int
-    """Those that the sweep's strategy did not want; they are no failure."""
+    """Training runs that the sweep's strategy did not want, counted as `skipped_runs` of the plan.
+    They are no failure."""
     seconds: float
     failures: Mapping[str, str]
     """Key of a failed trial -> its last error, in one line."""

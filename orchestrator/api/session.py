@@ -6,6 +6,7 @@ Nothing is printed here, except by the display that a caller passes to `run_swee
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -75,8 +76,12 @@ def sweep_status(sweep: PlannedSweep) -> SweepStatus:
 
 
 def check_budget(sweep: PlannedSweep, budget: float | None) -> None:
-    """Raise ConfigError if there is a budget, but no prices."""
-    if budget is not None and sweep.profile is None:
+    """Raise InputError for a budget that is no amount, and ConfigError if there are no prices."""
+    if budget is None:
+        return
+    if not 0 < budget < math.inf:
+        raise InputError(f"budget = {budget}; give a finite amount above 0")
+    if sweep.profile is None:
         raise ConfigError(
             f"{sweep.label}: placement.cluster is missing, and a budget needs its prices; name a"
             " cluster profile there"
@@ -119,10 +124,7 @@ def run_sweep(
     counts = count_plan(plan, records, sweep.pools(), skipped)
     context = _context(sweep, connections)
     lease_watcher = LeaseWatcher(store, Leases(store.objects, context.run))
-    with (
-        TrackingObserver(plan, store, connections.mlflow_uri, records) as tracking,
-        EventLog(folder, context.run) as events,
-    ):
+    with TrackingObserver(plan, store, connections.mlflow_uri, records) as tracking:
         board = board_from_records(plan, records, skipped=skipped)
         cost = trial_seconds(plan, records) or work_of
         pending = remaining_runs(plan, records, skipped)
@@ -134,7 +136,7 @@ def run_sweep(
                 progress,
                 tracking,
                 FailureObserver(store, plan),
-                events,
+                EventLog(folder, context.run),
                 PrometheusObserver(board),
                 timeline,
                 *meters,

@@ -252,7 +252,7 @@ def find_ticket(store: tickets.TrialStore, prefix: str) -> Record:
     records = ticket_records(store)
     by_name = {record.ticket.sha256: record for record in records if record.ticket is not None}
     by_name |= {record.key: record for record in records}
-    missing = "list them with `sweepstakes tickets list`"
+    missing = "list them with `sweepstakes tickets list`, or in Python with `TicketStore.tickets`"
     return by_name[match_prefix(prefix, by_name, "ticket", missing)]
 
 
@@ -279,7 +279,7 @@ def find_log(store: tickets.TrialStore, prefix: str) -> str:
             if isinstance(run, str) and run in store.log_keys(run)
         }
     missing = (
-        "a trial has a log once a worker has started it, and `sweepstakes status SWEEP` lists"
-        " failed trials"
+        "a trial has a log once a worker has started it, and the status of its sweep shows which"
+        " trials failed"
     )
     return store.log(logs[match_prefix(prefix, logs, "log", missing)])

@@ -255,7 +255,7 @@ def _lock_file(home: Path) -> IO[str]:
         return (home / "in-use.lock").open("w")
     except OSError as error:
         raise InputError(
-            f"--home {home}: cannot write here ({error.strerror}); choose another folder"
+            f"{home}: cannot write here ({error.strerror}); choose another folder as the home"
         ) from None
 
 

@@ -33,7 +33,6 @@ from orchestrator.cli.shared import (
     EXIT_INPUT,
     EXIT_INTERRUPTED,
     SWEEP,
-    check_finite,
     err,
     open_store,
     out,
@@ -74,8 +73,7 @@ def cli(context: click.Context, home: Path) -> None:
 @SWEEP
 @click.option(
     "--budget",
-    type=click.FloatRange(min=0, min_open=True),
-    callback=check_finite,
+    type=float,
     metavar="AMOUNT",
     help="Do not start trials that would exceed this amount of money, at the prices of the profile"
     " in `placement.cluster`.",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -30,15 +29,6 @@ STORE_OF = click.option(
     help="Sweep file whose store is used, and whose own models and kinds of tickets are known."
     " Default: the local store of this machine.",
 )
-
-
-def check_finite(
-    context: click.Context, parameter: click.Parameter, value: float | None
-) -> float | None:
-    """Reject NaN and infinity in an option's callback, since click's ranges let NaN pass."""
-    if value is not None and not math.isfinite(value):
-        raise click.BadParameter(f"{value} is not a finite number.")
-    return value
 
 
 def read_sweep(path: Path, home: Path, *, offline: bool = False) -> PlannedSweep:

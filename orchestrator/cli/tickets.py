@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
@@ -14,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from orchestrator.api import workspace
-from orchestrator.cli.shared import KEY, STORE_OF, check_finite, out, placement_of
+from orchestrator.cli.shared import KEY, STORE_OF, out, placement_of
 
 if TYPE_CHECKING:
     from orchestrator.store.tickets import TrialStore
@@ -180,13 +181,22 @@ def verify(open_store: OpenStore, repair: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
+def _check_finite(
+    context: click.Context, parameter: click.Parameter, value: float | None
+) -> float | None:
+    """Reject NaN and infinity in the option's callback, since click's ranges let NaN pass."""
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is not a finite number.")
+    return value
+
+
 @tickets.command()
 @click.option("--dry-run", is_flag=True, help="Only list what would be deleted.")
 @click.option(
     "--older-than",
     metavar="HOURS",
     type=click.FloatRange(min=0, max=1e6),
-    callback=check_finite,
+    callback=_check_finite,
     default=24.0,
     show_default=True,
     help="Minimum age. Young objects may belong to a running sweep.",

@@ -159,11 +159,12 @@ def board_from_records(
 ) -> Board:
     """Return the board of a sweep whose store holds `records`.
 
-    A record takes precedence over `running`, `running` over an earlier failure, and that over
-    `skipped`.
+    A record takes precedence over `running`, `running` over `skipped`, and that over an earlier
+    failure, which no run repeats while the trial is not wanted.
     """
-    states = dict.fromkeys(skipped, TrialState.SKIPPED)
-    states |= dict.fromkeys(failed, TrialState.FAILED) | dict.fromkeys(running, TrialState.RUNNING)
+    states = dict.fromkeys(failed, TrialState.FAILED)
+    states |= dict.fromkeys(skipped, TrialState.SKIPPED)
+    states |= dict.fromkeys(running, TrialState.RUNNING)
     scores = {key: r.scores["score"] for key, r in records.items() if "score" in r.scores}
     return Board(plan, states | dict.fromkeys(records, TrialState.DONE), scores)
 

@@ -2,21 +2,22 @@
 
 The file has one JSON object per line. Each line is appended in one write, so a run that is killed
 leaves complete lines. A new run appends to the lines of earlier ones, of which the last
-`MAX_BYTES` are kept. It is a help for people: no run reads it to decide anything.
+`MAX_BYTES` are kept. Several runs may write at once. It is a help for people: no run reads it to
+decide anything.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from orchestrator.credentials import redact_secrets
+from orchestrator.errors import NotWritable
 from orchestrator.files import write_atomic
 from orchestrator.schedule.frontier import WorkItem
 from orchestrator.schedule.run_events import (
@@ -42,7 +43,7 @@ KEY_DIGITS = 16
 
 
 class EventLog:
-    """An `Observer` that appends to `FILE` in `folder`, within its `with` block.
+    """An `Observer` that appends to `FILE` in `folder`.
 
     Nothing is written before the first event. If the file cannot be written, the rest of the run is
     not logged, with one warning.
@@ -51,21 +52,8 @@ class EventLog:
     def __init__(self, folder: Path, run: str) -> None:
         self._path = folder / FILE
         self._run = run[:8]
-        self._file: int | None = None
+        self._started = False
         self._failed = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
 
     def on_event(self, event: RunEvent) -> None:
         if self._failed:
@@ -73,13 +61,14 @@ class EventLog:
         try:
             for name, items, detail in _lines(event):
                 self._append(name, items, detail)
-        except OSError as error:
+        except (OSError, NotWritable) as error:
             self._failed = True
-            log.warning("%s: %s; events are no longer logged", self._path, error.strerror)
+            log.warning("%s; events are no longer logged", error)
 
     def _append(self, name: str, items: Sequence[WorkItem], detail: str) -> None:
-        if self._file is None:
-            self._file = _open(self._path)
+        if not self._started:
+            _prepare(self._path)
+            self._started = True
         entry = {
             "at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "run": self._run,
@@ -87,7 +76,10 @@ class EventLog:
             "keys": [item.key[:KEY_DIGITS] for item in items],
             "detail": redact_secrets(detail),
         }
-        os.write(self._file, json.dumps(entry).encode() + b"\n")
+        line = json.dumps(entry).encode() + b"\n"
+        # Opened for each line, since a run that starts meanwhile may replace the file.
+        with self._path.open("a+b", buffering=0) as file:
+            file.write(line if _ends_a_line(file) else b"\n" + line)
 
 
 def read_events(folder: Path, key: str) -> list[str]:
@@ -146,10 +138,18 @@ def _lines(event: RunEvent) -> Iterator[tuple[str, Sequence[WorkItem], str]]:
             yield "wanted", items, "the results so far made the sweep's strategy want it"
 
 
-def _open(path: Path) -> int:
-    """Open the file for appending, after cutting off its oldest lines if it is long."""
+def _prepare(path: Path) -> None:
+    """Create the folder of the file, or cut off the file's oldest lines if it is long. What another
+    run writes at that moment may be lost."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and path.stat().st_size > MAX_BYTES:
         _, _, kept = path.read_bytes()[-MAX_BYTES:].partition(b"\n")
         write_atomic(path, kept)
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+
+
+def _ends_a_line(file: io.FileIO) -> bool:
+    """Whether the file is empty or its last line is complete, which a full disk can prevent."""
+    if not file.seek(0, os.SEEK_END):
+        return True
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"

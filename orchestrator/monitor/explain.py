@@ -68,14 +68,14 @@ def explain(
 
 
 def trial_state(trial: Trial, status: Status) -> str:
-    """Return `committed`, `running`, `failed`, `skipped` or `pending`."""
+    """Return `committed`, `running`, `skipped`, `failed` or `pending`."""
     if trial.key in status.records:
         return "committed"
     if trial.key in status.running or trial.produced_by in status.running:
         return "running"
-    if trial.key in status.failures:
-        return "failed"
-    return "skipped" if trial.key in status.skipped else "pending"
+    if trial.key in status.skipped:
+        return "skipped"
+    return "failed" if trial.key in status.failures else "pending"
 
 
 def explain_state(trial: Trial, status: Status) -> str:

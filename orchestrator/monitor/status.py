@@ -139,15 +139,16 @@ def _lines(board: Board, status: Status, sweep: str) -> Iterator[Text]:
         yield Text(f"workers: {_hosts(status.running.values())}", "dim")
     else:
         yield Text(f"{board.summary()}; no worker is active, resume with: sweepstakes run {sweep}")
-    for key, note in list(status.failures.items())[:MAX_FAILURE_LINES]:
+    failures = {key: note for key, note in status.failures.items() if key not in status.skipped}
+    for key, note in list(failures.items())[:MAX_FAILURE_LINES]:
         trial = describe_trial(board.plan.trials[key])
         yield Text.assemble(
             ("failed ", "red"), f"{key[:12]} {trial}{_attempt(note)}: {_first_line(note)}"
         )
-    more = len(status.failures) - MAX_FAILURE_LINES
+    more = len(failures) - MAX_FAILURE_LINES
     if more > 0:
         yield Text(f"and {more:,} more", "dim")
-    for key in list(status.failures)[:1]:
+    for key in list(failures)[:1]:
         yield Text(f"details: {logs_command(key, sweep)}", "dim")
 
 

@@ -92,7 +92,7 @@ def write_report(
             *_closing_sections(plan, records, merged, verdicts),
         ],
         environment=summary.environment_values(records),
-        failures=tuple((key[:12], error) for key, error in failures.items()),
+        failures=tuple((k[:12], error) for k, error in failures.items() if k not in skipped),
         command=command,
         latest_record=max((record.created_at for record in records.values()), default=""),
     )

@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from types import FrameType, MappingProxyType
@@ -59,15 +59,19 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The outcome of a run, counted in work items; `failures` maps their keys to errors."""
+    """The outcome of a run. Replays, and tickets that need no run, count only if they fail."""
 
     finished: int
+    """Training runs that are newly committed."""
     failed: int
+    """Work items that were given up."""
     blocked: int
+    """Work items that depend on these."""
     seconds: float
     skipped: int = 0
-    """Items that the strategy did not want. They are no failure."""
+    """Training runs that the strategy did not want. They are no failure."""
     failures: dict[str, str] = field(default_factory=dict)
+    """Key of a failed work item -> its last error."""
     interrupted: bool = False
     exhausted: bool = False
     """Whether the budget ran out before all items were settled."""
@@ -108,8 +112,9 @@ def run_plan(
     begin = time.perf_counter()
     state = StrategyState(plan, strategy, scores)
     frontier = Frontier(plan, committed, cost=cost, wanted=state.wanted())
+    new_runs = {trial.key for trial in plan.training_runs()} - committed
     if frontier.settled:
-        return _summary(frontier, begin)
+        return _summary(frontier, begin, new_runs)
     with set_variables(_TUNE_SETTINGS), joined_cluster(), ExitStack() as stack:
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="sweepstakes-"))
         for context in contexts:
@@ -165,6 +170,7 @@ def run_plan(
     summary = _summary(
         frontier,
         begin,
+        new_runs,
         interrupted=searcher.interrupted,
         exhausted=scheduler.exhausted,
         outage=scheduler.outage,
@@ -199,16 +205,18 @@ def _assignment(plan: Plan, item: WorkItem) -> Assignment:
 def _summary(
     frontier: Frontier,
     begin: float,
+    new_runs: Container[str],
     *,
     interrupted: bool = False,
     exhausted: bool = False,
     outage: str = "",
 ) -> Summary:
+    runs = Counter(item.state for item in frontier.items if item.key in new_runs)
     return Summary(
-        finished=frontier.counts[WorkState.FINISHED],
+        finished=runs[WorkState.FINISHED],
         failed=frontier.counts[WorkState.FAILED],
         blocked=frontier.counts[WorkState.BLOCKED],
-        skipped=frontier.counts[WorkState.SKIPPED],
+        skipped=runs[WorkState.SKIPPED],
         seconds=time.perf_counter() - begin,
         failures={i.key: i.error for i in frontier.items if i.state is WorkState.FAILED},
         interrupted=interrupted and not frontier.settled,

@@ -52,7 +52,6 @@ class TrialWorker:
     """Runs work items one after another in one warm process."""
 
     def __init__(self, context: Context, poll: Poll) -> None:
-        install(context.modules)
         self.context = context
         self.poll = poll
         self.store = TrialStore(S3ObjectStore(context.store))
@@ -87,6 +86,7 @@ class TrialWorker:
 
         try:
             with log, StallWatchdog(self.context.stall_timeout_s, on_stall) as watchdog:
+                install(self.context.modules)  # the inputs may be of a scheme or kind from a file
                 if isinstance(trial.spec, TrainSpec):
                     self._train(trial, trial.spec, missing, result, (log, watchdog))
                 else:

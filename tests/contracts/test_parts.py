@@ -12,7 +12,7 @@ from orchestrator.schedule.strategy import STRATEGIES
 from orchestrator.sources import SOURCES
 from orchestrator.sweep.config import Sweep
 from orchestrator.testing import check_source_contract, check_strategy_contract
-from tests.support import outside_data, runs, toy_runs
+from tests.support import outside_data, plugins, runs, toy_runs
 from tests.support.paths import ROOT
 from tests.support.sweeps import sweep_document
 from trainables import testing

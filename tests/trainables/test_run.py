@@ -363,6 +363,23 @@ def test_wrong_inputs_raise_one_clear_line(dense: TrainSpec, tmp_path: Path) -> 
         assert "\n" not in str(caught.value)
 
 
+def test_a_trial_that_was_planned_with_other_code_is_refused(dense: TrainSpec) -> None:
+    later_model = replace(MODEL, semantics=99)
+    later_task = replace(dense.task, semantics=99)
+    for refused, what in (
+        (replace(dense, model=later_model), "model uniter"),
+        (replace(dense, task=later_task), "task easy_vqa"),
+    ):
+        with pytest.raises(PluginError, match=f"^{what}: .* version 99 .* version 1;"):
+            run(refused, inputs(), RecordingSink())
+    with pytest.raises(PluginError, match=r"^pruning: .* version 99"):
+        run(dense, inputs(), RecordingSink(), prunes={"k": replace(PRUNE, semantics=99)})
+    random = PruneSpec(model=MODEL, method="random", sparsity=0.5)
+    for ticket_spec in (replace(random, semantics=99), replace(random, model=later_model)):
+        with pytest.raises(PluginError, match="version 99"):
+            prune(ticket_spec, inputs())
+
+
 def test_a_run_that_diverges_fails_without_a_ticket(dense: TrainSpec) -> None:
     sink = RecordingSink()
     diverging = replace(RECIPE, lr=1e30, warmup=0.0)

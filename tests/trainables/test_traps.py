@@ -15,6 +15,7 @@ from tests.support.runs import MODES, PRUNE, RECIPE, TOTAL, RecordingSink, input
 from trainables import run as run_module
 from trainables.distributed.collectives import Shard
 from trainables.errors import InvariantError, TicketMismatch
+from trainables.models import MODELS
 from trainables.optim import schedules
 from trainables.run import RunInputs, RunOutcome, prune, run
 from trainables.spec import ModelSpec, PruneSpec, Recipe, Start, TrainSpec
@@ -197,9 +198,8 @@ def test_a_ticket_of_another_model_or_naming_scheme_is_refused(dense: TrainSpec)
     prefixed = Ticket({f"uniter.{name}": mask for name, mask in masks.items()})
     name = "encoder.layer.0.intermediate.dense.weight"
     transposed = Ticket({**masks, name: np.ascontiguousarray(masks[name].T)})
-    other = PruneSpec(
-        model=ModelSpec(architecture="vilt", size="tiny"), method="random", sparsity=0.5
-    )
+    vilt = ModelSpec(architecture="vilt", size="tiny", semantics=MODELS["vilt"].semantics)
+    other = PruneSpec(model=vilt, method="random", sparsity=0.5)
     wide = ModelSpec(architecture="uniter", size="tiny", overrides=(("intermediate_size", 128),))
     for wrong in (
         prefixed,

@@ -66,16 +66,16 @@ def trial_states(
     skipped: Collection[str] = (),
 ) -> dict[str, CellState]:
     """Return the state of every trial. `skipped` are trials that the sweep's strategy does not
-    want."""
+    want, failed ones or not: no run tries them again."""
     states: dict[str, CellState] = {}
     for trial in plan:
         needs = (*trial.parents, *([trial.produced_by] if trial.produced_by else []))
         if trial.key in records:
             states[trial.key] = "done"
-        elif trial.key in failed:
-            states[trial.key] = "failed"
         elif trial.key in skipped:
             states[trial.key] = "skipped"
+        elif trial.key in failed:
+            states[trial.key] = "failed"
         elif any(states.get(need) in ("failed", "blocked") for need in needs):
             states[trial.key] = "blocked"
         else:
@@ -165,7 +165,7 @@ _OVER_SEEDS = {
     "min": ("score", "min"),
     "max": ("score", "max"),
     "n": ("score", "count"),
-    "planned": ("score", "size"),
+    "planned": ("wanted", "sum"),
     "prior": ("prior", "mean"),
 }
 
@@ -190,8 +190,10 @@ def level_scores(cells: pd.DataFrame) -> pd.DataFrame:
     """Aggregate the cells to one row per curve and level over its seeds, without dense runs.
 
     Each run counts once; curves are in the plan's order. `sd` is the sample standard deviation
-    (n - 1), missing for one seed; `n` of `planned` seeds have a score.
+    (n - 1), missing for one seed; `n` of `planned` seeds have a score. A skipped seed counts for
+    neither.
     """
+    cells = cells.assign(wanted=cells.state != "skipped")
     tickets = cells[cells.source != DENSE].drop_duplicates([*CURVE_KEY, "level", "trial"])
     by_level = tickets.groupby([*CURVE_KEY, "level"], sort=False).agg(**_OVER_SEEDS)
     by_level = by_level.reset_index()
@@ -202,6 +204,7 @@ def level_scores(cells: pd.DataFrame) -> pd.DataFrame:
 
 def dense_scores(cells: pd.DataFrame) -> pd.DataFrame:
     """Aggregate the dense runs of all studies, each once, to one row per problem and variant."""
+    cells = cells.assign(wanted=cells.state != "skipped")
     runs = cells[cells.source == DENSE].drop_duplicates([*PROBLEM_KEY, "variant", "trial"])
     return runs.groupby([*PROBLEM_KEY, "variant"], sort=False).agg(**_OVER_SEEDS).reset_index()
 

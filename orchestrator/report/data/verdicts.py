@@ -32,7 +32,7 @@ def curve_verdicts(cells: pd.DataFrame, rule: Win) -> pd.DataFrame:
     others that the cells have. `line` is the score that the rule requires: its ratio times
     `dense_mean`. `prior` is the score of a baseline without the image, `deepest` the highest
     sparsity at which enough seeds have a score, and `open` the number of the curve's cells without
-    a score.
+    a score, skipped ones aside.
     """
     ticket_levels, networks = level_scores(cells), dense_networks(cells)
     controls = comparison_sources(ticket_levels.source)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -280,6 +281,9 @@ def test_an_interrupted_run_interrupts_its_caller(
 def test_a_budget_needs_prices(sweep: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^test: placement.cluster is missing"):
         run(sweep, home=tmp_path, budget=5.0)
+    for amount in (math.nan, math.inf, 0.0, -5.0):
+        with pytest.raises(InputError, match=r"^budget = .*; give a finite amount above 0"):
+            run(sweep, home=tmp_path, budget=amount)
 
 
 def test_a_store_is_read_as_frames_masks_and_weights(

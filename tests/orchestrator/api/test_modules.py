@@ -154,4 +154,6 @@ def test_what_does_not_fit_is_refused_and_nothing_is_changed() -> None:
         prune(net, 0.5, lambda name, weight: False)
     with pytest.raises(TrainableError, match="sparsity"):
         prune(net, 1.5)
+    with pytest.raises(InputError, match="'rows' is not known; use `global` or `layer`"):
+        prune(net, 0.5, scope="rows")  # type: ignore[arg-type]
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from orchestrator.errors import InputError
@@ -69,7 +71,10 @@ def test_the_state_of_a_trial_is_explained(plan: Plan) -> None:
         ticket_key, Status(records=records_of(plan, dense))
     )
     assert explanation(dense, Status(failures={dense: {"error": "it broke"}})).startswith("failed")
-    assert explanation(first, Status(skipped=frozenset([first]))).startswith("skipped: not needed")
+    skipped = Status(skipped=frozenset([first]))
+    assert explanation(first, skipped).startswith("skipped: not needed")
+    failed = replace(skipped, failures={first: {"error": "it broke"}})
+    assert explanation(first, failed).startswith("skipped: not needed"), "no run retries it"
 
 
 def test_a_dense_run_is_explained(plan: Plan) -> None:

@@ -123,6 +123,8 @@ def test_skipped_runs_take_no_time_and_a_sweep_without_others_is_done() -> None:
     text = render(plan, Status(records=rest, skipped=skipped))
     assert "14/20 trials, 0 failed, 6 skipped" in text
     assert "resume" not in text
+    failures = {keys[14]: {"error": "it broke when it was wanted"}}
+    assert render(plan, Status(records=rest, failures=failures, skipped=skipped)) == text
 
 
 def render(plan: Plan, status: Status) -> str:

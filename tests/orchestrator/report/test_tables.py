@@ -69,7 +69,17 @@ def test_skipped_trials_are_not_missing_but_results_come_first() -> None:
     prune_trial = sweep.trials[run].parents[0]
     states = trial_states(sweep.plan(), sweep.records, (), {run, prune_trial, done})
     assert (states[run], states[prune_trial], states[done]) == ("skipped", "skipped", "done")
-    assert list(cell_scores(sweep.plan(), sweep.records, (), {run}).state) == ["skipped", "done"]
+    cells = cell_scores(sweep.plan(), sweep.records, (), {run})
+    assert list(cells.state) == ["skipped", "done"]
+    assert list(level_scores(cells).planned) == [0, 1]
+
+
+def test_a_trial_that_failed_and_is_not_wanted_any_more_is_skipped() -> None:
+    sweep = SyntheticSweep()
+    run = sweep.add_cell("imp", 1, 0.1, 0, None)
+    prune_trial = sweep.trials[run].parents[0]
+    states = trial_states(sweep.plan(), {}, {prune_trial}, {run, prune_trial})
+    assert set(states.values()) == {"skipped"}
 
 
 def test_a_dense_run_shared_by_several_curves_counts_once() -> None:

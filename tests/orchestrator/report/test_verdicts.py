@@ -10,6 +10,7 @@ from orchestrator.plan.graph import DENSE
 from orchestrator.report.data.formatting import verdict_table
 from orchestrator.report.data.tables import cell_scores
 from orchestrator.report.data.verdicts import curve_verdicts
+from orchestrator.report.sections.headline import headline
 from orchestrator.sweep.config import Win
 from tests.support.synthetic_sweep import SyntheticSweep
 
@@ -110,6 +111,19 @@ def test_a_low_score_gives_the_verdict_none() -> None:
     add_seeds(sweep, DENSE, 0.0, 80.0)
     add_seeds(sweep, "imp", 0.5, 60.0)
     assert verdict_row(sweep, STRICT)["verdict"] == "none"
+
+
+def test_skipped_cells_are_not_open() -> None:
+    sweep = SyntheticSweep()
+    add_seeds(sweep, DENSE, 0.0, 80.0)
+    add_seeds(sweep, "imp", 0.5, 80.0)
+    skipped = {sweep.add_cell("imp", 7, 0.7, seed, None, task="VQA") for seed in range(3)}
+    sweep.add_cell("imp", 6, 0.6, 0, None, task="VQA")
+    cells = cell_scores(sweep.plan(), sweep.records, (), skipped)
+    verdicts = curve_verdicts(cells, STRICT)
+    assert list(verdicts.open) == [1]
+    (sentence,), _ = headline(verdicts, STRICT)
+    assert "1 of these cells" in sentence
 
 
 def test_columns_with_a_single_value_are_left_out_of_the_verdict_table() -> None:

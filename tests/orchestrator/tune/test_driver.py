@@ -16,10 +16,11 @@ import pytest
 import ray
 
 from orchestrator.errors import RunError, StoreUnreachable
+from orchestrator.plan.counts import count_plan
 from orchestrator.plan.graph import Plan
 from orchestrator.schedule.frontier import Frontier, WorkState
 from orchestrator.schedule.run_events import ItemCommitted, ItemFailed, RunEvent
-from orchestrator.schedule.strategy import ALL, Strategy
+from orchestrator.schedule.strategy import ALL, Strategy, skipped_trials
 from orchestrator.sweep.config import Placement
 from orchestrator.tune import driver
 from orchestrator.worker.protocol import Assignment, Poll, WorkResult
@@ -115,7 +116,9 @@ def test_every_item_runs_once_on_warm_processes(tmp_path: Path) -> None:
     plan = plan_of(sweep_document(seed=list(range(6)), controls=["random", "random_layerwise"]))
     summary, observer = run_with(plan, FileWorker, tmp_path)
     assert sorted(observer.committed) == sorted(plan.trials)
-    assert summary.finished == len(list(tmp_path.glob("did-*")))
+    attempts = {path.name for path in tmp_path.glob("did-*")}
+    assert attempts == {f"did-{item.key}-0" for item in Frontier(plan).items}
+    assert summary.finished == len(runs_of(plan)) < len(attempts)
     assert summary.failed == summary.blocked == 0
     assert len(list(tmp_path.glob("start-*"))) <= 2 * SLOTS
 
@@ -224,6 +227,25 @@ def test_trials_that_no_result_makes_wanted_are_skipped_and_run_later(tmp_path: 
     rest, later = run_with(plan, ScoringWorker, tmp_path, committed=observer.committed)
     assert (rest.finished, rest.skipped) == (4, 0)
     assert sorted(observer.committed + later.committed) == sorted(plan.trials)
+
+
+class NoControls:
+    """Wants the dense runs and the chains only."""
+
+    def wanted(self, plan: Plan, results: Mapping[str, float]) -> Iterator[str]:
+        return (cell.trial for cell in plan.cells if cell.curve.source != "random")
+
+
+def test_a_run_counts_as_its_plan_does(tmp_path: Path) -> None:
+    """A replay and a ticket that needs no run are no training runs that are done or skipped."""
+    plan = plan_of(sweep_document(seed=[0], controls=["random"]))
+    dense = next(cell.trial for cell in plan.cells if not cell.level)
+    skipped = skipped_trials(plan, {dense}, NoControls(), {})
+    pools = {"uniter-tiny": {"encoder+pooler": 100}}
+    counts = count_plan(plan, {dense: None}, pools, skipped)
+    assert (counts.new_runs, counts.replays, counts.skipped_runs) == (4, 1, 4)
+    summary, _ = run_with(plan, FileWorker, tmp_path, strategy=NoControls(), committed={dense})
+    assert (summary.finished, summary.skipped) == (counts.new_runs, counts.skipped_runs)
 
 
 def runs_of(plan: Plan) -> set[str]:

@@ -14,6 +14,7 @@ from orchestrator.errors import InputError
 from orchestrator.expand.studies import expand_sweep
 from orchestrator.export.weights import export_ticket
 from orchestrator.plan.graph import Plan
+from orchestrator.schedule.failures import repeats
 from orchestrator.store.s3 import S3ObjectStore, StoreAddress
 from orchestrator.store.tickets import TrialStore
 from orchestrator.sweep.config import Sweep
@@ -23,9 +24,9 @@ from orchestrator.worker.trial import TrialWorker
 from tests.support.paths import ROOT
 from tests.support.sweeps import sweep_document
 from trainables.data.fingerprint import fingerprint
-from trainables.errors import TicketMismatch
+from trainables.errors import PluginError, TicketMismatch
 from trainables.spec import PruneSpec, TrainSpec
-from trainables.user_modules import uninstall
+from trainables.user_modules import UserModule, uninstall
 
 STUDY = {
     "schedule": {"rate": 0.3, "levels": 2},
@@ -42,14 +43,17 @@ def store(moto: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[TrialStore]:
     uninstall()
 
 
-def performed(store: TrialStore, file: str, **study: Any) -> tuple[Plan, TrialWorker]:
-    """Run the sweep of one study with the pruning method in `file`."""
+def resolved_with(file: str, **study: Any) -> Resolver:
+    """Return the sweep of one study with the pruning method in `file`."""
     content = sweep_document(**STUDY, **study) | {
         "pruners": {"toy": {"module": str(ROOT / "tests/support" / file)}},
         "recipes": {"short": {"steps": 3, "batch_size": 8, "eval_examples": 32}},
     }
-    resolved = Resolver(Sweep.model_validate(content), fingerprint)
-    plan = expand_sweep(resolved)
+    return Resolver(Sweep.model_validate(content), fingerprint)
+
+
+def started(store: TrialStore, resolved: Resolver, modules: tuple[UserModule, ...]) -> TrialWorker:
+    """Return a worker for the sweep that has received the files `modules`."""
     context = Context(
         sweep="test",
         run="run",
@@ -65,13 +69,24 @@ def performed(store: TrialStore, file: str, **study: Any) -> tuple[Plan, TrialWo
         stall_timeout_s=600,
         checkpoint_every_s=None,
         mtbf_s=1e6,
-        modules=resolved.modules,
+        modules=modules,
     )
-    worker = TrialWorker(context, lambda: "continue")
+    return TrialWorker(context, lambda: "continue")
+
+
+def assignments(plan: Plan) -> Iterator[Assignment]:
     for trial in plan:
         if not trial.produced_by:
             members = (trial, *(each for each in plan if each.produced_by == trial.key))
-            worker.perform(Assignment(trial, members))
+            yield Assignment(trial, members)
+
+
+def performed(store: TrialStore, file: str, **study: Any) -> tuple[Plan, TrialWorker]:
+    """Run the sweep of one study with the pruning method in `file`."""
+    resolved = resolved_with(file, **study)
+    plan, worker = expand_sweep(resolved), started(store, resolved, resolved.modules)
+    for assignment in assignments(plan):
+        worker.perform(assignment)
     return plan, worker
 
 
@@ -117,3 +132,17 @@ def test_a_search_and_its_tickets_run_and_keep_their_scores(store: TrialStore) -
     first, second = (ticket.scores()["blocks"].tolist() for ticket in tickets)
     assert first == second
     assert len(set(first)) == 4
+
+
+def test_a_file_that_a_worker_cannot_import_is_an_error_of_the_trial(store: TrialStore) -> None:
+    """An exit of the worker at its start would be tried again, each time in a new process."""
+    resolved = resolved_with("toy_kind.py")
+    plan = expand_sweep(resolved)
+    broken = UserModule("toy_kind", "import a_package_that_is_not_on_this_machine")
+    worker, assignment = started(store, resolved, (broken,)), next(assignments(plan))
+    with pytest.raises(PluginError, match=r"toy_kind\.py: cannot be imported") as caught:
+        worker.perform(assignment)
+    assert repeats(caught.value), "it is given up at once"
+    key = assignment.trial.key
+    assert store.failures([key])[key]["error"] == str(caught.value)
+    assert "a_package_that_is_not_on_this_machine" in store.log(key)

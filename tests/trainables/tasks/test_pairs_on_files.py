@@ -11,6 +11,7 @@ import pytest
 
 from tests.support import published_files as published
 from trainables.errors import DataError
+from trainables.models import MODELS
 from trainables.run import RunInputs, RunOutcome, run
 from trainables.spec import ModelSpec, Options, Recipe, TrainSpec
 from trainables.tasks import TASKS
@@ -44,7 +45,9 @@ class NullSink:
 def train_task(root: Path, task: str, form: str, sizes: Options) -> RunOutcome:
     tokens = 1000 if task == "pretraining" else 0
     spec = TrainSpec(
-        model=ModelSpec(architecture=form, size="tiny", overrides=sizes),
+        model=ModelSpec(
+            architecture=form, size="tiny", overrides=sizes, semantics=MODELS[form].semantics
+        ),
         task=published.write_task(root, task, form),
         recipe=Recipe(
             steps=2, batch_size=4, accumulate=2, tokens=tokens, adversary="both", adversary_steps=2

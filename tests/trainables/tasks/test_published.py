@@ -39,7 +39,10 @@ class _NullSink:
 def _train(task: TaskSpec, architecture: str, folder: Path, settings: Options) -> dict[str, float]:
     regions = MODELS[architecture].modality == "regions"
     overrides = (*settings, ("region_dim", published.REGION_DIM)) if regions else settings
-    model = ModelSpec(architecture=architecture, size="tiny", overrides=overrides)
+    semantics = MODELS[architecture].semantics
+    model = ModelSpec(
+        architecture=architecture, size="tiny", overrides=overrides, semantics=semantics
+    )
     inputs = RunInputs(data=folder, cache=folder / "cache")
     spec = TrainSpec(model=model, task=task, recipe=RECIPE)
     return run(spec, inputs, _NullSink()).scores  # type: ignore[arg-type]

@@ -20,6 +20,7 @@ from trainables.data.augmentation.crop_flip import augment
 from trainables.data.formats import task_files
 from trainables.data.reference import LocalData
 from trainables.errors import RecipeError, TrainableError
+from trainables.models import MODELS
 from trainables.run import RunInputs, run
 from trainables.seeds import Rng
 from trainables.spec import ModelSpec, Recipe, TaskSpec, TrainSpec
@@ -29,7 +30,10 @@ from trainables.training.start import init_backbone
 from trainables.user_modules import UserModule
 
 VILT = ModelSpec(
-    architecture="vilt", size="tiny", overrides=(("image_size", 64), ("patch_size", 32))
+    architecture="vilt",
+    size="tiny",
+    overrides=(("image_size", 64), ("patch_size", 32)),
+    semantics=MODELS["vilt"].semantics,
 )
 CROP_FLIP = Augmentation("crop_flip")
 
