@@ -58,9 +58,14 @@ def test_a_task_from_outside(tmp_path: Path) -> None:
     testing.check_task_contract(toy_runs.spec(data).task, toy_runs.model(), source)
 
 
-@pytest.mark.parametrize("name", PRUNERS)
+@pytest.mark.parametrize("name", [*PRUNERS, "toy_kind"])
 def test_pruning_methods(name: str) -> None:
     testing.check_pruner_contract(name)
+
+
+@pytest.mark.parametrize("name", PRUNERS)
+def test_pruning_methods_on_convolutions(name: str) -> None:
+    testing.check_pruner_contract(name, toy_runs.model())
 
 
 @pytest.mark.parametrize("name", [*TICKET_KINDS, "toy_kind", "toy_search"])
