@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -98,7 +100,7 @@ def _check_zeros(backbone: nn.Module, state: dict[str, Tensor], masks: Masks) ->
         )
 
 
-def _output(backbone: Backbone, batch: dict[str, Tensor]) -> Tensor:
+def _output(backbone: Backbone, batch: Mapping[str, Tensor]) -> Tensor:
     """Return the pooled output, after a backward pass from it."""
     backbone.zero_grad()
     pooled: Tensor = backbone(batch).pooled
