@@ -26,7 +26,7 @@ from trainables.tickets import TICKET_KINDS
 from trainables.user_modules import install, read_user_module
 
 TINY = ModelSpec(architecture="uniter", size="tiny")
-FILES = ("toy_model", "toy_kind", "toy_search")
+FILES = ("toy_model", "toy_pairs", "toy_kind", "toy_search")
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +40,7 @@ def _parts_from_outside() -> Iterator[None]:
             plugins.remove(registry, name)
 
 
-@pytest.mark.parametrize("name", [*MODELS, "toy_model"])
+@pytest.mark.parametrize("name", [*MODELS, "toy_model", "toy_pairs"])
 def test_models(name: str) -> None:
     testing.check_model_contract(name, "tiny")
 

@@ -14,16 +14,16 @@ from trainables.models.base import Backbone, Encoded
 from trainables.models.batch_norm import use_float32_batch_norm
 from trainables.spec import ModelSpec
 from trainables.testing.inputs import random_batch
-from trainables.training.start import init_backbone, model_module
+from trainables.training.start import extended_backbone, init_backbone, model_module
 
 
 def check_model_contract(name: str, size: str) -> None:
     """Check the model `name` of `MODELS` at one of its sizes, which should be small.
 
-    The entry's pools and inputs are those of the network. The same seed gives the same weights. An
-    evaluation is deterministic, draws no random numbers, and has the documented shapes. The state
-    dict is complete: it moves to another network and into a file and back. The network also
-    computes in bfloat16.
+    The entry's pools, inputs and extended embedding tables are those of the network. The same seed
+    gives the same weights. An evaluation is deterministic, draws no random numbers, and has the
+    documented shapes. The state dict is complete: it moves to another network and into a file and
+    back. The network also computes in bfloat16.
     """
     spec = ModelSpec(architecture=name, size=size)
     check_model(spec)
@@ -42,6 +42,7 @@ def check_model_contract(name: str, size: str) -> None:
     _check_file(spec, backbone)
     _check_bfloat16(spec)
     _check_settings(spec)
+    _check_extensions(spec, backbone)
 
 
 def _check_pools(spec: ModelSpec, backbone: Backbone) -> None:
@@ -140,3 +141,16 @@ def _check_settings(spec: ModelSpec) -> None:
     except TrainableError:
         return
     raise AssertionError("an unknown setting is accepted")
+
+
+def _check_extensions(spec: ModelSpec, backbone: Backbone) -> None:
+    rows = {name: len(weight) for name, weight in backbone.named_parameters()}
+    for task, extensions in MODELS[spec.architecture].embedding_extensions.items():
+        weights = dict(extended_backbone(spec, extensions, 0.0).named_parameters())
+        for each in extensions:
+            assert each.weight in rows, f"task {task}: no weight {each.weight!r} to extend"
+            added = len(weights[each.weight]) - rows[each.weight]
+            assert added == each.extra_rows, (
+                f"task {task}: {each.setting} adds {added} rows to {each.weight}, not"
+                f" {each.extra_rows}"
+            )
