@@ -44,7 +44,7 @@ from trainables.spec import (
     Recipe,
     TrainSpec,
 )
-from trainables.tasks import TASKS
+from trainables.tasks import TASKS, embedding_extensions
 from trainables.tasks.base import Task, TaskSource
 from trainables.tickets import TICKET_KINDS
 from trainables.tickets.base import Ticket, check_fit, kind_module, shapes_of
@@ -150,7 +150,7 @@ def run(
     check_training(spec, current_peers().world_size)
     prepare_process(inputs.device, inputs.threads)
     entry = TASKS[spec.task.name]
-    extensions = entry.embedding_extensions.get(spec.model.architecture, ())
+    extensions = embedding_extensions(spec.task.name, spec.model.architecture)
     backbone = extended_backbone(spec.model, extensions, spec.recipe.dropout)
     augmentation = Augmentation(spec.recipe.augmentation)
     source = TaskSource(inputs.data, inputs.cache, augmentation)
@@ -391,7 +391,7 @@ def _initial_weights(
     """Return the start weights of backbone and head. A rewind point of the task itself may come
     with the task's state."""
     start = start_weights(spec.model, spec.start, inputs.weights, inputs.rewind, backbone.prunable)
-    extensions = TASKS[spec.task.name].embedding_extensions.get(spec.model.architecture, ())
+    extensions = embedding_extensions(spec.task.name, spec.model.architecture)
     start = extend_embeddings(start, extensions, backbone.state_dict(), spec.start.seed)
     if spec.start.kind == "rewind" and spec.head == "rewind":
         return start

@@ -17,7 +17,7 @@ from typing import Literal, Protocol, TypeAlias
 from orchestrator.plan.graph import Plan, Trial
 from trainables.models import MODELS, pool_sizes
 from trainables.spec import ModelSpec, Recipe, TrainSpec
-from trainables.tasks import TASKS
+from trainables.tasks import sequences_per_example
 
 CostFunction: TypeAlias = Callable[[Trial], float]
 """Return the cost of a trial; 0 for anything but a training run."""
@@ -50,7 +50,7 @@ def work_of(trial: Trial) -> float:
     modality = MODELS[spec.model.architecture].modality
     weights = _largest_pool(spec.model)
     recipe = spec.recipe
-    sequences = TASKS[spec.task.name].sequences_for(spec.model.architecture)
+    sequences = sequences_per_example(spec.task.name, spec.model.architecture)
     tokens = recipe.tokens * recipe.accumulate
     tokens = tokens or recipe.batch_size * TOKENS_PER_SEQUENCE[modality] * sequences
     return steps_of(trial) * weights * tokens * passes_per_step(recipe) / 1e12

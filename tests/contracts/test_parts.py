@@ -26,7 +26,7 @@ from trainables.tickets import TICKET_KINDS
 from trainables.user_modules import install, read_user_module, uninstall
 
 TINY = ModelSpec(architecture="uniter", size="tiny")
-FILES = ("toy_model", "toy_kind", "toy_search")
+FILES = ("toy_model", "toy_pairs", "toy_kind", "toy_search")
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,7 @@ def _parts_from_outside() -> Iterator[None]:
     uninstall()
 
 
-@pytest.mark.parametrize("name", [*MODELS, "toy_model"])
+@pytest.mark.parametrize("name", [*MODELS, "toy_model", "toy_pairs"])
 def test_models(name: str) -> None:
     testing.check_model_contract(name, "tiny")
 
@@ -64,9 +64,14 @@ def test_a_task_from_outside(tmp_path: Path) -> None:
     testing.check_task_contract(toy_runs.spec(data).task, toy_runs.model(), source)
 
 
-@pytest.mark.parametrize("name", PRUNERS)
+@pytest.mark.parametrize("name", [*PRUNERS, "toy_kind"])
 def test_pruning_methods(name: str) -> None:
     testing.check_pruner_contract(name)
+
+
+@pytest.mark.parametrize("name", PRUNERS)
+def test_pruning_methods_on_convolutions(name: str) -> None:
+    testing.check_pruner_contract(name, toy_runs.model())
 
 
 @pytest.mark.parametrize("name", [*TICKET_KINDS, "toy_kind", "toy_search"])

@@ -76,8 +76,12 @@ def prune(
     norms = {name: weight.norm(dim=1).numpy() for name, weight in weights.items()}
     if ticket is not None:
         norms = {name: np.where(ticket[name], norm, np.float32(-1)) for name, norm in norms.items()}
-    every = Ticket({name: norm >= -1 for name, norm in norms.items()}, spec.ticket_kind, norms)
-    return every.top_k(kept_count(every.kept, spec.sparsity)).arrays
+    parts = [norms] if spec.scope == "global" else [{name: norms[name]} for name in norms]
+    arrays: dict[str, Any] = {}
+    for part in parts:
+        every = Ticket({name: norm >= -1 for name, norm in part.items()}, spec.ticket_kind, part)
+        arrays |= every.top_k(kept_count(every.kept, spec.sparsity)).arrays
+    return arrays
 
 
 def _switch_off(keep: Tensor, layer: nn.Module, inputs: Any, output: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from trainables.data.schema.examples import Data, Pixels, Ragged, Regions, Split
 from trainables.models import MODELS
 from trainables.models.base import Backbone
 from trainables.spec import ModelSpec, Options, TaskSpec
-from trainables.tasks import TASKS
+from trainables.tasks import TASKS, embedding_extensions
 from trainables.tasks.base import TaskSource
 from trainables.tasks.common import PublishedTask
 from trainables.tasks.gqa import GqaTask
@@ -80,7 +80,7 @@ def toy_split(task: str, architecture: str, count: int, seed: int) -> Split:
 
 def backbone(task: str, architecture: str, size: str = "tiny", overrides: Options = ()) -> Backbone:
     spec = ModelSpec(architecture=architecture, size=size, overrides=overrides)
-    return extended_backbone(spec, TASKS[task].embedding_extensions.get(architecture, ()), 0.0)
+    return extended_backbone(spec, embedding_extensions(task, architecture), 0.0)
 
 
 def toy_task(

@@ -15,6 +15,7 @@ from typing import Any
 from trainables.errors import ModelError, RecipeError, suggest
 from trainables.models import lxmert, uniter, vilt
 from trainables.models.entry import (
+    EmbeddingExtension,
     HeadStyle,
     Modality,
     ModelConfig,
@@ -28,6 +29,7 @@ from trainables.spec import ModelSpec, Recipe
 
 __all__ = [
     "MODELS",
+    "EmbeddingExtension",
     "HeadStyle",
     "Modality",
     "ModelConfig",

@@ -79,6 +79,12 @@ class Backbone(nn.Module, ABC):
     """Shorter side of an image in pixels; 0 where the modality has no pixels."""
     patch_size: int = 0
     """Side of a patch in pixels; 0 where the model has none."""
+    num_attention_heads: int = 0
+    """Number of heads of an attention in the model, which a task head may have too; 0 where the
+    model has none."""
+    dropout_rate: float = 0.0
+    """Dropout probability with which the model was built, which a task head may have too.
+    `init_backbone` sets it."""
 
     def __init__(self, architecture: str, config: ModelConfig) -> None:
         """Take the pools from `config`, and the attributes above that it has too."""
@@ -106,7 +112,10 @@ class Backbone(nn.Module, ABC):
         return list(self._pools[pool])
 
 
-_CONFIGURED = ("hidden_size", "vocab_size", "max_text", "region_dim", "image_size", "patch_size")
+_CONFIGURED = (
+    *("hidden_size", "vocab_size", "max_text", "region_dim"),
+    *("image_size", "patch_size", "num_attention_heads"),
+)
 
 
 def block_settings(config: EncoderConfig) -> dict[str, Any]:

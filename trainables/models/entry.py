@@ -55,10 +55,24 @@ class HeadStyle:
     second one, and GELU and LayerNorm between the two in the order of the name."""
     pairs: Literal["concatenated", "attention"] = "concatenated"
     """How a task joins the sequences of two images: by concatenating their pooled outputs, or by
-    attention between all of their tokens."""
+    attention between all of their tokens. Attention needs a model of regions, with a setting
+    `num_attention_heads` that divides `hidden_size`."""
     loss: Literal["softmax", "binary"] = "softmax"
     """Loss over answers of which one is right: cross-entropy of their softmax, or binary
     cross-entropy of each."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EmbeddingExtension:
+    """Rows that a task adds to an embedding table of the backbone, as the official code does before
+    it loads a checkpoint."""
+
+    setting: str
+    """The configuration setting for the number of rows."""
+    weight: str
+    extra_rows: int
+    init_row: int | None
+    """The row that the new rows copy; with None they are initialised at random."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,6 +104,12 @@ class ModelEntry(Generic[Config]):
     head: HeadStyle = HeadStyle()
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
     """Task -> the recipe for this model, for tasks whose own entry has none."""
+    embedding_extensions: Mapping[str, tuple[EmbeddingExtension, ...]] = field(default_factory=dict)
+    """Task -> the rows that it adds to this model's embedding tables, for tasks whose own entry has
+    none. NLVR2 marks its second image (`image_kinds`) for a model whose tables it extends."""
+    sequences: Mapping[str, int] = field(default_factory=dict)
+    """Task -> number of sequences per training example, where the model's authors use another than
+    the task's."""
     semantics: int = 1
     """Increase it when a change to the module alters results; it is part of every trial's key."""
 
@@ -119,9 +139,25 @@ class ModelEntry(Generic[Config]):
                 )
         if spec.overrides:
             config = replace(config, **dict(spec.overrides))
-        if problem := config.problem():
+        if problem := config.problem() or self._head_problem(config):
             raise ModelError(f"model {spec.architecture}: {problem}")
         return config
+
+    def _head_problem(self, config: Config) -> str:
+        """Return why the model cannot have heads of its style; empty if it can."""
+        if self.head.pairs == "attention":
+            if self.modality != "regions":
+                return (
+                    f"head.pairs = attention needs regions, the model reads {self.modality}; "
+                    "use concatenated"
+                )
+            heads = getattr(config, "num_attention_heads", 0)
+            if not heads or getattr(config, "hidden_size", 0) % heads:
+                return (
+                    "head.pairs = attention needs a setting num_attention_heads that divides "
+                    "hidden_size; add it to the configuration, or use concatenated"
+                )
+        return ""
 
 
 def depth_roles(shapes: Shapes) -> list[list[str]]:

@@ -13,24 +13,11 @@ from pathlib import Path
 
 from trainables.data.formats import FORMATS
 from trainables.errors import RecipeError, TrainableError, suggest
-from trainables.models import MODELS
+from trainables.models import MODELS, EmbeddingExtension
 from trainables.registry import Registry
 from trainables.spec import Recipe, Scalar, TaskSpec
 from trainables.tasks import recipes
 from trainables.tasks.mixture import parse_mixture
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EmbeddingExtension:
-    """Rows that a task adds to an embedding table of the backbone, as the official code does before
-    it loads a checkpoint."""
-
-    setting: str
-    """The configuration setting for the number of rows."""
-    weight: str
-    extra_rows: int
-    init_row: int | None
-    """The row that the new rows copy; with None they are initialised at random."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,11 +40,11 @@ class TaskEntry:
     """Raise TrainableError for values that the task cannot use. It gets all options, each of the
     type of its default."""
     embedding_extensions: Mapping[str, tuple[EmbeddingExtension, ...]] = field(default_factory=dict)
-    """Architecture -> the rows that the task adds to its embedding tables."""
+    """Architecture -> the rows that the task adds to its embedding tables. A model from outside may
+    bring its own (`ModelEntry.embedding_extensions`)."""
     sequences: int = 1
-    """Number of sequences per training example."""
-    sequences_of: Mapping[str, int] = field(default_factory=dict)
-    """Architecture -> number of sequences per training example, where its authors have another."""
+    """Number of sequences per training example, unless the model has another
+    (`ModelEntry.sequences`)."""
     columns: Mapping[str, str] = field(default_factory=lambda: {"score": ""})
     """Scores that tables show -> suffix of the task's name in the column's title. Retrieval has two
     scores."""
@@ -72,10 +59,6 @@ class TaskEntry:
     """Return the folder of the data if a Python package ships them."""
     semantics: int = 1
     """Increase it when a change to the module alters results; it is part of every trial's key."""
-
-    def sequences_for(self, architecture: str) -> int:
-        """Return the number of sequences per training example for a model."""
-        return self.sequences_of.get(architecture, self.sequences)
 
 
 def _easy_vqa_data() -> Path | None:
@@ -186,7 +169,6 @@ _BUILTIN: dict[str, TaskEntry] = {
         options={**_BLIND, "split": "val", "eval_images": 0},
         check_options=_check_retrieval,
         sequences=16,
-        sequences_of={"uniter": 3},
         columns={"ir1": "IR", "tr1": "TR"},
     ),
     "pretraining": TaskEntry(
@@ -254,3 +236,17 @@ def default_recipe(task: str, architecture: str) -> Recipe:
             f"task {task} does not support {architecture}; use a model of {', '.join(known)}"
         )
     return recipe
+
+
+def embedding_extensions(task: str, architecture: str) -> tuple[EmbeddingExtension, ...]:
+    """Return the rows that a task adds to a model's embedding tables: those of the task's entry, or
+    else those that the model brings."""
+    model = MODELS[architecture]
+    return TASKS[task].embedding_extensions.get(
+        architecture, model.embedding_extensions.get(task, ())
+    )
+
+
+def sequences_per_example(task: str, architecture: str) -> int:
+    """Return the number of sequences per training example of a task for a model."""
+    return MODELS[architecture].sequences.get(task, TASKS[task].sequences)

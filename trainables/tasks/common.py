@@ -30,6 +30,7 @@ class PublishedTask(Task):
 
     def __init__(self, data: Data, source: TaskSource, spec: TaskSpec, backbone: Backbone) -> None:
         self.data = data
+        self.name = spec.name
         self.source = source
         self.options = resolve_options(spec)
         self.blind = bool(self.options["blind"])

@@ -2,13 +2,13 @@
 
 Each image forms a sequence with the sentence. UNITER (`paired-attn`, the released configuration)
 lets the two sequences attend to each other; LXMERT and ViLT concatenate the two pooled outputs.
-UNITER and ViLT mark the two images by the types 1 and 2.
+A model whose type table the task extends, as UNITER and ViLT, gets the types 1 and 2 of the two
+images.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from trainables.data.schema.examples import Split
 from trainables.models import MODELS
 from trainables.models.base import Backbone, Encoded
 from trainables.seeds import Rng
-from trainables.tasks import TASKS, common
+from trainables.tasks import common, embedding_extensions
 from trainables.tasks.base import Batch, Indices
 from trainables.tasks.heads import answer_head
 from trainables.tasks.prior import flatten_rows, most_frequent_labels, number_texts
@@ -78,7 +78,7 @@ class Nlvr2Task(common.PublishedTask):
     def _batch(self, split: Split, rows: Indices, rng: Rng | None = None) -> dict[str, Tensor]:
         images = self.image_batch(split, split.images[rows].reshape(-1), rng)
         batch = text_batch(split, np.repeat(rows, 2)) | images
-        if self.architecture in TASKS["nlvr2"].embedding_extensions:
+        if embedding_extensions(self.name, self.architecture):
             batch["image_kinds"] = torch.tensor([1, 2]).repeat(len(rows))
         labels = np.concatenate(split.labels.rows(rows))
         return batch | {"labels": torch.from_numpy(labels).long()}
@@ -89,9 +89,8 @@ class PairedAttention(nn.Module):
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
-        bert: Any = backbone.encoder
-        hidden, drop = backbone.hidden_size, bert.config.hidden_dropout_prob
-        heads = bert.config.num_attention_heads
+        hidden, drop = backbone.hidden_size, backbone.dropout_rate
+        heads = backbone.num_attention_heads
         self.attn1 = nn.MultiheadAttention(hidden, heads, dropout=drop, batch_first=True)
         self.attn2 = nn.MultiheadAttention(hidden, heads, dropout=drop, batch_first=True)
         self.fc = nn.Sequential(nn.Linear(2 * hidden, hidden), nn.ReLU(), nn.Dropout(drop))

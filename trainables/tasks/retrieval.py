@@ -21,7 +21,7 @@ from trainables.data.schema.examples import Data, Split
 from trainables.models.base import Backbone, Encoded
 from trainables.seeds import Rng
 from trainables.spec import TaskSpec
-from trainables.tasks import TASKS, common
+from trainables.tasks import common, sequences_per_example
 from trainables.tasks.base import Batch, Indices, TaskSource
 from trainables.tasks.heads import symmetric_kl
 from trainables.tasks.negatives import NegativeSampler
@@ -50,7 +50,7 @@ class RetrievalTask(common.PublishedTask):
 
     def __init__(self, data: Data, source: TaskSource, spec: TaskSpec, backbone: Backbone) -> None:
         super().__init__(data, source, spec, backbone)
-        self.sequences = TASKS["retrieval"].sequences_for(self.architecture)
+        self.sequences = sequences_per_example(self.name, self.architecture)
         """Sequences per training example, the true pair first: 3 for UNITER, else 16 texts per
         image."""
         self.eval_images = int(self.options["eval_images"])

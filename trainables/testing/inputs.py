@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-
 import torch
 from torch import Tensor
 
-from trainables.models import MODELS
 from trainables.models.base import Backbone
-from trainables.spec import ModelSpec
 
 TEXT_TOKENS, REGIONS = 6, 4
-
-
-def build_backbone(spec: ModelSpec, seed: int = 0) -> Backbone:
-    """Return the backbone of `spec` with random weights, without dropout."""
-    torch.manual_seed(seed)
-    backbone: Backbone = import_module(MODELS[spec.architecture].module).build(spec, dropout=0.0)
-    return backbone
 
 
 def random_batch(backbone: Backbone, size: int = 2) -> dict[str, Tensor]:

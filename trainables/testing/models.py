@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,20 +13,21 @@ from trainables.models import MODELS, check_model, pool_sizes
 from trainables.models.base import Backbone, Encoded
 from trainables.models.batch_norm import use_float32_batch_norm
 from trainables.spec import BACKBONE, HEAD, ModelSpec
-from trainables.testing.inputs import build_backbone, random_batch
+from trainables.testing.inputs import random_batch
+from trainables.training.start import extended_backbone, init_backbone, model_module
 
 
 def check_model_contract(name: str, size: str) -> None:
     """Check the model `name` of `MODELS` at one of its sizes, which should be small.
 
-    The entry's pools, groups and inputs are those of the network. The same seed gives the same
-    weights. An evaluation is deterministic, draws no random numbers, and has the documented shapes.
-    The state dict is complete: it moves to another network and into a file and back. The network
-    also computes in bfloat16.
+    The entry's pools, groups, inputs and extended embedding tables are those of the network. The
+    same seed gives the same weights. An evaluation is deterministic, draws no random numbers, and
+    has the documented shapes. The state dict is complete: it moves to another network and into a
+    file and back. The network also computes in bfloat16.
     """
     spec = ModelSpec(architecture=name, size=size)
     check_model(spec)
-    backbone = build_backbone(spec)
+    backbone = init_backbone(spec, 0, 0.0)
     assert backbone.architecture == name, f"`architecture` is {backbone.architecture!r}"
     modality = MODELS[name].modality
     assert backbone.modality == modality, f"the entry says {modality}, not {backbone.modality}"
@@ -43,6 +43,7 @@ def check_model_contract(name: str, size: str) -> None:
     _check_file(spec, backbone)
     _check_bfloat16(spec)
     _check_settings(spec)
+    _check_extensions(spec, backbone)
 
 
 def _check_pools(spec: ModelSpec, backbone: Backbone) -> None:
@@ -76,7 +77,7 @@ def _check_groups(spec: ModelSpec, backbone: Backbone) -> None:
 
 
 def _check_seeds(spec: ModelSpec, backbone: Backbone) -> None:
-    first, again, other = (build_backbone(spec, seed).state_dict() for seed in (0, 0, 1))
+    first, again, other = (init_backbone(spec, seed, 0.0).state_dict() for seed in (0, 0, 1))
     assert first.keys() == backbone.state_dict().keys()
     assert all(torch.equal(first[name], again[name]) for name in first), (
         "one seed gives two networks: draw all weights from torch's current generator"
@@ -112,7 +113,7 @@ def _check_shapes(backbone: Backbone, encoded: Encoded) -> None:
 
 
 def _check_state(spec: ModelSpec, backbone: Backbone, encoded: Encoded) -> None:
-    other = build_backbone(spec, seed=1)
+    other = init_backbone(spec, 1, 0.0)
     other.load_state_dict(backbone.state_dict())
     assert all(map(torch.equal, _evaluate(other), encoded)), (
         "a network with the same state dict computes something else: register what it lacks as"
@@ -125,7 +126,7 @@ def _check_file(spec: ModelSpec, backbone: Backbone) -> None:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "model.safetensors"
         save_file({name: value.contiguous() for name, value in state.items()}, path)
-        loaded = import_module(MODELS[spec.architecture].module).load(path, spec)
+        loaded = model_module(spec).load(path, spec)
     assert loaded.backbone.keys() == state.keys(), "`load` does not return the whole state dict"
     assert all(torch.equal(loaded.backbone[name], state[name]) for name in state), (
         "`load` returns other weights than the file's"
@@ -133,7 +134,7 @@ def _check_file(spec: ModelSpec, backbone: Backbone) -> None:
 
 
 def _check_bfloat16(spec: ModelSpec) -> None:
-    backbone = build_backbone(spec).train()
+    backbone = init_backbone(spec, 0, 0.0).train()
     use_float32_batch_norm(backbone)  # as the engine does
     for weight in backbone.parameters():  # as DeepSpeed does; buffers stay as they are
         weight.data = weight.data.to(torch.bfloat16)
@@ -151,3 +152,16 @@ def _check_settings(spec: ModelSpec) -> None:
     except TrainableError:
         return
     raise AssertionError("an unknown setting is accepted")
+
+
+def _check_extensions(spec: ModelSpec, backbone: Backbone) -> None:
+    rows = {name: len(weight) for name, weight in backbone.named_parameters()}
+    for task, extensions in MODELS[spec.architecture].embedding_extensions.items():
+        weights = dict(extended_backbone(spec, extensions, 0.0).named_parameters())
+        for each in extensions:
+            assert each.weight in rows, f"task {task}: no weight {each.weight!r} to extend"
+            added = len(weights[each.weight]) - rows[each.weight]
+            assert added == each.extra_rows, (
+                f"task {task}: {each.setting} adds {added} rows to {each.weight}, not"
+                f" {each.extra_rows}"
+            )

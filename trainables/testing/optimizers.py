@@ -20,14 +20,18 @@ _UPDATES = 4
 def check_optimizer_contract(name: str, recipe: Recipe | None = None) -> None:
     """Check an optimizer of `OPTIMIZERS`, with a recipe that uses it (by default its defaults).
 
-    Updates move the weights, but no weight whose value, gradient and state are zero, weight decay
-    included. The documented state is all that a later update depends on. On a flat tensor of all
-    weights the updates are the same, unless the entry says that whole tensors are needed.
+    The settings of an update contain its learning rate. Updates move the weights, but no weight
+    whose value, gradient and state are zero, weight decay included. The documented state is all
+    that a later update depends on. On a flat tensor of all weights the updates are the same, unless
+    the entry says that whole tensors are needed.
     """
     recipe = recipe or Recipe(optimizer=name, steps=10, lr=0.01)
     assert recipe.optimizer == name, f"the recipe's optimizer is {recipe.optimizer}"
     check_recipe(recipe, {})
     module = import_module(OPTIMIZERS[name].module)
+    assert "lr" in module.settings(recipe, recipe.lr, 1), (
+        "`settings` lacks `lr`, which a run checks"
+    )
     weights, gradients = _weights(), [_gradients(update) for update in range(_UPDATES)]
     pruned = [torch.zeros(shape, dtype=torch.bool) for shape in _SHAPES]
     for number, mask in enumerate(pruned):

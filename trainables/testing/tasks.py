@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trainables.seeds import Rng
 from trainables.spec import ModelSpec, TaskSpec
-from trainables.tasks import TASKS, default_recipe
+from trainables.tasks import TASKS, default_recipe, embedding_extensions
 from trainables.tasks.base import Batch, Indices, Task, TaskSource
 from trainables.training.start import extended_backbone
 
@@ -26,7 +26,7 @@ def check_task_contract(spec: TaskSpec, model: ModelSpec, source: TaskSource) ->
     """
     entry = TASKS[spec.name]
     default_recipe(spec.name, model.architecture)  # raises RecipeError if there is none
-    extensions = entry.embedding_extensions.get(model.architecture, ())
+    extensions = embedding_extensions(spec.name, model.architecture)
     backbone = extended_backbone(model, extensions, 0.0)
     task: Task = import_module(entry.module).open_task(source, spec, backbone)
     lengths = task.lengths()

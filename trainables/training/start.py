@@ -18,12 +18,11 @@ from torch import Tensor
 
 from trainables.data import fingerprint
 from trainables.errors import CheckpointError, DataError
-from trainables.models import MODELS, depth_roles, model_config
+from trainables.models import MODELS, EmbeddingExtension, depth_roles, model_config
 from trainables.models.base import Backbone
 from trainables.models.checkpoint import Checkpoint
 from trainables.seeds import derive, permutation
 from trainables.spec import BACKBONE, ModelSpec, Start
-from trainables.tasks import EmbeddingExtension
 
 
 def model_module(model: ModelSpec) -> ModuleType:
@@ -35,6 +34,7 @@ def init_backbone(model: ModelSpec, seed: int, dropout: float) -> Backbone:
     """Return a backbone with random weights drawn from `seed`."""
     torch.manual_seed(derive(seed, "backbone"))
     backbone: Backbone = model_module(model).build(model, dropout=dropout)
+    backbone.dropout_rate = dropout
     return backbone
 
 

@@ -15,7 +15,14 @@ from safetensors.torch import save_file
 from tests.support import toy_runs
 from tests.support.runs import RecordingSink
 from trainables.errors import CheckpointError, ModelError, RecipeError
-from trainables.models import MODELS, check_adversary, check_model, model_config, pool_sizes
+from trainables.models import (
+    MODELS,
+    HeadStyle,
+    check_adversary,
+    check_model,
+    model_config,
+    pool_sizes,
+)
 from trainables.run import prune, run
 from trainables.spec import Recipe, Start
 from trainables.tasks import default_recipe
@@ -54,6 +61,21 @@ def test_its_own_rules_are_checked_without_building_it(
 ) -> None:
     with pytest.raises(ModelError, match=message):
         check_model(toy_runs.model(**{setting: value}))
+
+
+@pytest.mark.parametrize(
+    ("modality", "message"),
+    [
+        ("pixels", "head.pairs = attention needs regions, the model reads pixels"),
+        ("regions", "head.pairs = attention needs a setting num_attention_heads that divides"),
+    ],
+)
+def test_attention_between_two_images_needs_regions_and_heads(modality: Any, message: str) -> None:
+    head = HeadStyle(pairs="attention")
+    entry = replace(MODELS["toy_model"], modality=modality, head=head)
+    MODELS.add("toy_model", entry, "0" * 64)
+    with pytest.raises(ModelError, match=f"model toy_model: {message}"):
+        check_model(toy_runs.model())
 
 
 def test_a_task_with_texts_refuses_it_and_its_own_task_takes_it() -> None:

@@ -19,7 +19,7 @@ from tests.support.toy_tasks import (
 )
 from trainables.errors import DataError, TrainableError
 from trainables.seeds import Rng
-from trainables.tasks import TASKS, common
+from trainables.tasks import TASKS, common, sequences_per_example
 from trainables.training.network import Network
 from trainables.training.order import BatchOrder
 
@@ -116,7 +116,7 @@ def test_batches_have_the_lengths_that_the_task_reports(task: str, architecture:
     toy, _ = _network(task, architecture)
     lengths = toy.lengths()
     assert len(lengths) == len(toy.lengths())
-    sequences = TASKS[task].sequences_for(architecture)
+    sequences = sequences_per_example(task, architecture)
     for example in range(6):
         batch = toy.train_batch(np.array([example]), RNG)
         assert len(batch["input_ids"]) == sequences

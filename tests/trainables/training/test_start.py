@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from trainables.errors import RecipeError
+from trainables.models import EmbeddingExtension
 from trainables.spec import ModelSpec, Start
-from trainables.tasks import EmbeddingExtension
 from trainables.training.start import (
     extend_embeddings,
     extended_backbone,

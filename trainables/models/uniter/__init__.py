@@ -36,4 +36,5 @@ MODEL = ModelEntry(
     tokenizer="wordpiece-cased",
     formats=("uniter",),
     head=HeadStyle(layers="gelu_norm", pairs="attention", loss="binary"),
+    sequences={"retrieval": 3},
 )
