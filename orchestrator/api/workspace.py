@@ -26,8 +26,9 @@ from orchestrator.schedule.strategy import STRATEGIES, Strategy, scores_of, skip
 from orchestrator.sweep import yaml_file
 from orchestrator.sweep.config import Placement, StoreConfig, Sweep
 from orchestrator.sweep.fingerprints import caching_fingerprint, path_fingerprint
-from orchestrator.sweep.resolve import Resolver, refused
+from orchestrator.sweep.resolve import FingerprintFunction, Resolver, refused
 from trainables.errors import TrainableError
+from trainables.user_modules import uninstall
 
 if TYPE_CHECKING:
     from orchestrator.store.record import Record
@@ -107,7 +108,7 @@ def plan_sweep(sweep: AnySweep, home: Path, *, offline: bool = False) -> Planned
         fingerprint = (
             path_fingerprint if offline else caching_fingerprint(home / "fingerprints.json")
         )
-        inputs = Resolver(config, fingerprint)
+        inputs = _resolver(config, fingerprint)
         _check_strategy(config.strategy)  # a file of the user's may have it
         plan = expand_sweep(inputs)
         return PlannedSweep(path, home, config, inputs, plan, _profile(config.placement))
@@ -115,6 +116,16 @@ def plan_sweep(sweep: AnySweep, home: Path, *, offline: bool = False) -> Planned
         raise type(error)(f"{_label(sweep, config)}: {error}") from None
     except TrainableError as error:  # of a part from outside, where no key is known
         raise ConfigError(f"{_label(sweep, config)}: {error}") from None
+
+
+def _resolver(config: Sweep, fingerprint: FingerprintFunction) -> Resolver:
+    """Return the resolver of a sweep, which imports the user's own files.
+
+    Those of another sweep that this process has planned are removed: the workers of this one do not
+    get them.
+    """
+    uninstall()
+    return Resolver(config, fingerprint)
 
 
 def _label(sweep: AnySweep, config: Sweep) -> str:
@@ -130,7 +141,7 @@ def import_files(sweep: AnySweep) -> None:
     """
     config = read_sweep(sweep)
     try:
-        Resolver(config, path_fingerprint)
+        _resolver(config, path_fingerprint)
     except ConfigError as error:
         raise ConfigError(f"{_label(sweep, config)}: {error}") from None
 

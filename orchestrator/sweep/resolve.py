@@ -23,7 +23,7 @@ from trainables.pruning import PRUNERS
 from trainables.spec import ModelSpec, Options, Recipe, Scalar, Start, TaskSpec
 from trainables.tasks import TASKS, default_recipe, resolve_options
 from trainables.training.recipe import changed_recipe
-from trainables.user_modules import UserModule, install, read_user_module, uninstall
+from trainables.user_modules import UserModule, install, read_user_module
 
 DEFAULT_RECIPE = "default"
 """The name of a task's own recipe for a model."""
@@ -90,12 +90,7 @@ class Resolver:
 
     def __post_init__(self) -> None:
         """Import the user's own files, so that the sweep can name each part of them, in any
-        place.
-
-        Those of a sweep that this process has planned before are removed: the workers of this one
-        do not get them.
-        """
-        uninstall()
+        place."""
         for index, path in enumerate(self.sweep.modules):
             self._install(path, f"modules[{index}]")
         for section, registry in (("models", MODELS), ("tasks", TASKS), ("pruners", PRUNERS)):

@@ -23,6 +23,7 @@ import psutil
 import yaml
 
 from cluster.local import processes
+from orchestrator.ray_cluster.join import START_ATTEMPTS
 from tests.support.harness import FOREIGN_PREFIXES
 from tests.support.waits import wait_for
 
@@ -139,14 +140,19 @@ def ray_cluster(
         variables |= {"RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_ID, "RAY_CLOUD_INSTANCE_ID": HEAD_ID}
         variables |= {"RAY_enable_autoscaler_v2": str(int(v2))}
     try:
-        processes.launch(
-            [*head_command(folder, ports, cpus), *options],
-            token=cluster.process_token,
-            folder=folder,
-            log=folder / "head.log",
-            environment={**variables, **(environment or {})},
-        )
-        _wait_for_head(cluster)
+        for _ in range(START_ATTEMPTS):
+            processes.launch(
+                [*head_command(folder, ports, cpus), *options],
+                token=cluster.process_token,
+                folder=folder,
+                log=folder / "head.log",
+                environment={**variables, **(environment or {})},
+            )
+            if _accepts_jobs(cluster):
+                break
+            processes.terminate(cluster.process_token)
+        else:
+            raise AssertionError((folder / "head.log").read_text())
         yield cluster
     finally:
         processes.terminate(cluster.process_token)
@@ -166,18 +172,13 @@ def head_command(folder: Path, ports: Mapping[str, int], cpus: int) -> list[str]
     ]
 
 
-def _wait_for_head(cluster: FakeCluster) -> None:
-    """Wait until the head accepts jobs."""
+def _accepts_jobs(cluster: FakeCluster) -> bool:
+    """Wait until the head accepts jobs. Return False if it exits before."""
     request = urllib.request.Request(f"{cluster.dashboard}/api/jobs/", headers=cluster.headers())
 
-    def answers() -> bool:
+    def outcome() -> str:
         with suppress(OSError), urllib.request.urlopen(request, timeout=10) as answer:
-            return bool(answer.status == HTTPStatus.OK)
-        return False
+            return "started" if answer.status == HTTPStatus.OK else ""
+        return "" if processes.find_processes(cluster.process_token) else "exited"
 
-    def log_while_running() -> str:
-        log = (cluster.folder / "head.log").read_text()
-        assert processes.find_processes(cluster.process_token), f"the head exited: {log}"
-        return log
-
-    wait_for(answers, log_while_running, poll_s=0.2)
+    return wait_for(outcome, (cluster.folder / "head.log").read_text, poll_s=0.2) == "started"

@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 
 from cluster.local import processes
+from orchestrator.ray_cluster.join import START_ATTEMPTS
 
 RAY = str(Path(sys.executable).with_name("ray"))
 ANY_PORTS = ("--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0")
@@ -78,17 +79,23 @@ class RayNodes:
             processes.TOKEN_VARIABLE: token,
         }
         environment.pop("RAY_ADDRESS")
-        with (self.folder / "nodes.log").open("ab") as log:
-            subprocess.run(
-                [RAY, "start", "--node-ip-address=127.0.0.1", *ANY_PORTS, *options],
-                cwd=self.folder,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                check=True,
-            )
+        log = self.folder / "nodes.log"
+        for _ in range(START_ATTEMPTS):
+            with log.open("ab") as output:
+                done = subprocess.run(
+                    [RAY, "start", "--node-ip-address=127.0.0.1", *ANY_PORTS, *options],
+                    cwd=self.folder,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    check=False,
+                )
+            if done.returncode == 0:
+                return
+            processes.terminate(token)
+        raise AssertionError(log.read_text())
 
 
 @contextmanager

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support import image_text_pairs, plugins, published_files
+from tests.support import image_text_pairs, published_files
 from tests.support.paths import ROOT
 from tests.support.runs import RecordingSink
-from trainables.models import MODELS
 from trainables.run import RunInputs, run
 from trainables.seeds import Rng
 from trainables.spec import ModelSpec, TrainSpec
@@ -20,7 +19,7 @@ from trainables.tasks import default_recipe, embedding_extensions
 from trainables.tasks.nlvr2 import PairedAttention
 from trainables.training.checkpoint import decode_checkpoint
 from trainables.training.start import extended_backbone
-from trainables.user_modules import UserModule, install, read_user_module
+from trainables.user_modules import UserModule, install, read_user_module, uninstall
 
 TYPES = "backbone.types.weight"
 
@@ -30,7 +29,7 @@ def pairs() -> Iterator[UserModule]:
     module = read_user_module(ROOT / "tests/support/toy_pairs.py")
     install([module])
     yield module
-    plugins.remove(MODELS, "toy_pairs")
+    uninstall()
 
 
 def test_it_marks_and_compares_two_images(pairs: UserModule, tmp_path: Path) -> None:
