@@ -13,7 +13,7 @@ from orchestrator.sources.names import comparison_sources, find_source
 from orchestrator.sweep.config import Win
 
 MISSING = "–"
-PRIOR_LABEL = "without the image"
+PRIOR_LABEL = "without image"
 """Name in figures of the score that needs no image (`Task.prior`)."""
 _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
