@@ -98,7 +98,8 @@ def _start() -> None:
                         f"Ray does not start on this machine ({describe_error(error)}); end other"
                         f" programs, or see the logs in {folder}/session_latest/logs"
                     ) from error
-                log.warning("Ray did not start (%s); starting it again", describe_error(error))
+                # No warning: without a handler, logging prints it, and the library prints nothing.
+                log.info("Ray did not start (%s); starting it again", describe_error(error))
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = previous
 
