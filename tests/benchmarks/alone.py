@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -9,6 +10,8 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import ParamSpec, TypeVar
+
+from tests.benchmarks.size import is_smoke
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -23,7 +26,15 @@ class Cost:
 
 
 def alone(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call `function`, a top-level function of a module, in a fresh process. Return its result."""
+    """Call `function`, a top-level function of a module, in a fresh process. Return its result.
+
+    A smoke run calls it in this process, because each start of a process takes seconds of imports.
+    What would travel between the processes is pickled all the same.
+    """
+    if is_smoke():
+        function, args, kwargs = pickle.loads(pickle.dumps((function, args, kwargs)))
+        copy: T = pickle.loads(pickle.dumps(function(*args, **kwargs)))
+        return copy
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(function, *args, **kwargs).result()
 

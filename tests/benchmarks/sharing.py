@@ -43,6 +43,7 @@ from orchestrator.tune.driver import run_plan
 from orchestrator.worker.protocol import Context
 from orchestrator.worker.start import start_worker
 from tests.benchmarks.scheduling import NULL_OBSERVER
+from tests.benchmarks.size import sized
 from tests.benchmarks.table import Row
 from trainables.data.fingerprint import fingerprint
 from trainables.run import RunInputs, prune
@@ -51,7 +52,8 @@ from trainables.spec import PruneSpec, RewindSpec, TrainSpec, TrialSpec
 from trainables.tickets.base import Ticket
 from trainables.training.sink import Action
 
-STEPS = 10
+STEPS = sized(10, smoke=4)
+LEVELS = sized(9, smoke=2)
 GRID: dict[str, Any] = {
     "name": "sharing",
     "recipes": {"short": {"steps": STEPS, "eval_examples": 256}},
@@ -60,9 +62,9 @@ GRID: dict[str, Any] = {
             "model": "uniter-tiny",
             "task": "easy_vqa",
             "recipe": "short",
-            "seed": [0, 1],
+            "seed": sized([0, 1], smoke=[0]),
             "rewind": [0, STEPS // 4],
-            "schedule": {"kind": "linear", "rate": 0.1, "levels": 9},
+            "schedule": {"kind": "linear", "rate": 0.1, "levels": LEVELS},
             "tickets": ["imp"],
             "controls": ["random", "random_layerwise"],
         }
@@ -81,7 +83,7 @@ def run() -> Iterator[Row]:
     tune_seconds, tune_scores = _measure(partial(_cell_by_cell, plan, resolved.locations()))
     assert our_scores == tune_scores, "the two sides disagree on a score"
     slots = os.cpu_count()
-    yield _runs(plan, f"training runs for {len(plan.cells)} scores, 9 levels", 4)
+    yield _runs(plan, f"training runs for {len(plan.cells)} scores, {LEVELS} levels", 4)
     yield Row(
         what=f"the same with {STEPS} steps a run on {slots} slots, wall time",
         ours=f"{our_seconds:.0f} s",

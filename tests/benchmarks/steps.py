@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from tests.benchmarks.alone import alone
+from tests.benchmarks.size import sized
 from tests.benchmarks.table import Row
 from tests.support.runs import micro_batches
 from trainables.distributed.process import prepare_process
@@ -36,12 +37,13 @@ from trainables.training.engine import start_engine
 from trainables.training.network import Network
 from trainables.training.start import init_backbone
 
-MODEL = ModelSpec(architecture="uniter", size="base")
+MODEL = ModelSpec(architecture="uniter", size=sized("base", smoke="tiny"))
 RECIPE = Recipe(batch_size=8)
 ADVERSARIAL = replace(RECIPE, adversary="text")
 TEXT, REGIONS, ANSWERS = 14, 36, 3129
 SPARSITY = 0.7
-ROUNDS = 7
+WORDS, FEATURES = sized((1000, 2048), smoke=(100, 192))
+ROUNDS = sized(7, smoke=1)
 Step = Callable[[], object]
 
 
@@ -53,9 +55,9 @@ def network() -> Network:
 def batch() -> dict[str, Tensor]:
     size, generator = RECIPE.batch_size, torch.Generator().manual_seed(0)
     return {
-        "input_ids": torch.randint(1000, (size, TEXT), generator=generator),
+        "input_ids": torch.randint(WORDS, (size, TEXT), generator=generator),
         "text_mask": torch.ones(size, TEXT, dtype=torch.bool),
-        "region_features": torch.randn(size, REGIONS, 2048, generator=generator),
+        "region_features": torch.randn(size, REGIONS, FEATURES, generator=generator),
         "region_boxes": torch.rand(size, REGIONS, 7, generator=generator),
         "labels": torch.randint(ANSWERS, (size,), generator=generator),
     }

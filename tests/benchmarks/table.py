@@ -17,15 +17,14 @@ class Row:
     """Limit that the ratio must meet; empty if the row is for information only."""
     met: bool | None = None
 
+    def markdown(self) -> str:
+        """Return the line of the table."""
+        verdict = "" if self.met is None else (" ✓" if self.met else " ✗")
+        cells = (self.what, self.ours, self.other, self.ratio, f"{self.limit}{verdict}")
+        return f"| {' | '.join(cells)} |"
+
+
+HEADER = "| what | ours | compared with | ratio | limit |\n| --- | --- | --- | --- | --- |"
 
 Benchmark = Callable[[], Iterable[Row]]
-
-
-def markdown(rows: Iterable[Row]) -> str:
-    """Return the rows as a Markdown table."""
-    lines = ["| what | ours | compared with | ratio | limit |", "| --- | --- | --- | --- | --- |"]
-    for row in rows:
-        verdict = "" if row.met is None else (" ✓" if row.met else " ✗")
-        limit = f"{row.limit}{verdict}"
-        lines.append(f"| {row.what} | {row.ours} | {row.other} | {row.ratio} | {limit} |")
-    return "\n".join(lines)
+"""A generator of rows, so that each is printed as soon as it is measured."""

@@ -24,6 +24,7 @@ from orchestrator.plan.counts import binary_entropy
 from orchestrator.store import parquet
 from orchestrator.store.ticket import Ticket
 from tests.benchmarks.pruning import shapes
+from tests.benchmarks.size import sized
 from tests.benchmarks.table import Row
 from trainables.pruning import magnitude
 from trainables.spec import ModelSpec, PruneSpec
@@ -31,7 +32,7 @@ from trainables.spec import ModelSpec, PruneSpec
 LIMITS = {0.3: 1.02, 0.5: 1.02, 0.7: 1.02, 0.8: 1.02, 0.9: 1.10}
 """By sparsity: the maximum size relative to n * H(p) / 8 bytes."""
 COMPARED_SPARSITY = 0.7
-ROUNDS = 5
+ROUNDS = sized(5, smoke=1)
 Masks = dict[str, NDArray[np.bool_]]
 
 

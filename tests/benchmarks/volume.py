@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from orchestrator.tracking.projection import Projection
 from orchestrator.worker.protocol import Assignment
 from tests.benchmarks.alone import Cost, alone, measured
 from tests.benchmarks.sharing import context
+from tests.benchmarks.size import sized
 from tests.benchmarks.table import Row
 from tests.support.s3_proxy import run_proxy
 from tests.support.sweeps import plan_of, sweep_document
@@ -48,10 +50,10 @@ from trainables.spec import PruneSpec, RewindSpec
 
 POOL = 102_400
 """Number of prunable weights of UNITER-tiny."""
-LARGE, SMALL = 275, 28
+LARGE, SMALL = sized((275, 28), smoke=(2, 1))
 """Number of seeds in the plans of about 100,000 and 10,000 trials."""
-MLFLOW_SEEDS = 1
-"""Number of seeds in the plan whose training runs are projected to MLflow."""
+MLFLOW_RUNS = sized(263, smoke=4)
+"""Number of training runs that are projected to MLflow: all of one seed."""
 
 
 def plan_with(seeds: int) -> Plan:
@@ -158,8 +160,8 @@ class CountingClient:
 
 def _compare_mlflow_calls() -> list[Row]:
     """Project training runs to MLflow in one batch, and one by one."""
-    plan = plan_with(MLFLOW_SEEDS)
-    records = [record_of(trial) for trial in plan.training_runs()]
+    plan = plan_with(1)
+    records = [record_of(trial) for trial in islice(plan.training_runs(), MLFLOW_RUNS)]
     with tempfile.TemporaryDirectory() as folder:
         experiment = open_experiment(f"sqlite:///{folder}/mlflow.db", "batch")
         batch_calls, batch_s = _count_calls(plan, experiment, [records])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from tests.faults.scene import Outcome
 
@@ -14,25 +14,25 @@ def faults_table(faults: Counter[str]) -> str:
     return _table(("fault", "injected"), [*rows, ("**all**", f"**{faults.total()}**")])
 
 
-def kinds_table(outcomes: Mapping[str, Sequence[Outcome]], baseline_s: float) -> str:
-    """Tabulate the outcomes by kind and in total; `baseline_s` is the duration of an undisturbed
-    sweep."""
+def kinds_header() -> str:
+    """Return the header of the table whose rows are `kind_row`."""
     header = (
         *("what fails", "sweeps", "faults", "re-runs", "incomplete", "committed twice"),
         *("committed work redone", "work done by two", "results that differ"),
         *("leaked objects", "damaged", "time"),
     )
-    rows = [_row(title, kind_outcomes, baseline_s) for title, kind_outcomes in outcomes.items()]
-    all_outcomes = [outcome for kind_outcomes in outcomes.values() for outcome in kind_outcomes]
-    return _table(header, [*rows, _row("**all**", all_outcomes, baseline_s)])
+    return _table(header, [])
 
 
-def _row(title: str, kind_outcomes: Sequence[Outcome], baseline_s: float) -> tuple[str, ...]:
+def kind_row(title: str, kind_outcomes: Sequence[Outcome], baseline_s: float) -> str:
+    """Tabulate the outcomes of a kind, at least one; `baseline_s` is the duration of an
+    undisturbed sweep."""
+
     def total(name: str) -> str:
         return str(sum(getattr(outcome, name) for outcome in kind_outcomes))
 
     time = sum(outcome.seconds for outcome in kind_outcomes) / len(kind_outcomes) / baseline_s
-    return (
+    cells = (
         title,
         str(len(kind_outcomes)),
         str(sum(outcome.faults.total() for outcome in kind_outcomes)),
@@ -42,8 +42,12 @@ def _row(title: str, kind_outcomes: Sequence[Outcome], baseline_s: float) -> tup
         *(total(name) for name in ("leaked", "damaged")),
         f"{time:.1f}x",
     )
+    return _line(cells)
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join(_line(cells) for cells in (header, ["---"] * len(header), *rows))
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
