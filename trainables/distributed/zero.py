@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainables.distributed.collectives import Peers, Shard
 
@@ -49,7 +49,7 @@ def state_shard(
     return _fragment(weight, key)
 
 
-def local_weight(weight: nn.Parameter, zero: int, size: int, peers: Peers) -> Shard:
+def local_weight(weight: Tensor, zero: int, size: int, peers: Peers) -> Shard:
     """Return the shard of the module's own weight, in the precision in which it computes."""
     if zero == 3:
         return _without_padding(weight.ds_tensor, size, peers)  # type: ignore[attr-defined]

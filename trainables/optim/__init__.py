@@ -15,9 +15,10 @@ applies to it. `settings` are the values of a group (`lr`, `weight_decay`, ...) 
 `update`, which is 1 where the state is zero; `lr` is the schedule's learning rate times the group's
 factor. A group that is not `decayed` gets `weight_decay` 0.
 
-At ZeRO 0 the optimizer runs on the weights themselves, or at bf16 on their float32 masters. From stage 1 on it runs it on flat
-partitions: one tensor for all weights of a group, and in each process another part of it. An
-update must therefore work element by element, unless the entry says `whole_tensors`.
+At ZeRO 0 the optimizer runs on the weights themselves, and at bf16 on their float32 masters
+(`masters.py`). From stage 1 on DeepSpeed runs it on flat partitions: one tensor for all weights of
+a group, and in each process another part of it. An update must therefore work element by element,
+unless the entry says `whole_tensors`. It must skip weights without a gradient.
 
 A pruned weight stays zero under an optimizer that moves no weight whose value, gradient and state
 are zero, which includes its weight decay.

@@ -25,8 +25,8 @@ _COUNT = "step"
 def build_optimizer(
     weights: Mapping[str, Tensor], recipe: Recipe, groups: Groups
 ) -> torch.optim.Optimizer:
-    """Return the optimizer of `weights`, by name, with the recipe's settings. `groups` are those that
-    the model names.
+    """Return the optimizer of `weights`, by name, with the recipe's settings. `groups` are those
+    that the model names.
 
     Raises RecipeError for a group with a factor that no weight is in.
     """

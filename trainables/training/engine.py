@@ -127,16 +127,18 @@ class Engine:
             for loss in objective(self.deepspeed, batch, micro_batch.loss_divisor / scale):
                 total += loss.detach()
                 self.deepspeed.backward(loss, scale_wrt_gas=False)
+        norm: float | Tensor = 0.0
         if self.recipe.zero == 0:
             all_reduce_gradients(self.net.parameters(), self.peers)
             if self.recipe.clip_norm and not self.whole_masters:  # whose step clips by itself
-                clip_grad_norm_(self.net.parameters(), self.recipe.clip_norm)
+                norm = clip_grad_norm_(self.net.parameters(), self.recipe.clip_norm)
         self.deepspeed.step()
         with torch.no_grad():
             average_buffers(self._buffers().values(), self.peers)
-        # Read the loss once per step, because reading it synchronizes with the GPU.
+        # Read the loss and the norm once per step, because reading them synchronizes with the GPU.
         mean = float(self.peers.all_reduce(np.array([float(total)], np.float32))[0]) / scale
-        if not math.isfinite(mean) or not self.deepspeed.was_step_applied():
+        finite = math.isfinite(mean) and math.isfinite(norm)
+        if not finite or not self.deepspeed.was_step_applied():
             raise InvariantError(
                 f"the loss or its gradient is not finite (loss {mean}); lower the learning rate"
             )
