@@ -3,9 +3,9 @@
 Tiny: UNITER-tiny on easy-VQA, 128 questions a step, the shipped recipe. Base: UNITER-base, 12
 layers, 8 examples of 14 tokens and 36 regions, in float32 and in bfloat16: ours with bfloat16
 weights and float32 masters, Trainer with `bf16=True`, which is autocast. One thread. Both run their
-own complete loop, data included. Measured is the CPU time between the ends of two steps. Trainer has
-an advantage: its examples are float tensors in memory, which its own collator stacks, while ours
-standardises and pads the task's bytes in every step at size tiny. Each side runs in fresh
+own complete loop, data included. Measured is the CPU time between the ends of two steps. Trainer
+has an advantage: its examples are float tensors in memory, which its own collator stacks, while
+ours standardises and pads the task's bytes in every step at size tiny. Each side runs in fresh
 processes, in turn with the others. Other work on the machine can only slow a step down, so the 20th
 percentile of the steps counts.
 
