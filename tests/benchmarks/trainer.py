@@ -65,6 +65,8 @@ class Case:
 
 
 ROUNDS = 3
+# In float32 the passes, which are torch's on both sides, are 87 % of a step at size tiny and 97 %
+# at size base: no loop can be much faster than another.
 BASE = Recipe(steps=7, batch_size=8)
 CASES = {
     "tiny": Case(
@@ -72,10 +74,9 @@ CASES = {
         size="tiny",
         recipe=replace(TASKS["easy_vqa"].recipes["uniter"], steps=120),
         warm_up_steps=20,
-        limit=1.2,
-        passes_limit=1.3,
+        limit=0.95,  # equal, up to the noise of steps of 20 ms
+        passes_limit=1.2,
     ),
-    # In float32 98 % of a step are the passes, which are torch's on both sides.
     "base": Case(
         what="UNITER-base, 8 x 50 tokens a batch",
         size="base",
