@@ -93,7 +93,7 @@ class Recipe:
     unless `tokens` is above 0."""
     optimizer: str = "adamw"
     """Optimizer: `adamw`, `sgd` (as `torch.optim.SGD`), `lars` (You et al. 2017), or one from
-    outside the package. `lars` needs `zero` 0 and `fp32`."""
+    outside the package. `lars` needs `zero` 0."""
     lr: Positive = 1e-4
     """Peak learning rate, reached at the end of the warm-up."""
     head_lr_scale: Positive = 1.0
@@ -144,8 +144,9 @@ class Recipe:
     precision: Literal["fp32", "bf16"] = "fp32"
     """Number format in which the network computes. The master weights are float32 in both."""
     zero: Literal[0, 1, 2, 3] = 0
-    """DeepSpeed ZeRO stage. `bf16` needs 1 or more, because at 0 DeepSpeed takes one optimizer step
-    too many. At 3 each trial runs in processes of its own, which take seconds to start."""
+    """DeepSpeed ZeRO stage. From 1 on the optimizer's state, and at `bf16` the master weights, are
+    sharded over the processes of a trial, which with one process saves nothing and makes a `bf16`
+    step slower. At 3 each trial runs in processes of its own, which take seconds to start."""
     compile: bool = False
     """Whether the network runs through `torch.compile`: a slow start, then faster steps. Results
     differ from an uncompiled run in the last bits. Not available with `zero` 3."""

@@ -18,6 +18,7 @@ pytestmark = [
 ]
 MODES = [
     RECIPE,
+    replace(RECIPE, precision="bf16"),
     replace(RECIPE, zero=1, precision="bf16"),
     replace(RECIPE, zero=2, adversary="both"),
     replace(RECIPE, zero=3),
@@ -40,7 +41,7 @@ def trained(recipe: Recipe, workers: int = 1) -> tuple[RunOutcome, RecordingSink
 
 
 @pytest.mark.parametrize(
-    "recipe", MODES, ids=["fp32", "bf16-1", "adversary-2", "zero-3", "compile"]
+    "recipe", MODES, ids=["fp32", "bf16-0", "bf16-1", "adversary-2", "zero-3", "compile"]
 )
 def test_a_repeated_trial_gives_the_same_bits_and_frees_its_memory(recipe: Recipe) -> None:
     first, second = trained(recipe), trained(recipe)

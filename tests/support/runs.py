@@ -35,7 +35,7 @@ PRUNE = PruneSpec(model=MODEL, sparsity=0.5, run="run")
 MODES: list[dict[str, Any]] = [
     {"precision": "fp32", "zero": 0},
     {"precision": "fp32", "zero": 2},
-    {"precision": "bf16", "zero": 1},
+    {"precision": "bf16", "zero": 0},
 ]
 
 

@@ -171,7 +171,7 @@ def test_every_stage_gives_the_results_of_one_process(zero: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("zero", [1, 3])
+@pytest.mark.parametrize("zero", [0, 3])
 def test_bfloat16_in_a_group_gives_the_same_ticket_and_almost_the_same_weights(zero: int) -> None:
     recipe = replace(NO_DROPOUT, zero=zero, clip_norm=0.0, precision="bf16")  # type: ignore[arg-type]
     one, two = trained(recipe, 1), trained(recipe, 2)

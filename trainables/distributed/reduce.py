@@ -16,7 +16,7 @@ BUCKET_ELEMENTS = 1 << 23
 
 
 def all_reduce_gradients(weights: Iterable[nn.Parameter], peers: Peers) -> None:
-    """Replace every gradient by its sum over all processes.
+    """Replace every gradient by its sum over all processes, which is taken in float32.
 
     A weight that has no gradient in any process, such as the mask embedding in a task that masks
     nothing, still has none afterwards, and the optimizer skips it. DeepSpeed's own sum would give
@@ -56,15 +56,16 @@ def average_buffers(buffers: Iterable[Tensor], peers: Peers) -> None:
 def _all_reduce_bucket(bucket: Sequence[nn.Parameter]) -> None:
     has_gradient = [weight.grad is not None for weight in bucket]
     # One message sums the gradients, and counts the processes that have one.
-    flat = torch.cat([*(_flat(weight) for weight in bucket), bucket[0].new_tensor(has_gradient)])
+    counts = torch.tensor(has_gradient, dtype=torch.float32, device=bucket[0].device)
+    flat = torch.cat([*(_flat(weight) for weight in bucket), counts])
     dist.all_reduce(flat)
     *sums, counts = torch.split(flat, [*(weight.numel() for weight in bucket), len(bucket)])
     for weight, gradient, count in zip(bucket, sums, counts.tolist(), strict=True):
         if count:
-            weight.grad = gradient.view_as(weight)
+            weight.grad = gradient.view_as(weight).to(weight.dtype)
 
 
 def _flat(weight: nn.Parameter) -> Tensor:
     if weight.grad is None:
-        return torch.zeros_like(weight).view(-1)
-    return weight.grad.view(-1)
+        return torch.zeros_like(weight, dtype=torch.float32).view(-1)
+    return weight.grad.view(-1).float()

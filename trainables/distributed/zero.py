@@ -13,13 +13,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainables.distributed.collectives import Peers, Shard
 
 
-def master_shard(weight: nn.Parameter, zero: int, size: int, peers: Peers) -> Shard:
-    """Return the shard of a weight's float32 master; `size` is the weight's number of elements."""
+def master_shard(weight: Tensor, zero: int, size: int, peers: Peers) -> Shard:
+    """Return the shard of a weight's float32 master; `size` is the weight's number of elements. At
+    stage 0, `weight` is the master itself."""
     if zero == 0:
         return Shard(0, weight.detach().view(-1))
     if zero == 3:
@@ -30,14 +31,15 @@ def master_shard(weight: nn.Parameter, zero: int, size: int, peers: Peers) -> Sh
 
 
 def state_shard(
-    weight: nn.Parameter,
+    weight: Tensor,
     key: str,
     optimizer: torch.optim.Optimizer,
     zero: int,
     size: int,
     peers: Peers,
 ) -> Shard:
-    """Return the shard of the optimizer's state `key` of a weight, such as `exp_avg`."""
+    """Return the shard of the optimizer's state `key` of a weight, such as `exp_avg`. At stage 0,
+    `weight` is the float32 master."""
     if zero == 0:
         return Shard(0, optimizer.state[weight][key].view(-1))
     if zero == 3:
@@ -47,7 +49,7 @@ def state_shard(
     return _fragment(weight, key)
 
 
-def local_weight(weight: nn.Parameter, zero: int, size: int, peers: Peers) -> Shard:
+def local_weight(weight: Tensor, zero: int, size: int, peers: Peers) -> Shard:
     """Return the shard of the module's own weight, in the precision in which it computes."""
     if zero == 3:
         return _without_padding(weight.ds_tensor, size, peers)  # type: ignore[attr-defined]
@@ -86,7 +88,7 @@ def cpu_copies(shards: Mapping[str, Shard]) -> dict[str, Shard]:
     }
 
 
-def _fragment(weight: nn.Parameter, key: str | None) -> Shard:
+def _fragment(weight: Tensor, key: str | None) -> Shard:
     """Return the shard at stages 1 and 2, where a flat partition can cover all, a part or nothing
     of a parameter."""
     mapping = weight._hp_mapping  # type: ignore[attr-defined]

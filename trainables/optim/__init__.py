@@ -15,9 +15,10 @@ applies to it. `settings` are the values of a group (`lr`, `weight_decay`, ...) 
 `update`, which is 1 where the state is zero; `lr` is the schedule's learning rate times the group's
 factor. A group that is not `decayed` gets `weight_decay` 0.
 
-DeepSpeed runs the optimizer on the weights themselves at ZeRO 0. From stage 1 on it runs it on flat
-partitions: one tensor for all weights of a group, and in each process another part of it. An
-update must therefore work element by element, unless the entry says `whole_tensors`.
+At ZeRO 0 the optimizer runs on the weights themselves, and at bf16 on their float32 masters
+(`masters.py`). From stage 1 on DeepSpeed runs it on flat partitions: one tensor for all weights of
+a group, and in each process another part of it. An update must therefore work element by element,
+unless the entry says `whole_tensors`. It must skip weights without a gradient.
 
 A pruned weight stays zero under an optimizer that moves no weight whose value, gradient and state
 are zero, which includes its weight decay.
@@ -56,8 +57,7 @@ class OptimizerEntry:
     """The fields of `Recipe` that it reads and others may not: a recipe that sets a field of
     another optimizer only is refused."""
     whole_tensors: bool = False
-    """Whether an update needs each weight as a whole. Then it is available at ZeRO 0 only, and so
-    only in fp32."""
+    """Whether an update needs each weight as a whole. Then it is available at ZeRO 0 only."""
     check: Callable[[Recipe], None] = no_check
     """Raises RecipeError for values that the optimizer does not allow."""
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainables.distributed.zero import optimizer_partitions
 from trainables.errors import InvariantError, RecipeError
@@ -22,13 +22,16 @@ _COUNT = "step"
 """The key under which torch's optimizers count their updates."""
 
 
-def build_optimizer(net: nn.Module, recipe: Recipe, groups: Groups) -> torch.optim.Optimizer:
-    """Return the optimizer with the recipe's settings. `groups` are those that the model names.
+def build_optimizer(
+    weights: Mapping[str, Tensor], recipe: Recipe, groups: Groups
+) -> torch.optim.Optimizer:
+    """Return the optimizer of `weights`, by name, with the recipe's settings. `groups` are those
+    that the model names.
 
     Raises RecipeError for a group with a factor that no weight is in.
     """
     optimizer: torch.optim.Optimizer = _module(recipe).build(
-        _parameter_groups(net, recipe, groups), recipe
+        _parameter_groups(weights, recipe, groups), recipe
     )
     return optimizer
 
@@ -58,15 +61,18 @@ def init_state(optimizer: torch.optim.Optimizer, recipe: Recipe, zero_optimizer:
         zero_optimizer._lazy_init_hp_params_optimizer_state()
 
 
-def check_partitions(optimizer: torch.optim.Optimizer, net: nn.Module, recipe: Recipe) -> None:
-    """Raise InvariantError if the optimizer needs whole weights and has flat partitions.
+def check_partitions(
+    optimizer: torch.optim.Optimizer, weights: Iterable[Tensor], recipe: Recipe
+) -> None:
+    """Raise InvariantError if the optimizer needs whole weights and has flat partitions instead of
+    `weights`.
 
     DeepSpeed replaces the parameters of any optimizer by its partitions. LARS would then silently
     compute one trust ratio for the whole network.
     """
     if not OPTIMIZERS[recipe.optimizer].whole_tensors:
         return
-    own = {id(weight) for weight in net.parameters()}
+    own = {id(weight) for weight in weights}
     held = [id(weight) for group in optimizer.param_groups for weight in group["params"]]
     if not held or not own.issuperset(held):
         raise InvariantError(
@@ -118,15 +124,17 @@ def _module(recipe: Recipe) -> ModuleType:
     return importlib.import_module(OPTIMIZERS[recipe.optimizer].module)
 
 
-def _parameter_groups(net: nn.Module, recipe: Recipe, groups: Groups) -> list[dict[str, Any]]:
+def _parameter_groups(
+    weights: Mapping[str, Tensor], recipe: Recipe, groups: Groups
+) -> list[dict[str, Any]]:
     """Return the parameter groups: by head, group with a factor of its own and rest of the
     backbone, which differ in learning rate, and by whether weight decay applies.
 
     Raises RecipeError for a group with a factor that no weight is in.
     """
     scales = {"": 1.0, HEAD: recipe.head_lr_scale, **dict(recipe.lr_scales)}
-    found: dict[tuple[str, bool], list[nn.Parameter]] = defaultdict(list)
-    for name, weight in net.named_parameters():
+    found: dict[tuple[str, bool], list[Tensor]] = defaultdict(list)
+    for name, weight in weights.items():
         decayed = recipe.decay_vectors or weight.ndim > 1
         found[_scale_of(name, recipe, groups), decayed].append(weight)
     used = {scale for scale, _ in found}
@@ -137,8 +145,8 @@ def _parameter_groups(net: nn.Module, recipe: Recipe, groups: Groups) -> list[di
                 f"group ({', '.join(groups[group])}); remove it, or correct the model's groups"
             )
     return [
-        {"params": weights, "lr_scale": scales[scale], "decayed": decayed}
-        for (scale, decayed), weights in found.items()
+        {"params": members, "lr_scale": scales[scale], "decayed": decayed}
+        for (scale, decayed), members in found.items()
     ]
 
 

@@ -92,6 +92,10 @@ def _violations(
 
 def _mask_gradient(mask: Tensor, weight: Tensor) -> None:
     assert weight.grad is not None
+    if weight.grad.dtype == torch.bfloat16:
+        # On CPU a product of bfloat16 and bool takes 82 ms for 85 million weights, and one of
+        # bfloat16 alone 12. Such a mask takes a second byte per weight.
+        mask.data = mask.to(torch.bfloat16)
     weight.grad.mul_(mask)
 
 

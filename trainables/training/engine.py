@@ -4,7 +4,9 @@ Undocumented properties of DeepSpeed 0.19:
 
 * `LOCAL_RANK` must be set.
 * On CPU its first use compiles a shared-memory kernel for minutes, unless no kernel is compatible.
-* At bf16 it drops the low bits of the weights before it creates its float32 masters.
+* Its bf16 mode drops the low bits of the weights before it creates its float32 masters.
+* Its bf16 mode takes one optimizer step too many at ZeRO 0. `optim/masters.py` replaces the mode
+  there: DeepSpeed runs the passes over bfloat16 weights, and calls our step over the masters.
 * At ZeRO 3 its function to set the masters does not update the module's own weights.
 * Its statistics synchronize with the GPU before every micro-batch.
 * Its default buckets allocate memory for 500 million gradients.
@@ -59,6 +61,7 @@ from trainables.optim.build import (
     set_learning_rates,
     tensor_state_names,
 )
+from trainables.optim.masters import MasterStep, split_masters
 from trainables.spec import Recipe
 from trainables.tasks.base import Batch
 from trainables.training.adversary import TrainingObjective
@@ -97,6 +100,8 @@ class Engine:
     shapes: Mapping[str, torch.Size]
     """Shapes in the state dict before `deepspeed.initialize`, which empties the parameters at ZeRO
     3."""
+    whole_masters: Mapping[str, Tensor]
+    """The float32 masters by name at bf16 and ZeRO 0; otherwise empty."""
 
     def step(
         self, micro_batches: Iterable[MicroBatch], objective: TrainingObjective, lr: float
@@ -122,16 +127,18 @@ class Engine:
             for loss in objective(self.deepspeed, batch, micro_batch.loss_divisor / scale):
                 total += loss.detach()
                 self.deepspeed.backward(loss, scale_wrt_gas=False)
+        norm: float | Tensor = 0.0
         if self.recipe.zero == 0:
             all_reduce_gradients(self.net.parameters(), self.peers)
-            if self.recipe.clip_norm:
-                clip_grad_norm_(self.net.parameters(), self.recipe.clip_norm)
+            if self.recipe.clip_norm and not self.whole_masters:  # whose step clips by itself
+                norm = clip_grad_norm_(self.net.parameters(), self.recipe.clip_norm)
         self.deepspeed.step()
         with torch.no_grad():
             average_buffers(self._buffers().values(), self.peers)
-        # Read the loss once per step, because reading it synchronizes with the GPU.
+        # Read the loss and the norm once per step, because reading them synchronizes with the GPU.
         mean = float(self.peers.all_reduce(np.array([float(total)], np.float32))[0]) / scale
-        if not math.isfinite(mean) or not self.deepspeed.was_step_applied():
+        finite = math.isfinite(mean) and math.isfinite(norm)
+        if not finite or not self.deepspeed.was_step_applied():
             raise InvariantError(
                 f"the loss or its gradient is not finite (loss {mean}); lower the learning rate"
             )
@@ -158,11 +165,11 @@ class Engine:
 
         Each element belongs to exactly one process: to rank 0 if all processes have it.
         """
-        parameters = self._parameters()
+        updated = self._updated()
         return cpu_copies(
             {
-                name: self._master(parameters[name], name)
-                if name in parameters
+                name: self._master(updated[name], name)
+                if name in updated
                 else self._first_rank_only(Shard(0, value.view(-1)))
                 for name, value in self.net.state_dict().items()
             }
@@ -185,14 +192,14 @@ class Engine:
 
     def set_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Write the masters and buffers, and the module's own weights rounded from the masters."""
-        parameters, zero = self._parameters(), self.recipe.zero
+        updated, zero = self._updated(), self.recipe.zero
         with torch.no_grad():
             for name, current in self.net.state_dict().items():
                 value = weights[name].to(current.device)
                 if current.numel():  # stage 3 keeps only small weights in full, beside the shards
                     current.copy_(value)
-                if name in parameters and zero:
-                    weight, size = parameters[name], self._size(name)
+                if name in updated and (zero or self.whole_masters):
+                    weight, size = updated[name], self._size(name)
                     write_shard(master_shard(weight, zero, size, self.peers), value)
                     if zero == 3:
                         write_shard(local_weight(weight, zero, size, self.peers), value)
@@ -200,12 +207,13 @@ class Engine:
     def masters(self) -> dict[str, Tensor]:
         """Return the full float32 masters of the parameters, on the device, in each process. They
         may be views of the engine's: do not write to them."""
-        parameters, zero = self._parameters(), self.recipe.zero
-        if self.recipe.precision == "fp32" and zero < 3:  # the module's own weights are the masters
-            return {name: weight.detach() for name, weight in parameters.items()}
+        updated, zero = self._updated(), self.recipe.zero
+        # In fp32 the module's own weights are the masters.
+        if zero == 0 or (self.recipe.precision == "fp32" and zero < 3):
+            return {name: weight.detach() for name, weight in updated.items()}
         shards = {
             name: master_shard(weight, zero, self._size(name), self.peers)
-            for name, weight in parameters.items()
+            for name, weight in updated.items()
         }
         return self.peers.all_gather_shards(shards, self.shapes)
 
@@ -215,13 +223,13 @@ class Engine:
         A weight that a step does not use is not updated at ZeRO 0. Where an optimizer's own count
         of a weight's updates therefore differs from the number of steps, the count is in `COUNTS`.
         """
-        parameters = self._parameters()
+        updated = self._updated()
         state = {
             key: self.peers.gather_shards(
                 cpu_copies(
                     {
                         name: self._owned(self._state(weight, name, key))
-                        for name, weight in parameters.items()
+                        for name, weight in updated.items()
                     }
                 ),
                 self.shapes,
@@ -232,7 +240,7 @@ class Engine:
         steps = self.deepspeed.global_steps
         skipped = {
             name: torch.tensor(counts[weight])
-            for name, weight in parameters.items()
+            for name, weight in updated.items()
             if counts.get(weight, steps) != steps
         }
         return state | {COUNTS: skipped} if skipped else state
@@ -254,12 +262,12 @@ class Engine:
         self.deepspeed.global_steps = steps
         for weight in self.optimizer.state:
             set_count(self.optimizer, weight, steps)
-        parameters = self._parameters()
+        updated = self._updated()
         if self.recipe.zero == 0:
             for name, count in state.get(COUNTS, {}).items():
-                set_count(self.optimizer, parameters[name], int(count))
+                set_count(self.optimizer, updated[name], int(count))
         for key in tensor_state_names(self.recipe):
-            for name, weight in parameters.items():
+            for name, weight in updated.items():
                 write_shard(self._state(weight, name, key), state[key][name].to(self.device))
 
     def has_fresh_state(self) -> bool:
@@ -274,16 +282,21 @@ class Engine:
     def _parameters(self) -> dict[str, nn.Parameter]:
         return dict(self.net.named_parameters())
 
+    def _updated(self) -> Mapping[str, Tensor]:
+        """Return what the optimizer updates at stage 0; above, the parameters that `zero.py` finds
+        the shards of."""
+        return self.whole_masters or self._parameters()
+
     def _buffers(self) -> dict[str, Tensor]:
         return {name: each for name, each in self.net.named_buffers() if name in self.shapes}
 
     def _size(self, name: str) -> int:
         return self.shapes[name].numel()
 
-    def _master(self, weight: nn.Parameter, name: str) -> Shard:
+    def _master(self, weight: Tensor, name: str) -> Shard:
         return self._owned(master_shard(weight, self.recipe.zero, self._size(name), self.peers))
 
-    def _state(self, weight: nn.Parameter, name: str, key: str) -> Shard:
+    def _state(self, weight: Tensor, name: str, key: str) -> Shard:
         return state_shard(
             weight, key, self.optimizer, self.recipe.zero, self._size(name), self.peers
         )
@@ -319,20 +332,32 @@ def start_engine(
     for tensor in (*net.parameters(), *net.buffers()):
         tensor.data = tensor.data.contiguous()
     shapes = {name: value.shape for name, value in net.state_dict().items()}
-    exact_weights = {}
+    exact_weights, whole_masters = {}, {}
     if recipe.precision == "bf16":
         use_float32_batch_norm(net)
-        exact_weights = {
-            name: value.detach().to("cpu", copy=True) for name, value in net.state_dict().items()
-        }
-    optimizer = build_optimizer(net, recipe, groups)
+        if recipe.zero:
+            exact_weights = {
+                name: value.detach().to("cpu", copy=True)
+                for name, value in net.state_dict().items()
+            }
+        else:
+            whole_masters = split_masters(net)
+    updated = whole_masters or dict(net.named_parameters())
+    optimizer = build_optimizer(updated, recipe, groups)
     config = _config(recipe, sum(weight.numel() for weight in net.parameters()))
-    deepspeed_engine, *_ = deepspeed.initialize(model=net, optimizer=optimizer, config=config)
+    deepspeed_engine, *_ = deepspeed.initialize(
+        model=net,
+        # DeepSpeed takes an optimizer of torch's class, or a function that returns any other.
+        optimizer=(lambda _: MasterStep(optimizer, net, whole_masters, recipe.clip_norm))
+        if whole_masters
+        else optimizer,
+        config=config,
+    )
     if recipe.zero == 3:
         for module in net.modules():
             for weight in getattr(module, "reads", ()):
                 deepspeed.zero.register_external_parameter(module, weight)
-    check_partitions(optimizer, net, recipe)
+    check_partitions(optimizer, updated.values(), recipe)
     init_state(optimizer, recipe, deepspeed_engine.optimizer)
     # At ZeRO 1 to 3 DeepSpeed reduces gradients to their partitions; at 0 `Engine.step` sums them.
     deepspeed_engine.enable_backward_allreduce = recipe.zero > 0
@@ -344,6 +369,7 @@ def start_engine(
         device=device,
         peers=current_peers(),
         shapes=shapes,
+        whole_masters=whole_masters,
     )
     try:
         if exact_weights:
@@ -406,7 +432,7 @@ def _config(recipe: Recipe, elements: int) -> dict[str, Any]:
         "gradient_clipping": recipe.clip_norm if recipe.zero else 0.0,
         # Its list of tested optimizers lacks SGD.
         "zero_allow_untested_optimizer": True,
-        "bf16": {"enabled": recipe.precision == "bf16"},
+        "bf16": {"enabled": recipe.precision == "bf16" and recipe.zero > 0},
         # Stage 3 does not shard weights of up to this many elements: biases and norms, because
         # matrices are larger even in a model of size tiny. DeepSpeed's default of 100,000 would not
         # shard a tiny model at all.

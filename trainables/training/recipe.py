@@ -24,11 +24,6 @@ def check_recipe(recipe: Recipe, groups: Collection[str] = ()) -> None:
     _check_fields(recipe)
     if OPTIMIZERS[recipe.optimizer].whole_tensors:
         _check_whole_tensors(recipe)
-    if recipe.precision == "bf16" and recipe.zero == 0:
-        raise RecipeError(
-            "recipe.zero = 0 is not allowed with precision bf16: DeepSpeed then takes one "
-            "optimizer step too many; use 1 or more"
-        )
     if recipe.compile and recipe.zero == 3:
         raise RecipeError(
             "recipe.compile is not allowed with zero = 3, where weights are gathered and released "
@@ -134,13 +129,8 @@ def _readers() -> Iterator[tuple[str, str]]:
 
 
 def _check_whole_tensors(recipe: Recipe) -> None:
-    why = f"optimizer {recipe.optimizer}, which needs whole weights: DeepSpeed"
-    if recipe.precision == "bf16":
-        raise RecipeError(
-            f"recipe.precision = bf16 is not allowed with {why} flattens them in bf16; use fp32"
-        )
     if recipe.zero:
         raise RecipeError(
-            f"recipe.zero = {recipe.zero} is not allowed with {why} flattens them from stage 1 on; "
-            "use 0"
+            f"recipe.zero = {recipe.zero} is not allowed with optimizer {recipe.optimizer}, which "
+            "needs whole weights: DeepSpeed flattens them from stage 1 on; use 0"
         )

@@ -70,7 +70,7 @@ def with_value(path: str, value: Any) -> dict[str, Any]:
         ("recipes.short.step", 3, "recipes.short.step", "did you mean `steps`?"),
         ("recipes.short.steps", 0, "recipes.short.steps = 0", "use 1 or more"),
         ("recipes.short.lr", "fast", "recipes.short.lr = 'fast'", "number"),
-        ("recipes.short.precision", "bf16", "recipes.short.zero = 0", "use 1 or more"),
+        ("recipes.short.precision", "bf17", "short.precision = 'bf17'", "or 'bf16'"),
         ("recipes.short.accumulate", 3, "recipes.short.accumulate = 3", "use a divisor"),
         ("placement.store", {"url": "gs://b"}, "placement.store.url = 'gs://b'", "s3://"),
         ("placement.tracking", "htp://x", "placement.tracking = 'htp://x'", "such as http://"),

@@ -75,7 +75,7 @@ class Classifier(nn.Module):
         return out.float()
 
 
-@pytest.mark.parametrize("zero", [1, 2])
+@pytest.mark.parametrize("zero", [0, 1, 2])
 def test_a_network_with_batch_norm_trains_in_bfloat16(zero: int) -> None:
     """torch's own raises RuntimeError on CPU: its weights are bfloat16, its statistics float32."""
     recipe = Recipe(optimizer="sgd", precision="bf16", zero=zero, clip_norm=0.0)  # type: ignore[arg-type]

@@ -39,12 +39,14 @@ from trainables.training.engine import MicroBatch, start_engine
 
 STAGES: list[dict[str, Any]] = [{"zero": 0}, {"zero": 1}, {"zero": 2}]
 BF16: list[dict[str, Any]] = [
+    {"zero": 0, "precision": "bf16"},
     {"zero": 1, "precision": "bf16"},
     {"zero": 2, "precision": "bf16"},
 ]
 CASES = [
     *((recipe, mode) for recipe in (ADAMW, SGD) for mode in [*STAGES, *BF16]),
     (LARS, STAGES[0]),
+    (LARS, BF16[0]),
 ]
 
 
@@ -270,7 +272,7 @@ def test_a_factor_on_a_group_without_weights_is_refused(groups: dict[str, tuple[
     """Its prefixes match nothing, or longer ones of other groups take all of its weights."""
     recipe = replace(SGD, lr_scales=tuple(dict.fromkeys(groups, 3.0).items()))
     with pytest.raises(RecipeError, match=r"lr_scales: side = 3.0 has no effect"):
-        build_optimizer(network(), recipe, groups)
+        build_optimizer(dict(network().named_parameters()), recipe, groups)
 
 
 class SignSgd(torch.optim.Optimizer):

@@ -45,6 +45,7 @@ RECIPES: dict[str, Recipe] = {
     "lars-0": LARS,
     "nesterov-0": NESTEROV,
     "nesterov-1": replace(NESTEROV, zero=1),
+    "adamw-0-bf16": replace(ADAMW, precision="bf16", clip_norm=0.1),
     "sgd-2-bf16": replace(SGD, zero=2, precision="bf16"),
     "adamw-3": replace(ADAMW, zero=3),
     "nesterov-3": replace(NESTEROV, zero=3),

@@ -35,7 +35,7 @@ RECIPE = Recipe(
     adversary_kl=1.5,
 )
 MODES = ["text", "image", "both", "alternate"]
-STAGES = [("fp32", 0), ("fp32", 1), ("fp32", 2), ("bf16", 1), ("bf16", 2)]
+STAGES = [("fp32", 0), ("fp32", 1), ("fp32", 2), ("bf16", 0), ("bf16", 2)]
 Batch = Mapping[str, Tensor]
 
 

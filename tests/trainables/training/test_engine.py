@@ -26,7 +26,7 @@ from trainables.tickets.weights import applied, kept_sha256, pruned_nonzero
 from trainables.training.adversary import plain_objective
 from trainables.training.engine import Engine, start_engine
 
-MODES = [("fp32", 0), ("fp32", 1), ("fp32", 2), ("bf16", 1), ("bf16", 2)]
+MODES = [("fp32", 0), ("fp32", 1), ("fp32", 2), ("bf16", 0), ("bf16", 1), ("bf16", 2)]
 RECIPE = Recipe(steps=8, batch_size=8, accumulate=2, lr=1e-2, weight_decay=0.1, dropout=0.0)
 
 
