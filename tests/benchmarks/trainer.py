@@ -31,6 +31,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.benchmarks.alone import alone
+from tests.benchmarks.size import sized
 from tests.benchmarks.table import Row
 from trainables.data.fingerprint import fingerprint
 from trainables.distributed.process import prepare_process
@@ -64,16 +65,16 @@ class Case:
     """Largest time of a step as a multiple of `passes`."""
 
 
-ROUNDS = 3
+ROUNDS = sized(3, smoke=1)
 # In float32 the passes, which are torch's on both sides, are 87 % of a step at size tiny and 97 %
 # at size base: no loop can be much faster than another.
-BASE = Recipe(steps=7, batch_size=8)
+BASE = Recipe(steps=sized(7, smoke=3), batch_size=8)
 CASES = {
     "tiny": Case(
         what="UNITER-tiny, easy-VQA, 128 a batch",
         size="tiny",
-        recipe=replace(TASKS["easy_vqa"].recipes["uniter"], steps=120),
-        warm_up_steps=20,
+        recipe=replace(TASKS["easy_vqa"].recipes["uniter"], steps=sized(120, smoke=3)),
+        warm_up_steps=sized(20, smoke=1),
         limit=0.95,  # equal, up to the noise of steps of 20 ms
         passes_limit=1.2,
     ),
@@ -81,7 +82,7 @@ CASES = {
         what="UNITER-base, 8 x 50 tokens a batch",
         size="base",
         recipe=BASE,
-        warm_up_steps=2,
+        warm_up_steps=sized(2, smoke=1),
         limit=1.0,
         passes_limit=1.05,
     ),
@@ -89,12 +90,13 @@ CASES = {
         what="UNITER-base, bf16, 8 x 50 tokens a batch",
         size="base",
         recipe=replace(BASE, precision="bf16"),
-        warm_up_steps=2,
+        warm_up_steps=sized(2, smoke=1),
         limit=1.05,
         passes_limit=1.3,
     ),
 }
 EXAMPLES, TEXT, REGIONS, ANSWERS = 64, 14, 36, 3129
+WORDS, FEATURES = sized((1000, 2048), smoke=(100, 192))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,7 +134,7 @@ class TensorTask:
 
 
 def setting(case: Case) -> tuple[Network, TensorTask]:
-    model = ModelSpec(architecture="uniter", size=case.size)
+    model = ModelSpec(architecture="uniter", size=sized(case.size, smoke="tiny"))
     backbone = init_backbone(model, 0, case.recipe.dropout)
     hidden = backbone.hidden_size
     if case.size == "base":
@@ -151,9 +153,9 @@ def setting(case: Case) -> tuple[Network, TensorTask]:
 def _synthetic() -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
     return {
-        "input_ids": torch.randint(1000, (EXAMPLES, TEXT), generator=generator),
+        "input_ids": torch.randint(WORDS, (EXAMPLES, TEXT), generator=generator),
         "text_mask": torch.ones(EXAMPLES, TEXT, dtype=torch.bool),
-        "region_features": torch.randn(EXAMPLES, REGIONS, 2048, generator=generator),
+        "region_features": torch.randn(EXAMPLES, REGIONS, FEATURES, generator=generator),
         "region_boxes": torch.rand(EXAMPLES, REGIONS, 7, generator=generator),
         "labels": torch.randint(ANSWERS, (EXAMPLES,), generator=generator),
     }
