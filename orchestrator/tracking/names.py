@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 
 from orchestrator.plan.graph import DENSE, Curve
 from orchestrator.sources.colors import HUES, INK, MUTED
@@ -39,18 +40,14 @@ _PARTS: Mapping[str, Callable[[Curve], str]] = {
 class CurveNames:
     """Names the curves of a sweep by what differs between them.
 
-    A part that all curves share is left out: with one task, no name has the task. Words are
-    shortened in names that would be longer than what is shown, and names that are then the same are
-    numbered.
+    A part that is not needed to tell them apart is left out: with one task, no name has it. Words
+    are shortened in names that would be longer than what is shown, and names that are then the same
+    are numbered.
     """
 
     def __init__(self, curves: Iterable[Curve]) -> None:
         known = list(dict.fromkeys(curves))
-        self._varying = [
-            part
-            for part, text in _PARTS.items()
-            if part in ("curve", "seed") or len({text(curve) for curve in known} - {""}) > 1
-        ]
+        self._parts = _distinguishing({replace(curve, seed=0) for curve in known})
         labels = dict.fromkeys(curve_label(curve) for curve in known if _has_hue(curve))
         self._hues = {label: HUES[i % len(HUES)] for i, label in enumerate(labels)}
         self._numbers: dict[Curve, int] = {}
@@ -59,7 +56,7 @@ class CurveNames:
     @property
     def grouping(self) -> list[str]:
         """The params by which MLflow groups the seeds of a curve."""
-        return [part for part in self._varying if part != "seed"]
+        return [part for part in self._parts if part != "seed"]
 
     def color(self, curve: Curve) -> str:
         """Return the colour of a curve as `#rrggbb`: its seeds share one, and so do tasks."""
@@ -72,7 +69,7 @@ class CurveNames:
         short."""
         if curve in self._numbers:
             prefix = f"{prefix}{self._numbers[curve]}) "
-        parts = [text for part in self._varying if (text := _PARTS[part](curve))]
+        parts = [text for part in self._parts if (text := _PARTS[part](curve))]
         words = [word for part in parts for word in part.split()]
         letters = max(map(len, words))
         name = prefix + " ".join(words)
@@ -80,6 +77,18 @@ class CurveNames:
             letters -= 1
             name = prefix + " ".join(_shortened(word, letters) for word in words)
         return name
+
+
+def _distinguishing(curves: Collection[Curve]) -> list[str]:
+    """Return the parts that tell curves apart whatever their seeds: the last ones are left out
+    first. The label and the seed always belong to a name."""
+    parts = list(_PARTS)
+    for part in reversed(_PARTS):
+        kept = [name for name in parts if name not in (part, "seed")]
+        texts = {tuple(_PARTS[name](curve) for name in kept) for curve in curves}
+        if part not in ("curve", "seed") and len(texts) == len(curves):
+            parts.remove(part)
+    return parts
 
 
 def _has_hue(curve: Curve) -> bool:

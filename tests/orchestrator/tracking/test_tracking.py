@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import signal
 import socket
 import sqlite3
@@ -17,11 +18,13 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 
+from orchestrator.errors import InputError
 from orchestrator.plan.graph import DENSE, Cell, Curve, Plan, Trial
 from orchestrator.store.record import Record, TicketRef
 from orchestrator.tracking import LiveRun, Projector, sync
 from orchestrator.tracking.experiment import KEY_TAG, PARENT_TAG, open_experiment
 from orchestrator.tracking.names import CurveNames
+from orchestrator.tracking.server import find_experiment, newest_experiments
 from orchestrator.tracking.views import SCORE
 from tests.support.paper_report import full_grid
 from tests.support.synthetic_sweep import SyntheticSweep, quickstart_sweep
@@ -273,6 +276,22 @@ def test_the_names_of_curves_differ_in_what_the_ui_shows(sweep: SyntheticSweep) 
     shown = [names.name(curve)[:20] for curve in curves]
     assert len(set(shown)) == len(shown)
     assert all(f"s{curve.seed}" in names.name(curve) for curve in curves)
+
+
+def test_experiments_are_found_by_name(server: Server) -> None:
+    plan = make_plan("found")
+    assert find_experiment(server.uri, "found") == ""
+    sync(plan, make_records(plan), server.uri)
+    assert find_experiment(server.uri, "found") == open_experiment(server.uri, "found").id
+    assert "Default" not in newest_experiments(server.uri)
+    assert next(iter(newest_experiments(server.uri))) == "found"
+
+
+def test_an_address_without_mlflow_is_refused_by_name(moto: str) -> None:
+    for address in (f"http://127.0.0.1:{_free_port()}", moto):
+        with pytest.raises(InputError, match=re.escape(address)) as refused:
+            find_experiment(address, "any")
+        assert "placement.tracking" in str(refused.value)
 
 
 def test_projecting_twice_changes_nothing(server: Server, tmp_path: Path) -> None:
