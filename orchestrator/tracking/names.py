@@ -83,7 +83,7 @@ def _distinguishing(curves: Collection[Curve]) -> list[str]:
     """Return the parts that tell curves apart whatever their seeds: the last ones are left out
     first. The label and the seed always belong to a name."""
     parts = list(_PARTS)
-    for part in reversed(_PARTS):
+    for part in reversed(list(_PARTS)):
         kept = [name for name in parts if name not in (part, "seed")]
         texts = {tuple(_PARTS[name](curve) for name in kept) for curve in curves}
         if part not in ("curve", "seed") and len(texts) == len(curves):

@@ -110,7 +110,7 @@ def note(headline: Sequence[str], experiment: str, report_run: str, folder: Path
     links = [f"[{name}]({chart_link('', experiment, view)})" for name, view in views.items()]
     if (folder / "report.html").exists():
         page = f"#/experiments/{experiment}/runs/{report_run}/artifacts/report.html"
-        links.append(f"[report]({page})")
+        links.append(f"[report]({page}?workflowType=machine_learning)")
     paragraphs = [" · ".join(links), *headline]
     for figure in sorted(folder.glob(_FIGURE))[:1]:
         query: Mapping[str, str] = {
