@@ -15,9 +15,10 @@ from __future__ import annotations
 import fcntl
 import json
 import secrets
+import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,25 @@ def stop_services(
     with _locked(root):
         state = _State.read(root)
         return tuple(name for name in names if processes.terminate(state.token(name)))
+
+
+def find_mlflow_experiment(root: Path, name: str) -> tuple[str, str]:
+    """Return the address of the MLflow server of `root`, and the id of the experiment `name`.
+
+    Both are empty if there is no such experiment. The server need not run.
+    """
+    root = root.resolve()
+    database = root / "mlflow" / DATABASE
+    if not database.exists() or not (root / "services.json").exists():
+        return "", ""
+    query = "SELECT experiment_id FROM experiments WHERE name = ? AND lifecycle_stage = 'active'"
+    try:
+        with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
+            row = connection.execute(query, (name,)).fetchone()
+    except sqlite3.Error:  # the server is creating or migrating it
+        row = None
+    port = _State.read(root).ports.get("mlflow")
+    return (f"http://127.0.0.1:{port}", str(row[0])) if row and port else ("", "")
 
 
 @dataclass(kw_only=True, slots=True)

@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, TypeAlias
 from uuid import uuid4
 
 from orchestrator.api.results import RunResult, SweepPlan, SweepReport, SweepStatus
-from orchestrator.api.workspace import LOCAL, Connections, PlannedSweep, connect, has_store
+from orchestrator.api.workspace import (
+    LOCAL,
+    Connections,
+    PlannedSweep,
+    chart_link,
+    connect,
+    has_store,
+)
 from orchestrator.cost.estimate import estimate, remaining_summary
 from orchestrator.cost.prices import max_slots
 from orchestrator.credentials import aws_credentials
@@ -118,6 +125,7 @@ def run_sweep(
 
     make_folder(folder)
     plan, placement, profile = sweep.plan, sweep.config.placement, sweep.profile
+    _check_tracking(sweep, connections)
     store = connections.store
     records = store.records(plan.trials)
     skipped = sweep.skipped(records)
@@ -249,6 +257,7 @@ def report_sweep(sweep: PlannedSweep, connections: Connections, folder: Path | N
             command=f"sweepstakes run {sweep.argument}",
             failures=failures,
             skipped=status.skipped,
+            mlflow=chart_link(sweep),
         )
     return SweepReport(plan, status, rule, files)
 
@@ -271,14 +280,28 @@ def sync_sweep(sweep: PlannedSweep, connections: Connections, folder: Path) -> i
     from orchestrator.tracking.experiment import first_line
 
     records = connections.store.records(sweep.plan.trials)
+    status = Status(records=records, skipped=sweep.skipped(records))
+    headline = SweepReport(sweep.plan, status, sweep.config.win).headline()
     try:
-        tracking.sync(sweep.plan, records, uri, folder if folder.exists() else None)
+        tracking.sync(sweep.plan, records, uri, folder if folder.exists() else None, headline)
     except MlflowException as error:
         raise InputError(
             f"{uri}: MLflow cannot be used ({first_line(error)}); check `placement.tracking` and"
             " that the server is running"
         ) from error
     return len(records)
+
+
+def _check_tracking(sweep: PlannedSweep, connections: Connections) -> None:
+    """Warn if MLflow does not answer. No trial depends on it, so the run goes on."""
+    if connections.mlflow_uri:
+        from orchestrator.tracking.server import find_experiment
+
+        try:
+            find_experiment(connections.mlflow_uri, sweep.plan.name)
+        except InputError as error:
+            catch_up = f"`sweepstakes sync {sweep.argument}` sends the results later"
+            log.warning("%s; the run goes on without it, and %s", error, catch_up)
 
 
 def _publish(

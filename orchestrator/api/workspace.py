@@ -247,6 +247,26 @@ def _mlflow_uri(placement: Placement, home: Path, *, wanted: bool) -> Iterator[s
         yield placement.tracking
 
 
+def chart_link(sweep: PlannedSweep) -> str:
+    """Return the link to the sweep's curves in MLflow; empty without tracking, before the first
+    run, and if the server does not answer.
+
+    The local server need not run: its database says whether it has the experiment.
+    """
+    from orchestrator.tracking import server, views
+
+    tracking = sweep.config.placement.tracking
+    if tracking == NO_TRACKING:
+        return ""
+    if tracking == LOCAL:
+        uri, experiment = servers.find_mlflow_experiment(sweep.home, sweep.plan.name)
+    else:
+        uri, experiment = tracking, ""
+        with suppress(InputError):
+            experiment = server.find_experiment(uri, sweep.plan.name)
+    return views.chart_link(uri, experiment) if experiment else ""
+
+
 @contextmanager
 def local_services(home: Path, names: Sequence[ServiceName]) -> Iterator[Services]:
     """Keep local servers running while at least one command uses them; the last one stops them."""

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.api import workspace
+from orchestrator.api.workspace import PlannedSweep
 from orchestrator.cli.shared import (
     KEY,
     STORE_OF,
@@ -22,7 +23,6 @@ from orchestrator.cli.shared import (
     read_sweep,
 )
 from orchestrator.errors import InputError
-from orchestrator.sweep.config import Placement
 
 KEY_PREFIX = re.compile(r"[0-9a-f]{1,64}")
 
@@ -84,14 +84,14 @@ def explain(home: Path, sweep: Path, key: str, as_json: bool) -> None:
     from orchestrator.monitor.event_log import read_events
 
     planned_sweep = read_sweep(sweep, home)
-    plan, placement = planned_sweep.plan, planned_sweep.config.placement
+    plan = planned_sweep.plan
     trial = explain.find_trial(plan, key)
     with err.status("opening the store"):
         status = session.sweep_status(planned_sweep).stored
     folder = workspace.report_folder(planned_sweep)
     events = read_events(folder, trial.produced_by or trial.key)
     rows = explain.explain(
-        plan, trial, status, str(sweep), mlflow=_mlflow(placement), events=events
+        plan, trial, status, str(sweep), mlflow=_mlflow(planned_sweep), events=events
     )
     if as_json:
         click.echo(json.dumps(rows, indent=2))
@@ -103,8 +103,11 @@ def explain(home: Path, sweep: Path, key: str, as_json: bool) -> None:
     out.print(table)
 
 
-def _mlflow(placement: Placement) -> str:
+def _mlflow(sweep: PlannedSweep) -> list[str]:
     """Where the sweep's MLflow runs can be viewed; empty without tracking."""
-    if placement.tracking == workspace.NO_TRACKING:
-        return ""
-    return "sweepstakes ui" if placement.tracking == workspace.LOCAL else placement.tracking
+    tracking, link = sweep.config.placement.tracking, workspace.chart_link(sweep)
+    if tracking == workspace.NO_TRACKING:
+        return []
+    if tracking == workspace.LOCAL:
+        return ["sweepstakes ui", *([link] if link else [])]
+    return [link or tracking]

@@ -44,6 +44,7 @@ from orchestrator.errors import SweepstakesError
 
 if TYPE_CHECKING:
     from orchestrator.api.results import RunResult
+    from orchestrator.api.workspace import PlannedSweep
     from orchestrator.report.write import ReportFiles
 
 DISK_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT)
@@ -113,6 +114,7 @@ def run(home: Path, sweep: Path, budget: float | None) -> None:
         if result.report and result.report.files:
             print_verdicts(result.report.files)
             _print_files(result.report.files)
+            _print_link(planned_sweep)
             out.print("next      sweepstakes ui")
             out.print("          sweepstakes tickets list")
     _print_problems(result, sweep)
@@ -138,6 +140,12 @@ def _print_files(files: ReportFiles) -> None:
     out.print(f"report    {files.page}", soft_wrap=True)
     for figure in files.figures[:1]:
         out.print(f"figure    {figure}", soft_wrap=True)
+
+
+def _print_link(sweep: PlannedSweep) -> None:
+    """Print the link to the sweep's curves in MLflow, if it has them."""
+    if link := workspace.chart_link(sweep):
+        out.print(f"MLflow    {link}", soft_wrap=True)
 
 
 def _exit_code(result: RunResult) -> int:
@@ -170,6 +178,7 @@ def report(home: Path, sweep: Path, folder: Path | None) -> None:
     assert files is not None
     print_verdicts(files)
     _print_files(files)
+    _print_link(planned_sweep)
 
 
 @cli.command()
@@ -183,15 +192,25 @@ def sync(home: Path, sweep: Path) -> None:
     folder = workspace.report_folder(planned_sweep)
     with open_store(planned_sweep, home, tracking=True) as connections:
         count = session.sync_sweep(planned_sweep, connections, folder)
+        _print_link(planned_sweep)
     out.print(f"MLflow holds the {count} committed trials of {planned_sweep.plan.name}")
 
 
 @cli.command()
 @click.pass_obj
 def ui(home: Path) -> None:
-    """Serve the MLflow UI of the local store until Ctrl-C."""
+    """Serve the MLflow UI of the local store until Ctrl-C.
+
+    It prints the links to the curves of the sweeps that ran last.
+    """
+    from orchestrator.tracking.server import newest_experiments
+    from orchestrator.tracking.views import chart_link
+
     with workspace.local_services(home, ["mlflow"]) as services:
-        out.print(f"MLflow    {services.mlflow_uri}    (stop with Ctrl-C)")
+        uri = services.mlflow_uri
+        out.print(f"MLflow    {uri}    (stop with Ctrl-C)")
+        for name, experiment in newest_experiments(uri).items():
+            out.print(f"{name:<9} {chart_link(uri, experiment)}", soft_wrap=True)
         while True:
             time.sleep(3600)
 

@@ -37,13 +37,13 @@ def explain(
     status: Status,
     sweep: str,
     *,
-    mlflow: str = "",
+    mlflow: Sequence[str] = (),
     events: Sequence[str] = (),
 ) -> dict[str, list[str]]:
     """Return headings, each with the lines below it. Empty headings are left out.
 
-    `sweep` is the path of the sweep file. `mlflow` is the address of its MLflow server, or the
-    command that serves it; empty without tracking. `events` is what has happened to the trial in
+    `sweep` is the path of the sweep file. `mlflow` are the command that serves its MLflow
+    runs and the link to them; empty without tracking. `events` is what has happened to the trial in
     runs from this machine (see `event_log.read_events`).
     """
     rows = {
@@ -63,7 +63,7 @@ def explain(
     }
     if trial.kind == "train" and mlflow:
         query = f"tags.`sweepstakes.key` = '{trial.key}'"
-        rows["MLflow"] = [mlflow, f"experiment {plan.name}, search for {query}"]
+        rows["MLflow"] = [*mlflow, f"experiment {plan.name}, search for {query}"]
     return {heading: lines for heading, lines in rows.items() if lines}
 
 

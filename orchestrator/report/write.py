@@ -65,6 +65,7 @@ def write_report(
     command: str,
     failures: Mapping[str, str],
     skipped: Collection[str] = (),
+    mlflow: str = "",
 ) -> ReportFiles:
     """Write `report.html`, `figures/*.png|svg` and `tables/*.md|csv|parquet` under `out`.
 
@@ -72,7 +73,8 @@ def write_report(
     called once for the hash of each ticket that the overlap and layer figures show. `command` is
     shown on the page as the way to run the sweep again. `failures` maps the keys of failed trials
     to a one-line error. `skipped` are the keys of trials that the sweep's strategy does not want.
-    Raises InputError if `out` cannot be written.
+    `mlflow` is a link to the curves in MLflow, or empty. Raises InputError if `out` cannot
+    be written.
     """
     make_folder(out)
     cells = tables.cell_scores(plan, records, failures, skipped)
@@ -94,6 +96,7 @@ def write_report(
         environment=summary.environment_values(records),
         failures=tuple((k[:12], error) for k, error in failures.items() if k not in skipped),
         command=command,
+        mlflow=mlflow,
         latest_record=max((record.created_at for record in records.values()), default=""),
     )
     figures = {

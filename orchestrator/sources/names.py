@@ -11,8 +11,16 @@ from orchestrator.plan.graph import DENSE
 from orchestrator.sources import BUILTIN, DENSE_NETWORK, SOURCES, TicketSource
 from trainables.errors import PluginError
 
+PRIOR_LABEL = "without image"
+"""Name in figures of the score that needs no image (`Task.prior`)."""
 _LAST = 1000
 """Rank of a source that is not installed."""
+_SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
+
+
+def theta(rewind: int) -> str:
+    """Return `θ₀`, `θ₁₂₀`: the weights that every level restarts from."""
+    return f"θ{str(rewind).translate(_SUBSCRIPTS)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +53,12 @@ class NamedSource:
     def noun(self) -> str:
         """What sentences call its tickets, such as `IMP tickets`."""
         return self._filled(self.entry.noun) or f"{self.label} tickets"
+
+    def curve_label(self, rewind: int) -> str:
+        """Return the name of its curve, such as `IMP θ₀`. Tickets on other weights, and the dense
+        network, have no rewind point."""
+        rewound = self.entry.figure != "weights" and self.entry.role != "dense"
+        return f"{self.label} {theta(rewind)}" if rewound else self.label
 
     def _filled(self, text: str) -> str:
         parameter = self.entry.parameter

@@ -9,7 +9,9 @@ from datetime import datetime
 from orchestrator.plan.graph import DENSE, Cell, Curve, Plan
 from orchestrator.plan.keys import canonical_sha256
 from orchestrator.store.record import Record
-from orchestrator.tracking.experiment import CONTENT_TAG, RUN_NAME_TAG, MetricPoint
+from orchestrator.tracking.experiment import COLOR_TAG, CONTENT_TAG, RUN_NAME_TAG, MetricPoint
+from orchestrator.tracking.names import PRIOR, CurveNames, curve_label
+from orchestrator.tracking.views import CURVE, SCORE, TRAINING_RUN
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,37 +64,91 @@ def curve_key(curve: Curve, cells: Sequence[Cell]) -> str:
     return f"curve-{canonical_sha256(parts)}"
 
 
-def curve_name(curve: Curve) -> str:
-    """Return a name with the distinguishing parts first: the UI's list shows about 20
-    characters."""
-    return f"{curve.source} θ{curve.rewind} s{curve.seed} · {curve.model} · {curve.task}"
+def prior_key(problem: Curve) -> str:
+    """Return the key of the run that shows the score without the image."""
+    return f"prior-{canonical_sha256(list(asdict(problem).values()))}"
+
+
+def problem_of(curve: Curve) -> Curve:
+    """Return what all curves of one study, model, task and recipe have in common: they are
+    compared with the same dense runs, and with one score without the image."""
+    return replace(_dense_curve(curve), seed=0)
+
+
+def steps_by_problem(plan: Plan) -> dict[Curve, list[int]]:
+    """Return the steps of all curves of each problem, along which its dense runs are drawn."""
+    steps: dict[Curve, set[int]] = {}
+    for cell in plan.cells:
+        steps.setdefault(problem_of(cell.curve), set()).add(_step(cell))
+    return {problem: sorted(values | {0}) for problem, values in steps.items()}
+
+
+def prior_curve(problem: Curve) -> Curve:
+    return replace(problem, source=PRIOR)
 
 
 def curve_content(
-    curve: Curve, cells: Sequence[Cell], records: Mapping[str, Record]
+    names: CurveNames,
+    curve: Curve,
+    cells: Sequence[Cell],
+    records: Mapping[str, Record],
+    steps: Sequence[int],
 ) -> RunContent | None:
-    """Return scores at step = sparsity in percent; None while no cell has one."""
+    """Return scores at step = sparsity in percent; None while no cell has one.
+
+    A dense run, which has one score, has it at all of `steps`: a horizontal line.
+    """
     done = [(cell, records[cell.trial]) for cell in cells if cell.trial in records]
-    if not done:
-        return None
     points = [
-        (name, record.scores[name], round(100 * cell.sparsity), _milliseconds(record))
+        (SCORE, record.scores["score"], step, _milliseconds(record))
         for cell, record in done
-        for name in ("score", "prior")
-        if name in record.scores
+        if "score" in record.scores
+        for step in (steps if curve.source == DENSE else [_step(cell)])
     ]
+    if not points:
+        return None
     times = [_milliseconds(record) for _, record in done]
     return RunContent(
-        name=curve_name(curve),
-        params={name: str(value) for name, value in asdict(curve).items()},
-        extra_tags={"cells": f"{len(done)} of {len(cells)}"},
+        name=names.name(curve),
+        params=_curve_params(curve),
+        extra_tags={COLOR_TAG: names.color(curve), "cells": f"{len(done)} of {len(cells)}"},
         points=points,
         start=min(times),
         end=max(times) if len(done) == len(cells) else None,
     )
 
 
-def trial_content(record: Record, cells: Sequence[Cell]) -> RunContent:
+def prior_content(
+    names: CurveNames, problem: Curve, record: Record, steps: Sequence[int]
+) -> RunContent | None:
+    """Return the score without the image, as `record` has it, at all of `steps`; None if the task
+    has none."""
+    prior, when = record.scores.get("prior"), _milliseconds(record)
+    if prior is None:
+        return None
+    curve = prior_curve(problem)
+    # With the score among the params, another one replaces the run instead of adding points.
+    params = _curve_params(curve) | {"rewind": "", "seed": "", "prior": repr(prior)}
+    return RunContent(
+        name=names.name(curve),
+        params=params,
+        extra_tags={COLOR_TAG: names.color(curve)},
+        points=[(SCORE, prior, step, when) for step in steps],
+        start=when,
+        end=when,
+    )
+
+
+def _curve_params(curve: Curve) -> dict[str, str]:
+    params = {name: str(value) for name, value in asdict(curve).items()}
+    return {"kind": CURVE, "curve": curve_label(curve), **params}
+
+
+def _step(cell: Cell) -> int:
+    return round(100 * cell.sparsity)
+
+
+def trial_content(record: Record, cells: Sequence[Cell], names: CurveNames) -> RunContent:
     """Return the content of the run for training run `record`, which is the trial of `cells`.
 
     Its params are those of the first cell. The history is logged unchanged, and the scores as
@@ -100,6 +156,7 @@ def trial_content(record: Record, cells: Sequence[Cell]) -> RunContent:
     """
     labels, ticket = record.labels, record.ticket
     params = {
+        "kind": TRAINING_RUN,
         "trial": record.key,
         "model": str(labels.get("model", "")),
         "task": str(labels.get("task", "")),
@@ -111,7 +168,7 @@ def trial_content(record: Record, cells: Sequence[Cell]) -> RunContent:
     if cells:
         curve, level = cells[0].curve, cells[0].level
         params |= {k: str(v) for k, v in asdict(curve).items()} | {"level": str(level)}
-        name = f"level {level} · {curve_name(curve)}"
+        name = names.name(curve, f"{_step(cells[0])} % " if level else "")
     end = _milliseconds(record)
     steps = int(record.costs.get("steps", 0))
     points = [(f"final/{score}", value, steps, end) for score, value in record.scores.items()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 KEY_TAG = "sweepstakes.key"
 """Tag that identifies a run."""
 RUN_NAME_TAG = "mlflow.runName"
+COLOR_TAG = "mlflow.runColor"
+"""Tag with the colour of a run in the UI's charts."""
 PARENT_TAG = "mlflow.parentRunId"
 CONTENT_TAG = "sweepstakes.content"
 """Tag with a digest of a run's content, written last."""
@@ -63,6 +65,14 @@ class Experiment:
 
     client: MlflowClient
     id: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """Its tags when it was opened."""
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags of the experiment, with a request for each that differed when it was opened."""
+        for name, value in tags.items():
+            if self.tags.get(name) != value:
+                self.client.set_experiment_tag(self.id, name, value)
 
     def runs(self, filter_string: str = "") -> dict[str, StoredRun]:
         """Return the runs that match MLflow's `filter_string`, by key."""
@@ -154,7 +164,7 @@ def open_experiment(uri: str, name: str) -> Experiment:
                 raise
     if experiment.lifecycle_stage == "deleted":
         client.restore_experiment(experiment.experiment_id)
-    return Experiment(client, str(experiment.experiment_id))
+    return Experiment(client, str(experiment.experiment_id), dict(experiment.tags))
 
 
 def first_line(error: Exception) -> str:

@@ -9,18 +9,12 @@ from typing import Any
 import pandas as pd
 
 from orchestrator.report.data.tables import PROBLEM_KEY
+from orchestrator.sources.names import PRIOR_LABEL as PRIOR_LABEL
 from orchestrator.sources.names import comparison_sources, find_source
+from orchestrator.sources.names import theta as theta
 from orchestrator.sweep.config import Win
 
 MISSING = "–"
-PRIOR_LABEL = "without image"
-"""Name in figures of the score that needs no image (`Task.prior`)."""
-_SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
-
-
-def theta(rewind: int) -> str:
-    """Return `θ₀`, `θ₁₂₀`: the weights that every level restarts from."""
-    return f"θ{str(rewind).translate(_SUBSCRIPTS)}"
 
 
 def source_name(source: str) -> str:
@@ -29,13 +23,8 @@ def source_name(source: str) -> str:
 
 
 def curve_label(source: str, rewind: int, variant: str = "") -> str:
-    """Return the name of a curve within its figure, such as `IMP θ₀`, with its variant if any.
-
-    Tickets on other weights, and the dense network, have no rewind point.
-    """
-    entry = find_source(source).entry
-    rewound = entry.figure != "weights" and entry.role != "dense"
-    curve = f"{source_name(source)} {theta(rewind)}" if rewound else source_name(source)
+    """Return the name of a curve within its figure, such as `IMP θ₀`, with its variant if any."""
+    curve = find_source(source).curve_label(rewind)
     return f"{curve}, {variant}" if variant else curve
 
 

@@ -85,6 +85,8 @@ class Page:
     failures: Sequence[tuple[str, str]]
     """(trial, error)."""
     command: str
+    mlflow: str
+    """Link to the curves in MLflow; empty without one."""
     latest_record: str
     """Creation time of the latest record; empty if there is none."""
 

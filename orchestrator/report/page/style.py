@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-INK = "#1b2733"
-MUTED = "#66727f"
+from orchestrator.sources.colors import HUES as HUES
+from orchestrator.sources.colors import INK as INK
+from orchestrator.sources.colors import MUTED as MUTED
+
 GRID_COLOR = "#e3e7eb"
 BAND = "#cfd6dd"
 BACKGROUND = "#ffffff"
-"""These five are variables of the page's style sheet, which replaces them in dark mode."""
-
-HUES = ("#0a6fb3", "#d9610f", "#0b9070", "#b85a94", "#8a6d00", "#4aa3d8", "#7a4fb5", "#5e6b78")
-"""After Okabe and Ito (2008), darkened to a contrast of 3:1 against white; lighter in dark mode."""
+"""These three, `INK` and `MUTED` are variables of the page's style sheet, which replaces them in
+dark mode."""
 
 RC: dict[Any, Any] = {
     "figure.facecolor": BACKGROUND,

@@ -80,7 +80,7 @@ def test_the_state_of_a_trial_is_explained(plan: Plan) -> None:
 def test_a_dense_run_is_explained(plan: Plan) -> None:
     dense, _ = cell(plan, DENSE, 0)
     _, ticket_key = cell(plan, "imp", 1)
-    rows = explain(plan, plan.trials[dense], Status(), "x.yaml", mlflow="http://mlflow")
+    rows = explain(plan, plan.trials[dense], Status(), "x.yaml", mlflow=["http://mlflow"])
     assert rows["trial"] == [dense, "train uniter-tiny easy_vqa level 0"]
     assert rows["requested by"] == [
         "study main · uniter-tiny · easy_vqa · recipe short · theta_0 · dense · seed 0 · level 0"
@@ -102,7 +102,7 @@ def test_a_ticket_produced_by_a_run_is_explained(plan: Plan) -> None:
         key=ticket_key, kind="prune", spec={}, ticket=ticket, created_at="2026-01-02T03:04:05Z"
     )
     status = Status(records={ticket_key: record, **records_of(plan, dense)})
-    rows = explain(plan, plan.trials[ticket_key], status, "x.yaml", mlflow="http://mlflow")
+    rows = explain(plan, plan.trials[ticket_key], status, "x.yaml", mlflow=["http://mlflow"])
     assert rows["produced by"] == [f"{dense[:12]} train uniter-tiny easy_vqa level 0: committed"]
     assert rows["log"] == [f"sweepstakes logs {dense[:12]} --sweep x.yaml"]
     assert [line.split()[0] for line in rows["needed by"]] == [first[:12]]

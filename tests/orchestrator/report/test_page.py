@@ -6,10 +6,7 @@ import html
 import html.parser
 import itertools
 import json
-import os
 import re
-import shutil
-import subprocess
 from collections import Counter
 from pathlib import Path
 
@@ -20,6 +17,7 @@ from orchestrator.report import write
 from orchestrator.report.write import ReportFiles, write_report
 from orchestrator.sweep.config import Win
 from tests.support import paper_report as paper
+from tests.support.browser import visit
 from tests.support.synthetic_sweep import SyntheticSweep, quickstart_sweep, synthetic_ticket
 
 RULE = Win(ratio=0.99, tolerance="one_sd", seeds=2)
@@ -211,27 +209,6 @@ def test_the_page_is_self_contained(which: str, request: pytest.FixtureRequest) 
     assert len(ids) == len(set(ids))
 
 
-def _chromium() -> str:
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    if browser is None and os.environ.get("CI") == "true":
-        pytest.fail("chromium is not installed; `apt-get install chromium`")
-    if browser is None:
-        pytest.skip("chromium is not installed")
-    return browser
-
-
-def visit(page: Path, width: int, folder: Path) -> tuple[str, list[str]]:
-    """Return the DOM of `page` loaded at `width` pixels, and its console messages."""
-    command = [
-        _chromium(), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
-        "--no-first-run", "--disable-background-networking", "--disable-component-update",
-        "--disable-sync", f"--user-data-dir={folder / 'profile'}", f"--window-size={width},900",
-        "--enable-logging=stderr", "--v=0", "--dump-dom", page.as_uri(),
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-
-
 # The report forbids scripts, so an outer page measures it in a frame of the given width.
 MEASURE = """<!DOCTYPE html><body style="margin:0"><pre id="result"></pre>
 <iframe id="frame" width="{width}" height="900" style="border:0" srcdoc="{page}"></iframe>
@@ -260,7 +237,7 @@ def test_the_page_fits_the_screen(
     around = tmp_path / "around.html"
     page = html.escape(files.page.read_text(), quote=True)
     around.write_text(MEASURE.format(width=width, page=page))
-    dom, console = visit(around, 1600, tmp_path)
+    dom, console = visit(around.as_uri(), 1600, tmp_path)
     assert console == []
     result = re.search(r'<pre id="result">(\{.*?\})</pre>', dom)
     assert result, "the page did not load"
@@ -273,7 +250,7 @@ def test_the_page_fits_the_screen(
 
 
 def test_the_page_loads_without_console_messages(report: ReportFiles, tmp_path: Path) -> None:
-    dom, console = visit(report.page, 1400, tmp_path)
+    dom, console = visit(report.page.as_uri(), 1400, tmp_path)
     assert "Winning tickets" in dom
     assert console == []
 
@@ -283,5 +260,5 @@ def test_an_outside_request_gives_a_console_message(report: ReportFiles, tmp_pat
     broken = tmp_path / "broken.html"
     text = report.page.read_text().replace("</main>", '<img src="http://127.0.0.1:9/x.png"></main>')
     broken.write_text(text)
-    _, console = visit(broken, 1400, tmp_path)
+    _, console = visit(broken.as_uri(), 1400, tmp_path)
     assert console

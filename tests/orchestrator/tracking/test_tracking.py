@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
+import re
 import signal
 import socket
 import sqlite3
@@ -16,10 +18,16 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 
+from orchestrator.errors import InputError
 from orchestrator.plan.graph import DENSE, Cell, Curve, Plan, Trial
 from orchestrator.store.record import Record, TicketRef
 from orchestrator.tracking import LiveRun, Projector, sync
 from orchestrator.tracking.experiment import KEY_TAG, PARENT_TAG, open_experiment
+from orchestrator.tracking.names import CurveNames
+from orchestrator.tracking.server import find_experiment, newest_experiments
+from orchestrator.tracking.views import SCORE
+from tests.support.paper_report import full_grid
+from tests.support.synthetic_sweep import SyntheticSweep, quickstart_sweep
 from tests.support.waits import wait_for
 from trainables.spec import ModelSpec, Recipe, TaskSpec, TrainSpec
 
@@ -162,12 +170,15 @@ def points(run: dict[str, Any], metric: str) -> list[tuple[int, float]]:
     return [(step, value) for name, step, _, value in run["metrics"] if name == metric]
 
 
+def summary_run(server: Server, name: str) -> str:
+    run = open_experiment(server.uri, name).find_run("summary")
+    assert run is not None
+    return run.id
+
+
 def artifacts(server: Server, name: str) -> list[str]:
     client = MlflowClient(tracking_uri=server.uri)
-    experiment = client.get_experiment_by_name(name)
-    assert experiment is not None
-    (run,) = client.search_runs([experiment.experiment_id], f"tags.`{KEY_TAG}` = 'summary'")
-    return sorted(file.path for file in client.list_artifacts(run.info.run_id))
+    return sorted(file.path for file in client.list_artifacts(summary_run(server, name)))
 
 
 def run_named(runs: dict[str, Any], prefix: str) -> dict[str, Any]:
@@ -179,13 +190,19 @@ def test_curves_and_trials_are_projected_as_parent_and_child_runs(server: Server
     plan = make_plan("curves")
     sync(plan, make_records(plan), server.uri)
     runs = experiment_content(server, "curves")
-    parents = [run for key, run in runs.items() if key.startswith("curve-")]
-    children = {key: run for key, run in runs.items() if not key.startswith("curve-")}
-    assert len(parents) == 3
+    parents = [run for run in runs.values() if run["params"]["kind"] == "curve"]
+    children = {key: run for key, run in runs.items() if run["params"]["kind"] == "run"}
+    names = sorted(run["tags"]["mlflow.runName"] for run in parents)
+    assert names == ["IMP θ₀ s0", "IMP θ₆₀ s0", "dense s0", "without image"]
+    assert all({name for name, *_ in run["metrics"]} == {SCORE} for run in parents)
+    assert not any(points(run, SCORE) for run in children.values())
     assert set(children) == set(plan.trials)
 
     (theta_60,) = [run for run in parents if run["params"]["rewind"] == "60"]
-    assert points(theta_60, "score") == [(0, 90.0), (10, 91.0), (20, 92.0)]
+    assert points(theta_60, SCORE) == [(0, 90.0), (10, 91.0), (20, 92.0)]
+    for source, score in (("dense", 90.0), ("prior", 67.0)):
+        (line,) = [run for run in parents if run["params"]["source"] == source]
+        assert points(line, SCORE) == [(0, score), (10, score), (20, score)]
     assert theta_60["status"] == "FINISHED"
 
     shared = children["shared-400"]
@@ -201,15 +218,95 @@ def test_curves_and_trials_are_projected_as_parent_and_child_runs(server: Server
     assert points(shared, "final/score") == [(4, 91.0)]
 
 
+def test_runs_of_an_earlier_version_are_replaced(server: Server) -> None:
+    """Curves were logged as `score`, which MLflow cannot delete from a run."""
+    plan = make_plan("earlier")
+    sync(plan, make_records(plan), server.uri)
+    wanted = experiment_content(server, "earlier")
+    experiment = open_experiment(server.uri, "earlier-0")
+    for key, run in wanted.items():
+        params = {name: value for name, value in run["params"].items() if name != "kind"}
+        old = experiment.create_run(key, "old")
+        experiment.log(old.id, [("score", 90.0, 10, 0)], params, {"sweepstakes.content": "old"})
+    sync(Plan("earlier-0", plan.trials, plan.cells), make_records(plan), server.uri)
+    assert experiment_content(server, "earlier-0") == wanted
+
+
+def test_grouping_by_the_views_params_averages_the_seeds(server: Server) -> None:
+    """What a grouped chart draws: MLflow's UI averages the histories of a group's runs by step."""
+    sweep = quickstart_sweep()
+    sync(sweep.plan(), sweep.records, server.uri)
+    experiment = open_experiment(server.uri, sweep.name)
+    view = json.loads(experiment.tags["mlflow.sharedViewState.means"])
+    grouping = [key["groupByData"] for key in view["groupBy"]["groupByKeys"]]
+    drawn: dict[Any, dict[int, list[float]]] = {}
+    for run in experiment.client.search_runs([experiment.id], view["searchFilter"]):
+        group = tuple(run.data.params[name] for name in grouping)
+        for point in experiment.client.get_metric_history(run.info.run_id, SCORE):
+            drawn.setdefault(group, {}).setdefault(point.step, []).append(point.value)
+
+    def mean(source: str, rewind: int, level: int) -> float:
+        scores = [
+            sweep.records[cell.trial].scores["score"]
+            for cell in sweep.cells
+            if (cell.curve.source, cell.curve.rewind, cell.level) == (source, rewind, level)
+        ]
+        assert len(scores) == 2
+        return sum(scores) / 2
+
+    dense = mean("dense", 0, 0)
+    labels = {"imp": "IMP", "random": "random", "random_layerwise": "layer-matched"}
+    wanted = {
+        (f"{label} {theta}",): [dense, *(mean(source, rewind, level) for level in range(1, 10))]
+        for source, label in labels.items()
+        for rewind, theta in ((0, "θ₀"), (60, "θ₆₀"))
+    }
+    wanted |= {("dense",): [dense] * 10, ("without image",): [67.0] * 10}
+    assert {
+        group: [sum(by_step[step]) / len(by_step[step]) for step in range(0, 100, 10)]
+        for group, by_step in drawn.items()
+    } == {group: pytest.approx(scores) for group, scores in wanted.items()}
+    assert all(set(by_step) == set(range(0, 100, 10)) for by_step in drawn.values())
+
+
+@pytest.mark.parametrize("sweep", [quickstart_sweep(), full_grid()], ids=["quickstart", "paper"])
+def test_the_names_of_curves_differ_in_what_the_ui_shows(sweep: SyntheticSweep) -> None:
+    curves = dict.fromkeys(cell.curve for cell in sweep.cells)
+    names = CurveNames(curves)
+    shown = [names.name(curve)[:20] for curve in curves]
+    assert len(set(shown)) == len(shown)
+    assert all(f"s{curve.seed}" in names.name(curve) for curve in curves)
+
+
+def test_experiments_are_found_by_name(server: Server) -> None:
+    plan = make_plan("found")
+    assert find_experiment(server.uri, "found") == ""
+    sync(plan, make_records(plan), server.uri)
+    assert find_experiment(server.uri, "found") == open_experiment(server.uri, "found").id
+    assert "Default" not in newest_experiments(server.uri)
+    assert next(iter(newest_experiments(server.uri))) == "found"
+
+
+def test_an_address_without_mlflow_is_refused_by_name(moto: str) -> None:
+    for address in (f"http://127.0.0.1:{_free_port()}", moto):
+        with pytest.raises(InputError, match=re.escape(address)) as refused:
+            find_experiment(address, "any")
+        assert "placement.tracking" in str(refused.value)
+
+
 def test_projecting_twice_changes_nothing(server: Server, tmp_path: Path) -> None:
     plan = make_plan("twice")
     records = make_records(plan)
     (tmp_path / "report.html").write_text("<p>one</p>")
-    sync(plan, records, server.uri, tmp_path)
+    sync(plan, records, server.uri, tmp_path, ["It wins."])
     first = experiment_content(server, "twice")
     assert artifacts(server, "twice") == ["report.html"]
-    sync(plan, records, server.uri, tmp_path)
+    note = open_experiment(server.uri, "twice").tags["mlflow.note.content"]
+    assert "It wins." in note
+    assert f"/runs/{summary_run(server, 'twice')}/artifacts/report.html" in note
+    sync(plan, records, server.uri, tmp_path, ["It wins."])
     assert experiment_content(server, "twice") == first
+    assert open_experiment(server.uri, "twice").tags["mlflow.note.content"] == note
 
 
 def test_an_interrupted_write_is_completed_without_duplicates(server: Server) -> None:
@@ -230,10 +327,10 @@ def test_a_partial_sweep_is_completed(server: Server) -> None:
     first_records = dict(list(records.items())[:2])
     sync(plan, first_records, server.uri)
     partial = experiment_content(server, "grows")
-    assert run_named(partial, "imp θ60 s0")["status"] == "RUNNING"
+    assert run_named(partial, "IMP θ₆₀ s0")["status"] == "RUNNING"
     sync(plan, records, server.uri)
     complete = experiment_content(server, "grows")
-    assert run_named(complete, "imp θ60 s0")["status"] == "FINISHED"
+    assert run_named(complete, "IMP θ₆₀ s0")["status"] == "FINISHED"
     sync(make_plan("grows-at-once"), records, server.uri)
     assert complete == experiment_content(server, "grows-at-once")
 
@@ -245,7 +342,7 @@ def test_an_edited_sweep_gets_new_curves(server: Server) -> None:
     sync(new, make_records(new), server.uri)
     after = experiment_content(server, "edited")
     assert {key: after[key] for key in before} == before
-    assert len(after) == 2 * len(before)
+    assert len(after) == 2 * len(before) - 1, "the score without the image is that of the task"
 
 
 def test_new_labels_replace_a_run(server: Server) -> None:
