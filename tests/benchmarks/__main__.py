@@ -22,6 +22,7 @@ BENCHMARKS = (
     "scheduling",
     "scale",
     "volume",
+    "batches",
 )
 
 

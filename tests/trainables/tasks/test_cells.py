@@ -137,6 +137,12 @@ def test_published_token_batches_fit_the_longest_examples() -> None:
         assert max(sizes) * length <= TASKS[task].recipes["uniter"].tokens
 
 
+@pytest.mark.parametrize(("task", "special"), [("vqa", 2), ("snli_ve", 2), ("nlvr2", 4)])
+def test_uniter_counts_words_without_cls_and_sep(task: str, special: int) -> None:
+    toy, _ = _network(task, "uniter")
+    np.testing.assert_array_equal(toy.uniter_lengths(), toy.lengths() - special)
+
+
 @pytest.mark.parametrize(("task", "architecture"), TASK_MODEL_PAIRS)
 def test_held_out_examples_have_a_fixed_order(task: str, architecture: str) -> None:
     toy, _ = _network(task, architecture)
