@@ -85,9 +85,16 @@ class Recipe:
     above 0."""
     tokens: CountOrZero = 0
     """Token limit of a micro-batch, counting words, regions or patches, and padding. Above 0,
-    examples of similar length are batched together up to this limit, as UNITER's
-    `TokenBucketSampler` does, and `batch_size` is ignored; 0 uses batches of `batch_size`
-    examples."""
+    examples of similar length are batched together up to this limit, and `batch_size` is ignored;
+    0 uses batches of `batch_size` examples."""
+    token_batches: Literal["full", "uniter"] = "full"
+    """How micro-batches are filled up to `tokens`. `full` adds examples as long as the micro-batch,
+    padded to its own longest example, stays within the limit, and uses every example once per
+    epoch. `uniter` follows UNITER's `TokenBucketSampler` (`data/sampler.py`), to which UNITER's
+    published numbers of steps belong. It sorts 8,192 examples at a time and gives all of their
+    micro-batches the size that fits the longest of them, which is about half as many examples. Its
+    lengths leave out [CLS] and [SEP], and the last micro-batch of each 8,192 is dropped. Only
+    allowed if `tokens` is above 0."""
     accumulate: Count = 1
     """Micro-batches per optimizer step, whose gradients are averaged. It must divide `batch_size`,
     unless `tokens` is above 0."""

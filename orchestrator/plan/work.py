@@ -22,6 +22,9 @@ from trainables.tasks import sequences_per_example
 CostFunction: TypeAlias = Callable[[Trial], float]
 """Return the cost of a trial; 0 for anything but a training run."""
 
+TOKENS_OF_LIMIT = {"full": 0.95, "uniter": 0.40}
+"""Tokens of a micro-batch, with padding, over the recipe's `tokens`, by `token_batches`: as counted
+on lengths like VQA's (`tests/benchmarks/batches.py`)."""
 TOKENS_PER_SEQUENCE = {"regions": 60, "pixels": 240}
 """Words and regions or patches of a typical sequence; only ratios between models depend on it."""
 
@@ -43,7 +46,11 @@ def steps_of(trial: Trial) -> int:
 
 
 def work_of(trial: Trial) -> float:
-    """Return prunable weights x tokens x passes, forward and backward, in units of 1e12."""
+    """Return prunable weights x tokens x passes, forward and backward, in units of 1e12.
+
+    Evaluations are left out, because a plan does not know the number of held-out examples.
+    Measured seconds include them.
+    """
     spec = trial.spec
     if not isinstance(spec, TrainSpec):
         return 0.0
@@ -51,7 +58,7 @@ def work_of(trial: Trial) -> float:
     weights = _largest_pool(spec.model)
     recipe = spec.recipe
     sequences = sequences_per_example(spec.task.name, spec.model.architecture)
-    tokens = recipe.tokens * recipe.accumulate
+    tokens = recipe.tokens * recipe.accumulate * TOKENS_OF_LIMIT[recipe.token_batches]
     tokens = tokens or recipe.batch_size * TOKENS_PER_SEQUENCE[modality] * sequences
     return steps_of(trial) * weights * tokens * passes_per_step(recipe) / 1e12
 
@@ -167,7 +174,10 @@ def _run_kind(trial: Trial) -> object:
         spec.task.name,
         recipe.batch_size,
         recipe.tokens,
+        recipe.token_batches,
         recipe.accumulate,
+        recipe.eval_every,
+        recipe.eval_examples,
         recipe.precision,
         recipe.compile,
         passes_per_step(recipe),

@@ -37,6 +37,7 @@ BENCHMARKS = (
     "scheduling",
     "scale",
     "volume",
+    "batches",
 )
 
 

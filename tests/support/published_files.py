@@ -25,6 +25,7 @@ from trainables.data.reference import LocalData
 from trainables.data.schema.examples import Data
 from trainables.data.schema.layouts import Layout, SplitFiles
 from trainables.spec import Options, TaskSpec
+from trainables.tasks import TASKS
 
 LAYOUTS = {
     (task, name): layout
@@ -58,7 +59,8 @@ def write_task(root: Path, task: str, file_format: str, options: Options = ()) -
 
 def task_spec(root: Path, task: str, file_format: str, options: Options = ()) -> TaskSpec:
     files = task_files(task, file_format, dict(options))
-    return TaskSpec(name=task, data=fingerprint(root, files), options=options)
+    data, semantics = fingerprint(root, files), TASKS[task].semantics
+    return TaskSpec(name=task, data=data, options=options, semantics=semantics)
 
 
 def read_task_data(root: Path, task: str, file_format: str, options: Options = ()) -> Data:

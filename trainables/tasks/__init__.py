@@ -153,6 +153,7 @@ _BUILTIN: dict[str, TaskEntry] = {
             ),
         },
         sequences=4,
+        semantics=2,
     ),
     "refcoco": TaskEntry(
         module="trainables.tasks.refcoco",

@@ -69,6 +69,11 @@ class Task(ABC):
         """Return (E,) the number of words plus regions or patches of each training example: of its
         longest sequence, or of all its sequences where a published batch counts them all."""
 
+    def uniter_lengths(self) -> Indices:
+        """Return (E,) the lengths that UNITER's sampler counts, for the recipe's `token_batches:
+        uniter`. They leave out [CLS] and [SEP]. By default they are `lengths()`."""
+        return self.lengths()
+
     @abstractmethod
     def build_head(self, backbone: Backbone) -> nn.Module:
         """Build the head with random weights from torch's current generator. `head(encoded, batch)`

@@ -50,6 +50,11 @@ class PublishedTask(Task):
     def lengths(self) -> Indices:
         return example_lengths(self.data.train, self.patch_size)
 
+    def uniter_lengths(self) -> Indices:
+        """Return the lengths without [CLS] and [SEP] (`DetectFeatTxtTokDataset` in UNITER's
+        `data/data.py`)."""
+        return self.lengths() - 2
+
     def divergence(self, clean: Tensor, perturbed: Tensor, batch: Batch) -> Tensor:
         return symmetric_kl(clean, perturbed)
 

@@ -42,6 +42,11 @@ class Nlvr2Task(common.PublishedTask):
         both: Indices = 2 * train.texts.lengths() + images
         return both
 
+    def uniter_lengths(self) -> Indices:
+        """Return the lengths without [CLS] and [SEP] of both sequences (`Nlvr2PairedDataset` in
+        UNITER's `data/nlvr2.py`)."""
+        return self.lengths() - 4
+
     def build_head(self, backbone: Backbone) -> nn.Module:
         if MODELS[backbone.architecture].head.pairs == "attention":
             return PairedAttention(backbone)

@@ -2,8 +2,22 @@
 
 UNITER sums the gradients of its `accum` micro-batches and averages over GPUs; here a step takes the
 mean over all of them. So `accumulate` is accum x GPUs, and the gradient norm and the values that
-depend on it (clipping, Adam's eps) are the published ones over accum. UNITER's batches count words
-without [CLS] and [SEP]; here both count.
+depend on it (clipping, Adam's eps) are the published ones over accum. The micro-batches are those
+of UNITER's `TokenBucketSampler` (`token_batches: uniter`), in pre-training too. With
+`token_batches: full` they have about twice as many examples.
+
+Which evaluation gives the score:
+
+    UNITER    the last one. The scripts save a checkpoint every `valid_steps` and choose none; the
+              README scores VQA at the last step, 6,000. For NLVR2 it names step 6,500 of 8,000 of a
+              published model, without a rule. RefCOCO+ keeps the best epoch (`train_re.py`).
+    LXMERT    the best epoch (`src/tasks/{vqa,gqa,nlvr2}.py`: BEST.pth).
+    ViLT      the best epoch, on VQA the best tenth of an epoch (`run.py`: ModelCheckpoint of
+              val/the_metric; `val_check_interval` in `vilt/config.py`). ViLT's code chooses by VQA
+              on the held-out questions, by NLVR2's test1 and by IR@1 + TR@1 of retrieval's test
+              split; here all choose by the held-out split that gives the score.
+
+The best evaluation gives the score only: tickets are pruned from the weights of the last step.
 
 VILLA (Gan et al. 2020) and its code for LXMERT train with the same recipes and an unbounded
 adversary of 3 steps with `adversary_kl` 1.5:
@@ -17,6 +31,7 @@ adversary of 3 steps with `adversary_kl` 1.5:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -30,6 +45,7 @@ def uniter(
     return Recipe(
         steps=steps,
         tokens=tokens,
+        token_batches="uniter" if tokens else "full",
         batch_size=accum * gpus,  # must only be divisible: `tokens` sizes the micro-batches
         accumulate=accum * gpus,
         lr=lr,
@@ -40,8 +56,8 @@ def uniter(
 
 
 def lxmert(*, steps: int, lr: float) -> Recipe:
-    """Convert a published configuration of LXMERT: BertAdam, which has no bias correction and
-    decays every parameter."""
+    """Convert a published configuration of LXMERT: 4 epochs of BertAdam, which has no bias
+    correction and decays every parameter."""
     return Recipe(
         steps=steps,
         batch_size=32,
@@ -51,17 +67,23 @@ def lxmert(*, steps: int, lr: float) -> Recipe:
         bias_correction=False,
         decay_vectors=True,
         clip_norm=5.0,
+        eval_every=math.ceil(steps / 4),
+        score="best",
     )
 
 
-def vilt(*, steps: int, batch_size: int, head_lr_scale: float = 1.0) -> Recipe:
-    """Convert a published configuration of ViLT."""
+def vilt(
+    *, steps: int, batch_size: int, evaluations: int = 10, head_lr_scale: float = 1.0
+) -> Recipe:
+    """Convert a published configuration of ViLT: 10 epochs, with an evaluation after each."""
     return Recipe(
         steps=steps,
         batch_size=batch_size,
         lr=1e-4,
         head_lr_scale=head_lr_scale,
         clip_norm=0.0,
+        eval_every=math.ceil(steps / evaluations),
+        score="best",
     )
 
 
@@ -73,7 +95,7 @@ VQA: Mapping[str, Recipe] = {
     "lxmert": lxmert(steps=79_012, lr=5e-5),
     # 10 epochs in batches of 256 of train and trainable_val: 658,111 questions minus those of the
     # last thousand images of val and those without an answer in the vocabulary, about 640,000.
-    "vilt": vilt(steps=25_000, batch_size=256, head_lr_scale=10.0),
+    "vilt": vilt(steps=25_000, batch_size=256, evaluations=100, head_lr_scale=10.0),
 }
 GQA: Mapping[str, Recipe] = {
     # No recipe was published; this is the one of VQA.
@@ -83,9 +105,9 @@ GQA: Mapping[str, Recipe] = {
 }
 SNLI_VE: Mapping[str, Recipe] = {
     "uniter": uniter(steps=4000, lr=8e-5, tokens=4096, accum=4, gpus=2),
-    # No recipe was published: METER's 5 epochs of 529,527 sentences, with ViLT's learning rate,
-    # batch size and head of VQA.
-    "vilt": vilt(steps=10_342, batch_size=256, head_lr_scale=10.0),
+    # No recipe was published: METER's 5 epochs of 529,527 sentences and its choice of the best,
+    # with ViLT's learning rate, batch size and head of VQA.
+    "vilt": vilt(steps=10_342, batch_size=256, evaluations=5, head_lr_scale=10.0),
 }
 NLVR2: Mapping[str, Recipe] = {
     "uniter": uniter(steps=8000, lr=3e-5, tokens=10240, accum=1, gpus=1),

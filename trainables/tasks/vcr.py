@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
 from trainables.data.batches import text_batch
-from trainables.data.schema.examples import Split
+from trainables.data.schema.examples import Data, Split
 from trainables.models.base import Backbone
 from trainables.seeds import Rng
+from trainables.spec import TaskSpec
 from trainables.tasks import common
-from trainables.tasks.base import Batch, Indices
+from trainables.tasks.base import Batch, Indices, TaskSource
 from trainables.tasks.heads import PooledHead, symmetric_kl
-from trainables.tasks.prior import number_texts
+from trainables.tasks.prior import flatten_rows, number_texts
 
 _NUM_CHOICES = 4
 _NUM_SUBTASKS = 2
@@ -30,7 +31,13 @@ _NUM_SUBTASKS = 2
 
 class VcrTask(common.PublishedTask):
     """A training example is one subtask of a record: number 2r is record r's Q->A, 2r + 1 its
-    QA->R. A held-out example is a record."""
+    QA->R, without those of which the texts are too long to train on (`Split.scores` is 0 there). A
+    held-out example is a record."""
+
+    def __init__(self, data: Data, source: TaskSource, spec: TaskSpec, backbone: Backbone) -> None:
+        super().__init__(data, source, spec, backbone)
+        self._trained: Indices = np.flatnonzero(flatten_rows(data.train.scores))
+        """Numbers of the subtasks to train on."""
 
     @property
     def prior(self) -> float:
@@ -38,7 +45,9 @@ class VcrTask(common.PublishedTask):
         unknown text counts as right in 1 of 4 cases."""
         train, held_out = self.data.train, self.data.held_out
         texts, queries = number_texts(train.texts, held_out.texts)
-        right = one_hot(_targets(train, np.arange(len(train))), _NUM_CHOICES).flatten().numpy()
+        texts = texts.reshape(-1, _NUM_CHOICES)[self._trained].reshape(-1)
+        labels = _targets(train, np.arange(len(train))).flatten()[torch.from_numpy(self._trained)]
+        right = one_hot(labels, _NUM_CHOICES).flatten().numpy()
         size = 1 + max(texts.max(), queries.max())
         count = np.bincount(texts, minlength=size)
         share = np.full(size, 1 / _NUM_CHOICES)
@@ -48,13 +57,34 @@ class VcrTask(common.PublishedTask):
         return 100 * float((guesses == targets).all(axis=1).mean())
 
     def lengths(self) -> Indices:
-        """Return the length of the longest of the four sequences. UNITER's batches also count one
-        of the four."""
+        """Return the length of the longest of the four sequences."""
         train = self.data.train
         words = train.texts.lengths().reshape(-1, _NUM_CHOICES).max(axis=1)
+        return self._with_regions(words)
+
+    def uniter_lengths(self) -> Indices:
+        """Return the lengths of the words that the authors' files list (see
+        `trainables.data.formats.uniter.lmdb.vcr_lengths`), about those of all four sequences, plus
+        the regions once (`VcrDetectFeatTxtTokDataset` in UNITER's `data/vcr.py`).
+
+        They are computed from the texts; the files decide only which examples are trained on.
+        """
+        train = self.data.train
+        records = np.arange(len(train))
+        sequences = train.texts.lengths().reshape(-1, _NUM_SUBTASKS, _NUM_CHOICES)
+        # [CLS] question [SEP] answer [SEP], and for QA->R also rationale [SEP]
+        right = sequences[records, 0, _targets(train, records)[:, 0].numpy()]
+        question_answer = sequences[:, 0].max(axis=1) - 3
+        rationale = sequences[:, 1].max(axis=1) - right - 1
+        q_a = _NUM_CHOICES * question_answer
+        return self._with_regions(np.stack([q_a, q_a + rationale], axis=1).reshape(-1))
+
+    def _with_regions(self, words: Indices) -> Indices:
+        """Return the lengths of the subtasks to train on, given the words of all."""
+        train = self.data.train
         regions = common.image_lengths(train.image_data)[train.images[:, 0]]
-        longest: Indices = words + np.repeat(regions, _NUM_SUBTASKS)
-        return longest
+        lengths: Indices = words + np.repeat(regions, _NUM_SUBTASKS)
+        return lengths[self._trained]
 
     def build_head(self, backbone: Backbone) -> nn.Module:
         hidden = backbone.hidden_size
@@ -64,7 +94,7 @@ class VcrTask(common.PublishedTask):
         )
 
     def train_batch(self, indices: Indices, rng: Rng) -> Batch:
-        return self._batch(self.data.train, indices)
+        return self._batch(self.data.train, self._trained[indices])
 
     def eval_batches(self, batch_size: int, examples: int) -> Iterator[Batch]:
         """Yield batches of `batch_size` sequences; the two subtasks of a record are adjacent."""

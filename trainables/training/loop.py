@@ -242,7 +242,7 @@ def resume(engine: Engine, task: Task, plan: RunPlan, payload: bytes | None) -> 
 def _micro_batches(engine: Engine, task: Task, plan: RunPlan, first: int) -> Iterator[MicroBatch]:
     """Yield this process's micro-batches of all steps from `first` on."""
     peers, seed = engine.peers, plan.data_seed
-    order = BatchOrder(plan.recipe, task.lengths(), seed)
+    order = BatchOrder.of(plan.recipe, task, seed)
     for step in range(first, plan.last_step):
         for piece in assign_pieces(order.micro_batches(step), peers):
             batch = task.train_batch(piece.indices, Rng(seed, "batch", step, piece.number))

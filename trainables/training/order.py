@@ -4,7 +4,9 @@ seed and the position in the run."""
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
@@ -12,11 +14,10 @@ from trainables.distributed.collectives import Peers
 from trainables.errors import RecipeError
 from trainables.seeds import batch_indices, permutation
 from trainables.spec import Recipe
-from trainables.tasks.base import Indices
+from trainables.tasks.base import Indices, Task
 
 BUCKET_SIZE = 8192
-"""Examples that are sorted by length together, as in UNITER's `TokenBucketSampler`. Unlike there,
-the last batch of a bucket is not dropped."""
+"""Examples that are sorted by length together, as in UNITER's `TokenBucketSampler`."""
 SIZE_MULTIPLE = 8
 """Examples that are added to a batch at a time, as in UNITER's `TokenBucketSampler`."""
 
@@ -61,8 +62,66 @@ def pieces_per_process(micro_batches: int, peers: Peers) -> int:
     return micro_batches // math.gcd(micro_batches, peers.world_size)
 
 
+_Split: TypeAlias = Callable[[Indices, Indices, int], list[Indices]]
+"""Split a bucket (B,) of examples, given the lengths (E,) of all examples, into micro-batches for a
+limit of tokens."""
+
+
+def full_batches(bucket: Indices, lengths: Indices, tokens: int) -> list[Indices]:
+    """Split `bucket` into batches of at most `tokens` tokens, with padding to each batch's own
+    longest example."""
+    bucket = bucket[np.argsort(lengths[bucket], kind="stable")]
+    batches = []
+    first = 0
+    for start in range(0, len(bucket), SIZE_MULTIPLE):
+        end = min(start + SIZE_MULTIPLE, len(bucket))
+        if lengths[bucket[end - 1]] * (end - first) > tokens:
+            batches.append(bucket[first:start])
+            first = start
+    return [*batches, bucket[first:]]
+
+
+def uniter_batches(bucket: Indices, lengths: Indices, tokens: int) -> list[Indices]:
+    """Split `bucket` as UNITER's `TokenBucketSampler` does (`data/sampler.py`).
+
+    It starts with the longest examples and keeps their length when a batch is complete, so that the
+    longest example of the bucket sets the size of all batches. The last batch is dropped, even a
+    complete one (`droplast`, which is set in training).
+    """
+    bucket = bucket[np.argsort(-lengths[bucket], kind="stable")]
+    size = SIZE_MULTIPLE * int(tokens // (SIZE_MULTIPLE * lengths[bucket[0]]))
+    return [bucket[first : first + size] for first in range(0, len(bucket), size)][:-1]
+
+
+@dataclass(frozen=True, slots=True)
+class _TokenBatches:
+    lengths: Callable[[Task], Indices]
+    """The lengths (E,) that are compared with `Recipe.tokens`."""
+    split: _Split
+
+
+TOKEN_BATCHES: Mapping[str, _TokenBatches] = {
+    "full": _TokenBatches(lambda task: task.lengths(), full_batches),
+    "uniter": _TokenBatches(lambda task: task.uniter_lengths(), uniter_batches),
+}
+"""The values of `Recipe.token_batches`."""
+
+
 class BatchOrder:
-    """The micro-batches of a run by optimizer step."""
+    """The micro-batches of a run by optimizer step.
+
+    All processes share one order. In UNITER each GPU shuffles and sorts its own part of the
+    examples, and micro-batches that are left at the end of an epoch are added to the first step of
+    the next one; here a step may have micro-batches of two epochs.
+    """
+
+    @classmethod
+    def of(cls, recipe: Recipe, task: Task, seed: int) -> BatchOrder:
+        """Return the order of the task's training examples.
+
+        Raises RecipeError if the longest examples do not fit in `recipe.tokens`.
+        """
+        return cls(recipe, TOKEN_BATCHES[recipe.token_batches].lengths(task), seed)
 
     def __init__(self, recipe: Recipe, lengths: Indices, seed: int) -> None:
         """Take the `lengths` (E,) of the examples, each in words plus regions or patches.
@@ -109,21 +168,13 @@ class BatchOrder:
 
     def _build_epoch(self, epoch: int) -> list[Indices]:
         shuffled = permutation(len(self._lengths), self._seed, "epoch", epoch)
-        batches: list[Indices] = []
-        for start in range(0, len(shuffled), BUCKET_SIZE):
-            bucket = shuffled[start : start + BUCKET_SIZE]
-            bucket = bucket[np.argsort(self._lengths[bucket], kind="stable")]
-            batches += _split_by_tokens(bucket, self._lengths[bucket], self._recipe.tokens)
+        split = TOKEN_BATCHES[self._recipe.token_batches].split
+        buckets = [
+            shuffled[start : start + BUCKET_SIZE] for start in range(0, len(shuffled), BUCKET_SIZE)
+        ]
+        batches = [
+            batch for each in buckets for batch in split(each, self._lengths, self._recipe.tokens)
+        ]
+        # If each bucket is a single batch, UNITER's sampler drops all of the data.
+        batches = batches or buckets
         return [batches[k] for k in permutation(len(batches), self._seed, "batches", epoch)]
-
-
-def _split_by_tokens(bucket: Indices, lengths: Indices, tokens: int) -> list[Indices]:
-    """Split `bucket`, sorted by length, into batches of at most `tokens` tokens, with padding."""
-    batches = []
-    first = 0
-    for start in range(0, len(bucket), SIZE_MULTIPLE):
-        end = min(start + SIZE_MULTIPLE, len(bucket))
-        if lengths[end - 1] * (end - first) > tokens:
-            batches.append(bucket[first:start])
-            first = start
-    return [*batches, bucket[first:]]

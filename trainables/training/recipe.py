@@ -41,6 +41,11 @@ def check_recipe(recipe: Recipe, groups: Collection[str] = ()) -> None:
             f"recipe.accumulate = {recipe.accumulate} does not divide "
             f"batch_size = {recipe.batch_size}; use a divisor"
         )
+    if not recipe.tokens and recipe.token_batches != _DEFAULTS["token_batches"]:
+        raise RecipeError(
+            f"recipe.token_batches = {recipe.token_batches} is not read with tokens = 0; remove "
+            "it, or set tokens"
+        )
     if not 0 <= recipe.warmup < 1:
         raise RecipeError(
             f"recipe.warmup = {recipe.warmup} is not allowed; use a share of the steps, "
@@ -70,12 +75,15 @@ def changed_recipe(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     """Return `recipe` with `changes`.
 
     If they change the optimizer or the schedule, the fields that only the old one reads fall back
-    to their defaults: a recipe for AdamW can be the base of one for SGD. Raises RecipeError for an
-    unknown optimizer or schedule.
+    to their defaults: a recipe for AdamW can be the base of one for SGD. So does `token_batches` if
+    they set `tokens` to 0. Raises RecipeError for an unknown optimizer or schedule.
     """
     changed = replace(recipe, **changes)
     _check_names(changed)
-    unread = _fields_of_others(changed).keys() - _fields_of_others(recipe).keys() - changes.keys()
+    unread = _fields_of_others(changed).keys() - _fields_of_others(recipe).keys()
+    if not changed.tokens:
+        unread |= {"token_batches"}
+    unread -= changes.keys()
     return replace(changed, **{name: _DEFAULTS[name] for name in unread})
 
 

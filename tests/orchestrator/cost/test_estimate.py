@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
@@ -88,6 +89,19 @@ def test_the_hours_of_an_unmeasured_kind_are_scaled_by_its_work() -> None:
     result = estimate_of(plan, measured(plan, 1.0))
     assert result.slot_hours.high == pytest.approx(4.0)
     assert result.measured_share == 0.0
+
+
+@pytest.mark.parametrize(
+    "changes", [{"eval_every": 1}, {"tokens": 400, "token_batches": "uniter"}], ids=str
+)
+def test_runs_with_other_evaluations_or_batches_are_another_kind(changes: dict[str, Any]) -> None:
+    content = sweep_document(
+        recipe=["short", "other"], controls=[], schedule={"rate": 0.2, "levels": 0}
+    )
+    content["recipes"]["short"] |= {"tokens": changes.get("tokens", 0)}
+    content["recipes"]["other"] = content["recipes"]["short"] | changes
+    plan = plan_of(content)
+    assert estimate_of(plan, measured(plan, 1.0)).measured_share == 0.0
 
 
 def test_gpu_hours_count_every_worker() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from tests.support.published_files import (
     read_task_data,
 )
 from trainables.data.formats import resolve_layout, task_files
-from trainables.data.formats.json_stream import write_list
+from trainables.data.formats.json_stream import write_json, write_list
 from trainables.data.formats.lxmert.tsv import write_answers
 from trainables.data.formats.uniter.lmdb import write_text_db
 from trainables.data.formats.vilt.arrow import write_table
@@ -150,6 +151,31 @@ def test_nlvr2_has_two_images(tmp_path: Path, file_format: str) -> None:
         assert rows(split.labels) == labels
         assert rows(split.scores) == [[1.0]] * len(labels)
     assert data.answers == ("False", "True")
+
+
+def test_vcr_drops_long_texts_by_the_lengths_of_each_subtask(tmp_path: Path) -> None:
+    """As UNITER's `VcrTxtTokLmdb` does, with `id2len_qa` for Q->A and `id2len_qar` for QA->R."""
+    published_files.write_task(tmp_path, "vcr", "uniter")
+    folder = tmp_path / "uniter/txt_db/vcr_train.db"
+    # As written: four times the question with the longest answer; the longest rationale once.
+    keys, q_a, qa_r = [], {}, {}
+    for key, record in records("vcr", "train"):
+        keys.append(key)
+        words = len(record["input_ids"]) + max(map(len, record["input_ids_as"]))
+        q_a[key] = 4 * words
+        qa_r[key] = 4 * words + max(map(len, record["input_ids_rs"]))
+    assert json.loads((folder / "id2len_qa.json").read_text()) == q_a
+    assert json.loads((folder / "id2len_qar.json").read_text()) == qa_r
+    # 220 is the published limit.
+    write_json(folder / "id2len_qa.json", q_a | {keys[0]: 220, keys[1]: 221, keys[2]: 220})
+    write_json(folder / "id2len_qar.json", qa_r | {keys[0]: 220, keys[1]: 230, keys[2]: 221})
+    val = tmp_path / "uniter/txt_db/vcr_val.db"
+    lengths = json.loads((val / "id2len_qa.json").read_text())
+    write_json(val / "id2len_qa.json", dict.fromkeys(lengths, 999))
+    data = read_task_data(tmp_path, "vcr", "uniter")
+    assert list(data.train.keys) == [keys[0], *keys[2:]]
+    assert rows(data.train.scores) == [[1, 1], [1, 0]] + [[1, 1]] * (len(keys) - 3)
+    assert rows(data.held_out.scores) == [[1, 1]] * len(lengths)
 
 
 def test_vcr_has_four_answers_and_four_rationales(tmp_path: Path) -> None:

@@ -137,6 +137,36 @@ def test_published_token_batches_fit_the_longest_examples() -> None:
         assert max(sizes) * length <= TASKS[task].recipes["uniter"].tokens
 
 
+@pytest.mark.parametrize(
+    ("task", "architecture", "evaluations"),
+    [
+        # LXMERT's 4 epochs.
+        ("vqa", "lxmert", 4),
+        ("gqa", "lxmert", 4),
+        ("nlvr2", "lxmert", 4),
+        # ViLT's 10 epochs, of VQA each tenth of one; METER's 5.
+        ("vqa", "vilt", 100),
+        ("nlvr2", "vilt", 10),
+        ("retrieval", "vilt", 10),
+        ("snli_ve", "vilt", 5),
+        # 10,000 steps of 128 are 10.65 epochs.
+        ("refcoco", "uniter", 11),
+    ],
+)
+def test_the_best_epoch_counts_where_the_authors_keep_it(
+    task: str, architecture: str, evaluations: int
+) -> None:
+    recipe = TASKS[task].recipes[architecture]
+    evaluated = {*range(recipe.eval_every, recipe.steps, recipe.eval_every), recipe.steps}
+    assert (recipe.score, len(evaluated)) == ("best", evaluations)
+
+
+@pytest.mark.parametrize(("task", "special"), [("vqa", 2), ("snli_ve", 2), ("nlvr2", 4)])
+def test_uniter_counts_words_without_cls_and_sep(task: str, special: int) -> None:
+    toy, _ = _network(task, "uniter")
+    np.testing.assert_array_equal(toy.uniter_lengths(), toy.lengths() - special)
+
+
 @pytest.mark.parametrize(("task", "architecture"), TASK_MODEL_PAIRS)
 def test_held_out_examples_have_a_fixed_order(task: str, architecture: str) -> None:
     toy, _ = _network(task, architecture)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.support.toy_tasks import backbone, toy_data, toy_split, toy_task
-from trainables.data.schema.examples import Ragged
+from trainables.data.schema.examples import Ragged, Regions
 from trainables.seeds import Rng
 
 DATA = toy_data("vcr", "uniter", count=3)
@@ -29,6 +29,41 @@ def test_each_record_has_two_subtasks_of_four_sequences() -> None:
     features, _ = DATA.train.image_data.features.padded(DATA.train.images[[2, 0], 0], np.float32)
     expected = torch.from_numpy(features).repeat_interleave(4, dim=0)
     assert torch.equal(batch["region_features"], expected)
+
+
+def test_a_subtask_with_long_texts_is_not_trained_on() -> None:
+    """The QA->R of record 0 and the Q->A of record 2 are too long."""
+    scores = Ragged.from_rows([[1, 0], [1, 1], [0, 1]], np.float32)
+    data = replace(DATA, train=replace(DATA.train, scores=scores))
+    task = toy_task("vcr", data, backbone("vcr", "uniter"))
+    assert len(task.lengths()) == len(task.uniter_lengths()) == 4
+    batch = task.train_batch(np.array([1, 3]), Rng(0))
+    rows = [*range(8, 12), *range(20, 24)]  # Q->A of record 1, QA->R of record 2
+    ids, _ = DATA.train.texts.padded(np.array(rows))
+    assert batch["input_ids"].tolist() == ids.tolist()
+    labels = [row.tolist() for row in DATA.train.labels.rows(np.array([1, 2]))]
+    assert batch["labels"].tolist() == [labels[0][0], labels[1][1]]
+    assert task.num_eval == 3
+
+
+def test_uniter_counts_four_answers_and_one_rationale() -> None:
+    question, answers, rationales, right, regions = 9, [3, 12, 5, 4], [7, 2, 20, 6], 2, 4
+    texts = [[1] * (question + answer + 3) for answer in answers]
+    texts += [[1] * (question + answers[right] + rationale + 4) for rationale in rationales]
+    image = Regions(
+        features=Ragged.from_rows([np.zeros((regions, 192))], np.float16, (192,)),
+        boxes=Ragged.from_rows([np.zeros((regions, 7))], np.float32, (7,)),
+    )
+    train = replace(
+        toy_split("vcr", "uniter", 1, 0),
+        texts=Ragged.from_rows(texts, np.int32),
+        labels=Ragged.from_rows([[right, 0]], np.int32),
+        images=np.zeros((1, 1), np.int32),
+        image_data=image,
+    )
+    task = toy_task("vcr", replace(DATA, train=train), backbone("vcr", "uniter"))
+    assert task.uniter_lengths().tolist() == [4 * (9 + 12) + 4, 4 * (9 + 12) + 20 + 4]
+    assert task.lengths().tolist() == [9 + 12 + 3 + 4, 9 + 5 + 20 + 4 + 4]
 
 
 def test_loss_is_the_cross_entropy_of_right_and_wrong_per_choice() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,6 +17,7 @@ from trainables.training.order import (
     BatchOrder,
     assign_pieces,
     pieces_per_process,
+    uniter_batches,
 )
 
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=300).map(np.array)
@@ -41,6 +44,49 @@ def test_an_epoch_has_every_example_once_within_the_token_limit(
         assert sorted(examples) == list(range(len(lengths)))
 
 
+def official_batches(bucket: list[int], lengths: list[int], tokens: int) -> list[list[int]]:
+    """The loop of `TokenBucketSampler.__iter__` over one bucket, with `droplast`."""
+    ordered = sorted(bucket, key=lambda example: lengths[example], reverse=True)
+    batches: list[list[int]] = []
+    batch: list[int] = []
+    longest = 0
+    for first in range(0, len(ordered), 8):
+        chunk = ordered[first : first + 8]
+        longest = max(longest, *(lengths[example] for example in chunk))
+        if longest * (len(batch) + 8) > tokens:
+            batches.append(batch)
+            batch = []
+        batch = batch + chunk
+    return batches
+
+
+@given(lengths=LENGTHS, tokens=st.integers(40 * 8, 900))
+@settings(max_examples=100)
+def test_uniter_batches_are_those_of_its_sampler(lengths: NDArray[np.int64], tokens: int) -> None:
+    bucket = np.random.default_rng(0).permutation(len(lengths))
+    batches = [batch.tolist() for batch in uniter_batches(bucket, lengths, tokens)]
+    assert batches == official_batches(bucket.tolist(), lengths.tolist(), tokens)
+
+
+def test_an_epoch_of_uniter_batches_drops_the_last_of_each_bucket() -> None:
+    """5,120 tokens hold 128 examples of 40. Two buckets of 8,192 examples have 64 batches each, of
+    which the last is dropped though it is complete; 1,000 more have 7, and the rest is dropped."""
+    lengths = np.random.default_rng(0).integers(5, 41, 2 * 8192 + 1000)
+    order = BatchOrder(Recipe(tokens=5120, token_batches="uniter"), lengths, 0)
+    epoch = [order.micro_batches(step)[0] for step in range(63 + 63 + 7)]
+    assert {len(batch) for batch in epoch} == {128}
+    assert len(np.unique(np.concatenate(epoch))) == 128 * len(epoch)
+    longest = [int(lengths[batch].max()) for batch in epoch]
+    assert longest != sorted(longest, reverse=True)
+    assert np.isin(order.micro_batches(len(epoch))[0], np.concatenate(epoch)).mean() > 0.5
+
+
+def test_data_of_less_than_one_uniter_batch_are_still_trained_on() -> None:
+    order = BatchOrder(Recipe(tokens=5120, token_batches="uniter"), np.full(20, 9), 0)
+    for step in range(3):
+        assert sorted(order.micro_batches(step)[0]) == list(range(20))
+
+
 def test_a_batch_has_similar_lengths_and_batches_are_not_sorted_by_length() -> None:
     lengths = np.random.default_rng(0).integers(5, 50, 5000)
     order = BatchOrder(Recipe(tokens=5120), lengths, 0)
@@ -61,11 +107,15 @@ def test_examples_are_sorted_by_length_within_buckets_only() -> None:
     assert not first & second
 
 
-@pytest.mark.parametrize("tokens", [0, 400])
+@pytest.mark.parametrize(("tokens", "token_batches"), [(0, "full"), (400, "full"), (400, "uniter")])
 @pytest.mark.parametrize("accumulate", [1, 3])
-def test_the_order_depends_only_on_the_seed_and_the_step(tokens: int, accumulate: int) -> None:
+def test_the_order_depends_only_on_the_seed_and_the_step(
+    tokens: int, token_batches: Literal["full", "uniter"], accumulate: int
+) -> None:
     lengths = np.random.default_rng(0).integers(5, 50, 200)
-    recipe = Recipe(tokens=tokens, batch_size=12, accumulate=accumulate)
+    recipe = Recipe(
+        tokens=tokens, token_batches=token_batches, batch_size=12, accumulate=accumulate
+    )
     expected = steps_of(BatchOrder(recipe, lengths, 0), 0, 60)
     assert all(len(parts) == accumulate for parts in expected)
     # Resume in the middle of an epoch, and in another epoch.

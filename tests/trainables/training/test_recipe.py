@@ -85,6 +85,15 @@ def test_fields_of_the_old_optimizer_and_schedule_fall_back_to_their_defaults() 
         changed_recipe(bert_adam, {"optimizer": "sdg"})
 
 
+def test_token_batches_are_for_recipes_with_a_token_limit() -> None:
+    published = Recipe(tokens=5120, token_batches="uniter")
+    assert changed_recipe(published, {"tokens": 0}) == Recipe()
+    assert changed_recipe(published, {"tokens": 99}) == replace(published, tokens=99)
+    set_here = changed_recipe(published, {"tokens": 0, "token_batches": "uniter"})
+    with pytest.raises(RecipeError, match=r"recipe\.token_batches = uniter is not read"):
+        check_recipe(set_here)
+
+
 def test_a_task_whose_micro_batches_differ_in_weights_needs_stage_0_or_one_worker() -> None:
     check_workers(Recipe(zero=0), "task routes", 2, varies_parameters=True)
     check_workers(Recipe(zero=2), "task routes", 1, varies_parameters=True)

@@ -23,7 +23,7 @@ from trainables.data.schema.examples import Data, VocabularyInfo
 from trainables.data.schema.records import SPLITS, Reader
 from trainables.errors import DataError
 
-VERSION = 2
+VERSION = 3
 """Raise it when the format of the cache files changes."""
 
 _MANIFEST = "manifest.json"

@@ -52,7 +52,8 @@ class Layout:
     """BERT's `vocab.txt`; empty if the published texts are tokenised."""
     max_tokens: int = 0
     """Maximum length of a training text. UNITER drops longer texts (its `max_txt_len`, without
-    [CLS] and [SEP]); LXMERT and ViLT truncate all texts to it, [CLS] and [SEP] included."""
+    [CLS] and [SEP], by the lengths that the files list); LXMERT and ViLT truncate all texts to it,
+    [CLS] and [SEP] included."""
     example: ExampleSchema = ONE_TEXT_ONE_IMAGE
     """What an example holds."""
     classes: bool = False

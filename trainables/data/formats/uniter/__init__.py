@@ -86,9 +86,15 @@ FORMAT = FormatEntry(
             records="choices",
             train=(_files("vcr_train", "vcr_gt_train", "vcr_train"),),
             held_out=(_files("vcr_val", "vcr_gt_val", "vcr_val"),),
+            # About 55 words of question and longest answer: the files list four times their sum.
             max_tokens=220,
-            # Four answers, four rationales, and the right one of each.
-            example=ExampleSchema(texts=8, labels=Field(dtype="int32", shape=(2,), low=0, high=3)),
+            # Four answers, four rationales, and the right one of each; whether Q->A and QA->R are
+            # trained on.
+            example=ExampleSchema(
+                texts=8,
+                labels=Field(dtype="int32", shape=(2,), low=0, high=3),
+                scores=Field(dtype="float32", shape=(2,), low=0, high=1),
+            ),
             extra_words=81,
         ),
         "refcoco": _Layout(

@@ -213,13 +213,10 @@ class TextDb:
     def close(self) -> None:
         self._env.close()
 
-    def lengths(self) -> Iterator[tuple[str, int]]:
-        """Yield (id, number of tokens without [CLS] and [SEP]) in the file's order; for VCR the
-        length is that of the longest sequence."""
-        name = "id2len.json"
-        if not (self.folder / name).exists() and (self.folder / "id2len_qar.json").exists():
-            name = "id2len_qar.json"
-        yield from read_pairs(self.folder / name, _ADVICE)
+    def lengths(self, name: str = "id2len") -> Iterator[tuple[str, int]]:
+        """Yield (id, number of tokens without [CLS] and [SEP]) in the order of the file `name`. VCR
+        has `id2len_qa` and `id2len_qar` (see `vcr_lengths`)."""
+        yield from read_pairs(self.folder / f"{name}.json", _ADVICE)
 
     def read(self, key: str) -> dict[str, Any]:
         """Return a record. Raises DataError if it is missing or damaged."""
@@ -273,14 +270,22 @@ def write_text_db(
     return len(txt2img)
 
 
+def vcr_lengths(question: int, answers: Iterable[int], rationales: Iterable[int]) -> dict[str, int]:
+    """Return the lengths of a VCR record as UNITER's authors count them, by name of the file, from
+    those of its texts without [CLS] and [SEP].
+
+    The four sequences of Q->A count as four times the question with the longest answer. QA->R adds
+    its longest rationale once. The authors did not release the scripts that wrote their files.
+    """
+    q_a = 4 * (question + max(answers))
+    return {"id2len_qa": q_a, "id2len_qar": q_a + max(rationales)}
+
+
 def _lengths(record: Mapping[str, Any]) -> dict[str, int]:
     question = len(record["input_ids"])
     if "input_ids_as" not in record:
         return {"id2len": question}
-    answers = [len(ids) for ids in record["input_ids_as"]]
-    rationale = max(len(ids) for ids in record["input_ids_rs"])
-    right = answers[max(0, record["qa_target"])]
-    return {"id2len_qa": question + max(answers), "id2len_qar": question + right + rationale}
+    return vcr_lengths(question, map(len, record["input_ids_as"]), map(len, record["input_ids_rs"]))
 
 
 def _type_text(value: Any) -> str:

@@ -46,6 +46,8 @@ class _TextRecord:
     key: str
     record: dict[str, Any]
     vocabulary: VocabularyInfo
+    trained: tuple[bool, ...]
+    """Whether each of the lengths that the files list is short enough to train on."""
 
     def __getitem__(self, name: str) -> Any:
         if self.record.get(name) is None:
@@ -138,7 +140,13 @@ def _choices(text: _TextRecord) -> ExampleRecord:
     annotated_db, detected_db = text.files.images
     annotated, detected = text.image_files(2)
     images = ((annotated_db, annotated, detected_db, detected),)
-    return text.example(texts, images, labels=[right, text["qar_target"]], token_types=types)
+    return text.example(
+        texts,
+        images,
+        labels=[right, text["qar_target"]],
+        scores=[float(trained) for trained in text.trained],
+        token_types=types,
+    )
 
 
 def _referring_expression(
@@ -161,15 +169,25 @@ def _referring_expression(
     return text.example(text.sequence(), regions, labels=labels, scores=scores)
 
 
+def _choice_lengths(db: TextDb) -> Iterator[tuple[str, int, int]]:
+    """Yield (key, length for Q->A, length for QA->R), as `VcrTxtTokLmdb` in UNITER's `data/vcr.py`
+    reads them."""
+    qa_r = dict(db.lengths("id2len_qar"))
+    for key, q_a in db.lengths("id2len_qa"):
+        if key not in qa_r:
+            raise DataError(f"{db.folder / 'id2len_qar.json'}: has no record {key}; {_ADVICE}")
+        yield key, q_a, qa_r[key]
+
+
 _Convert: TypeAlias = Callable[[_TextRecord], ExampleRecord]
 _CONVERTERS: Mapping[str, _Convert] = {
     "answers": _answers,
     "pair": _pair,
-    "choices": _choices,
     "caption": _caption,
 }
-_EXPRESSION = "expression"
-"""The kinds of `Layout.records`. Databases of referring expressions also need their JSON files."""
+_CHOICES, _EXPRESSION = "choices", "expression"
+"""The kinds of `Layout.records`. Databases of choices and of referring expressions need other JSON
+files."""
 
 
 @dataclass(frozen=True)
@@ -209,10 +227,15 @@ class UniterReader(Reader):
         for files in split_files:
             db = self._text(files)
             convert, keys = self._converter(db)
-            for key, length in keys:
+            for key, *lengths in keys:
                 # As in the authors' loaders, long texts are dropped in training, never truncated.
-                if split == "held_out" or length <= self.layout.max_tokens:
-                    yield convert(_TextRecord(db, files, split, key, db.read(key), vocabulary))
+                # VCR has two lengths, because its Q->A can be short enough when its QA->R is not.
+                trained = tuple(
+                    split == "held_out" or length <= self.layout.max_tokens for length in lengths
+                )
+                if any(trained):
+                    record = db.read(key)
+                    yield convert(_TextRecord(db, files, split, key, record, vocabulary, trained))
 
     def images(
         self, split: SplitName, wanted: Collection[ImageKey]
@@ -240,7 +263,7 @@ class UniterReader(Reader):
                 continue  # reading the examples has met a record without the field
 
     def _differences(self, db: TextDb, progress: Callable[[str, int], None]) -> Iterator[str]:
-        # For VCR, the file has the length of the longest of several sequences.
+        # VCR's files have sums of several lengths, by a rule that its authors did not publish.
         lengths = db.lengths() if self.layout.example.texts == 1 else ()
         for number, (key, length) in enumerate(lengths, 1):
             progress(f"{db.folder.name}: id2len.json", number)
@@ -263,9 +286,11 @@ class UniterReader(Reader):
         for images in self._images.values():
             images.close()
 
-    def _converter(self, db: TextDb) -> tuple[_Convert, Iterator[tuple[str, int]]]:
-        """Return the function that converts a database's records, and their keys in order, with the
-        text lengths."""
+    def _converter(self, db: TextDb) -> tuple[_Convert, Iterator[tuple[Any, ...]]]:
+        """Return the function that converts a database's records, and their keys in order, each
+        with the lengths that the files list."""
+        if self.layout.records == _CHOICES:
+            return _choices, _choice_lengths(db)
         if self.layout.records != _EXPRESSION:
             return _CONVERTERS[self.layout.records], db.lengths()
         entries = read_json(db.folder / "images.json", list, _ADVICE)
