@@ -41,7 +41,7 @@ def uniter(
 
 def lxmert(*, steps: int, lr: float) -> Recipe:
     """Convert a published configuration of LXMERT: BertAdam, which has no bias correction and
-    decays every parameter."""
+    decays every parameter. Region features are float32, as `src/utils.py` reads them."""
     return Recipe(
         steps=steps,
         batch_size=32,
@@ -51,6 +51,7 @@ def lxmert(*, steps: int, lr: float) -> Recipe:
         bias_correction=False,
         decay_vectors=True,
         clip_norm=5.0,
+        region_features="float32",
     )
 
 

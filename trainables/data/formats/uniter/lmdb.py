@@ -98,8 +98,8 @@ class ImageDb:
     def __init__(self, folder: Path, rule: BoxRule) -> None:
         has_counts = rule.counts_file is not None and (folder / rule.counts_file).exists()
         selected, every = ([name, f"{name}_compressed"] for name in (rule.environment_name, "all"))
-        has_rule = has_counts or rule.counts_file is None
-        names = selected + every if has_rule else every + selected
+        selected_first = has_counts or rule.counts_file is None
+        names = selected + every if selected_first else every + selected
         existing = [name for name in names if (folder / name).is_dir()]
         if not existing:
             raise DataError(f"{folder}: holds no folder {' or '.join(selected + every)}; {_ADVICE}")

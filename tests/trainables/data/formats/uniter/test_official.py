@@ -198,3 +198,13 @@ def test_pretraining_reads_the_classes_of_the_authors_files(tmp_path: Path) -> N
     fields = generate_npz(3, 72)
     (actual,) = split.image_data.classes.rows(split.images[3])
     np.testing.assert_array_equal(actual, fields["soft_labels"][: num_boxes(fields)])
+
+
+def test_referring_expressions_have_no_files_of_images(tmp_path: Path) -> None:
+    """`prepro.py` writes `txt2img.json` for NLVR2 only."""
+    published_files.write_task(tmp_path, "refcoco", "uniter")
+    for name in ("txt2img", "img2txts"):
+        for file in tmp_path.rglob(f"{name}.json"):
+            file.unlink()
+    assert check_folder(tmp_path).findings == ()
+    assert len(read_task_data(tmp_path, "refcoco", "uniter").train) == 12
