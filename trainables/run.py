@@ -153,7 +153,8 @@ def run(
     extensions = embedding_extensions(spec.task.name, spec.model.architecture)
     backbone = extended_backbone(spec.model, extensions, spec.recipe.dropout)
     augmentation = Augmentation(spec.recipe.augmentation)
-    source = TaskSource(inputs.data, inputs.cache, augmentation)
+    features = spec.recipe.region_features
+    source = TaskSource(inputs.data, inputs.cache, augmentation, features)
     task = importlib.import_module(entry.module).open_task(source, spec.task, backbone)
     return train_network(
         spec, backbone, task, inputs, sink, prunes=prunes, rewinds=rewinds, until=until

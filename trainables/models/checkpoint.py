@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import re
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,19 @@ from torch import Tensor, nn
 
 from trainables.errors import CheckpointError
 from trainables.spec import ModelSpec
+
+_BESIDE_WEIGHTS = re.compile(
+    r"(pytorch_lightning|lightning|lightning_fabric|sacred|omegaconf|numpy\.dtypes)\..+"
+    r"|argparse\.Namespace|pathlib\.(Pure)?(Posix|Windows)Path|collections\.defaultdict"
+    r"|builtins\.(bool|dict|float|int|list|object|str|tuple)"
+    r"|numpy\.(dtype|ndarray|_?core\.multiarray\.(scalar|_reconstruct))"
+)
+"""Names in the pickle of a training run's file that belong to what it stores beside the weights.
+
+ViLT's own runs wrote their files with Lightning 1.1.4, which keys the states of its callbacks by
+their classes and stores the run's configuration (`trainer/connectors/checkpoint_connector.py`).
+"""
+_TERMINAL_CODE = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,18 +80,20 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a `.safetensors` or torch file to the CPU.
 
     A Lightning file holds them under `state_dict`, a file of UNITER's second pre-training under
-    `model_state`. Raises CheckpointError if the file is missing or damaged, or if loading it would
-    run arbitrary code.
+    `model_state`. What a training run stores beside them is dropped. Raises CheckpointError if the
+    file is missing or damaged, or if loading it would run arbitrary code.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such weights file; check the path")
     try:
         loaded = _parse(path)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
-        first = str(error).strip().partition("\n")[0][:120]
+    except (
+        *(OSError, RuntimeError, EOFError, TypeError, ValueError),
+        *(pickle.UnpicklingError, SafetensorError),
+    ) as error:
         raise CheckpointError(
-            f"{path}: not a weights file that can be read without running code in it ({first}); "
-            "save its state dict alone, as safetensors"
+            f"{path}: not a weights file that can be read without running code in it "
+            f"({_reason(error)}); save its state dict alone, as safetensors"
         ) from error
     for wrapper in ("state_dict", "model_state"):
         if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
@@ -139,7 +156,53 @@ def _plain_name(name: str, prefixes: tuple[str, ...]) -> str:
 def _parse(path: Path) -> Any:
     if path.suffix == ".safetensors":
         return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
+    with torch.serialization.safe_globals(_stubs(path)):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _stubs(path: Path) -> list[Any]:
+    """Return a class without code for each name in the file that `_BESIDE_WEIGHTS` lists. The
+    classes and functions of these names are never imported."""
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError):
+        return []  # `torch.load` says what is wrong, or reads a file from before torch 1.6
+    return [_stub(name) for name in names if _BESIDE_WEIGHTS.fullmatch(name)]
+
+
+def _stub(name: str) -> tuple[type, str]:
+    # torch fills only its own three kinds of mappings, so the stub of a mapping makes one of them.
+    is_mapping = name.lower().endswith("dict")
+    base = _MappingStub if is_mapping else _ObjectStub
+    return type(name.rpartition(".")[2], (base,), {}), name
+
+
+class _ObjectStub:
+    """An object that keeps nothing of what it is made from."""
+
+    def __new__(cls, *args: object) -> _ObjectStub:
+        return super().__new__(cls)
+
+    def __init__(self, *args: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+class _MappingStub:
+    def __new__(cls, *args: object) -> OrderedDict[Any, Any]:  # type: ignore[misc]
+        return OrderedDict()
+
+
+def _reason(error: Exception) -> str:
+    """Return why a file was refused, in one short line. torch's own text has several lines, codes
+    for bold print, and advice to switch the protection off."""
+    text = _TERMINAL_CODE.sub("", str(error)).strip()
+    if refused := re.search(r"GLOBAL (\S+)", text):
+        return f"it refers to {refused[1][:120]}"
+    text = text.rpartition("WeightsUnpickler error:")[2].strip()
+    return text.partition("\n")[0][:120].strip() or type(error).__name__
 
 
 def _first_names(names: Iterable[str]) -> str:

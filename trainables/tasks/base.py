@@ -42,6 +42,8 @@ class TaskSource:
     """Folder for decoded copies and fetched data, which processes share."""
     augmentation: Augmentation = UNCHANGED
     """What changes the images of training batches (see `TaskEntry.augments`)."""
+    region_features: str = "float16"
+    """Number format of region features (see `trainables.spec.Recipe`)."""
 
     @property
     def reference(self) -> DataReference:

@@ -87,6 +87,7 @@ def open_task_data(source: TaskSource, spec: TaskSpec, backbone: Backbone) -> Da
         form,
         image_size=backbone.image_size,
         patch_size=backbone.patch_size,
+        region_features=source.region_features,
     )
     extra_words = FORMATS[form].layouts[spec.name].extra_words
     check_data_fits(data, backbone, source.reference, extra_words)

@@ -57,7 +57,8 @@ def uniter(
 
 def lxmert(*, steps: int, lr: float) -> Recipe:
     """Convert a published configuration of LXMERT: 4 epochs of BertAdam, which has no bias
-    correction and decays every parameter."""
+    correction and decays every parameter. Region features are float32, as `src/utils.py` reads
+    them."""
     return Recipe(
         steps=steps,
         batch_size=32,
@@ -69,6 +70,7 @@ def lxmert(*, steps: int, lr: float) -> Recipe:
         clip_norm=5.0,
         eval_every=math.ceil(steps / 4),
         score="best",
+        region_features="float32",
     )
 
 

@@ -34,14 +34,15 @@ def check_format_contract(name: str, task: str, folder: Path) -> None:
     files = task_files(task, name, {})
     spec = TaskSpec(name=task, data=reference.fingerprint(files), format=name)
     pixels = entry.modality == "pixels"
-    sizes = (
-        {"image_size": IMAGE_SIZE, "patch_size": PATCH_SIZE}
-        if pixels
-        else {"image_size": 0, "patch_size": 0}
-    )
+    image_size, patch_size = (IMAGE_SIZE, PATCH_SIZE) if pixels else (0, 0)
     with TemporaryDirectory() as cache:
-        read = load_data(reference, Path(cache), spec, name, **sizes)
-        cached = load_data(reference, Path(cache), spec, name, **sizes)  # from files in `cache`
+        # The second one is read from the files in `cache`.
+        read, cached = (
+            load_data(
+                reference, Path(cache), spec, name, image_size=image_size, patch_size=patch_size
+            )
+            for _ in range(2)
+        )
         _check_equal(read, cached)
         examples = {len(split.keys) for split in (read.train, read.held_out)}
     assert examples <= {each.examples for each in counts}, (

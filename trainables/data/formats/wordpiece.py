@@ -29,7 +29,8 @@ class WordPiece:
     def __init__(self, vocab: Path, max_tokens: int) -> None:
         advice = "give bert-base-uncased's vocab.txt"
         try:
-            lines = vocab.read_text(encoding="utf-8").splitlines()
+            # A word may be a character that `splitlines` takes for the end of a line.
+            lines = vocab.read_text(encoding="utf-8").removesuffix("\n").split("\n")
         except FileNotFoundError:
             raise DataError(f"{vocab}: no such file; {advice}") from None
         except (OSError, ValueError) as error:

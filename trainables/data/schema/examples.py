@@ -77,7 +77,7 @@ class Regions:
     """Detected regions of M images; each field has M rows."""
 
     features: Ragged
-    """(regions, D) float16."""
+    """(regions, D) float16 or float32."""
     boxes: Ragged
     """(regions, 7) float32: x1, y1, x2, y2, w, h, each over the image's side, and w * h."""
     classes: Ragged | None = None

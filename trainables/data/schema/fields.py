@@ -22,6 +22,8 @@ class Field:
 
     dtype: str
     """Numpy's name of the type. Lists of Python numbers are converted to it later."""
+    wider: str = ""
+    """Name of a type with more digits that is allowed too; empty for none."""
     shape: tuple[int | str, ...]
     """Length of each axis. A name stands for a length that each record decides; fields of a record
     with the same name have the same length there."""
@@ -74,7 +76,9 @@ PAIR_OF_IMAGES = ExampleSchema(
 _BOX = ("x1", "y1", "x2", "y2", "w", "h", "area")
 IMAGE_FIELDS: Mapping[Modality, Mapping[str, Field]] = {
     "regions": {
-        "features": Field(dtype="float16", shape=("regions", "numbers"), shortest=1),
+        "features": Field(
+            dtype="float16", wider="float32", shape=("regions", "numbers"), shortest=1
+        ),
         "boxes": Field(
             dtype="float32",
             shape=("regions", len(_BOX)),

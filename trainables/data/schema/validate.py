@@ -43,10 +43,19 @@ _MAX_INT = 2**31 - 1
 
 
 class CheckedReader(Reader):
-    """Yields what another reader yields, each record after it has been checked."""
+    """Yields what another reader yields, each record after it has been checked, and region features
+    in the number format `region_features` (see `trainables.spec.Recipe`)."""
 
-    def __init__(self, reader: Reader, root: Path, layout: Layout, modality: Modality) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        root: Path,
+        layout: Layout,
+        modality: Modality,
+        region_features: str = "float16",
+    ) -> None:
         self._reader = reader
+        self._region_features = region_features
         self._root = root
         self._layout = layout
         self._fields = {
@@ -83,11 +92,20 @@ class CheckedReader(Reader):
         self._reader.close()
 
     def _decode(self, key: ImageKey, decode: Decode) -> ImageRecord:
-        image = decode()
+        image = self._with_features(decode())
         if problem := image_problem(self._fields, image):
             where = f"{self._root / str(key[0])}: image {' '.join(map(str, key[1:]))}"
             raise DataError(f"{where}: {problem}; {ADVICE}")
         return image
+
+    def _with_features(self, image: ImageRecord) -> ImageRecord:
+        features = image.get("features")
+        if not isinstance(features, np.ndarray) or features.dtype.kind != "f":
+            return image
+        if features.dtype.itemsize <= np.dtype(self._region_features).itemsize:
+            return image  # what a file rounded, needs no more digits
+        with np.errstate(over="ignore"):  # the check refuses what is too large
+            return {**image, "features": features.astype(self._region_features)}
 
     @cached_property
     def _vocabulary(self) -> VocabularyInfo:
@@ -137,7 +155,7 @@ def image_problem(fields: Mapping[str, Field], image: ImageRecord) -> str:
 
 
 def _array_problem(name: str, field: Field, array: NDArray[Any], lengths: dict[str, int]) -> str:
-    if array.dtype != field.dtype:
+    if array.dtype.name not in (field.dtype, field.wider):
         return f"{name}: numbers of type {array.dtype}, not {field.dtype}"
     if problem := _shape_problem(name, field, array.shape, lengths):
         return problem

@@ -147,7 +147,7 @@ def _regions(line: TsvLine) -> ImageRecord:
     sides = scaled[:, 2:] - scaled[:, :2]
     area = sides[:, :1] * sides[:, 1:]
     boxes = np.concatenate([scaled, sides, area], axis=1)
-    return {"features": features.astype(np.float16), "boxes": boxes.astype(np.float32)}
+    return {"features": features, "boxes": boxes.astype(np.float32)}
 
 
 def open_reader(root: Path, layout: Layout, *, image_size: int, patch_size: int) -> LxmertReader:

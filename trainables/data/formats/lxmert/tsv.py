@@ -84,8 +84,8 @@ class TsvLine:
 
 
 def read_tsv(file: Path, wanted: Container[str] | None = None) -> Iterator[TsvLine]:
-    """Yield all lines, or those whose image is in `wanted`. Raises DataError at a line that does
-    not have ten columns."""
+    """Yield all lines that are not empty, or those whose image is in `wanted`. Raises DataError at
+    a line that does not have ten columns."""
     try:
         with file.open("rb") as stream:
             for number, raw in enumerate(stream, 1):
@@ -93,6 +93,8 @@ def read_tsv(file: Path, wanted: Container[str] | None = None) -> Iterator[TsvLi
                 if wanted is not None and name.decode(errors="replace") not in wanted:
                     continue
                 fields = raw.rstrip(b"\r\n").split(b"\t")
+                if fields == [b""]:
+                    continue
                 if len(fields) != len(TSV_COLUMNS):
                     what = f"line {number} has {len(fields)} columns, not {len(TSV_COLUMNS)}"
                     raise DataError(f"{file}: {what}; {_ADVICE}")

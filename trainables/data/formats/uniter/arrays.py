@@ -25,7 +25,19 @@ def unpack_record(data: Any) -> Any:
 
     Raises ValueError, TypeError or KeyError if the record is damaged or contains objects.
     """
-    return msgpack.unpackb(data, raw=False, object_hook=_array)
+    return msgpack.unpackb(data, raw=False, strict_map_key=False, object_hook=_array)
+
+
+def unpack_arrays(data: Any, fields: Iterable[str]) -> dict[str, Any]:
+    """Decode those of `fields` that a msgpack record has, as `unpack_record` does. Others, of any
+    type, are skipped."""
+    record = msgpack.unpackb(data, raw=False, strict_map_key=False)
+    if not isinstance(record, dict):
+        raise ValueError("not a mapping")
+    kept = {field: record[field] for field in fields if field in record}
+    return {
+        name: _array(value) if isinstance(value, dict) else value for name, value in kept.items()
+    }
 
 
 def to_npz(fields: Mapping[str, NDArray[Any]]) -> bytes:

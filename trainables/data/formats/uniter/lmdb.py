@@ -24,14 +24,21 @@ from numpy.typing import NDArray
 
 from trainables.data.formats.json_stream import read_json, read_pairs, write_json
 from trainables.data.formats.uniter import FIRST_BOXES_DATABASES
-from trainables.data.formats.uniter.arrays import from_npz, pack_array, to_npz, unpack_record
+from trainables.data.formats.uniter.arrays import (
+    from_npz,
+    pack_array,
+    to_npz,
+    unpack_arrays,
+    unpack_record,
+)
 from trainables.data.formats.uniter.files import create_environment, open_environment
 from trainables.errors import DataError
 
 IMAGE_FIELDS = {"features": 2, "norm_bb": 2, "conf": 1, "soft_labels": 2}
 """Fields of an image's record, with their number of axes. Per box: a feature vector; x1, y1, x2,
 y2, w, h over the image's side; the detector's confidence; its class probabilities, class 0 the
-background."""
+background. The authors' extractor (`generate_npz`, ChenRocks/BUTD-UNITER-NLVR2) writes the
+confidence with a second axis of length 1."""
 REFCOCO_FILES = ("refs", "annotations", "images", "categories")
 """JSON files that only text databases of referring expressions have."""
 
@@ -82,25 +89,27 @@ class ImageDb:
     """An open image database, which serves this process and its threads. They cannot open it again
     before `close`, because LMDB does not allow it.
 
+    An image has the boxes that the rule's file of counts says, as in UNITER's `DetectFeatLmdb`. If
+    the file is missing, the environment `all` is read, and boxes are selected by confidence; if
+    that is missing too, the boxes are those that were selected when the environment was written.
     Raises DataError if the folder has no environment of the rule, plain or compressed.
     """
 
     def __init__(self, folder: Path, rule: BoxRule) -> None:
-        names = [
-            rule.environment_name,
-            f"{rule.environment_name}_compressed",
-            "all",
-            "all_compressed",
-        ]
+        has_counts = rule.counts_file is not None and (folder / rule.counts_file).exists()
+        selected, every = ([name, f"{name}_compressed"] for name in (rule.environment_name, "all"))
+        selected_first = has_counts or rule.counts_file is None
+        names = selected + every if selected_first else every + selected
         existing = [name for name in names if (folder / name).is_dir()]
         if not existing:
-            raise DataError(f"{folder}: holds no folder {' or '.join(names)}; {_ADVICE}")
+            raise DataError(f"{folder}: holds no folder {' or '.join(selected + every)}; {_ADVICE}")
         self.folder = folder / existing[0]
         self._rule = rule
         self._compressed = existing[0].endswith("_compressed")
+        self._selects = existing[0] in every and rule.threshold != -1
         self._counts: dict[str, int] | None = None
-        if rule.counts_file is not None and not existing[0].startswith("all"):
-            self._counts = read_json(folder / rule.counts_file, dict, _ADVICE)
+        if has_counts and not self._selects:
+            self._counts = read_json(folder / str(rule.counts_file), dict, _ADVICE)
         self._env = open_environment(self.folder)
 
     def close(self) -> None:
@@ -125,15 +134,19 @@ class ImageDb:
 
     def read(self, name: str, fields: Iterable[str] = IMAGE_FIELDS) -> dict[str, NDArray[Any]]:
         """Return those of `fields` that the record has, each for n boxes; arrays may be read-only.
+        Other fields are not looked at, as in the authors' loader.
 
         Raises DataError if the image is missing, damaged or of the wrong shape or type.
         """
+        fields = tuple(fields)
+        needed = ("features", "norm_bb", *(["conf"] * self._selects))
+        decode = from_npz if self._compressed else unpack_arrays
         with self._env.begin(buffers=True) as txn:
             raw = txn.get(name.encode())
             if raw is None:
                 raise DataError(f"{self.folder}: holds no image {name}; {_ADVICE}")
             try:
-                record = from_npz(raw, IMAGE_FIELDS) if self._compressed else unpack_record(raw)
+                record = decode(raw, dict.fromkeys((*needed, *fields)))
             except (
                 ValueError,
                 TypeError,
@@ -144,18 +157,26 @@ class ImageDb:
             ) as error:
                 what = f"the record of {name} cannot be decoded ({error})"
                 raise DataError(f"{self.folder}: {what}; {_ADVICE}") from error
-        self._check(name, record)
-        if self._counts is not None and name not in self._counts:
-            counts = f"{self.folder.parent / str(self._rule.counts_file)}"
-            raise DataError(f"{counts}: has no count for {name}; {_ADVICE}")
-        num_boxes = self._rule.count(record) if self._counts is None else self._counts[name]
+        conf = record.get("conf")
+        if isinstance(conf, np.ndarray) and conf.ndim == 2 and conf.shape[1] == 1:
+            record["conf"] = conf[:, 0]
+        self._check(name, record, needed)
+        num_boxes = self._num_boxes(name, record)
         return {field: record[field][:num_boxes] for field in fields if field in record}
 
-    def _check(self, name: str, record: Mapping[str, Any]) -> None:
-        missing = {"features", "norm_bb"} - record.keys()
-        if self._counts is None and self._rule.threshold != -1 and "conf" not in record:
-            missing.add("conf")
-        if missing:
+    def _num_boxes(self, name: str, record: Mapping[str, NDArray[Any]]) -> int | None:
+        """Return the number of boxes to keep, of which the image may have fewer; None for all."""
+        if self._selects or self._rule.threshold == -1:
+            return self._rule.count(record)
+        if self._counts is None:
+            return None
+        if name not in self._counts:
+            counts = f"{self.folder.parent / str(self._rule.counts_file)}"
+            raise DataError(f"{counts}: has no count for {name}; {_ADVICE}")
+        return self._counts[name]
+
+    def _check(self, name: str, record: Mapping[str, Any], needed: Iterable[str]) -> None:
+        if missing := set(needed) - record.keys():
             what = f"the record of {name} has no {' and no '.join(sorted(missing))}"
             raise DataError(f"{self.folder}: {what}; {_ADVICE}")
         boxes = len(record["norm_bb"]) if np.ndim(record["norm_bb"]) else 0

@@ -331,8 +331,7 @@ class UniterReader(Reader):
         record = db.read(file, fields)
         boxes = record["norm_bb"].astype(np.float32)
         area = boxes[:, 4:5] * boxes[:, 5:6]
-        features = record["features"].astype(np.float16, copy=False)
-        image = {"features": features, "boxes": np.concatenate([boxes, area], axis=1)}
+        image = {"features": record["features"], "boxes": np.concatenate([boxes, area], axis=1)}
         if self.layout.classes:
             if "soft_labels" not in record:
                 raise DataError(f"{db.folder}: {file} has no soft_labels; {_ADVICE}")

@@ -51,6 +51,15 @@ SCHEMAS: Mapping[TableKind, pa.Schema] = {
 }
 """The columns that the authors' scripts write. NLVR2's answers are "True" or "False"; a sentence
 pair is [premise, hypothesis]."""
+READ_COLUMNS: Mapping[TableKind, tuple[str, ...]] = {
+    "vqa": ("questions", "question_id", "answers", "answer_labels", "answer_scores"),
+    "nlvr2": ("questions", "answers", "identifier"),
+    "snli": ("sentences", "labels"),
+    "caption": ("caption", "image_id"),
+}
+"""The columns that are read besides the images; a table need not have the others."""
+_IDS = ("image_id", "question_id", "identifier")
+"""Columns of ids, which may be strings or integers."""
 
 _ROWS_PER_BATCH = 256
 """Rows of a written batch, and of the slices of text columns converted to Python values."""
@@ -59,7 +68,7 @@ _ADVICE = "write this table again"
 
 class ArrowTable:
     """An open, memory-mapped table of one kind. Raises DataError if the file is missing, is not an
-    Arrow file, or does not have the columns of its kind."""
+    Arrow file, or does not have the columns of its kind that are read."""
 
     def __init__(self, file: Path, kind: TableKind) -> None:
         self.file = file
@@ -71,11 +80,11 @@ class ArrowTable:
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{file}: is not a complete Arrow file ({error}); {_ADVICE}") from error
         schema = self._reader.schema
-        for field in SCHEMAS[kind]:
-            if field.name not in schema.names:
-                raise DataError(f"{file}: has no column {field.name}; {_ADVICE}")
-            field_type = schema.field(field.name).type
-            if not _is_compatible(field_type, field.type):
+        for name in (*self.image_columns(), *READ_COLUMNS[kind]):
+            if name not in schema.names:
+                raise DataError(f"{file}: has no column {name}; {_ADVICE}")
+            field, field_type = SCHEMAS[kind].field(name), schema.field(name).type
+            if not _is_compatible(field_type, field.type, is_id=name in _IDS):
                 what = f"column {field.name} is {field_type}, not {field.type}"
                 raise DataError(f"{file}: {what}; {_ADVICE}")
 
@@ -137,15 +146,36 @@ def answer_names(tables: Iterable[ArrowTable]) -> tuple[str, ...]:
     return tuple(names.get(label, "unknown") for label in range(max(names, default=-1) + 1))
 
 
-def _is_compatible(actual: pa.DataType, expected: pa.DataType) -> bool:
-    """Accept large and small offsets, and the null type, which lists have if all are empty."""
+def _is_compatible(actual: pa.DataType, expected: pa.DataType, *, is_id: bool = False) -> bool:
+    """Accept every type that pyarrow has for the same Python values, such as large and small
+    offsets, dictionaries of strings and integers of any width. Lists of the null type are those of
+    which all are empty. Ids may be strings or integers."""
     if pa.types.is_null(actual):
         return True
     if pa.types.is_list(expected):
-        is_list = bool(pa.types.is_list(actual) or pa.types.is_large_list(actual))
-        return is_list and _is_compatible(actual.value_type, expected.value_type)
-    if pa.types.is_string(expected):
-        return bool(pa.types.is_string(actual) or pa.types.is_large_string(actual))
+        return _is_list(actual) and _is_compatible(
+            actual.value_type, expected.value_type, is_id=is_id
+        )
     if pa.types.is_binary(expected):
-        return bool(pa.types.is_binary(actual) or pa.types.is_large_binary(actual))
-    return bool(actual == expected)
+        return any(test(actual) for test in _IS_BINARY)
+    if pa.types.is_dictionary(actual):
+        actual = actual.value_type
+    if is_id:
+        return _is_string(actual) or bool(pa.types.is_integer(actual))
+    if pa.types.is_string(expected):
+        return _is_string(actual)
+    is_number = pa.types.is_floating if pa.types.is_floating(expected) else pa.types.is_integer
+    return bool(is_number(actual))
+
+
+def _is_list(actual: pa.DataType) -> bool:
+    tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return any(test(actual) for test in tests)
+
+
+def _is_string(actual: pa.DataType) -> bool:
+    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    return any(test(actual) for test in tests)
+
+
+_IS_BINARY = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image as Pillow
 
-from trainables.data.formats.vilt.arrow import ArrowTable, TableKind, answer_names
+from trainables.data.formats.vilt.arrow import READ_COLUMNS, ArrowTable, answer_names
 from trainables.data.formats.wordpiece import WordPiece
 from trainables.data.schema.examples import VocabularyInfo
 from trainables.data.schema.layouts import NLVR2_ANSWERS, Layout, SplitFiles
@@ -32,12 +32,6 @@ from trainables.errors import DataError
 MAX_SIDE_RATIO = 1333 / 800
 """Maximum of an image's longer side over `image_size`, the length of its shorter side."""
 
-_COLUMNS: Mapping[TableKind, tuple[str, ...]] = {
-    "vqa": ("questions", "question_id", "answer_labels", "answer_scores"),
-    "nlvr2": ("questions", "answers", "identifier"),
-    "snli": ("sentences", "labels"),
-    "caption": ("caption", "image_id"),
-}
 _ADVICE = "write this table again"
 
 
@@ -84,7 +78,7 @@ class ViltReader(Reader):
         return ArrowTable(self.root / files.texts, self.layout.records)
 
     def _rows(self, table: ArrowTable, files: SplitFiles) -> Iterator[tuple[str, ExampleRecord]]:
-        for number, values in enumerate(table.rows(_COLUMNS[table.kind])):
+        for number, values in enumerate(table.rows(READ_COLUMNS[table.kind])):
             row = _Row(table, files.texts, number, values)
             images = tuple((files.texts, number, n) for n in range(len(table.image_columns())))
             if table.kind == "vqa":
@@ -152,7 +146,8 @@ class _Row:
 
 
 def _questions(row: _Row, images: tuple[ImageKey, ...]) -> Iterator[tuple[str, ExampleRecord]]:
-    for text, key, labels, scores in row.entries(*_COLUMNS["vqa"]):
+    columns = ("questions", "question_id", "answer_labels", "answer_scores")
+    for text, key, labels, scores in row.entries(*columns):
         yield text, row.example(str(key), images, labels, scores)
 
 
