@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from trainables.data.formats.json_stream import read_json, read_pairs, write_json
 from trainables.data.formats.uniter import FIRST_BOXES_DATABASES
 from trainables.data.formats.uniter.arrays import from_npz, pack_array, to_npz, unpack_record
-from trainables.data.formats.uniter.files import create_environment, open_environment
+from trainables.data.formats.uniter.files import create_environment, find, open_environment
 from trainables.errors import DataError
 
 IMAGE_FIELDS = {"features": 2, "norm_bb": 2, "conf": 1, "soft_labels": 2}
@@ -129,7 +129,7 @@ class ImageDb:
         Raises DataError if the image is missing, damaged or of the wrong shape or type.
         """
         with self._env.begin(buffers=True) as txn:
-            raw = txn.get(name.encode())
+            raw = find(txn, self.folder, name)
             if raw is None:
                 raise DataError(f"{self.folder}: holds no image {name}; {_ADVICE}")
             try:
@@ -219,12 +219,16 @@ class TextDb:
         name = "id2len.json"
         if not (self.folder / name).exists() and (self.folder / "id2len_qar.json").exists():
             name = "id2len_qar.json"
-        yield from read_pairs(self.folder / name, _ADVICE)
+        for key, length in read_pairs(self.folder / name, _ADVICE):
+            if not isinstance(length, int):
+                what = f"has the length {length!r} for {key}, not a number of tokens"
+                raise DataError(f"{self.folder / name}: {what}; {_ADVICE}")
+            yield key, length
 
     def read(self, key: str) -> dict[str, Any]:
         """Return a record. Raises DataError if it is missing or damaged."""
         with self._env.begin(buffers=True) as txn:
-            raw = txn.get(key.encode())
+            raw = find(txn, self.folder, key)
             if raw is None:
                 raise DataError(f"{self.folder}: holds no record {key}; {_ADVICE}")
             try:
