@@ -30,7 +30,8 @@ such as `pyarrow.ArrowInvalid` and `UnicodeDecodeError`."""
 _SHAPE_ERROR = re.compile(
     r"size mismatch|sizes? of tensors? must match|must match the (existing )?size"
     r"|shapes cannot be multiplied|is invalid for input of size"
-    r"|expected .*(channel|dimension|size|dtype)|(same|different) (dtype|number of dimensions)|not broadcastable",
+    r"|expected .*(channel|dimension|size|dtype)|(same|different) (dtype|number of dimensions)"
+    r"|not broadcastable",
     re.IGNORECASE,
 )
 """What torch says of tensors that do not fit. It raises RuntimeError for these, but also for errors
