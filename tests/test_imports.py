@@ -39,7 +39,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("run_group",),
         ("testing",),
         ("run",),
-        ("check", "parts"),
+        ("check", "headers", "parts"),
         ("training", "data.scenes"),
         ("tasks", "optim", "pruning"),
         ("data",),
@@ -92,6 +92,7 @@ LIGHT = {
         "data.fingerprint",
         "data.formats",
         "data.reference",
+        "data.sizes",
         "data.schema.layouts",
         "check",
     ),
@@ -99,6 +100,7 @@ LIGHT = {
 """What every module of `orchestrator` may import from `trainables`: light modules, without
 torch."""
 TRAINABLES_IMPORTS = {
+    "sweep.resolve": {"headers"},
     "worker.trial": {"run", "run_group", "training.sink", "tickets.base"},
     "worker.multi_node": {
         *("run", "run_group", "distributed.launch", "distributed.process", "training.sink"),

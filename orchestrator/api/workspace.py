@@ -25,7 +25,12 @@ from orchestrator.plan.graph import Plan
 from orchestrator.schedule.strategy import STRATEGIES, Strategy, scores_of, skipped_trials
 from orchestrator.sweep import yaml_file
 from orchestrator.sweep.config import Placement, StoreConfig, Sweep
-from orchestrator.sweep.fingerprints import caching_fingerprint, path_fingerprint
+from orchestrator.sweep.fingerprints import (
+    HeaderReader,
+    caching_fingerprint,
+    caching_headers,
+    path_fingerprint,
+)
 from orchestrator.sweep.resolve import FingerprintFunction, Resolver, refused
 from trainables.errors import TrainableError
 from trainables.user_modules import uninstall
@@ -105,10 +110,11 @@ def plan_sweep(sweep: AnySweep, home: Path, *, offline: bool = False) -> Planned
     path = Path(sweep) if isinstance(sweep, str | Path) else None
     config = read_sweep(sweep)
     try:
-        fingerprint = (
-            path_fingerprint if offline else caching_fingerprint(home / "fingerprints.json")
-        )
-        inputs = _resolver(config, fingerprint)
+        if offline:
+            inputs = _resolver(config, path_fingerprint)
+        else:
+            fingerprint = caching_fingerprint(home / "fingerprints.json")
+            inputs = _resolver(config, fingerprint, caching_headers(home / "headers.json"))
         _check_strategy(config.strategy)  # a file of the user's may have it
         plan = expand_sweep(inputs)
         return PlannedSweep(path, home, config, inputs, plan, _profile(config.placement))
@@ -118,14 +124,16 @@ def plan_sweep(sweep: AnySweep, home: Path, *, offline: bool = False) -> Planned
         raise ConfigError(f"{_label(sweep, config)}: {error}") from None
 
 
-def _resolver(config: Sweep, fingerprint: FingerprintFunction) -> Resolver:
+def _resolver(
+    config: Sweep, fingerprint: FingerprintFunction, headers: HeaderReader | None = None
+) -> Resolver:
     """Return the resolver of a sweep, which imports the user's own files.
 
     Those of another sweep that this process has planned are removed: the workers of this one do not
     get them.
     """
     uninstall()
-    return Resolver(config, fingerprint)
+    return Resolver(config, fingerprint, headers)
 
 
 def _label(sweep: AnySweep, config: Sweep) -> str:

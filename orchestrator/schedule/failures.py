@@ -1,9 +1,9 @@
 """What follows the failure of a work item: another attempt, or the end of it.
 
 Errors that may heal are tried again: of the store, of a process or machine of the trial, of memory,
-of the operating system, and unexpected ones. Errors that repeat by nature are not, because batches,
-masks and start weights are functions of the spec: a ticket that does not fit, a recipe that cannot
-be trained, damaged data, a loss that is not finite.
+of the operating system. Errors that repeat by nature are not, because batches, masks and start
+weights are functions of the spec: a ticket that does not fit, a recipe that cannot be trained,
+damaged data, a loss that is not finite, code that cannot use the values that it gets.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Literal, Protocol, TypeAlias
 
 from orchestrator.errors import InputError
 from orchestrator.schedule.frontier import WorkItem
-from trainables.errors import GroupError, TrainableError
+from trainables import errors
 
 MAX_NODE_LOSSES = 20
 """Node losses of one item from which on each counts as a failure: the item may be the cause."""
@@ -67,12 +67,10 @@ class LimitedRetries:
 
 
 def repeats(error: Exception) -> bool:
-    """Whether another attempt at a trial would end with the same error.
-
-    An error of the operating system may heal, except that a file is missing. A multi-process
-    trial reports its errors without their causes, so all of its data errors count as repeating.
-    """
-    cause = error.__cause__
-    if isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError):
-        return False
-    return isinstance(error, TrainableError | InputError) and not isinstance(error, GroupError)
+    """Whether another attempt at a trial would end with the same error; see
+    `trainables.errors.repeats`. Ray's errors of a remote call also have the class of their cause,
+    and may heal."""
+    if isinstance(error, InputError):
+        return True
+    remote = any(each.__module__.startswith("ray.") for each in type(error).__mro__)
+    return not remote and errors.repeats(error)

@@ -1,27 +1,43 @@
 """From the names in a sweep file to the models, tasks, recipes and pruning methods that they name.
 
-This is the only part of planning that reads data and weights. The fingerprint of a large folder is
-cached with the sizes and times of its files (see `fingerprints`), so that planning again need not
-read them again.
+This is the only part of planning that reads data and weights. The fingerprint of a large folder,
+and what the headers of its files tell, are cached with the sizes and times of its files (see
+`fingerprints`), so that planning again need not read them again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from orchestrator.errors import ConfigError, MissingFile, suggest
 from orchestrator.sweep.config import ModelConfig, PretrainedBy, Study, Sweep, TaskConfig
+from orchestrator.sweep.fingerprints import HeaderReader
 from trainables.check import check_format, check_recipe_for
-from trainables.data.formats import choose_format, default_format, task_files
+from trainables.data.formats import (
+    FORMATS,
+    Layout,
+    choose_format,
+    default_format,
+    resolve_layout,
+    task_files,
+)
 from trainables.data.reference import DataReference, LocalData, data_reference
+from trainables.data.sizes import DataSizes, check_sizes
 from trainables.errors import DataError, PluginError, RecipeError, TrainableError
-from trainables.models import MODELS, check_model, pool_sizes
+from trainables.models import MODELS, check_model, extended_spec, model_config, pool_sizes
 from trainables.pruning import PRUNERS
 from trainables.spec import ModelSpec, Options, Recipe, Scalar, Start, TaskSpec
-from trainables.tasks import TASKS, default_recipe, resolve_options
+from trainables.tasks import (
+    TASKS,
+    check_files,
+    default_recipe,
+    embedding_extensions,
+    resolve_options,
+)
 from trainables.training.recipe import changed_recipe
 from trainables.user_modules import UserModule, install, read_user_module
 
@@ -79,10 +95,14 @@ class Resolver:
 
     sweep: Sweep
     fingerprint: FingerprintFunction
+    headers: HeaderReader | None = None
+    """Reads the headers of data and weights; None leaves them unread."""
     models: dict[str, ModelInput] = field(default_factory=dict)
     """The models that were asked for, by label."""
     _tasks: dict[tuple[str, str], TaskInput] = field(default_factory=dict)
     """Tasks by label and by the architecture of a model, since each format has its own files."""
+    _sizes: dict[tuple[str, str], DataSizes] = field(default_factory=dict)
+    """What the headers of a task's data tell, by the same keys."""
     _recipes: dict[tuple[str, str, str], Recipe] = field(default_factory=dict)
     """Recipes by label, by the name of the task and by the architecture."""
     _modules: dict[str, UserModule] = field(default_factory=dict)
@@ -125,6 +145,12 @@ class Resolver:
         if key not in self._tasks:
             with refused(f"{where} = {label!r}"):
                 self._tasks[key] = self._task(label, model, where)
+        if key in self._sizes:
+            task = self._tasks[key]
+            with refused(f"{where} = {label!r}, model {model.label}"):
+                extensions = embedding_extensions(task.spec.name, model.spec.architecture)
+                config = model_config(extended_spec(model.spec, extensions))
+                check_sizes(self._sizes[key], config, task.reference)
         return self._tasks[key]
 
     def recipe(self, label: str, model: ModelInput, task: TaskInput, where: str) -> Recipe:
@@ -168,6 +194,8 @@ class Resolver:
                     f"{where}.weights = {entry.weights} is a folder; give the checkpoint file in it"
                 )
             weights = self._fingerprint(LocalData(entry.weights), f"{where}.weights")
+            with refused(f"{where}.weights"):
+                self._check_weights(spec, entry.weights, fill=entry.fill)
         return ModelInput(
             label=label,
             spec=spec,
@@ -177,6 +205,32 @@ class Resolver:
             pretrained_by=entry.pretrained_by,
             pools=pools,
         )
+
+    def _check_weights(self, model: ModelSpec, path: Path, *, fill: bool) -> None:
+        """Raise CheckpointError if the header of a weights file does not fit the model."""
+        if self.headers is None:
+            return
+
+        def read() -> bool:
+            from trainables.headers import check_weights
+
+            check_weights(model, path, fill=fill)
+            return True
+
+        self.headers(path.absolute(), (), f"weights of {model}, fill {fill}", read)
+
+    def _read_sizes(self, root: Path, data_format: str, layout: Layout) -> DataSizes:
+        """Return what the headers of a task's data tell; raise DataError if they are damaged."""
+        assert self.headers is not None
+
+        def read() -> dict[str, Any]:
+            from trainables.headers import read_data_sizes
+
+            return asdict(read_data_sizes(root, data_format, layout))
+
+        purpose = f"data in the format {data_format} {FORMATS.source_of(data_format)}, {layout}"
+        found = self.headers(root.absolute(), layout.files(), purpose, read)
+        return DataSizes(**found | {"region_dims": tuple(found["region_dims"])})
 
     def _unlabelled_model(self, label: str, where: str) -> ModelConfig:
         """Return the entry that an architecture with an optional size stands for."""
@@ -214,6 +268,13 @@ class Resolver:
                 f"tasks.{label}.data = {reference} is a file; give the folder of the data"
             )
         data = self._fingerprint(reference, f"tasks.{label}.data", patterns)
+        if self.headers is not None and isinstance(reference, LocalData):
+            with refused(f"tasks.{label}.data"):
+                check_files(entry.task, reference.path)
+                if patterns:
+                    layout = resolve_layout(entry.task, data_format, options)
+                    sizes = self._read_sizes(reference.path, data_format, layout)
+                    self._sizes[label, architecture] = sizes
         return TaskInput(label=label, spec=replace(spec, data=data), reference=reference)
 
     def _task_entry(self, label: str, where: str) -> TaskConfig:

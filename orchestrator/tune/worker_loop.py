@@ -17,7 +17,7 @@ from orchestrator.tune.channel import CommandPoller
 from orchestrator.tune.searcher import RESULT, SESSION
 from orchestrator.tune.work_table import WorkTable
 from orchestrator.worker.protocol import Poll, Worker
-from trainables.errors import TrainableError
+from trainables.errors import TrainableError, describe_error
 
 log = logging.getLogger(__name__)
 
@@ -85,8 +85,9 @@ class WorkerLoop(tune.Trainable):
             # A bug, ours or a library's, or a device that no longer responds. It counts as a
             # failure of the item, and the process is replaced, so that no other item is affected.
             log.exception("trial %s failed", key)
-            text = f"{type(error).__name__}: {error}"
-            return ItemResult(key=key, end="error", error=text, broken=True)
+            text = describe_error(error)
+            again = repeats(error)
+            return ItemResult(key=key, end="error", error=text, repeats=again, broken=True)
         return ItemResult(
             key=key,
             end=done.end,

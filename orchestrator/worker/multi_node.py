@@ -28,7 +28,7 @@ from orchestrator.errors import MachineLost
 from orchestrator.ray_cluster.actors import local_actor
 from trainables.distributed.launch import CallHandler, rebuild_error
 from trainables.distributed.process import BACKENDS, GROUP_TIMEOUT
-from trainables.errors import GroupError
+from trainables.errors import GroupError, repeats
 from trainables.run import RunInputs, RunOutcome
 from trainables.run_group import pack_arguments, run_member, sink_handler
 from trainables.spec import PruneSpec, TrainSpec
@@ -122,7 +122,7 @@ def _cause(server: _SinkServer, error: TrainingFailedError, count: int) -> Excep
     cause: Exception = GroupError(f"the trial's {count} processes ended early: {last}")
     if server.failure is not None:
         cause = rebuild_error(server.failure[0], count, *server.failure[1:])
-        if not isinstance(cause, GroupError):
+        if not isinstance(cause, GroupError) or cause.repeats:
             return cause
     # A process that loses a peer fails too, and its error may arrive first.
     if isinstance(error, PreemptionError) or _any_node_dies(server.node_ids):
@@ -158,7 +158,7 @@ def _train_loop(config: dict[str, Any]) -> None:
             call("outcome", blob=pickle.dumps(outcome))
     except BaseException as error:
         trace = traceback.format_exc()
-        call("failed", rank, type(error).__name__, str(error), trace)
+        call("failed", rank, type(error).__name__, str(error), trace, repeats(error))
         raise
 
 
@@ -187,8 +187,9 @@ class _SinkServer:
 
     def __init__(self, handler: CallHandler, count: int) -> None:
         self.outcome: RunOutcome | None = None
-        self.failure: tuple[int, str, str, str] | None = None
-        """Rank, class, message and traceback of the first process that failed."""
+        self.failure: tuple[int, str, str, str, bool] | None = None
+        """Rank, class, message and traceback of the first process that failed, and whether its
+        error repeats."""
         self.sink_error: Exception | None = None
         self.node_ids: set[str] = set()
         """Nodes of the processes that have joined."""

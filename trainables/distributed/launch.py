@@ -30,7 +30,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from trainables import errors
 from trainables.distributed.process import GROUP_TIMEOUT, Device, join_group
-from trainables.errors import GroupError, Stopped, TrainableError
+from trainables.errors import GroupError, Stopped, TrainableError, repeats
 
 HOST = "127.0.0.1"
 _GRACE_S = 0.3
@@ -169,23 +169,28 @@ def _start_child(rank: int, count: int) -> _Child:
 
 
 def _raise_failure(
-    children: list[_Child], child: _Child, name: str, text: str, trace: str
+    children: list[_Child], child: _Child, name: str, text: str, trace: str, again: bool
 ) -> NoReturn:
     """Raise the error that `child` reported, unless the exit of another child explains it."""
     time.sleep(_GRACE_S)
     for other in children:
         if other.process.poll() is not None:
             raise GroupError(other.exit_description())
-    raise rebuild_error(child.rank, child.count, name, text, trace)
+    raise rebuild_error(child.rank, child.count, name, text, trace, again)
 
 
-def rebuild_error(rank: int, count: int, name: str, text: str, trace: str) -> Exception:
-    """Rebuild an error of a group's process from its class name, text and traceback."""
+def rebuild_error(
+    rank: int, count: int, name: str, text: str, trace: str, again: bool
+) -> Exception:
+    """Rebuild an error of a group's process from its class name, text and traceback, and from
+    whether it repeats, which its cause decided there."""
     kind = getattr(errors, name, None)
     if isinstance(kind, type) and issubclass(kind, TrainableError | Stopped):
         error: Exception = kind(text)
     else:
         error = GroupError(f"process {rank} of {count} of the trial: {name}: {text}")
+    if isinstance(error, TrainableError):
+        error.repeats = again
     error.add_note(f"In process {rank} of {count}:\n{trace}")
     return error
 
@@ -205,7 +210,8 @@ def child_main() -> NoReturn:
             _send(connection, "done", result)
     except BaseException as error:
         with lock:
-            _send(connection, "failed", type(error).__name__, str(error), traceback.format_exc())
+            trace, again = traceback.format_exc(), repeats(error)
+            _send(connection, "failed", type(error).__name__, str(error), trace, again)
     # A process that exits early breaks the others' collective operations: wait to be killed.
     threading.Event().wait()
     raise AssertionError

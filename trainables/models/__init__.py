@@ -9,7 +9,8 @@ one file with both, or an entry point (see `trainables.registry`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from trainables.errors import ModelError, RecipeError, suggest
@@ -38,6 +39,7 @@ __all__ = [
     "check_adversary",
     "check_model",
     "depth_roles",
+    "extended_spec",
     "model_config",
     "pool_sizes",
 ]
@@ -60,6 +62,13 @@ def model_config(spec: ModelSpec) -> ModelConfig:
         raise ModelError(f"no model {spec.architecture!r}; {suggest(spec.architecture, MODELS)}")
     config: ModelConfig = MODELS[spec.architecture].config(spec)
     return config
+
+
+def extended_spec(spec: ModelSpec, extensions: Iterable[EmbeddingExtension]) -> ModelSpec:
+    """Return a model whose embedding tables have the rows that a task adds."""
+    config = model_config(spec)
+    larger = {each.setting: getattr(config, each.setting) + each.extra_rows for each in extensions}
+    return replace(spec, overrides=tuple(sorted((dict(spec.overrides) | larger).items())))
 
 
 def check_model(spec: ModelSpec) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -77,7 +77,8 @@ def load_checkpoint(
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a `.safetensors` or torch file to the CPU.
+    """Read the tensors of a `.safetensors` or torch file to torch's default device, the CPU unless
+    the caller sets another: on `meta`, their names and shapes are read without their values.
 
     A Lightning file holds them under `state_dict`, a file of UNITER's second pre-training under
     `model_state`. What a training run stores beside them is dropped. Raises CheckpointError if the
@@ -155,9 +156,17 @@ def _plain_name(name: str, prefixes: tuple[str, ...]) -> str:
 
 def _parse(path: Path) -> Any:
     if path.suffix == ".safetensors":
-        return load_file(path)
+        return _safetensors(path)
     with torch.serialization.safe_globals(_stubs(path)):
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location=torch.get_default_device(), weights_only=True)
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    if torch.get_default_device().type != "meta":
+        return load_file(path)
+    with safe_open(path, "pt") as file:
+        shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+    return {name: torch.empty(shape) for name, shape in shapes.items()}
 
 
 def _stubs(path: Path) -> list[Any]:

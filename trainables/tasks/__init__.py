@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trainables.data.formats import FORMATS
-from trainables.errors import RecipeError, TrainableError, suggest
+from trainables.errors import DataError, RecipeError, TrainableError, suggest
 from trainables.models import MODELS, EmbeddingExtension
 from trainables.registry import Registry
 from trainables.spec import Recipe, Scalar, TaskSpec
@@ -34,6 +34,9 @@ class TaskEntry:
     augments: bool = False
     """Whether `train_batch` applies the recipe's augmentation (`TaskSource.augmentation`) to
     pixels."""
+    files: tuple[str, ...] = ()
+    """Paths of files that the data folder must have, unless the data are published. Planning checks
+    that they exist."""
     options: Mapping[str, Scalar] = field(default_factory=dict)
     """The options that `TaskSpec.options` may set, with their defaults."""
     check_options: Callable[[Mapping[str, Scalar]], object] = lambda options: None
@@ -91,6 +94,7 @@ _BUILTIN: dict[str, TaskEntry] = {
             "uniter": Recipe(steps=400, batch_size=128, lr=2e-3, dropout=0.0),
             "vilt": Recipe(steps=1000, batch_size=64, lr=1e-3, dropout=0.0),
         },
+        files=("train/questions.json", "test/questions.json"),
         augments=True,
         shipped_data=_easy_vqa_data,
     ),
@@ -251,3 +255,12 @@ def embedding_extensions(task: str, architecture: str) -> tuple[EmbeddingExtensi
 def sequences_per_example(task: str, architecture: str) -> int:
     """Return the number of sequences per training example of a task for a model."""
     return MODELS[architecture].sequences.get(task, TASKS[task].sequences)
+
+
+def check_files(task: str, folder: Path) -> None:
+    """Raise DataError if the folder of a task's data lacks a file that its entry names."""
+    for name in TASKS[task].files:
+        if not (folder / name).is_file():
+            raise DataError(
+                f"{folder / name}: no such file; give the folder with it, or complete it"
+            )

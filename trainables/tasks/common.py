@@ -14,7 +14,7 @@ from trainables.data.formats import FORMATS, choose_format
 from trainables.data.open import open_data
 from trainables.data.reference import DataReference
 from trainables.data.schema.examples import Data, Pixels, Regions, Split
-from trainables.errors import DataError
+from trainables.data.sizes import DataSizes, check_sizes
 from trainables.models import MODELS
 from trainables.models.base import Backbone
 from trainables.seeds import Rng
@@ -99,25 +99,14 @@ def check_data_fits(
 ) -> None:
     """Raise DataError unless `backbone` can read `data`, which were opened from `origin` and may
     use `extra_words` word ids beyond the vocabulary."""
-    words = data.vocabulary.size + extra_words
-    if words > backbone.vocab_size:
-        raise DataError(
-            f"{origin}: a vocabulary of {words} words, the model has {backbone.vocab_size}; raise "
-            f"its vocab_size by {words - backbone.vocab_size}"
-        )
     for split in (data.train, data.held_out):
-        longest = int(split.texts.lengths().max(initial=0))
-        if longest > backbone.max_text:
-            raise DataError(
-                f"{origin}: a text of {longest} tokens, the model takes {backbone.max_text}; "
-                "raise its max_position_embeddings"
-            )
-        dim = split.image_data.features.width[0] if isinstance(split.image_data, Regions) else 0
-        if dim != backbone.region_dim:
-            raise DataError(
-                f"{origin}: region features of {dim} numbers, the model takes "
-                f"{backbone.region_dim} (0: pixels); set its region_dim"
-            )
+        regions = split.image_data if isinstance(split.image_data, Regions) else None
+        sizes = DataSizes(
+            words=data.vocabulary.size + extra_words,
+            longest_text=int(split.texts.lengths().max(initial=0)),
+            region_dims=(regions.features.width[0] if regions else 0,),
+        )
+        check_sizes(sizes, backbone, origin)
 
 
 def image_lengths(image_data: Regions | Pixels, patch_size: int = 0) -> Indices:

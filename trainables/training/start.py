@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from trainables.data import fingerprint
 from trainables.errors import CheckpointError, DataError
-from trainables.models import MODELS, EmbeddingExtension, depth_roles, model_config
+from trainables.models import MODELS, EmbeddingExtension, depth_roles, extended_spec
 from trainables.models.base import Backbone
 from trainables.models.checkpoint import Checkpoint
 from trainables.seeds import derive, permutation
@@ -43,10 +42,7 @@ def extended_backbone(
 ) -> Backbone:
     """Return a backbone whose embedding tables have the rows that a task adds. Its weights are
     still to be loaded."""
-    config = model_config(model)
-    larger = {each.setting: getattr(config, each.setting) + each.extra_rows for each in extensions}
-    overrides = tuple(sorted((dict(model.overrides) | larger).items()))
-    return init_backbone(replace(model, overrides=overrides), 0, dropout)
+    return init_backbone(extended_spec(model, extensions), 0, dropout)
 
 
 def extend_embeddings(

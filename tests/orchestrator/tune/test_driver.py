@@ -69,7 +69,7 @@ class FailingWorker(FileWorker):
         if trial.level == 1 and attempt == 0:
             os._exit(1)
         if trial.level == 2 and trial.spec.seeds.data == 0:  # type: ignore[union-attr]
-            raise ValueError("wrong value")
+            raise RuntimeError("the device does not respond")
 
 
 class DisconnectedWorker(FileWorker):
@@ -149,7 +149,7 @@ def test_a_dead_worker_counts_as_one_failure_and_a_failed_item_blocks_its_chain(
     # In 2 chains of 5 runs, seed 0 fails at level 2, which blocks its levels 3 and 4.
     assert (summary.finished, summary.failed, summary.blocked) == (7, 1, 2)
     assert observer.failed == [failing]
-    assert "wrong value" in summary.failures[failing]
+    assert "does not respond" in summary.failures[failing]
     attempts = {t.key: len(list(tmp_path.glob(f"did-{t.key}-*"))) for t in plan.training_runs()}
     assert attempts[failing] == 3
     assert {attempts[t.key] for t in plan.training_runs() if t.level == 1} == {2}
@@ -164,9 +164,18 @@ class MismatchedWorker(FileWorker):
             raise TicketMismatch("ticket 1a2b is of another model")
 
 
-def test_an_error_that_repeats_is_tried_once(tmp_path: Path) -> None:
+class OutOfRangeWorker(FileWorker):
+    """Meets an error of the code at level 2, which its values decide."""
+
+    def before_result(self, assignment: Assignment, attempt: int) -> None:
+        if assignment.trial.level == 2:
+            raise IndexError("index out of range in self")
+
+
+@pytest.mark.parametrize("worker", [MismatchedWorker, OutOfRangeWorker])
+def test_an_error_that_repeats_is_tried_once(tmp_path: Path, worker: type[FileWorker]) -> None:
     plan = plan_of(sweep_document(seed=[0], controls=[]))
-    summary, observer = run_with(plan, MismatchedWorker, tmp_path)
+    summary, observer = run_with(plan, worker, tmp_path)
     assert (summary.finished, summary.failed, summary.blocked) == (2, 1, 2)
     (failed,) = observer.failed
     assert "not retried" in summary.failures[failed]

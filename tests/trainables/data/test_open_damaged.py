@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from tests.support.published_files import LAYOUTS, UNITER_META, read_task_data
 from trainables.data.formats.json_stream import read_json, write_json, write_list
 from trainables.data.formats.uniter.lmdb import write_text_db
 from trainables.data.formats.vilt.arrow import write_table
-from trainables.errors import DataError
+from trainables.errors import DataError, repeats
 
 
 def change(root: Path, task: str, **fields: Any) -> None:
@@ -133,6 +135,7 @@ def test_a_wrong_row_is_reported_in_one_line(
     with pytest.raises(DataError, match=rf"{tmp_path}.*: .*{what}.*; .*write this") as caught:
         read_task_data(tmp_path, task, "vilt")
     assert "\n" not in str(caught.value)
+    assert repeats(caught.value), "an image that cannot be decoded never can"
 
 
 def test_a_vocabulary_without_berts_special_tokens_is_refused(tmp_path: Path) -> None:
@@ -140,3 +143,36 @@ def test_a_vocabulary_without_berts_special_tokens_is_refused(tmp_path: Path) ->
     (tmp_path / "lxmert/vocab.txt").write_text("[PAD]\n[CLS]\nball\n")
     with pytest.raises(DataError, match=r"vocab.txt: has no word \[SEP\] and no \[MASK\]"):
         read_task_data(tmp_path, "nlvr2", "lxmert")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "what"),
+    [
+        ("images.json", "[1]", "entry 0 has no id"),
+        ("images.json", '[{"id": 0, "width": 4, "height": 3}]', "entry 0 has no ann_ids"),
+        ("refs.json", "[{}]", "entry 0 has no sent_ids"),
+        ("id2len.json", '{"0": "x"}', "the length 'x' for 0, not a number of tokens"),
+    ],
+)
+def test_a_wrong_entry_beside_a_database_is_reported_in_one_line(
+    tmp_path: Path, name: str, content: str, what: str
+) -> None:
+    published_files.write_task(tmp_path, "refcoco", "uniter")
+    file = tmp_path / "uniter/txt_db/refcoco+_train.db" / name
+    file.write_text(content)
+    with pytest.raises(DataError, match=f"{re.escape(str(file))}: .*{what}; download") as caught:
+        read_task_data(tmp_path, "refcoco", "uniter")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_page_of_a_database_names_the_file_and_the_record(tmp_path: Path) -> None:
+    published_files.write_task(tmp_path, "vqa", "uniter")
+    file = tmp_path / "uniter/img_db/coco_train2014/feat_th0.2_max100_min10/data.mdb"
+    content = bytearray(file.read_bytes())
+    page = os.sysconf("SC_PAGE_SIZE")
+    for start in range(2 * page, len(content), page):  # after the two pages with the root
+        content[start + 10 : start + 12] = bytes(2)  # the type of the page
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=rf"{file}: the record .* cannot be found") as caught:
+        read_task_data(tmp_path, "vqa", "uniter")
+    assert repeats(caught.value)

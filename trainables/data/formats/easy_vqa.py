@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from trainables.errors import DataError
+from trainables.errors import DataError, is_damage
 
 YES_NO_ANSWERS = ("yes", "no")
 SHAPE_ANSWERS = ("circle", "rectangle", "triangle")
@@ -183,7 +183,9 @@ def _pixels(file: Path) -> NDArray[np.uint8]:
     except FileNotFoundError:
         raise DataError(f"{file}: no such file; {_ADVICE}") from None
     except OSError as error:
-        raise DataError(f"{file}: cannot be decoded ({error}); {_ADVICE}") from error
+        raise DataError(
+            f"{file}: cannot be decoded ({error}); {_ADVICE}", repeats=is_damage(error)
+        ) from error
 
 
 def _extent(mask: NDArray[np.bool_]) -> tuple[_Ints, _Ints]:

@@ -65,6 +65,13 @@ class Reader(ABC):
     ) -> Iterator[tuple[ImageKey, Decode]]:
         """Yield each image in `wanted` once; the reader chooses the order."""
 
+    def sample_images(
+        self, split: SplitName, wanted: Collection[ImageKey]
+    ) -> Iterator[tuple[ImageKey, Decode]]:
+        """Yield some images of the split, which planning decodes to see that they can be: by
+        default those in `wanted`. A reader that would search a file for them yields others."""
+        yield from self.images(split, wanted)
+
     def findings(self, progress: Callable[[str, int], None]) -> Iterator[str]:
         """Yield a line for each contradiction between files that reading the examples and images
         does not meet. `data check` shows them. By default there are none.

@@ -85,6 +85,12 @@ class CheckedReader(Reader):
         for key, decode in self._reader.images(split, wanted):
             yield key, partial(self._decode, key, decode)
 
+    def sample_images(
+        self, split: SplitName, wanted: Collection[ImageKey]
+    ) -> Iterator[tuple[ImageKey, Decode]]:
+        for key, decode in self._reader.sample_images(split, wanted):
+            yield key, partial(self._decode, key, decode)
+
     def findings(self, progress: Callable[[str, int], None]) -> Iterator[str]:
         yield from self._reader.findings(progress)
 

@@ -64,6 +64,16 @@ class LxmertReader(Reader):
                 if not names:  # LXMERT's minival is in the first 5,000 of 40,504 lines
                     break
 
+    def sample_images(
+        self, split: SplitName, wanted: Collection[ImageKey]
+    ) -> Iterator[tuple[ImageKey, Decode]]:
+        """Yield the first image of each file, since one that is searched may be its last."""
+        for file in dict.fromkeys(str(file) for file, _ in wanted):
+            line = next(read_tsv(self.root / file), None)
+            if line is None:
+                raise DataError(f"{self.root / file}: holds no image; {_ADVICE}")
+            yield (file, line.name), partial(_regions, line)
+
     def findings(self, progress: Callable[[str, int], None]) -> Iterator[str]:
         if not self.layout.answers_file:
             return

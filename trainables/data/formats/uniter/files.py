@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import lmdb
 
@@ -38,6 +39,16 @@ def open_environment(folder: Path) -> lmdb.Environment:
         advice = f"{_ADVICE}, or compact the original with `mdb_copy -c`"
         raise DataError(f"{file}: has {size:,} of {needed:,} bytes, it is truncated; {advice}")
     return env
+
+
+def find(transaction: lmdb.Transaction, folder: Path, name: str) -> Any:
+    """Return the value of `name` in the environment at `folder`, None if it has none. Raises
+    DataError if a page on the way to it is damaged."""
+    try:
+        return transaction.get(name.encode())
+    except lmdb.Error as error:
+        what = f"the record {name} cannot be found ({error})"
+        raise DataError(f"{folder / 'data.mdb'}: {what}; {_ADVICE}") from error
 
 
 @contextmanager

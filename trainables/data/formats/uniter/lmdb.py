@@ -31,7 +31,7 @@ from trainables.data.formats.uniter.arrays import (
     unpack_arrays,
     unpack_record,
 )
-from trainables.data.formats.uniter.files import create_environment, open_environment
+from trainables.data.formats.uniter.files import create_environment, find, open_environment
 from trainables.errors import DataError
 
 IMAGE_FIELDS = {"features": 2, "norm_bb": 2, "conf": 1, "soft_labels": 2}
@@ -142,7 +142,7 @@ class ImageDb:
         needed = ("features", "norm_bb", *(["conf"] * self._selects))
         decode = from_npz if self._compressed else unpack_arrays
         with self._env.begin(buffers=True) as txn:
-            raw = txn.get(name.encode())
+            raw = find(txn, self.folder, name)
             if raw is None:
                 raise DataError(f"{self.folder}: holds no image {name}; {_ADVICE}")
             try:
@@ -237,12 +237,17 @@ class TextDb:
     def lengths(self, name: str = "id2len") -> Iterator[tuple[str, int]]:
         """Yield (id, number of tokens without [CLS] and [SEP]) in the order of the file `name`. VCR
         has `id2len_qa` and `id2len_qar` (see `vcr_lengths`)."""
-        yield from read_pairs(self.folder / f"{name}.json", _ADVICE)
+        file = self.folder / f"{name}.json"
+        for key, length in read_pairs(file, _ADVICE):
+            if not isinstance(length, int):
+                what = f"has the length {length!r} for {key}, not a number of tokens"
+                raise DataError(f"{file}: {what}; {_ADVICE}")
+            yield key, length
 
     def read(self, key: str) -> dict[str, Any]:
         """Return a record. Raises DataError if it is missing or damaged."""
         with self._env.begin(buffers=True) as txn:
-            raw = txn.get(key.encode())
+            raw = find(txn, self.folder, key)
             if raw is None:
                 raise DataError(f"{self.folder}: holds no record {key}; {_ADVICE}")
             try:

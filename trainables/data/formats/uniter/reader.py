@@ -179,6 +179,16 @@ def _choice_lengths(db: TextDb) -> Iterator[tuple[str, int, int]]:
         yield key, q_a, qa_r[key]
 
 
+def _entries(file: Path, *fields: str) -> list[dict[str, Any]]:
+    """Return the entries of a JSON list, which must have `fields`."""
+    entries: list[dict[str, Any]] = read_json(file, list, _ADVICE)
+    for number, entry in enumerate(entries):
+        missing = [each for each in fields if not isinstance(entry, dict) or each not in entry]
+        if missing:
+            raise DataError(f"{file}: entry {number} has no {missing[0]}; {_ADVICE}")
+    return entries
+
+
 _Convert: TypeAlias = Callable[[_TextRecord], ExampleRecord]
 _CONVERTERS: Mapping[str, _Convert] = {
     "answers": _answers,
@@ -293,10 +303,10 @@ class UniterReader(Reader):
             return _choices, _choice_lengths(db)
         if self.layout.records != _EXPRESSION:
             return _CONVERTERS[self.layout.records], db.lengths()
-        entries = read_json(db.folder / "images.json", list, _ADVICE)
+        entries = _entries(db.folder / "images.json", "id", "ann_ids", "width", "height")
         images = {image["id"]: image for image in entries}
         lengths = dict(db.lengths())
-        refs = read_json(db.folder / "refs.json", list, _ADVICE)
+        refs = _entries(db.folder / "refs.json", "sent_ids")
         keys = [str(sentence) for ref in refs for sentence in ref["sent_ids"]]
         for key in keys:
             if key not in lengths:

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import pyarrow as pa
 
-from trainables.errors import DataError
+from trainables.errors import DataError, is_damage
 
 TableKind: TypeAlias = str
 """A key of `SCHEMAS`."""
@@ -78,7 +78,10 @@ class ArrowTable:
         except FileNotFoundError:
             raise DataError(f"{file}: no such file; {_ADVICE}") from None
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{file}: is not a complete Arrow file ({error}); {_ADVICE}") from error
+            raise DataError(
+                f"{file}: is not a complete Arrow file ({error}); {_ADVICE}",
+                repeats=is_damage(error),
+            ) from error
         schema = self._reader.schema
         for name in (*self.image_columns(), *READ_COLUMNS[kind]):
             if name not in schema.names:
@@ -116,7 +119,9 @@ class ArrowTable:
                     batch.column(name).validate()
             except (pa.ArrowException, OSError) as error:
                 what = f"batch {number} cannot be read ({error})"
-                raise DataError(f"{self.file}: {what}; {_ADVICE}") from error
+                raise DataError(
+                    f"{self.file}: {what}; {_ADVICE}", repeats=is_damage(error)
+                ) from error
             yield batch.select(list(columns))
 
 

@@ -27,7 +27,7 @@ from trainables.data.schema.records import (
     Reader,
     SplitName,
 )
-from trainables.errors import DataError
+from trainables.errors import DataError, is_damage
 
 MAX_SIDE_RATIO = 1333 / 800
 """Maximum of an image's longer side over `image_size`, the length of its shorter side."""
@@ -95,7 +95,9 @@ class ViltReader(Reader):
             with Pillow.open(io.BytesIO(encoded)) as image:
                 return resize_image(image.convert("RGB"), self.image_size, self.patch_size)
         except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError) as error:
-            raise DataError(f"{where}: cannot be decoded ({error}); {_ADVICE}") from error
+            raise DataError(
+                f"{where}: cannot be decoded ({error}); {_ADVICE}", repeats=is_damage(error)
+            ) from error
 
 
 def resize_image(image: Pillow.Image, image_size: int, patch_size: int) -> ImageRecord:
